@@ -1,0 +1,261 @@
+"""What a run was, and every step of it: `Settings`, `Step`, `Trace`. This module knows numpy, no torch and no pipeline.
+
+A trace is data. `sdwidgets.record` makes it, one safetensors file keeps it, and plots and widgets read it, also on a
+machine that could not have made it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+FORMAT, VERSION = "sdwidgets.trace", "1"
+PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
+PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
+PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors")
+# How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
+FOREIGN_STARTS = {
+    b"\x80": "a Python pickle",
+    b"PK": "a zip archive, as torch.save and numpy.savez write",
+    b"\x93NUMPY": "a numpy file",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for. Every field is plain JSON, and None where the run did not tell."""
+
+    prompt: str | list[str] | None = None
+    negative_prompt: str | list[str] | None = None
+    seed: int | list[int] | None = None  # None too for a generator used before: no seed repeats its picture
+    num_inference_steps: int | None = None  # as asked; scheduler calls, which a trace counts, can be more
+    guidance_scale: float | None = None
+    scheduler: str | None = None  # class name, "DDIMScheduler"
+    height: int | None = None  # pixels
+    width: int | None = None  # pixels
+    model: str | None = None  # hub id or folder name
+    pipeline: str | None = None  # class name
+    device: str | None = None
+    dtype: str | None = None  # "float32"
+    prediction_type: str | None = None  # "epsilon", "v_prediction", "sample" or "flow_prediction"
+    versions: dict = field(default_factory=dict)  # package name -> version
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of `scheduler.step`. Arrays are float32 of shape (batch, channels, h, w).
+
+    `process` says how x_t was mixed from the picture x0 and the noise n, in the words of Song et al. (arXiv 2011.13456):
+    "vp" (variance preserving) alpha x0 + sqrt(1 - alpha^2) n; "ve" (variance exploding) x0 + sigma n;
+    "flow" (rectified flow) (1 - sigma) x0 + sigma n.
+    """
+
+    index: int  # which call of the run, from 0
+    timestep: float  # the model's clock, from about 999 (noise) down to 0 (picture)
+    sigma: float  # noise over signal, sqrt(1/abar - 1); for "flow" the flow time, 1 (noise) to 0 (picture)
+    alpha: float  # share of signal, sqrt(abar) = 1 / sqrt(1 + sigma^2); for "flow" 1 - sigma
+    latents: np.ndarray  # x_t as the scheduler got it
+    noise_pred: np.ndarray  # the prediction as the scheduler got it: already guided
+    noise_pred_uncond: np.ndarray | None  # its two halves, where the pipeline computed two
+    noise_pred_cond: np.ndarray | None
+    pred_original: np.ndarray  # predicted x0: the picture the model believes in now, as latents
+    seconds: float  # since the step before ended; for the first, since the run was prepared
+    process: str = "vp"
+    pipeline_step: int = -1  # which of `num_inference_steps` this call serves, from 0; -1 where not known
+
+    @property
+    def scaled_latents(self) -> np.ndarray:
+        """x_t with variance about one, for pictures and plots: "ve" samples divided by sqrt(1 + sigma^2)."""
+        return self.latents * np.float32(self.alpha) if self.process == "ve" else self.latents
+
+    @property
+    def snr_db(self) -> float:
+        """Signal-to-noise ratio in decibels, 20 log10(signal / noise); infinite at the ends of the clock."""
+        signal, noise = (self.alpha, self.sigma) if self.process == "flow" else (1.0, self.sigma)
+        if signal <= 0 or math.isinf(noise):
+            return -math.inf
+        return 20 * math.log10(signal / noise) if noise > 0 else math.inf
+
+
+def _stacked(name: str, doc: str) -> property:
+    def get(self: Trace) -> np.ndarray:
+        return np.stack([getattr(step, name) for step in self.steps]) if self.steps else np.zeros(0, "f4")
+
+    return property(get, doc=doc)
+
+
+@dataclass(eq=False, repr=False)
+class Trace:
+    """A run as data: its settings, one `Step` for every scheduler call, and what came out.
+
+    `len(trace)`, `trace[i]` and `for step in trace` reach the steps. An interrupted run keeps its steps so far and
+    has `complete=False`.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    steps: tuple[Step, ...] = ()
+    final_latents: np.ndarray | None = None  # (batch, channels, h, w): what the VAE got, in the scheduler's scale
+    images: np.ndarray | None = None  # (batch, H, W, 3) uint8: the pipeline's picture
+    previews: np.ndarray | None = None  # (step, H, W, 3) uint8: x0 of batch item 0, by latents.decode_previews
+    preview_factors: np.ndarray | None = None  # (channels + 1, 3): latents to RGB in [-1, 1], last row the bias
+    complete: bool = True
+
+    latents = _stacked("latents", "x_t: (step, batch, channels, h, w) float32")
+    scaled_latents = _stacked("scaled_latents", "x_t of variance about one: (step, batch, channels, h, w) float32")
+    noise_pred = _stacked("noise_pred", "guided prediction: (step, batch, channels, h, w) float32")
+    pred_original = _stacked("pred_original", "predicted x0: (step, batch, channels, h, w) float32")
+    timesteps = _stacked("timestep", "(step,)")
+    sigmas = _stacked("sigma", "(step,)")
+    alphas = _stacked("alpha", "(step,)")
+    snr_db = _stacked("snr_db", "(step,) decibels")
+    seconds = _stacked("seconds", "(step,)")
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Step:
+        return self.steps[index]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __repr__(self) -> str:
+        s = self.settings
+        parts = [f"{s.prompt[:60]!r}"] if isinstance(s.prompt, str) else []
+        parts += [f"{len(self)} steps"] + [s.scheduler] * bool(s.scheduler)
+        parts += [f"{s.width}x{s.height}"] * bool(s.width and s.height) + ["interrupted"] * (not self.complete)
+        return f"Trace({', '.join(parts)})"
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        """What a notebook shows: the replay, a PNG contact sheet where scripts are not trusted, and words."""
+        from .widgets.replay import mimebundle
+
+        return mimebundle(self)
+
+    def export_html(self, path: str | os.PathLike) -> Path:
+        """Write one self-contained HTML file that replays the run in any browser, offline; returns its path."""
+        from .widgets.replay import export_html
+
+        return export_html(self, path)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write everything to one safetensors file and return its path.
+
+        The file appears whole or not at all: on a full disk OSError is raised and an older file stays as it was.
+        """
+        path = Path(path)
+        tensors = {name: value for name in PER_RUN_ARRAYS if (value := getattr(self, name)) is not None}
+        for name in PER_STEP_NUMBERS:
+            tensors[f"steps.{name}"] = np.array([getattr(step, name) for step in self.steps], np.float64)
+        for name in PER_STEP_ARRAYS:
+            # Guidance may last for a part of the run only, so every array carries the numbers of its steps.
+            have = [i for i, step in enumerate(self.steps) if getattr(step, name) is not None]
+            if have:
+                tensors[f"steps.{name}"] = np.stack([getattr(self.steps[i], name) for i in have])
+                tensors[f"steps.{name}.index"] = np.array(have, np.int64)
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "complete": json.dumps(self.complete),
+            "process": json.dumps([step.process for step in self.steps]),
+            "settings": json.dumps(asdict(self.settings)),
+        }
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        _write_whole(path, to_safetensors(tensors, header))
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Trace:
+        """Read a trace that `save` wrote. Nothing in the file is ever run.
+
+        Raises FileNotFoundError where there is no file; ValueError where it is cut short, no trace, or a pickle.
+        """
+        path = Path(path)
+        _refuse_foreign(path)
+        again = "fetch it again, or record the run again and write it with trace.save(path)"
+        try:
+            with safe_open(path, framework="np") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{str(path)!r} is cut short or no safetensors file ({error}); {again}") from error
+        if header.get("format") != FORMAT:
+            raise ValueError(
+                f"{str(path)!r} is a safetensors file without a trace in it, perhaps a model's weights; give a file"
+                " that trace.save(path) wrote"
+            )
+        if header.get("version") != VERSION:
+            raise ValueError(
+                f"{str(path)!r} is a trace of version {header.get('version')!r} and this sdwidgets reads version"
+                f" {VERSION!r}; install the newest sdwidgets, or record the run again"
+            )
+        try:
+            return cls._from_tensors(header, tensors)
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"the trace in {str(path)!r} is damaged ({error!r}); {again}") from error
+
+    @classmethod
+    def _from_tensors(cls, header: dict[str, str], tensors: dict[str, np.ndarray]) -> Trace:
+        known = {f.name for f in fields(Settings)}
+        settings = Settings(**{k: v for k, v in json.loads(header["settings"]).items() if k in known})
+        steps = [{"index": i, "process": str(p)} for i, p in enumerate(json.loads(header["process"]))]
+        for name in PER_STEP_NUMBERS:
+            for step, value in zip(steps, tensors[f"steps.{name}"].tolist(), strict=True):
+                step[name] = int(value) if name == "pipeline_step" else value
+        for name in PER_STEP_ARRAYS:
+            for step in steps:
+                step[name] = None
+            index = tensors.get(f"steps.{name}.index", ())
+            for i, value in zip(index, tensors.get(f"steps.{name}", ()), strict=True):
+                steps[i][name] = value
+        for step in steps:
+            if any(step[name] is None for name in ("latents", "noise_pred", "pred_original")):
+                raise ValueError(f"step {step['index']} lacks its arrays")
+        run = {name: tensors.get(name) for name in PER_RUN_ARRAYS}
+        complete = json.loads(header["complete"]) is True
+        return cls(settings, tuple(Step(**step) for step in steps), **run, complete=complete)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no trace file at {str(path)!r}; check the path, or make one:"
+            " `with sdwidgets.record(pipe) as trace: pipe(...)`, then trace.save(path)"
+        )
+    with path.open("rb") as file:
+        start = file.read(8)
+    for mark, kind in FOREIGN_STARTS.items():
+        if start.startswith(mark):
+            raise ValueError(
+                f"{str(path)!r} is {kind}, and is not opened because such a file can run code; give a safetensors"
+                " file that trace.save(path) wrote"
+            )
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write beside the target first, then take its place in one move."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the trace of {len(data) / 1e6:.1f} MB was not written ({error.strerror}), and a file that was there"
+            " before is unchanged; free some space or choose another folder",
+            str(path),
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
