@@ -1,0 +1,74 @@
+"""How much memory and disk there is, and about how much a picture needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def gigabytes(count: float) -> str:
+    """2_300_000_000 -> "2.3 GB"; small amounts in MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def total_ram() -> int | None:
+    """Bytes of main memory, or None where the system does not tell."""
+    return _psutil("total") or _sysconf("SC_PHYS_PAGES")
+
+
+def free_ram() -> int | None:
+    """Bytes of main memory that a program could still get, or None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return _psutil("available") or _sysconf("SC_AVPHYS_PAGES")
+
+
+def free_bytes(device) -> int | None:
+    """Bytes free on a torch device: the card's own for CUDA, main memory elsewhere."""
+    if getattr(device, "type", str(device)) == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    return free_ram()
+
+
+def free_disk(folder) -> int:
+    """Bytes free where `folder` is, or will be made."""
+    folder = Path(folder).expanduser().absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def decode_bytes(pipe, height: int, width: int) -> int:
+    """About the peak memory of `vae.decode` for one picture, which is what large pictures fail on.
+
+    The widest part is the last block, at full size with as many channels as the second-finest level: about
+    eight such arrays live at once (a convolution's input, output and workspace, the norm, the residual).
+    """
+    config = pipe.vae.config
+    channels = config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
+    return 8 * height * width * channels * pipe.vae.dtype.itemsize
+
+
+def _psutil(field: str) -> int | None:
+    try:
+        import psutil  # comes with accelerate and Jupyter
+
+        return getattr(psutil.virtual_memory(), field)
+    except Exception:
+        return None
+
+
+def _sysconf(name: str) -> int | None:
+    try:
+        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
