@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def check_settings(
     scheduler=None,
     seed=None,
 ) -> list[Note]:
-    """Refuse what `pipe` cannot run. None means "the pipeline's own default" and passes, except for the prompt.
+    """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt).
 
     prompt, negative_prompt: text; "" is allowed (no wish at all: the unconditional picture).
     num_inference_steps: 1 to the number of steps the model was trained with (1,000).
@@ -81,9 +82,8 @@ def check_integer(field: str, value, low: int, high: int, noun: str, high_words:
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        raise SettingsError(
-            field, f"The {noun} must be a whole number from {low} to {high_words}, not {_short(value)}."
-        )
+        allowed = f"a whole number from {low} to {high_words or format(high, ',')}"
+        raise SettingsError(field, f"The {noun} must be {allowed}, not {_short(value)}.")
     return number
 
 
@@ -95,18 +95,16 @@ def _short(value) -> str:
 def _check_text(pipe, field: str, text) -> list[Note]:
     noun = field.replace("_", " ")
     if not isinstance(text, str):
-        kind = "nothing (None)" if text is None else f"{_short(text)}, a {type(text).__name__}"
+        kind = "nothing (None)" if text is None else f"{_short(text)} ({type(text).__name__})"
         raise SettingsError(field, f"The {noun} must be text, not {kind}; an empty text is allowed.")
     if len(text) > MAX_PROMPT:
-        raise SettingsError(
-            field, f"The {noun} has {len(text):,} characters; at most {MAX_PROMPT:,} are allowed."
-        )
+        sentence = f"The {noun} has {len(text):,} characters; at most {MAX_PROMPT:,} are allowed."
+        raise SettingsError(field, sentence)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise SettingsError(
-            field, f"The {noun} holds half a character (a lone surrogate); type it again."
-        ) from None
+        sentence = f"The {noun} holds half a character (a lone surrogate); type it again."
+        raise SettingsError(field, sentence) from None
     if field == "prompt" and not text.strip():
         return [Note(field, "An empty prompt asks for nothing: this is the unconditional picture.")]
     return _note_truncation(pipe, field, text)
@@ -114,32 +112,27 @@ def _check_text(pipe, field: str, text) -> list[Note]:
 
 def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     """Say where the text encoder stops reading; of several encoders, the one that reads furthest."""
-    tokenizers = [
-        t
-        for name in ("tokenizer", "tokenizer_2", "tokenizer_3")
-        if (t := getattr(pipe, name, None)) is not None
-    ]
-    if not tokenizers:
+    call = inspect.signature(type(pipe).__call__).parameters
+    longest = call["max_sequence_length"].default if "max_sequence_length" in call else 77  # CLIP reads 77
+    found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
+    limits = {min(t.model_max_length, longest): t for t in found if t is not None}
+    if not limits:
         return []
-    tokenizer = max(tokenizers, key=lambda t: t.model_max_length)
-    limit = tokenizer.model_max_length
+    limit, tokenizer = max(limits.items())
     ids = tokenizer(text, truncation=False, verbose=False).input_ids
     if len(ids) <= limit:
         return []
     last = tokenizer.decode(ids[max(1, limit - 6) : limit - 1], skip_special_tokens=True).strip()
     noun = field.replace("_", " ")
-    return [
-        Note(
-            field,
-            f"The {noun} has {len(ids):,} tokens and the model reads {limit}: it stops after “… {last}”.",
-        )
-    ]
+    cut = f"The {noun} has {len(ids):,} tokens and the model reads {limit}: it stops after '... {last}'."
+    return [Note(field, cut)]
 
 
 def _check_steps(pipe, steps, entry) -> None:
     config = pipe.scheduler.config
     high = int(config.get("num_train_timesteps", 1000))
-    if entry is not None and entry.label == "LCM":  # it picks its steps among those of its teacher
+    name = entry.class_name if entry is not None else type(pipe.scheduler).__name__
+    if name == "LCMScheduler":  # it picks its steps among those of its teacher
         high = int(config.get("original_inference_steps", 50))
     check_integer("num_inference_steps", steps, 1, high, "number of steps")
 
@@ -158,7 +151,7 @@ def _check_guidance(value) -> None:
 
 
 def size_step(pipe) -> int:
-    """Height and width are multiples of this: the VAE's reduction, twice that where latents are packed (FLUX)."""
+    """Height and width are multiples of this: the VAE's reduction, doubled where latents are packed (FLUX)."""
     step = int(getattr(pipe, "vae_scale_factor", 8))
     return 2 * step if type(pipe).__name__.startswith("Flux") else step
 

@@ -10,7 +10,8 @@ from sdwidgets.checks import Note, SettingsError, check_settings
 from sdwidgets.schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
 
 __all__ = [
-    "SCHEDULERS", "Note", "Scheduler", "SettingsError", "check_settings", "load", "make_scheduler", "schedulers_for",
+    "SCHEDULERS", "Note", "Scheduler", "SettingsError", "check_settings", "load", "make_scheduler",
+    "schedulers_for",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The schedulers on offer, each tried on small real pipelines, with a sentence for newcomers.
 
-Left out on purpose: EDM schedulers (garbage on Stable Diffusion), those that need scipy or torchsde (LMS, DPM-SDE),
-and flow schedulers whose noise does not come from the generator (the same seed would give another picture).
+Left out on purpose: EDM schedulers (garbage on Stable Diffusion), those that need scipy or torchsde (LMS,
+DPM-SDE), and flow schedulers whose noise ignores the generator (the same seed would give another picture).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class Scheduler:
-    """One offer. `stochastic`: fresh noise is drawn at every step, from the generator that the pipeline was given."""
+    """One offer. `stochastic`: fresh noise is drawn at every step, from the generator."""
 
     label: str
     class_name: str  # in diffusers
@@ -140,7 +140,12 @@ _CHOICES = (
 
 # What the model was trained with: never a new scheduler's own default.
 _TRAINING = (
-    "num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type shift".split()
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
 )
 
 
@@ -161,7 +166,7 @@ def schedulers_for(pipe) -> dict[str, Scheduler]:
 
 
 def find_scheduler(label, pipe) -> Scheduler:
-    """The entry for a label, in any case, or a diffusers class name; otherwise ValueError with the closest."""
+    """The entry for a label, in any case, or a diffusers class name; else ValueError with the closest."""
     offers = schedulers_for(pipe)
     if isinstance(label, Scheduler):
         label = label.label
@@ -176,26 +181,24 @@ def find_scheduler(label, pipe) -> Scheduler:
                 f"The scheduler {label!r} does not fit {type(pipe).__name__}, a {kind} model; "
                 f"choose one of: {', '.join(offers)}."
             )
-    names = {s.label.lower(): s.label for s in offers.values()} | {
-        s.class_name.lower(): s.label for s in offers.values()
-    }
+    names = {name.lower(): s.label for s in offers.values() for name in (s.class_name, s.label)}
     close = get_close_matches(str(label).strip().lower(), list(names), n=1, cutoff=0.5)
-    hint = f"did you mean {names[close[0]]!r}? " if close else ""
-    raise ValueError(f"There is no scheduler {str(label)[:60]!r}; {hint}On offer: {', '.join(offers)}.")
+    hint = f" Did you mean {names[close[0]]!r}?" if close else ""
+    raise ValueError(f"There is no scheduler {str(label)[:60]!r}.{hint} On offer: {', '.join(offers)}.")
 
 
 def make_scheduler(label, pipe):
     """A new diffusers scheduler for this pipeline: `pipe.scheduler = make_scheduler("Euler", pipe)`.
 
-    The noise schedule and prediction type that the model was trained with are kept (`from_config`); the choices of
-    the scheduler before (Karras sigmas, solver order and the like) are not. ValueError for an unknown label.
+    The noise schedule and prediction type that the model was trained with are kept (`from_config`); the
+    choices of the scheduler before (Karras sigmas, solver order) are not. ValueError for an unknown label.
     """
     import diffusers
 
     entry = find_scheduler(label, pipe)
     cls = getattr(diffusers, entry.class_name)
     config = {k: v for k, v in pipe.scheduler.config.items() if k not in _CHOICES}
-    # from_config would put the new class's defaults where the old one had its own, and those betas may differ.
+    # from_config puts the new class's defaults where the old one had its own: those betas may differ.
     training = {k: config[k] for k in _TRAINING if k in config}
     takes = inspect.signature(cls.__init__).parameters
     return cls.from_config(config, **{k: v for k, v in {**training, **entry.kwargs}.items() if k in takes})
