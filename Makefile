@@ -1,0 +1,75 @@
+# What a person types. The work is done by the small scripts in tools/, which can be read and run by themselves.
+# Kept to GNU make 3.81 and POSIX sh, which every Mac has.
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev lab test lint lock clean
+
+# Settings, for example: make install TORCH=cuda PYTHON=python3.12
+VENV = .venv
+PYTHON =
+TORCH := $(shell if command -v nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
+ARGS =
+
+BIN = $(VENV)/bin
+INSTALL = python=`sh tools/find-python.sh $(PYTHON)` && "$$python" tools/install.py --venv "$(VENV)" --torch "$(TORCH)"
+INPUTS = pyproject.toml requirements.lock tools/install.py
+# A step leaves a stamp; the build of PyTorch is in its name, so that another TORCH= is another step.
+COURSE = $(VENV)/.course-$(TORCH)
+DEV = $(VENV)/.dev-$(TORCH)
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+help: ## show this help
+	@echo "make lab       open the course in JupyterLab; installs what is missing first"
+	@echo "make test      run every test; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make install   prepare the environment $(VENV) and nothing more"
+	@echo "make lint      read the code with ruff"
+	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
+	@echo "make clean     remove the environment and what tests leave behind"
+	@echo ""
+	@echo "Settings: TORCH=cpu|cuda (now $(TORCH))   PYTHON=python3.12   VENV=/another/folder   CHROMIUM=/path/to/browser"
+
+install: $(COURSE)
+
+$(COURSE): $(INPUTS)
+	@$(INSTALL) --extras course
+	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
+	@touch "$@"
+	@echo "sdwidgets: $(VENV) is ready."
+
+dev: $(DEV)
+
+$(DEV): $(INPUTS)
+	@$(INSTALL) --extras course,audit,train,dev
+	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
+	@touch "$(COURSE)" "$@"
+	@echo "sdwidgets: $(VENV) is ready for development."
+
+lab: $(COURSE)
+	@$(BIN)/python tools/lab.py
+
+test: $(DEV)
+	@$(BIN)/python -m ruff check .
+	@CHROMIUM=`$(BIN)/python tools/find_browser.py` || unset CHROMIUM; \
+	if [ -n "$$CHROMIUM" ]; then \
+		export CHROMIUM; \
+	else \
+		echo "sdwidgets: no Chromium here and none could be installed: the tests in tests/browser are left out."; \
+		echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
+		if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
+	fi; \
+	$(BIN)/python -m pytest tests notebooks $(NBVAL) $(ARGS)
+
+lint: $(DEV)
+	@$(BIN)/python -m ruff check .
+
+# The pin is the newest PyTorch that the lock was tested with.
+lock: $(DEV)
+	@$(BIN)/python -m pip install --quiet uv
+	@echo "torch==2.13.0" > "$(VENV)/.pins"
+	@$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+		--constraint "$(VENV)/.pins" $(if $(UPGRADE),--upgrade) --quiet \
+		--annotation-style line --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
