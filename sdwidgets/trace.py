@@ -1,7 +1,7 @@
-"""What a run was, and every step of it: `Settings`, `Step`, `Trace`. This module knows numpy, no torch and no pipeline.
+"""What a run was, and every step of it: `Settings`, `Step`, `Trace`. Knows numpy, no torch, no pipeline.
 
-A trace is data. `sdwidgets.record` makes it, one safetensors file keeps it, and plots and widgets read it, also on a
-machine that could not have made it.
+A trace is data. `sdwidgets.record` makes it, one safetensors file keeps it, and plots and widgets read it,
+also on a machine that could not have made it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Settings:
 class Step:
     """One call of `scheduler.step`. Arrays are float32 of shape (batch, channels, h, w).
 
-    `process` says how x_t was mixed from the picture x0 and the noise n, in the words of Song et al. (arXiv 2011.13456):
-    "vp" (variance preserving) alpha x0 + sqrt(1 - alpha^2) n; "ve" (variance exploding) x0 + sigma n;
-    "flow" (rectified flow) (1 - sigma) x0 + sigma n.
+    `process` says how x_t was mixed from the picture x0 and the noise n (Song et al., arXiv 2011.13456):
+    "vp", variance preserving: alpha x0 + sqrt(1 - alpha^2) n; "ve", variance exploding: x0 + sigma n;
+    "flow", rectified flow: (1 - sigma) x0 + sigma n.
     """
 
     index: int  # which call of the run, from 0
@@ -97,20 +97,20 @@ def _stacked(name: str, doc: str) -> property:
 class Trace:
     """A run as data: its settings, one `Step` for every scheduler call, and what came out.
 
-    `len(trace)`, `trace[i]` and `for step in trace` reach the steps. An interrupted run keeps its steps so far and
-    has `complete=False`.
+    `len(trace)`, `trace[i]` and `for step in trace` reach the steps. An interrupted run keeps its steps so
+    far and has `complete=False`.
     """
 
     settings: Settings = field(default_factory=Settings)
     steps: tuple[Step, ...] = ()
-    final_latents: np.ndarray | None = None  # (batch, channels, h, w): what the VAE got, in the scheduler's scale
+    final_latents: np.ndarray | None = None  # (batch, channels, h, w) before the VAE's scaling
     images: np.ndarray | None = None  # (batch, H, W, 3) uint8: the pipeline's picture
-    previews: np.ndarray | None = None  # (step, H, W, 3) uint8: x0 of batch item 0, by latents.decode_previews
-    preview_factors: np.ndarray | None = None  # (channels + 1, 3): latents to RGB in [-1, 1], last row the bias
+    previews: np.ndarray | None = None  # (step, H, W, 3) uint8, see latents.decode_previews
+    preview_factors: np.ndarray | None = None  # (channels + 1, 3), see latents.linear_preview
     complete: bool = True
 
     latents = _stacked("latents", "x_t: (step, batch, channels, h, w) float32")
-    scaled_latents = _stacked("scaled_latents", "x_t of variance about one: (step, batch, channels, h, w) float32")
+    scaled_latents = _stacked("scaled_latents", "x_t of variance one: (step, batch, channels, h, w) float32")
     noise_pred = _stacked("noise_pred", "guided prediction: (step, batch, channels, h, w) float32")
     pred_original = _stacked("pred_original", "predicted x0: (step, batch, channels, h, w) float32")
     timesteps = _stacked("timestep", "(step,)")
@@ -132,7 +132,8 @@ class Trace:
         s = self.settings
         parts = [f"{s.prompt[:60]!r}"] if isinstance(s.prompt, str) else []
         parts += [f"{len(self)} steps"] + [s.scheduler] * bool(s.scheduler)
-        parts += [f"{s.width}x{s.height}"] * bool(s.width and s.height) + ["interrupted"] * (not self.complete)
+        parts += [f"{s.width}x{s.height}"] * bool(s.width and s.height)
+        parts += ["interrupted"] * (not self.complete)
         return f"Trace({', '.join(parts)})"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
@@ -142,7 +143,7 @@ class Trace:
         return mimebundle(self)
 
     def export_html(self, path: str | os.PathLike) -> Path:
-        """Write one self-contained HTML file that replays the run in any browser, offline; returns its path."""
+        """Write one HTML file that replays the run in any browser, offline, and return its path."""
         from .widgets.replay import export_html
 
         return export_html(self, path)
@@ -150,7 +151,7 @@ class Trace:
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to one safetensors file and return its path.
 
-        The file appears whole or not at all: on a full disk OSError is raised and an older file stays as it was.
+        The file appears whole or not at all: on a full disk OSError is raised, and an older file stays.
         """
         path = Path(path)
         tensors = {name: value for name in PER_RUN_ARRAYS if (value := getattr(self, name)) is not None}
@@ -177,7 +178,7 @@ class Trace:
     def load(cls, path: str | os.PathLike) -> Trace:
         """Read a trace that `save` wrote. Nothing in the file is ever run.
 
-        Raises FileNotFoundError where there is no file; ValueError where it is cut short, no trace, or a pickle.
+        Raises FileNotFoundError where there is no file; ValueError where it is cut, no trace, or a pickle.
         """
         path = Path(path)
         _refuse_foreign(path)
@@ -187,16 +188,16 @@ class Trace:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} is cut short or no safetensors file ({error}); {again}") from error
+            raise ValueError(f"{str(path)!r} is cut short or not safetensors ({error}); {again}") from error
         if header.get("format") != FORMAT:
             raise ValueError(
-                f"{str(path)!r} is a safetensors file without a trace in it, perhaps a model's weights; give a file"
-                " that trace.save(path) wrote"
+                f"{str(path)!r} is a safetensors file without a trace in it, perhaps a model's weights; give"
+                " a file that trace.save(path) wrote"
             )
         if header.get("version") != VERSION:
             raise ValueError(
-                f"{str(path)!r} is a trace of version {header.get('version')!r} and this sdwidgets reads version"
-                f" {VERSION!r}; install the newest sdwidgets, or record the run again"
+                f"{str(path)!r} is a trace of version {header.get('version')!r} and this sdwidgets reads"
+                f" version {VERSION!r}; install the newest sdwidgets, or record the run again"
             )
         try:
             return cls._from_tensors(header, tensors)
@@ -236,8 +237,8 @@ def _refuse_foreign(path: Path) -> None:
     for mark, kind in FOREIGN_STARTS.items():
         if start.startswith(mark):
             raise ValueError(
-                f"{str(path)!r} is {kind}, and is not opened because such a file can run code; give a safetensors"
-                " file that trace.save(path) wrote"
+                f"{str(path)!r} is {kind}, and is not opened because such a file can run code; give a"
+                " safetensors file that trace.save(path) wrote"
             )
 
 
@@ -253,8 +254,8 @@ def _write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"the trace of {len(data) / 1e6:.1f} MB was not written ({error.strerror}), and a file that was there"
-            " before is unchanged; free some space or choose another folder",
+            f"the trace of {len(data) / 1e6:.1f} MB was not written ({error.strerror}), and a file that was"
+            " there before is unchanged; free some space or choose another folder",
             str(path),
         ) from error
     finally:

@@ -1,0 +1,165 @@
+"""From latents to pictures: predicted x0, linear preview, full VAE. Only `decode` needs torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+# RGB in [-1, 1] is about latents @ factors, for latents as the scheduler sees them. Published in InvokeAI
+# (Apache-2.0), invokeai/app/util/step_callback.py; those of SD 1 go back to keturn and torridgristle,
+# https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204. No bias, so zeros.
+_PUBLISHED = {
+    "sd": """.3444 .1385 .0670  .1247 .4027 .1494  -.3192 .2513 .2103  -.1307 -.1874 -.7445""",
+    "sdxl": """.3816 .4930 .5320  -.3753 .1631 .1739  .1770 .3588 -.2048  -.4350 -.2644 -.4289""",
+    "sd3": """
+        -.0524 .0325 .0749  -.0581 .0076 .0573  .1614 .0127 -.0377  .1442 .0846 .1594
+        .0489 .0056 -.0669  .0519 .1922 .0626  .1539 .0482 .0710  -.0860 .0901 .1089
+        -.1240 -.0677 .0034  -.0440 .0783 .0226  .0310 .0638 .0775  -.0132 .0855 -.0877
+        .0646 .0591 .1326  -.0786 -.0226 -.1276  -.0992 -.0801 -.0626  -.0339 -.0804 -.0608""",
+    "flux": """
+        -.0412 .0149 .0521  .0056 .0291 .0768  .0342 -.0681 -.0427  -.0258 .0092 .0463
+        .0863 .0784 .0547  -.0017 .0402 .0158  .0501 .1058 .1152  -.0209 -.0218 -.0329
+        -.0314 .0083 .0896  .0851 .0665 -.0472  -.0534 .0238 -.0024  .0452 -.0026 .0048
+        .0892 .0831 .0881  -.1117 -.0304 -.0789  .0027 -.0479 -.0043  -.1146 -.0827 -.0598""",
+}
+LINEAR_FACTORS: dict[str, np.ndarray] = {  # family -> (channels + 1, 3) float32, last row the bias
+    name: np.array(f"{text} 0 0 0".split(), np.float32).reshape(-1, 3) for name, text in _PUBLISHED.items()
+}
+# A VAE's scaling factor, one over the spread of its latents, tells the families apart.
+_FAMILY_OF_SCALING = {0.18215: "sd", 0.13025: "sdxl", 1.5305: "sd3", 0.3611: "flux"}
+
+
+def factors_for(pipe) -> np.ndarray | None:
+    """Linear preview factors (channels + 1, 3) of a pipeline's VAE, or None where none are known.
+
+    A model folder may bring its own, fitted by `fit_linear_preview`, in its `preview.json`:
+    {"factors": (channels + 1) rows of three}.
+    """
+    own = Path(str(getattr(pipe, "name_or_path", None))) / "preview.json"
+    if own.is_file():
+        return np.array(json.loads(own.read_text(encoding="utf-8"))["factors"], np.float32)
+    config = pipe.vae.config
+    factors = LINEAR_FACTORS.get(_FAMILY_OF_SCALING.get(config.scaling_factor, ""))
+    return factors if factors is not None and len(factors) == config.latent_channels + 1 else None
+
+
+def linear_preview(latents: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Rough picture of latents: one matrix product, no VAE. (..., channels, h, w) -> (..., h, w, 3) uint8.
+
+    `latents` have variance about one: predicted x0, or a step's `scaled_latents`. `factors`: (channels + 1,
+    3), last row the bias, as in LINEAR_FACTORS.
+    """
+    latents, factors = np.asarray(latents, np.float32), np.asarray(factors, np.float32)
+    if latents.ndim < 3 or factors.shape != (latents.shape[-3] + 1, 3):
+        raise ValueError(
+            f"latents of shape {latents.shape} and factors of shape {factors.shape} do not fit: latents are"
+            " (..., channels, h, w), factors (channels + 1, 3); fit_linear_preview makes some"
+        )
+    return _to_uint8(np.moveaxis(latents, -3, -1) @ factors[:-1] + factors[-1])
+
+
+def fit_linear_preview(latents: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Least-squares factors (channels + 1, 3) for latents (n, channels, h, w) and images (n, H, W, 3) uint8.
+
+    H and W are whole multiples of h and w; every cell is matched with the mean colour of its pixels.
+    """
+    latents, images = np.asarray(latents, np.float32), np.asarray(images)
+    n, channels, h, w = latents.shape
+    if images.shape[0] != n or images.shape[1] % h or images.shape[2] % w or images.shape[3:] != (3,):
+        raise ValueError(
+            f"images of shape {images.shape} do not fit latents of shape {latents.shape}: as many images, RGB"
+            " last, each side a whole multiple of the latents'"
+        )
+    colours = images.reshape(n, h, images.shape[1] // h, w, images.shape[2] // w, 3).mean((2, 4)) / 127.5 - 1
+    cells = np.moveaxis(latents, 1, -1).reshape(-1, channels)
+    cells = np.concatenate([cells, np.ones_like(cells[:, :1])], 1)  # (n h w, channels + 1)
+    return np.linalg.lstsq(cells, colours.reshape(-1, 3), rcond=None)[0].astype(np.float32)
+
+
+def predicted_original(sample, model_output, alpha: float, sigma: float, prediction_type: str, process="vp"):
+    """Predicted x0 from x_t and the model's output, numpy or torch, of any one shape.
+
+    `alpha`, `sigma` and `process` as in `Step`. With x_t = alpha x0 + b n, b = sqrt(1 - alpha^2) (Salimans
+    and Ho, arXiv 2202.00512): "epsilon" (x_t - b o) / alpha; "v_prediction" alpha x_t - b o; "sample" o.
+    "ve" samples are first multiplied by alpha, which makes them variance preserving.
+    "flow_prediction" (o = n - x0): x_t - sigma o. Raises ValueError for another `prediction_type`.
+    """
+    noise = max(0.0, 1 - alpha**2) ** 0.5  # not alpha sigma: at zero terminal SNR that is 0 times infinity
+    if process == "ve":
+        sample = sample * alpha
+    if prediction_type == "epsilon":
+        return (sample - noise * model_output) / alpha
+    if prediction_type == "v_prediction":
+        return alpha * sample - noise * model_output
+    if prediction_type == "sample":
+        return model_output
+    if prediction_type == "flow_prediction":
+        return sample - sigma * model_output
+    raise ValueError(
+        f"prediction_type {prediction_type!r} is not known; allowed are 'epsilon', 'v_prediction', 'sample'"
+        " and 'flow_prediction'"
+    )
+
+
+def unpack(latents: np.ndarray, height: int, width: int) -> np.ndarray:
+    """FLUX's packed latents (batch, h/2 w/2, 4 channels) -> (batch, channels, h, w).
+
+    `height` and `width` are the latents' own, h and w. One token carries a 2x2 block of cells.
+    """
+    batch, _, channels = latents.shape
+    blocks = latents.reshape(batch, height // 2, width // 2, channels // 4, 2, 2)
+    return blocks.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
+
+
+def vae_scaling(vae) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, shift), each of shape (channels or 1, 1, 1): what the VAE gets is latents * scale + shift."""
+    config = vae.config
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        mean, std = [config.get("shift_factor") or 0.0], [1.0]
+    column = np.array([std, mean], np.float32)[..., None, None]
+    return column[0] / np.float32(config.scaling_factor), column[1]
+
+
+def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
+    """Full VAE: latents in the scheduler's scale (n, channels, h, w) -> pictures (n, H, W, 3) uint8.
+
+    Works as the pipeline does, float32 for a VAE that overflows in float16 included.
+    """
+    import torch
+
+    vae = pipe.vae
+    scale, shift = vae_scaling(vae)
+    scaled = torch.from_numpy(np.asarray(latents, np.float32) * scale + shift)
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    device = getattr(pipe, "_execution_device", vae.device)  # under CPU offload the weights wait elsewhere
+    pictures = []
+    try:
+        if upcast:
+            vae.to(dtype=torch.float32)
+        with torch.no_grad():
+            for part in scaled.split(batch_size):
+                part = part.to(device, torch.float32 if upcast else dtype)
+                rgb = vae.decode(part, return_dict=False)[0]
+                pictures.append(_to_uint8(rgb.permute(0, 2, 3, 1).float().cpu().numpy()))
+    finally:
+        if upcast:
+            vae.to(dtype=dtype)
+    return np.concatenate(pictures)
+
+
+def decode_previews(trace, pipe) -> np.ndarray:
+    """Fill `trace.previews`, x0 of batch item 0 through the VAE, (step, H, W, 3) uint8, and return it."""
+    if not len(trace):
+        raise ValueError("the trace has no steps to decode; record a run first")
+    trace.previews = decode(pipe, trace.pred_original[:, 0])
+    return trace.previews
+
+
+def _to_uint8(rgb: np.ndarray) -> np.ndarray:
+    """[-1, 1] -> 0..255, rounded as diffusers' image processor rounds."""
+    rgb = np.clip(np.nan_to_num(rgb) / 2 + 0.5, 0, 1)
+    return (rgb * 255).round().astype(np.uint8)

@@ -1,0 +1,369 @@
+"""`record(pipe)`: watch a diffusers pipeline through its public seams and keep what it did as a `Trace`.
+
+The pipeline stays diffusers' own and its picture stays the same to the last bit. For the time of a `with`
+block the instance's `scheduler.step`, `vae.decode`, `image_processor.postprocess`, `encode_prompt` and
+`prepare_latents` are wrapped and the denoiser gets a forward hook; all of it is undone on every way out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .latents import factors_for, predicted_original, unpack, vae_scaling
+from .schedulers import is_flow
+from .trace import Settings, Step, Trace
+
+
+class StopRun(Exception):
+    """Raise it in `on_step` to stop a run at once; `record` cleans up and lets it out."""
+
+
+@contextmanager
+def record(pipe, *, on_step: Callable[[Step], None] | None = None) -> Iterator[Trace]:
+    """Record the pipeline's run inside the block: `with record(pipe) as trace: pipe("a cat")`.
+
+    pipe: a diffusers text-to-image, image-to-image or inpainting pipeline of the SD 1, 2, XL, 3 or FLUX
+        family, adapters and LoRA included.
+    on_step: called with every `Step` right after it, on the pipeline's thread. Without it, tensors stay on
+        their device, unsynchronised, until the picture is done.
+
+    The trace is filled when the picture is done, at the latest when the block ends. One trace holds one run:
+    a later run in the same block replaces the earlier. A run that ends in an exception, KeyboardInterrupt
+    included, keeps its steps so far with `complete=False`, and the exception goes on. Blocks may be nested;
+    each records.
+
+    Raises TypeError for what is no such pipeline, ValueError for an unknown kind of scheduler,
+    and RuntimeError where the scheduler is replaced inside the block.
+    """
+    recorder = _Recorder(pipe, on_step)
+    try:
+        with ExitStack() as undo:
+            recorder.attach(undo)
+            yield recorder.trace
+    except BaseException:
+        recorder.fill(interrupted=True)
+        if hasattr(pipe, "maybe_free_model_hooks"):  # the pipeline never came to do it
+            pipe.maybe_free_model_hooks()
+        raise
+    recorder.fill()
+
+
+@dataclass
+class _Call:
+    """One scheduler call as it was seen, still on the device."""
+
+    index: int
+    timestep: torch.Tensor | float
+    sigma: torch.Tensor | float | None
+    latents: torch.Tensor
+    noise_pred: torch.Tensor
+    halves: tuple[torch.Tensor, torch.Tensor] | None  # unconditional, conditional
+    ended: torch.cuda.Event | float
+    pipeline_step: int
+
+
+class _Recorder:
+    def __init__(self, pipe, on_step):
+        self.denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        if self.denoiser is None or not hasattr(pipe, "vae") or not hasattr(pipe, "scheduler"):
+            raise TypeError(
+                f"record() got {type(pipe).__name__}, and needs a diffusers pipeline with a scheduler, a vae"
+                ' and a unet or transformer; make one with sdwidgets.load("pocket")'
+            )
+        self.pipe, self.on_step, self.scheduler = pipe, on_step, pipe.scheduler
+        self.process = _process(pipe)
+        flow = self.process == "flow"
+        self.prediction_type = "flow_prediction" if flow else pipe.scheduler.config.prediction_type
+        self.trace = Trace()
+        self.start_run()
+
+    def start_run(self) -> None:
+        """Forget the run before, in the trace too."""
+        self.calls: list[_Call] = []
+        self.outputs: list[torch.Tensor] = []  # of the denoiser since the last scheduler call
+        self.asked: dict = {}
+        self.to_vae: torch.Tensor | None = None
+        self.pictures: np.ndarray | None = None
+        self.started = time.perf_counter()
+        self.trace.__init__(complete=False)
+
+    # --- the seams
+
+    def attach(self, undo: ExitStack) -> None:
+        pipe = self.pipe
+        _wrap(undo, self.scheduler, "step", self.around_step)
+        _wrap(undo, pipe.vae, "decode", self.around_decode)
+        _wrap(undo, getattr(pipe, "image_processor", None), "postprocess", self.around_postprocess)
+        _wrap(undo, pipe, "encode_prompt", self.around_encode_prompt)
+        _wrap(undo, pipe, "prepare_latents", self.around_prepare_latents)
+        undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
+
+    def prepare(self, method, args, kwargs) -> dict:
+        """Common to the methods that run before the loop: a new run begins; their arguments by name."""
+        if self.pipe.scheduler is not self.scheduler:
+            raise RuntimeError("the scheduler was replaced inside record(); choose it before the block")
+        if self.calls or self.to_vae is not None:
+            self.start_run()
+        return inspect.signature(method).bind(*args, **kwargs).arguments
+
+    def around_encode_prompt(self, encode_prompt, *args, **kwargs):
+        given = self.prepare(encode_prompt, args, kwargs)
+        # FLUX encodes the negative prompt by a second call of the same method.
+        self.asked.setdefault("negative_prompt" if "prompt" in self.asked else "prompt", given.get("prompt"))
+        if given.get("negative_prompt") is not None:
+            self.asked["negative_prompt"] = given["negative_prompt"]
+        return encode_prompt(*args, **kwargs)
+
+    def around_prepare_latents(self, prepare_latents, *args, **kwargs):
+        given = self.prepare(prepare_latents, args, kwargs)
+        self.asked |= {name: given.get(name) for name in ("height", "width")}
+        self.asked["seed"] = _seed(given.get("generator"))
+        latents = result = prepare_latents(*args, **kwargs)
+        while isinstance(latents, (tuple, list)):  # some return more than latents
+            latents = latents[0]
+        self.started = _now(latents.device)
+        return result
+
+    def after_denoiser(self, module, args, output):
+        output = output if isinstance(output, torch.Tensor) else output[0]
+        self.outputs.append(output.detach().clone())  # a CUDA graph writes its next output to the same memory
+
+    def around_step(self, step, *args, **kwargs):
+        given = inspect.signature(step).bind(*args, **kwargs).arguments
+        latents, noise_pred = given["sample"].detach().clone(), given["model_output"].detach().clone()
+        sigma = _between_levels(self.scheduler)
+        result = step(*args, **kwargs)
+        if sigma is None and hasattr(self.scheduler, "sigmas"):
+            sigma = self.scheduler.sigmas[self.scheduler.step_index - 1]
+        index = len(self.calls)
+        self.calls.append(
+            _Call(
+                index,
+                given["timestep"],
+                sigma,
+                latents,
+                noise_pred,
+                self.halves(len(latents)),
+                _now(latents.device),
+                _pipeline_step(self.scheduler, index),
+            )
+        )
+        self.outputs.clear()
+        if self.on_step is not None:
+            self.bring_home()
+            self.on_step(self.trace.steps[-1])
+        return result
+
+    def around_decode(self, decode, *args, **kwargs):
+        self.to_vae = inspect.signature(decode).bind(*args, **kwargs).arguments["z"].detach()
+        return decode(*args, **kwargs)
+
+    def around_postprocess(self, postprocess, *args, **kwargs):
+        result = postprocess(*args, **kwargs)
+        if self.to_vae is not None:  # else these are latents, asked for instead of a picture
+            self.pictures = _pictures(result)
+        self.fill()
+        return result
+
+    def halves(self, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(unconditional, conditional) predictions since the last step; None where there was only one."""
+        if not getattr(self.pipe, "do_classifier_free_guidance", True):
+            return None
+        sizes = [len(output) for output in self.outputs]
+        if sizes[:1] == [2 * batch]:  # SD, SDXL, SD 3
+            return tuple(self.outputs[0].chunk(2))
+        if sizes == [batch, batch]:  # FLUX with true guidance
+            return self.outputs[1], self.outputs[0]
+        return None
+
+    # --- from the device to the trace
+
+    def fill(self, interrupted: bool = False) -> None:
+        """Complete the trace from what was seen. Does nothing when that was done already."""
+        trace = self.trace
+        if trace.complete or not self.calls:
+            return
+        self.bring_home()
+        trace.settings, trace.images = self.settings(), self.pictures
+        trace.preview_factors = factors_for(self.pipe)
+        if self.to_vae is not None:
+            scale, shift = vae_scaling(self.pipe.vae)
+            trace.final_latents = (_numpy(self.to_vae) - shift) / scale
+        expected = getattr(self.pipe, "num_timesteps", len(self.calls))
+        trace.complete = not interrupted and len(self.calls) >= expected
+
+    def bring_home(self) -> None:
+        """Turn calls that are still on the device into steps."""
+        done = len(self.trace.steps)
+        ended = [self.started] + [call.ended for call in self.calls]
+        new = [self.to_step(call, _seconds(ended[call.index], call.ended)) for call in self.calls[done:]]
+        self.trace.steps += tuple(new)
+
+    def to_step(self, call: _Call, seconds: float) -> Step:
+        if call.sigma is None:  # schedulers without sigmas look up abar by the timestep
+            abar = float(self.scheduler.alphas_cumprod[int(call.timestep)])
+            alpha, sigma = abar**0.5, (1 / abar - 1) ** 0.5 if abar > 0 else float("inf")
+        else:
+            sigma = float(call.sigma)
+            alpha = 1 - sigma if self.process == "flow" else (1 + sigma**2) ** -0.5
+        latents, noise_pred = self.image_shaped(call.latents), self.image_shaped(call.noise_pred)
+        uncond, cond = [self.image_shaped(half) for half in call.halves] if call.halves else (None, None)
+        x0 = predicted_original(latents, noise_pred, alpha, sigma, self.prediction_type, self.process)
+        return Step(
+            index=call.index,
+            timestep=float(call.timestep),
+            sigma=sigma,
+            alpha=alpha,
+            latents=latents,
+            noise_pred=noise_pred,
+            noise_pred_uncond=uncond,
+            noise_pred_cond=cond,
+            pred_original=x0,
+            seconds=seconds,
+            process=self.process,
+            pipeline_step=call.pipeline_step,
+        )
+
+    def image_shaped(self, tensor: torch.Tensor) -> np.ndarray:
+        array = _numpy(tensor)
+        if array.ndim == 3:  # FLUX's tokens of 2x2 cells
+            token = 2 * self.pipe.vae_scale_factor  # pixels
+            array = unpack(array, *[2 * (self.asked[side] // token) for side in ("height", "width")])
+        return array
+
+    def settings(self) -> Settings:
+        pipe, first = self.pipe, self.calls[0].latents
+        h, w = (side * pipe.vae_scale_factor for side in self.trace.steps[0].latents.shape[-2:])
+        name = getattr(pipe, "name_or_path", None)
+        guidance = getattr(pipe, "guidance_scale", None)
+        modules = [sys.modules.get(name) for name in ("sdwidgets", "diffusers", "transformers", "torch")]
+        return Settings(
+            prompt=_one(self.asked.get("prompt")),
+            negative_prompt=_one(self.asked.get("negative_prompt")),
+            seed=_one(self.asked.get("seed")),
+            num_inference_steps=getattr(self.scheduler, "num_inference_steps", None),
+            guidance_scale=None if guidance is None else float(guidance),
+            scheduler=type(self.scheduler).__name__,
+            height=h,
+            width=w,
+            model=Path(name).name if name and Path(name).exists() else name,  # a trace tells no one's folders
+            pipeline=type(pipe).__name__,
+            device=str(first.device),
+            dtype=str(self.denoiser.dtype).removeprefix("torch."),
+            prediction_type=self.prediction_type,
+            versions={m.__name__: m.__version__ for m in modules if hasattr(m, "__version__")},
+        )
+
+
+class _Around:
+    """A method of one object, called as `around(method, *args, **kwargs)`. Its signature stays visible:
+    pipelines ask it whether `step` takes a generator, and would silently pass none.
+    """
+
+    def __init__(self, owner, name: str, around: Callable):
+        method = getattr(owner, name)
+        functools.update_wrapper(self, method)
+        self.owner, self.name, self.method, self.around = owner, name, method, around
+
+    def __call__(self, *args, **kwargs):
+        return self.around(self.method, *args, **kwargs)
+
+    def __deepcopy__(self, memo):
+        copied = memo[id(self.owner)]  # some pipelines copy their scheduler: the copy works, unwatched
+        return getattr(type(copied), self.name).__get__(copied)
+
+
+def _wrap(undo: ExitStack, owner, name: str, around: Callable) -> None:
+    """Wrap `owner.name`, where there is one, on the instance until `undo` is closed."""
+    if not hasattr(owner, name):
+        return
+    before = vars(owner).get(name)
+    undo.callback(delattr, owner, name) if before is None else undo.callback(setattr, owner, name, before)
+    setattr(owner, name, _Around(owner, name, around))
+
+
+def _process(pipe) -> str:
+    """How the scheduler mixes picture and noise: see `Step.process`."""
+    scheduler = pipe.scheduler
+    if is_flow(pipe):
+        return "flow"
+    if not hasattr(scheduler, "alphas_cumprod") or not hasattr(scheduler, "init_noise_sigma"):
+        raise ValueError(
+            f"record() does not know how {type(scheduler).__name__} mixes picture and noise; choose one of"
+            " sdwidgets.schedulers.SCHEDULERS, for example DDIMScheduler"
+        )
+    # Variance exploding schedulers start from noise larger than one (about 14.6 on SD), the others from one.
+    return "ve" if float(scheduler.init_noise_sigma) > 1 else "vp"
+
+
+def _between_levels(scheduler) -> torch.Tensor | None:
+    """Before `step`: the sigma of the second look of KDPM2 and DPM-SDE, between two levels; else None."""
+    if getattr(scheduler, "state_in_first_order", True):
+        return None
+    if hasattr(scheduler, "sigmas_interpol"):
+        return scheduler.sigmas_interpol[scheduler.step_index - hasattr(scheduler, "sigmas_up")]
+    return getattr(scheduler, "mid_point_sigma", None)
+
+
+def _pipeline_step(scheduler, call: int) -> int:
+    """Which pipeline step a call serves: second-order methods call twice a step, PNDM more often at first."""
+    runge_kutta = getattr(scheduler, "prk_timesteps", None)
+    if runge_kutta is None:
+        return call // scheduler.order
+    if len(runge_kutta):  # four calls for each of its first three steps
+        return call // 4 if call < len(runge_kutta) else call - len(runge_kutta) * 3 // 4
+    return max(0, call - 1)  # takes its first step again
+
+
+def _seed(generator) -> int | list | None:
+    """The seed that repeats the run; None for a generator from which numbers have been drawn already."""
+    if isinstance(generator, (list, tuple)):
+        return [_seed(one) for one in generator]
+    if generator is None:
+        return None
+    seed = generator.initial_seed()
+    fresh = torch.Generator(generator.device).manual_seed(seed)
+    return seed if torch.equal(generator.get_state(), fresh.get_state()) else None
+
+
+def _one(value):
+    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+
+
+def _pictures(result) -> np.ndarray:
+    """What an image processor returned, PIL pictures, numpy or torch in [0, 1], as (batch, H, W, 3) uint8."""
+    if isinstance(result, torch.Tensor):
+        result = _numpy(result.permute(0, 2, 3, 1))
+    if isinstance(result, np.ndarray):
+        return (result * 255).round().astype(np.uint8)
+    return np.stack([np.asarray(picture.convert("RGB")) for picture in result])
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _now(device: torch.device) -> torch.cuda.Event | float:
+    """A moment on the device's own clock: on CUDA, Python runs ahead, and waiting would slow the run down."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _seconds(start, end) -> float:
+    if isinstance(start, float) or isinstance(end, float):
+        return end - start if isinstance(start, float) and isinstance(end, float) else float("nan")
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
