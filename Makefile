@@ -29,12 +29,12 @@ help: ## show this help
 	@echo "Settings: TORCH=cpu|cuda (now $(TORCH))   PYTHON=python3.12   VENV=/another/folder   CHROMIUM=/path/to/browser"
 
 install: $(COURSE)
+	@echo "sdwidgets: $(VENV) is ready; make lab opens the course."
 
 $(COURSE): $(INPUTS)
 	@$(INSTALL) --extras course
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$@"
-	@echo "sdwidgets: $(VENV) is ready."
 
 dev: $(DEV)
 
@@ -42,7 +42,6 @@ $(DEV): $(INPUTS)
 	@$(INSTALL) --extras course,audit,train,dev
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$(COURSE)" "$@"
-	@echo "sdwidgets: $(VENV) is ready for development."
 
 lab: $(COURSE)
 	@$(BIN)/python tools/lab.py
