@@ -1,0 +1,182 @@
+"""Plots of a run: each a pure function from arrays to an `Axes`, `(arrays, ax=None) -> ax`. No pipeline, no
+torch.
+
+Without `ax` a figure of its own is made in the package's style, outside pyplot and its global state, so that
+a worker thread may draw; show it with `display(ax.figure)` or keep it with `ax.figure.savefig(path)`. With
+`ax` the caller's figure and style stand; `matplotlib.style.use("sdwidgets.sdwidgets")` gives them this look.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_params_from_file
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+STYLE = rc_params_from_file(Path(__file__).with_name("sdwidgets.mplstyle"), use_default_template=False)
+COLORS = STYLE["axes.prop_cycle"].by_key()["color"]
+DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
+
+
+def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None = None, columns=4) -> Axes:
+    """The channels of one latent (channels, h, w) side by side, hard pixels, one scale symmetric around zero.
+
+    limit: value at the ends of the colour scale, by default the largest magnitude; give one to compare pictures.
+    """
+    latents = _array(latents, 3, "latents (channels, h, w)")
+    ax = _axes(ax)
+    limit = limit or float(np.nanmax(np.abs(latents))) or 1.0
+    tiles, corners = _tiled(latents[..., None].astype(np.float32), columns, np.nan)
+    image = ax.imshow(tiles[..., 0], cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
+    _bare(ax, [str(i) for i in range(len(latents))], corners)
+    _colorbar(image, ax)
+    ax.set_title("latent channels", loc="left", fontsize=ax.title.get_size())
+    return ax
+
+
+def contact_sheet(
+    pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8
+) -> Axes:
+    """Pictures (n, H, W, 3) uint8 in rows of `columns`, a label above each; one row of all is a preview strip."""
+    pictures = _array(pictures, 4, "pictures (n, H, W, 3)")
+    if labels and len(labels) != len(pictures):
+        raise ValueError(f"{len(labels)} labels for {len(pictures)} pictures; give one a picture, or none")
+    ax = _axes(ax)
+    tiles, corners = _tiled(pictures, columns, 255)
+    ax.imshow(tiles)
+    _bare(ax, labels, corners)
+    return ax
+
+
+def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
+    """Root mean square of each named array (step, ...) by step: norms({"predicted x0": trace.pred_original})."""
+    ax = _axes(ax)
+    for color, (name, values) in zip(itertools.cycle(COLORS), by_step.items(), strict=False):
+        values = np.asarray(values, np.float64)
+        ax.plot(np.sqrt((values.reshape(len(values), -1) ** 2).mean(1)), ".-", color=color, label=name)
+    _by_step(ax, "root mean square")
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, flow: bool = False) -> Axes:
+    """Shares of picture and noise in x_t by step, and their ratio in decibels on the right.
+
+    alphas, sigmas: (step,), as in `Step`. flow: sigma is a flow time, and x_t = (1 - sigma) x0 + sigma noise.
+    """
+    signal = np.asarray(alphas, np.float64)
+    noise = np.asarray(sigmas, np.float64) if flow else np.sqrt(np.clip(1 - signal**2, 0, 1))
+    ax = _axes(ax)
+    ax.plot(signal, ".-", color=COLORS[0], label="picture, alpha")
+    ax.plot(noise, ".-", color=COLORS[1], label="noise")
+    ax.set_ylim(-0.05, 1.05)
+    _by_step(ax, "share in x_t")
+    with np.errstate(divide="ignore"):  # pure noise and pure picture have no finite ratio, and no point
+        decibels = 20 * np.log10(signal) - 20 * np.log10(noise)
+    right = ax.twinx()
+    right.plot(np.where(np.isfinite(decibels), decibels, np.nan), ":", color=COLORS[2], label="ratio in dB")
+    right.set_ylabel("signal to noise, dB", fontsize=ax.yaxis.label.get_size())
+    right.tick_params(labelsize=_small(ax))
+    right.grid(False)
+    lines = [*ax.get_lines(), *right.get_lines()]
+    right.legend(lines, [line.get_label() for line in lines], loc="center left", fontsize=_small(ax))
+    return ax
+
+
+def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Where the prompt speaks: length of cond - uncond over the channels, at each cell. Both (channels, h, w)."""
+    uncond = _array(noise_pred_uncond, 3, "noise_pred_uncond (channels, h, w)")
+    cond = _array(noise_pred_cond, 3, "noise_pred_cond (channels, h, w)")
+    ax = _axes(ax)
+    length = np.linalg.norm(cond - uncond, axis=0)
+    image = ax.imshow(length, cmap=STYLE["image.cmap"], vmin=0, interpolation="nearest")
+    _bare(ax)
+    _colorbar(image, ax)
+    ax.set_title("what the prompt changes", loc="left", fontsize=ax.title.get_size())
+    return ax
+
+
+def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) -> Axes:
+    """Density of all values of `latents`, any shape, over the bell curve of the noise that a run starts from."""
+    values = np.asarray(latents, np.float64).ravel()
+    values = values[np.isfinite(values)]
+    if not values.size:
+        raise ValueError("there is no finite value to draw; give latents of at least one number")
+    ax = _axes(ax)
+    reach = max(4.0, float(np.abs(values).max()))
+    ax.hist(values, bins, (-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents")
+    x = np.linspace(-reach, reach, 201)
+    ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=COLORS[1], label="pure noise")
+    ax.set_xlabel("value")
+    ax.set_ylabel("density")
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """The caller's axes; or new ones, styled by hand because every thread shares rcParams."""
+    if ax is not None:
+        return ax
+    figure = Figure(figsize=STYLE["figure.figsize"], dpi=STYLE["figure.dpi"], layout="constrained")
+    ax = figure.add_subplot()
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color=STYLE["grid.color"], linewidth=STYLE["grid.linewidth"])
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=STYLE["xtick.labelsize"])
+    ax.title.set_fontsize(STYLE["axes.titlesize"])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_fontsize(STYLE["axes.labelsize"])
+    return ax
+
+
+def _array(values, ndim: int, what: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != ndim or not values.size:
+        raise ValueError(
+            f"expected {what}, got shape {values.shape}; pick one step, and one item of the batch"
+        )
+    return values
+
+
+def _tiled(pictures: np.ndarray, columns: int, background) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """(n, h, w, c) -> one picture of rows of `columns`, and the upper left corner (y, x) of each."""
+    n, h, w, c = pictures.shape
+    columns = max(1, min(columns, n))
+    gap = max(1, w // 16)
+    top = 2 * gap + h // 8  # room for a label
+    sheet = np.full(
+        (math.ceil(n / columns) * (h + top), columns * (w + gap) - gap, c), background, pictures.dtype
+    )
+    corners = [(i // columns * (h + top) + top, i % columns * (w + gap)) for i in range(n)]
+    for (y, x), picture in zip(corners, pictures, strict=True):
+        sheet[y : y + h, x : x + w] = picture
+    return sheet, corners
+
+
+def _bare(ax: Axes, labels: Sequence[str] = (), corners: Sequence[tuple[int, int]] = ()) -> None:
+    """A picture needs no axes; labels stand above their tiles."""
+    ax.set_axis_off()
+    for label, (y, x) in zip(labels, corners, strict=False):
+        ax.text(x - 0.5, y - 0.5, label, va="bottom", fontsize=_small(ax))
+
+
+def _small(ax: Axes) -> float:
+    """The size of the tick labels, in points: the caller's, or the style's."""
+    return ax.xaxis.get_ticklabels()[0].get_size()
+
+
+def _colorbar(image, ax: Axes) -> None:
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.tick_params(labelsize=_small(ax))
+
+
+def _by_step(ax: Axes, label: str) -> None:
+    ax.set_xlabel("step")
+    ax.set_ylabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
