@@ -1,5 +1,4 @@
-"""Plots of a run: each a pure function from arrays to an `Axes`, `(arrays, ax=None) -> ax`. No pipeline, no
-torch.
+"""Plots of a run: each a pure function from arrays to an `Axes`, `(arrays, ax=None) -> ax`.
 
 Without `ax` a figure of its own is made in the package's style, outside pyplot and its global state, so that
 a worker thread may draw; show it with `display(ax.figure)` or keep it with `ax.figure.savefig(path)`. With
@@ -27,7 +26,7 @@ DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
 def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None = None, columns=4) -> Axes:
     """The channels of one latent (channels, h, w) side by side, hard pixels, one scale symmetric around zero.
 
-    limit: value at the ends of the colour scale, by default the largest magnitude; give one to compare pictures.
+    limit: value at the ends of the colour scale, the largest magnitude by default.
     """
     latents = _array(latents, 3, "latents (channels, h, w)")
     ax = _axes(ax)
@@ -43,7 +42,7 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
 def contact_sheet(
     pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8
 ) -> Axes:
-    """Pictures (n, H, W, 3) uint8 in rows of `columns`, a label above each; one row of all is a preview strip."""
+    """Pictures (n, H, W, 3) uint8 in rows of `columns`, labels above; one row of all is a preview strip."""
     pictures = _array(pictures, 4, "pictures (n, H, W, 3)")
     if labels and len(labels) != len(pictures):
         raise ValueError(f"{len(labels)} labels for {len(pictures)} pictures; give one a picture, or none")
@@ -55,7 +54,7 @@ def contact_sheet(
 
 
 def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
-    """Root mean square of each named array (step, ...) by step: norms({"predicted x0": trace.pred_original})."""
+    """Root mean square of each named array (step, ...) by step: norms({"x0": trace.pred_original})."""
     ax = _axes(ax)
     for color, (name, values) in zip(itertools.cycle(COLORS), by_step.items(), strict=False):
         values = np.asarray(values, np.float64)
@@ -91,7 +90,7 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
 
 
 def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes | None = None) -> Axes:
-    """Where the prompt speaks: length of cond - uncond over the channels, at each cell. Both (channels, h, w)."""
+    """Where the prompt speaks: length of cond - uncond over the channels. Both (channels, h, w)."""
     uncond = _array(noise_pred_uncond, 3, "noise_pred_uncond (channels, h, w)")
     cond = _array(noise_pred_cond, 3, "noise_pred_cond (channels, h, w)")
     ax = _axes(ax)
@@ -104,7 +103,7 @@ def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes 
 
 
 def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) -> Axes:
-    """Density of all values of `latents`, any shape, over the bell curve of the noise that a run starts from."""
+    """Density of all values of `latents`, any shape, over the bell curve of pure noise."""
     values = np.asarray(latents, np.float64).ravel()
     values = values[np.isfinite(values)]
     if not values.size:

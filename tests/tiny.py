@@ -1,7 +1,7 @@
 """Tiny pipelines with random weights, made from configuration: real diffusers classes, nothing downloaded.
 
-`pipeline("sd" | "sdxl" | "sd3" | "flux")` has the shape of its family part for part: an f8 VAE with the family's
-scaling, its text encoders with byte-level tokenizers, its denoiser, its scheduler. A forward takes a few milliseconds.
+`pipeline("sd" | "sdxl" | "sd3" | "flux")` has its family's shape part for part: an f8 VAE with the family's
+scaling, text encoders, denoiser and scheduler. A forward takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROMPT = "an astronaut on a blue background"
 
 
 def pipeline(family: str = "sd", cls=None, scheduler=None, **parts):
-    """A fresh pipeline over cached modules. `cls`: another pipeline class over the same parts; `scheduler`: an instance.
+    """A fresh pipeline over cached modules. `cls`: another pipeline class over the same parts.
 
     Modules are shared between calls, so a test must leave them as it found them. Schedulers are never shared.
     """
