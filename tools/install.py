@@ -24,7 +24,7 @@ LOCK = ROOT / "requirements.lock"
 TORCH_CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 
 # Free disk space that a new environment needs, in GB: what was measured, rounded up, and pip's cache of the downloads.
-NEEDED_GB = {"cpu": 3, "cuda": 12}
+NEEDED_GB = {"cpu": 3, "cuda": 9}
 
 NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeoutError|Failed to establish a new connection|"
