@@ -61,13 +61,11 @@ test: $(DEV)
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .
 
-# The pin is the newest PyTorch that the lock was tested with.
 lock: $(DEV)
 	@$(BIN)/python -m pip install --quiet uv
-	@echo "torch==2.13.0" > "$(VENV)/.pins"
 	@$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
-		--constraint "$(VENV)/.pins" $(if $(UPGRADE),--upgrade) --quiet \
-		--annotation-style line --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+		--constraint tools/tested-torch.txt $(if $(UPGRADE),--upgrade) --no-emit-index-url --annotation-style line \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean:
 	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache

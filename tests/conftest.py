@@ -1,7 +1,7 @@
-"""What every test starts from: fixed threads, no window, none of the person's own models or tokens, and `gpu` only where CUDA is.
+"""What every test starts from: fixed threads, no window, and none of the person's own models or tokens.
 
-Seeds stay where they are used: a test makes its own CPU generator. Browser tests find their Chromium themselves
-(tests/browser); `make test` hands it to them in CHROMIUM.
+Seeds stay where they are used: a test makes its own CPU generator. Browser tests look for their Chromium in
+tests/browser; `make test` names it to them in CHROMIUM.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ THREADS = 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-_empty_hub = tempfile.TemporaryDirectory(prefix="sdwidgets-test-hub-")  # no test finds a model or a token of yours
-os.environ["HF_HOME"] = _empty_hub.name
+_empty_home = tempfile.TemporaryDirectory(prefix="sdwidgets-test-hub-")  # holds no model, no token
+os.environ["HF_HOME"] = _empty_home.name
 os.environ.pop("HF_TOKEN", None)
 
 import torch  # noqa: E402
@@ -28,10 +28,11 @@ torch.set_num_threads(THREADS)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder, and skip what this machine cannot run with the reason."""
-    without_cuda = None if torch.cuda.is_available() else f"needs CUDA, and torch {torch.__version__} finds none here"
+    without_cuda = f"needs CUDA, and torch {torch.__version__} finds none here"
+    has_cuda = torch.cuda.is_available()
     for item in items:
         for folder in ("browser", "gpu"):
             if f"/tests/{folder}/" in item.path.as_posix():
                 item.add_marker(folder)
-        if without_cuda and item.get_closest_marker("gpu"):
+        if not has_cuda and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=without_cuda))

@@ -1,7 +1,7 @@
 """Print the path of a Chromium for the browser tests; say on stderr what is done to get one.
 
-In this order: $CHROMIUM, one that is installed, playwright's own build, and as root on Debian or Ubuntu the system's package.
-Where none can be had, nothing is printed and the exit status is 3.
+In this order: $CHROMIUM, one that is installed, playwright's own build, and as root on Debian or Ubuntu the
+system's package. Where none can be had, nothing is printed and the exit status is 3.
 """
 
 from __future__ import annotations
@@ -53,17 +53,23 @@ def playwright_build() -> str | None:
 
 def install_with_playwright() -> str | None:
     say("no Chromium found; trying playwright's own (playwright install chromium, about 150 MB) ...")
-    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr, stderr=subprocess.STDOUT)
+    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr)
     return playwright_build()
 
 
 def install_with_apt() -> str | None:
     if not shutil.which("apt-get") or os.geteuid() != 0:
         return None
-    say("playwright's Chromium does not start here; as root, installing the system's chromium package with apt-get ...")
+    say(
+        "playwright's is not to be had; as root, installing the system's (apt-get install chromium) ..."
+    )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"]):
-        if subprocess.run(command, stdout=sys.stderr, env=environment).returncode != 0:
+    for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+        command = ["apt-get", "--quiet", *arguments]
+        if (
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment).returncode
+            != 0
+        ):
             return None
     return installed()
 

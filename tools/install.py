@@ -1,8 +1,8 @@
 """Prepare the environment that `make` uses: a venv, PyTorch in the build this machine wants, then sdwidgets.
 
-Standard library only, because nothing else is there yet. What to install stands in pyproject.toml, in which versions in
-requirements.lock; this file only orders the steps, says what it does, and turns the usual failures into a sentence.
-A step that was already taken is not taken again, so an interrupted installation goes on where it stopped.
+Standard library only, because nothing else is there yet. What to install stands in pyproject.toml, in which
+versions in requirements.lock; this file orders the steps, says what it does, and turns the usual failures into
+a sentence. A step already taken is not taken again, so an interrupted installation goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 
 # PyTorch's own index of CPU builds: the package index's Linux wheels carry CUDA and weigh several GB.
-# Used on Linux only, and only where pip, as it is configured, does not already offer a CPU build of the pinned version.
+# Used on Linux only, and only where pip, as it is configured, offers no CPU build of the pinned version.
 TORCH_CPU_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 
-# Free disk space that a new environment needs, in GB: what was measured, rounded up, and pip's cache of the downloads.
+# Free disk space that a new environment needs, in GB: measured with pip's cache of downloads, rounded up.
 NEEDED_GB = {"cpu": 3, "cuda": 9}
 
 NO_NETWORK = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeoutError|Failed to establish a new connection|"
-    r"Temporary failure in name resolution|Network is unreachable|Connection refused|ProxyError|ReadTimeoutError|"
-    r"ConnectionResetError|Could not fetch URL",
+    "NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|ConnectionResetError|"
+    "Temporary failure in name resolution|Network is unreachable|Connection refused|Could not fetch URL"
 )
 NO_SPACE = re.compile(r"No space left on device|Errno 28|Disk quota exceeded")
 
@@ -56,12 +55,12 @@ def run_pip(python: Path, *arguments: str) -> None:
     text = "".join(messages)
     if NO_SPACE.search(text):
         raise InstallError(
-            "the disk is full: the one of the environment, of pip's cache or of the temporary folder (TMPDIR). "
+            "the disk is full: that of the environment, of pip's cache or of the temporary folder (TMPDIR). "
             "Free some space, then run the same command again; it goes on where it stopped."
         )
     if NO_NETWORK.search(text):
         raise InstallError(
-            "the package index could not be reached. The first use needs a network; afterwards none is needed. "
+            "the packages could not be fetched: no network. The first use needs one, later ones do not. "
             "Check the connection (behind a proxy, set HTTPS_PROXY), then run the same command again; "
             "what was downloaded is kept."
         )
@@ -72,7 +71,7 @@ def locked_version(name: str) -> str:
     """The version of `name` in requirements.lock."""
     match = re.search(rf"^{re.escape(name)}==([^\s;]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
-        raise InstallError(f"{LOCK.name} has no line for {name}; restore the file with git checkout {LOCK.name}.")
+        raise InstallError(f"{LOCK.name} has no line for {name}; restore it: git checkout {LOCK.name}.")
     return match[1]
 
 
@@ -81,25 +80,25 @@ def check_space(folder: Path, build: str) -> None:
     free = shutil.disk_usage(existing).free / 1e9
     if free < NEEDED_GB[build]:
         raise InstallError(
-            f"only {free:.1f} GB are free for {folder}; the environment with PyTorch's {build} build needs about "
-            f"{NEEDED_GB[build]} GB. Free some space, or put it on another disk: make install VENV=/path/with/space."
+            f"only {free:.1f} GB are free for {folder}; the environment, with PyTorch's {build} build, needs "
+            f"about {NEEDED_GB[build]} GB. Free some space, or put it on another disk: "
+            "make install VENV=/path/with/space."
         )
 
 
 def make_venv(venv: Path) -> Path:
     """The Python of `venv`, which is made where it is missing and made anew where it does not run."""
     python = venv / "bin" / "python"
-    if python.exists() and subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+    has_pip = [python, "-m", "pip", "--version"]
+    if python.exists() and subprocess.run(has_pip, capture_output=True).returncode == 0:
         return python
     say(f"making {venv.name} with Python {platform.python_version()} ...")
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", venv], capture_output=True, text=True)
     if made.returncode:
         detail = (made.stdout + made.stderr).strip()
         if NO_SPACE.search(detail):
-            raise InstallError(f"the disk of {venv} is full. Free some space, then run the same command again.")
-        raise InstallError(
-            f"Python's venv module could not make {venv}: {detail} On Debian and Ubuntu, python3-venv may be missing."
-        )
+            raise InstallError(f"the disk of {venv} is full. Free some space, then run the command again.")
+        raise InstallError(f"Python's venv module could not make {venv}: {detail}")
     return python
 
 
@@ -111,7 +110,7 @@ def installed_torch(python: Path) -> str | None:
 
 
 def offers(python: Path, version: str) -> bool:
-    """Whether pip, as this machine configures it, offers this exact version of torch, its local part included."""
+    """Whether pip, as this machine configures it, offers this very version of torch, local part included."""
     command = [str(python), "-m", "pip", "--retries", "1", "index", "versions", "torch"]
     listed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
     return re.search(rf"[\s,]{re.escape(version)}(,|\s|$)", listed) is not None
@@ -144,7 +143,8 @@ def install_sdwidgets(python: Path, extras: str) -> None:
     constraint = ("--constraint", str(LOCK))
     # Without byte-compiling: that would take a minute over files of which most are never imported.
     run_pip(python, "install", "--quiet", "--no-compile", *constraint, "hatchling", "editables")
-    run_pip(python, "install", "--no-compile", "--no-build-isolation", *constraint, "--editable", f".[{extras}]")
+    editable = ("--no-build-isolation", "--editable", f".[{extras}]")
+    run_pip(python, "install", "--no-compile", *constraint, *editable)
 
 
 def install(venv: Path, build: str, extras: str) -> None:
@@ -153,10 +153,8 @@ def install(venv: Path, build: str, extras: str) -> None:
         raise InstallError(f"TORCH={build} is unknown; allowed are TORCH=cpu and TORCH=cuda.")
     if build == "cuda" and platform.system() != "Linux":
         raise InstallError(f"PyTorch has no CUDA build for {platform.system()}; leave TORCH away.")
-    if sys.version_info < (3, 10):
-        raise InstallError(f"Python 3.10 or newer is needed; this is {platform.python_version()}.")
-    torch_is_there = (venv / "bin" / "python").exists() and installed_torch(venv / "bin" / "python")
-    if not torch_is_there:
+    python = venv / "bin" / "python"
+    if not python.exists() or installed_torch(python) is None:
         check_space(venv, build)
     python = make_venv(venv)
     install_torch(python, build)
@@ -175,7 +173,7 @@ def main() -> int:
         print(f"\nsdwidgets: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nsdwidgets: stopped. Run the same command again; it goes on where it stopped.", file=sys.stderr)
+        print("\nsdwidgets: stopped. Run the same command again to go on.", file=sys.stderr)
         return 130
     return 0
 

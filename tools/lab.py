@@ -1,4 +1,4 @@
-"""Open the course in JupyterLab: on this machine only (loopback), with the token that Jupyter draws for the session."""
+"""Open the course in JupyterLab, on this machine only (loopback) and with the token that Jupyter draws."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def has_display() -> bool:
-    """Whether a browser window can open here. A Mac always has a screen; elsewhere X11 or Wayland must be there."""
-    return platform.system() == "Darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    """Whether a browser window can open: a Mac has a screen; elsewhere X11 or Wayland must be there."""
+    return platform.system() == "Darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
 
 
 def main() -> None:
     notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     if not notebooks:
-        sys.exit("sdwidgets: notebooks/ holds no notebook; clone the whole repository, or restore it with git checkout notebooks.")
+        sys.exit("sdwidgets: notebooks/ holds no notebook; restore it with git checkout notebooks.")
     first = notebooks[0].relative_to(ROOT)
     command = [
         sys.executable, "-m", "jupyterlab", str(first),
@@ -31,7 +31,7 @@ def main() -> None:
         print("sdwidgets: running as root, which Jupyter allows only when told so (--allow-root): going on.")
         command.append("--allow-root")
     if not has_display():
-        print("sdwidgets: no display here, so no browser opens: open the address with its token, printed below.")
+        print("sdwidgets: no display here, so no browser opens; open the address with its token, below.")
         command.append("--no-browser")
     sys.stdout.flush()
     os.chdir(ROOT)

@@ -1,0 +1,410 @@
+"""The house itself: which way imports run, notebooks, the package and its lock, README."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sdwidgets"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+MB = 1_000_000
+
+
+def committed_files() -> list[Path]:
+    """What a clone would hold: committed files, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def run_python(code: str, *arguments: str, cwd: Path = ROOT) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- imports ---
+
+
+def test_import_loads_nothing_heavy():
+    heavy = ["torch", "diffusers", "transformers", "matplotlib", "ipywidgets", "numpy"]
+    code = f"import sys, sdwidgets; print([name for name in {heavy} if name in sys.modules])"
+    assert run_python(code).strip() == "[]"
+
+
+def imports_of(path: Path) -> list[tuple[str, bool]]:
+    """Every module that a file imports, relative ones resolved: (dotted name, whether at module level)."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    found = []
+
+    def visit(node: ast.AST, top: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, node.module] if node.module else base)
+            # `from package import name`: the name may be a module itself, so both count.
+            found.extend((f"{module}.{alias.name}", top) for alias in node.names)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return  # for readers and type checkers, never run
+        inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            visit(child, top and not inside)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), True)
+    return found
+
+
+def imports(path: Path, name: str, top_level_only: bool = False) -> bool:
+    return any(
+        (module == name or module.startswith(name + ".")) and (top or not top_level_only)
+        for module, top in imports_of(path)
+    )
+
+
+def modules(*names: str) -> list[Path]:
+    """The files of these modules or subpackages of sdwidgets that exist."""
+    paths = []
+    for name in names:
+        single, folder = PACKAGE / f"{name}.py", PACKAGE / name
+        paths.extend([single] if single.exists() else sorted(folder.rglob("*.py")))
+    return paths
+
+
+ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
+TOP = ("cli", "__main__")  # may import anything, and nothing imports them
+EXTRAS = ("audit", "pocket", "exercises", "app")  # stand on the core, never under it
+CORE = [
+    path
+    for path in ALL_MODULES
+    if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in (*TOP, *EXTRAS)
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def test_the_core_is_what_we_think():
+    """The checks below would pass on an empty list."""
+    assert {"trace.py", "recording.py", "latents.py", "plots.py", "pipelines.py", "models.py"} <= {
+        name_of(path) for path in CORE
+    }
+    assert any(name_of(path).startswith("widgets/") for path in CORE)
+    assert imports(PACKAGE / "recording.py", "sdwidgets.trace"), "imports_of no longer understands an import"
+
+
+@pytest.mark.parametrize("path", CORE, ids=name_of)
+def test_the_core_imports_no_extra_and_no_command(path):
+    wrong = [other for other in (*EXTRAS, *TOP) if imports(path, f"sdwidgets.{other}")]
+    assert not wrong, f"{name_of(path)} is core, but imports {wrong}"
+
+
+@pytest.mark.parametrize("path", modules(*EXTRAS), ids=name_of)
+def test_the_extras_import_no_command(path):
+    assert not any(imports(path, f"sdwidgets.{name}") for name in TOP)
+
+
+@pytest.mark.parametrize(
+    ("names", "forbidden"),
+    [
+        (
+            ("trace",),
+            (
+                "torch",
+                "diffusers",
+                "transformers",
+                "matplotlib",
+                "sdwidgets.recording",
+                "sdwidgets.pipelines",
+            ),
+        ),
+        (
+            ("plots",),
+            ("torch", "diffusers", "transformers", "ipywidgets", "sdwidgets.pipelines", "sdwidgets.widgets"),
+        ),
+        (("models",), ("torch", "diffusers", "transformers", "numpy", "sdwidgets.pipelines")),
+        (("recording", "latents"), ("matplotlib", "ipywidgets", "sdwidgets.widgets", "sdwidgets.plots")),
+        (
+            ("pipelines",),
+            ("matplotlib", "ipywidgets", "sdwidgets.widgets", "sdwidgets.plots", "sdwidgets.recording"),
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_arrows_run_one_way(names, forbidden):
+    """trace.py may hand itself to widgets to be drawn, so they are not in its row."""
+    for path in modules(*names):
+        wrong = [other for other in forbidden if imports(path, other)]
+        assert not wrong, f"{name_of(path)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", modules("widgets"), ids=name_of)
+def test_widgets_need_no_torch_to_be_imported(path):
+    assert not any(
+        imports(path, name, top_level_only=True) for name in ("torch", "diffusers", "transformers")
+    )
+
+
+def test_nothing_unpickles():
+    for path in ALL_MODULES:
+        assert not any(imports(path, name) for name in ("pickle", "dill", "joblib", "cloudpickle")), name_of(
+            path
+        )
+        assert "trust_remote_code=True" not in path.read_text(encoding="utf-8"), name_of(path)
+
+
+# --- notebooks ---
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_can_be_shown_anywhere(path):
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.read(path, as_version=4)
+    nbformat.validate(book)
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"], "holds an error's output"
+    for kind, widgets in book.metadata.get("widgets", {}).items():
+        assert "state" in widgets, (
+            f"metadata.widgets[{kind!r}] has no state: GitHub would show 'Invalid Notebook'"
+        )
+    assert path.stat().st_size < 1.5 * MB, "outputs are too large to be reviewed"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebook_checks_itself(path):
+    """A cell that nothing checks cannot fail: stored words and integers, and assertions, both."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert any("NBVAL_CHECK_OUTPUT" in source for source in sources)
+    assert any(re.search(r"^\s*assert ", source, re.MULTILINE) for source in sources)
+
+
+# --- what a clone holds ---
+
+
+def test_sizes():
+    sizes = {path: path.stat().st_size for path in committed_files()}
+    assert sizes
+    large = [
+        f"{path.relative_to(ROOT)}: {size / MB:.1f} MB" for path, size in sizes.items() if size > 15 * MB
+    ]
+    assert not large, f"above the 15 MB that one file may have: {large}"
+    assert sum(sizes.values()) <= 60 * MB, "a checkout may have 60 MB with its weights"
+
+
+def test_no_path_of_a_machine():
+    """Neither this machine's (checkout, home folder) nor another contributor's, left in an output."""
+    here = {f"{folder}/" for folder in (ROOT, Path.home()) if len(folder.parts) > 1}
+    anywhere = re.compile(r"(?:/home/|/Users/|[A-Z]:\\\\?Users\\\\?)[A-Za-z][\w.-]*[/\\]")
+    found = []
+    for path in committed_files():
+        if path.stat().st_size > 3 * MB or b"\0" in (content := path.read_bytes())[:8192]:
+            continue
+        for line in content.decode("utf-8", errors="replace").splitlines():
+            if any(folder in line for folder in here) or anywhere.search(line):
+                found.append(f"{path.relative_to(ROOT)}: {line.strip()[:100]}")
+    assert not found
+
+
+# --- the package and its lock ---
+
+
+def test_version_stands_once():
+    version = re.search(
+        r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert version, "sdwidgets/__init__.py is where the version stands"
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert "version:" not in re.sub(
+        r"cff-version:.*", "", (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    )
+    assert run_python("import sdwidgets; print(sdwidgets.__version__)").strip() == version[1]
+
+
+def locked() -> list[Requirement]:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line.split("  #")[0]) for line in lines if line and not line.startswith("#")]
+
+
+def environment(python: str, system: str, machine: str) -> dict[str, str]:
+    """The variables that a requirement's marker may ask for, on another machine than this."""
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "sys_platform": {"Linux": "linux", "Darwin": "darwin", "Windows": "win32"}[system],
+        "os_name": "nt" if system == "Windows" else "posix",
+        "platform_system": system,
+        "platform_machine": machine,
+    }
+
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+SYSTEMS = (("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64"), ("Windows", "AMD64"))
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(("system", "machine"), SYSTEMS)
+def test_lock_answers_every_requirement(python, system, machine):
+    """One version each, on every Python and system that we name, and one that pyproject.toml allows."""
+    here = environment(python, system, machine)
+    pins: dict[str, str] = {}
+    for pin in locked():
+        if pin.marker is None or pin.marker.evaluate(here):
+            (exact,) = pin.specifier
+            assert exact.operator == "==", pin
+            assert canonicalize_name(pin.name) not in pins, f"{pin.name} is pinned twice for {here}"
+            pins[canonicalize_name(pin.name)] = exact.version
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"].values()
+    for requirement in map(
+        Requirement, [*project["dependencies"], *(line for extra in extras for line in extra)]
+    ):
+        if requirement.marker is None or requirement.marker.evaluate(here):
+            version = pins.get(canonicalize_name(requirement.name))
+            assert version, f"requirements.lock lacks {requirement.name}: run make lock"
+            allowed = requirement.specifier.contains(version, prereleases=True)
+            assert allowed, f"pyproject.toml wants {requirement}, the lock has {version}: run make lock"
+
+
+def test_lock_names_no_address():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+
+
+def test_torch_has_no_upper_bound():
+    (torch,) = [
+        line for line in map(Requirement, PYPROJECT["project"]["dependencies"]) if line.name == "torch"
+    ]
+    assert {part.operator for part in torch.specifier} == {">="}
+
+
+def test_installed_versions_agree_with_each_other():
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_conda_file_repeats_no_dependency():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "--constraint requirements.lock" in text and "--editable .[course]" in text
+    dependencies = re.findall(r"^\s*- (.+)$", text.split("dependencies:")[1], re.MULTILINE)
+    assert {re.split(r"[ :]", line)[0] for line in dependencies} == {
+        "python",
+        "pip",
+        "--constraint",
+        "--editable",
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_what_the_package_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for path in committed_files():
+        inside = path.relative_to(ROOT)
+        if inside.parts[0] == "sdwidgets":
+            assert inside.as_posix() in names
+        elif inside.parts[0] == "data":
+            assert f"sdwidgets/{inside.as_posix()}" in names
+    assert "sdwidgets/data/pocket/model_index.json" in names
+    assert any(re.fullmatch(r"sdwidgets/data/pocket/unet/.*\.safetensors", name) for name in names)
+    assert any(name.startswith("sdwidgets/data/atlas/") for name in names)
+    assert any(name.endswith(".js") for name in names) and any(name.endswith(".mplstyle") for name in names)
+    assert {"LICENSE", "NOTICE", "OFL-1.1.txt"} <= {
+        Path(name).name for name in names if ".dist-info/licenses/" in name
+    }
+    assert not [name for name in names if name.startswith(("tests/", "tools/", "notebooks/"))]
+
+
+def test_wheel_finds_its_data_without_the_checkout(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from sdwidgets._data import data_folder\n"
+        "print(data_folder('pocket')); print(data_folder('atlas'))"
+    )
+    for line in run_python(code, str(tmp_path / "site"), cwd=tmp_path).splitlines():
+        assert Path(line).is_relative_to(tmp_path / "site"), line
+
+
+# --- README ---
+
+
+def test_readme_names_commands_that_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    code = re.findall(r"```sh\n(.*?)```|`([^`\n]+)`", README + contributing, re.DOTALL)
+    named = set(re.findall(r"\bmake ([a-z]+)", "\n".join(a + b for a, b in code)))
+    assert {"lab", "test", "install"} <= named
+    assert named <= targets
+
+
+def test_readme_names_settings_that_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for setting in set(re.findall(r"\bmake [a-z]+ ([A-Z]+)=", README)):
+        assert re.search(rf"\b{setting}\b", makefile), setting
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^sdwidgets ([a-z]+)", README, re.MULTILINE))))
+def test_readme_names_options_that_exist(command):
+    line = re.search(rf"^sdwidgets {command}.*$", README, re.MULTILINE)[0]
+    run = "from sdwidgets.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", run, command, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for option in re.findall(r"--[a-z-]+", line):
+        assert option in done.stdout, f"sdwidgets {command} has no {option}"
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert links
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_readme_lines_of_python_run(tmp_path):
+    """As a newcomer pastes them, one after the other, in an empty folder."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    run_python(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(blocks), cwd=tmp_path)
+    written = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert {"cat.png", "cat.safetensors", "cat.html"} <= set(written)
+    assert all(size > 1000 for size in written.values()), written
