@@ -60,9 +60,7 @@ def install_with_playwright() -> str | None:
 def install_with_apt() -> str | None:
     if not shutil.which("apt-get") or os.geteuid() != 0:
         return None
-    say(
-        "playwright's is not to be had; as root, installing the system's (apt-get install chromium) ..."
-    )
+    say("playwright's is not to be had; as root, installing the system's (apt-get install chromium) ...")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
         command = ["apt-get", "--quiet", *arguments]

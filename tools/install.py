@@ -1,8 +1,8 @@
 """Prepare the environment that `make` uses: a venv, PyTorch in the build this machine wants, then sdwidgets.
 
 Standard library only, because nothing else is there yet. What to install stands in pyproject.toml, in which
-versions in requirements.lock; this file orders the steps, says what it does, and turns the usual failures into
-a sentence. A step already taken is not taken again, so an interrupted installation goes on where it stopped.
+versions in requirements.lock; this file orders the steps, says what it does, and turns usual failures into a
+sentence. A step already taken is not taken again, so an interrupted installation goes on where it stopped.
 """
 
 from __future__ import annotations
