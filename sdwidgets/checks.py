@@ -151,7 +151,7 @@ def _check_guidance(value) -> None:
 
 
 def size_step(pipe) -> int:
-    """Height and width are multiples of this: the VAE's reduction, doubled where latents are packed (FLUX)."""
+    """Height and width are multiples of this: the VAE's reduction, doubled for packed latents (FLUX)."""
     step = int(getattr(pipe, "vae_scale_factor", 8))
     return 2 * step if type(pipe).__name__.startswith("Flux") else step
 

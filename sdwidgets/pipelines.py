@@ -1,29 +1,232 @@
-"""From a name to a stock diffusers pipeline on the right device, in the right precision."""
+"""From a name to a stock diffusers pipeline, on the right device and in the right precision."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from sdwidgets import hub
+from sdwidgets._data import data_folder
 from sdwidgets.checks import Note, SettingsError, check_settings
+from sdwidgets.doctor import preflight
+from sdwidgets.errors import FALLBACK, DeviceError, LoadError, NoSpaceError, UnknownModelError, WeightsError
+from sdwidgets.folders import PICKLES, check_folder, read_header
+from sdwidgets.memory import free_bytes, gigabytes
+from sdwidgets.models import MODELS, closest, find_model
 from sdwidgets.schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
 
 __all__ = [
-    "SCHEDULERS", "Note", "Scheduler", "SettingsError", "check_settings", "load", "make_scheduler",
+    "SCHEDULERS",
+    "LoadError",
+    "Note",
+    "Scheduler",
+    "SettingsError",
+    "check_settings",
+    "choose_device",
+    "choose_dtype",
+    "load",
+    "make_scheduler",
+    "preflight",
     "schedulers_for",
-]  # fmt: skip
+]
+
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32,
+    "float16": torch.float16, "fp16": torch.float16,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+}  # fmt: skip
 
 
-def load(name="pocket", device="auto", dtype="auto"):
-    """First version: a name ("pocket") or a folder saved by `save_pretrained`."""
-    from diffusers import DiffusionPipeline
+def load(name="pocket", device="auto", dtype="auto", *, revision=None):
+    """A stock diffusers text-to-image pipeline, ready to call; prints one line on what was chosen.
 
-    from sdwidgets._data import data_folder
-
-    folder = data_folder("pocket") if name == "pocket" else Path(name)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    dtype = torch.float32 if dtype == "auto" else dtype
-    pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=dtype).to(device)
-    print(f"{name}: {type(pipe).__name__} on {device}, {str(dtype).removeprefix('torch.')}")
+    name: a short name of `models.MODELS` ("pocket", "sd15"), a folder that `save_pretrained` wrote, a hub id.
+    device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps" or a torch.device.
+    dtype: "auto" (see `choose_dtype`), "float32", "float16", "bfloat16" or a torch dtype.
+    revision: a branch, tag or commit of the hub; None for the table's, or the newest.
+    Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
+    part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
+    """
+    device, why_device = choose_device(device)
+    dtype, why_dtype = choose_dtype(dtype, device)
+    half = dtype != torch.float32
+    try:
+        with _quiet():
+            folder, title = _find(name, revision, half)
+            pipe, files = _read(folder, half, dtype)
+    except WeightsError as error:
+        if name != "pocket":
+            raise
+        repair = "Install sdwidgets again, or take data/pocket from the repository again."
+        raise WeightsError(str(error).replace(FALLBACK, repair)) from error
+    offload = _move(pipe, device, sum(path.stat().st_size for paths in files.values() for path in paths))
+    parameters = sum(
+        p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
+    )
+    precision = str(dtype).removeprefix("torch.")
+    notes = [why_device, why_dtype, offload]
+    if dtype == torch.float16 and "XL" in type(pipe).__name__ and pipe.vae.config.force_upcast:
+        notes.append("the VAE decodes in float32")
+    print(
+        f"{title}: {type(pipe).__name__} on {device} in {precision}, {parameters / 1e6:,.1f}M parameters"
+        f" ({'; '.join(n for n in notes if n)})"
+    )
     return pipe
+
+
+def choose_device(device="auto") -> tuple[torch.device, str]:
+    """(device, why). "auto" is CUDA, then Apple's MPS, then the CPU. DeviceError for one that is missing."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if isinstance(device, str) and device.strip().lower() == "auto":
+        if cuda:
+            return torch.device("cuda"), torch.cuda.get_device_name()
+        return (
+            (torch.device("mps"), "Apple GPU") if mps else (torch.device("cpu"), "no GPU in reach of PyTorch")
+        )
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
+    allowed = f'Allowed here: "auto", {", ".join(there)}.'
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeviceError(f"There is no device {str(device)[:40]!r}. {allowed}") from None
+    if chosen.type == "cuda" and not cuda:
+        raise DeviceError(f"PyTorch reaches no CUDA card; `sdwidgets doctor` tells why. {allowed}")
+    if chosen.type not in ("cpu", "cuda", "mps") or (chosen.index is not None and str(chosen) not in there):
+        raise DeviceError(f"There is no device {str(chosen)!r}. {allowed}")
+    return chosen, ""
+
+
+def choose_dtype(dtype="auto", device="cpu") -> tuple[torch.dtype, str]:
+    """(dtype, why). "auto" is bfloat16 on CUDA from compute capability 8 on and on CPUs with AMX; float16 on
+    older CUDA cards (they only emulate bfloat16); float32 elsewhere (bfloat16 without AMX was slower).
+    """
+    device = torch.device(device)
+    if not (isinstance(dtype, str) and dtype.strip().lower() == "auto"):
+        key = str(dtype).strip().lower().removeprefix("torch.")
+        chosen = DTYPES.get(key)
+        if chosen is None:
+            raise DeviceError(f'There is no precision {str(dtype)[:40]!r}; use "auto", {", ".join(DTYPES)}.')
+        if chosen == torch.float16 and device.type == "cpu":
+            raise DeviceError("float16 is for GPUs; on a CPU use float32 or bfloat16.")
+        return chosen, ""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        chosen = torch.bfloat16 if major >= 8 else torch.float16
+        return chosen, f"compute capability {major}.{minor}"
+    if device.type == "cpu" and has_amx():
+        return torch.bfloat16, "this CPU has AMX"
+    return torch.float32, ""
+
+
+def has_amx() -> bool:
+    """True for a CPU with matrix units for bfloat16 (Intel AMX), as Linux reports it."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def _find(name, revision, half: bool) -> tuple[Path, str]:
+    """(folder, title): the folder of a short name, a path or a hub id, fetched if need be."""
+    if not isinstance(name, (str, Path)) or not str(name).strip():
+        raise UnknownModelError(
+            f"A model is named by text or a path, not {name!r}; for example load('pocket')."
+        )
+    text = str(name).strip()
+    row = find_model(text) if isinstance(name, str) else None
+    if row is not None and row.hub_id is None:
+        return data_folder(row.name), row.name
+    if row is not None:
+        ids = [text] if "/" in text and text not in row.formerly else [row.hub_id]
+        ids += [i for i in (row.hub_id, *row.mirrors) if i not in ids]
+        return hub.fetch_first(ids, revision or row.revision, half=half)[0], row.name
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path, path.resolve().name
+    if path.is_file():
+        what = "a pickle, which can run code when opened" if path.suffix in PICKLES else "a single file"
+        raise WeightsError(f"{path} is {what}; give a folder that save_pretrained wrote. {FALLBACK}")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and isinstance(name, str):
+        return hub.fetch(text, revision, half=half), text
+    looks_like_path = isinstance(name, Path) or any(c in text for c in "/\\") or text.startswith((".", "~"))
+    if looks_like_path:
+        raise UnknownModelError(f"There is no folder {text}. {FALLBACK}")
+    hint = f"Did you mean {closest(text)!r}? " if closest(text) else ""
+    raise UnknownModelError(
+        f"There is no model {text[:60]!r}. {hint}Known are {', '.join(MODELS)}; "
+        f"or give a folder, or a hub id such as 'owner/name'."
+    )
+
+
+def _read(folder: Path, half: bool, dtype: torch.dtype):
+    """The pipeline in `folder`, on the CPU, and part -> weight files. WeightsError where they disagree."""
+    import diffusers
+
+    variant, files = check_folder(folder, half=half)
+    version = tuple(int(n) for n in diffusers.__version__.split(".")[:2])
+    keyword = "dtype" if version >= (0, 40) else "torch_dtype"
+    try:
+        pipe = diffusers.DiffusionPipeline.from_pretrained(
+            folder, variant=variant, use_safetensors=True, local_files_only=True, **{keyword: dtype}
+        )
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no reason was given"])[0].partition(". ")[0][:200]
+        raise WeightsError(f"{folder} does not load: {first} ({type(error).__name__}). {FALLBACK}") from error
+    for part, paths in files.items():
+        _check_filled(folder, part, getattr(pipe, part), paths)
+    return pipe, files
+
+
+@contextmanager
+def _quiet():
+    """No bars and warnings of the libraries while they read: what matters is checked and said here."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    try:
+        for log in libraries:
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+        yield
+    finally:
+        for log, verbosity, bars in before:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
+def _check_filled(folder: Path, part: str, module: torch.nn.Module, paths: list[Path]) -> None:
+    """Did the files fill every parameter? The libraries only warn, and go on with random numbers."""
+    if getattr(module.config, "quantization_config", None):
+        return  # its tensors are packed, in other shapes
+    empty = [name for name, p in module.named_parameters() if p.is_meta]
+    if not empty and part.startswith(("text_encoder", "image_encoder", "safety_checker")):
+        # Names differ between versions of transformers, shapes do not.
+        stored = Counter(tuple(t["shape"]) for path in paths for t in read_header(path).values())
+        wanted = Counter(tuple(p.shape) for p in module.parameters())
+        empty = [f"a tensor of shape {shape}" for shape in wanted - stored]
+    if empty:
+        raise WeightsError(
+            f"{folder / part} holds other weights than its config says: {empty[0]} is missing. {FALLBACK}"
+        )
+
+
+def _move(pipe, device: torch.device, size: int) -> str:
+    """Move the pipeline to the device, or its parts in turn where a card is too small for all."""
+    try:
+        if device.type == "cuda" and 1.1 * size > free_bytes(device):
+            pipe.enable_model_cpu_offload(device=device)
+            return f"its {gigabytes(size)} are moved there part by part"
+        pipe.to(device)
+    except torch.OutOfMemoryError as error:
+        raise NoSpaceError(
+            f"The model needs {gigabytes(size)} and {device} has {gigabytes(free_bytes(device))} free; "
+            f'close other programs, or use device="cpu". {FALLBACK}'
+        ) from error
+    return ""
