@@ -1,0 +1,98 @@
+"""Pocket's denoiser: diffusers' `UNet2DConditionModel`, trained on cached latents and frozen text states."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import compute_snr
+
+from .training import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserConfig:
+    """Anatomy and loss of the denoiser: three levels, at 16, 8 and 4 latent pixels."""
+
+    channels: tuple[int, ...] = (64, 128, 192)
+    layers_per_block: int = 1
+    head_width: int = 32  # channels an attention head
+    text_width: int = 192
+    caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
+    snr_gamma: float = 5.0  # Min-SNR weighting (arXiv 2303.09556)
+    schedule: Schedule = Schedule(steps=6_000, batch_size=32, learning_rate=1e-3, ema_decay=0.998)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's own noise schedule, with v-prediction (arXiv 2202.00512)."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
+    )  # fmt: skip
+
+
+def build_unet(config: DenoiserConfig) -> UNet2DConditionModel:
+    """An untrained denoiser: (n, 4, 16, 16) noisy latents, timestep, (n, 77, text_width) -> (n, 4, 16, 16)."""
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, layers_per_block=config.layers_per_block, block_out_channels=config.channels,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=config.text_width, attention_head_dim=tuple(width // config.head_width for width in config.channels),
+        norm_num_groups=16,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentData:
+    """All scenes as the denoiser sees them. `captions[i]` is the row of `prompt_embeds` that scene i is told with.
+
+    `latents` (n, 4, 16, 16) are scaled; `prompt_embeds` (m, 77, width), row 0 that of the empty caption.
+    """
+
+    latents: torch.Tensor
+    prompt_embeds: torch.Tensor
+    captions: torch.Tensor
+
+
+class DenoiserTraining(torch.nn.Module):
+    """The denoising loss as a module."""
+
+    def __init__(self, unet: UNet2DConditionModel, config: DenoiserConfig):
+        super().__init__()
+        self.unet, self.config, self.scheduler = unet, config, build_scheduler()
+
+    def forward(self, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        predicted = self.unet(noisy, timesteps, prompt_embeds).sample
+        snr = compute_snr(self.scheduler, timesteps)
+        weight = snr.clamp(max=self.config.snr_gamma) / (snr + 1)
+        return (weight * (predicted - target).square().mean(dim=(1, 2, 3))).mean()
+
+
+def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
+    """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order."""
+    total = len(data.latents)
+
+    def loss_at(model, step, batch_size, accelerator):
+        world = batch_size * accelerator.num_processes
+        places = step * world + accelerator.process_index * batch_size + np.arange(batch_size)
+        orders = {
+            epoch: np.random.default_rng([config.schedule.seed, int(epoch)]).permutation(total)
+            for epoch in np.unique(places // total)
+        }
+        rows = torch.as_tensor([orders[place // total][place % total] for place in places])
+        generator = torch.Generator().manual_seed(
+            config.schedule.seed * 2**32 + step * accelerator.num_processes + accelerator.process_index
+        )
+        latents = data.latents[rows].float()
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        captions = data.captions[rows].clone()
+        captions[torch.rand(batch_size, generator=generator) < config.caption_drop] = 0
+        batch = (latents, noise, timesteps, data.prompt_embeds[captions].float())
+        return model(*(tensor.to(accelerator.device) for tensor in batch))
+
+    return loss_at

@@ -1,0 +1,204 @@
+"""Training of each part from start to finished folder, and their export as one Stable Diffusion pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+from ..latents import fit_linear_preview
+from . import clip, denoiser, training, vae
+from .scenes import Grammar, make_scene, render, spread
+from .train import override_schedule
+
+
+def _finish(folder: Path, model, record: dict, done: bool) -> None:
+    """Save a trained part beside its checkpoint, with the settings and the curve that made it."""
+    model.save_pretrained(folder / "part", safe_serialization=True)
+    training.write_json(folder / "part" / "training.json", record)
+    print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder / 'part'}")
+
+
+def run_vae(args, grammar: Grammar, work: Path) -> int:
+    """Train the autoencoder on the pictures of the grammar, without their captions."""
+    config = override_schedule(vae.VaeConfig(), args)
+    torch.manual_seed(config.schedule.seed)
+    model = vae.VaeTraining(vae.build_vae(config).to(memory_format=torch.channels_last), config)
+    average, record = training.train(
+        "vae",
+        model,
+        vae.vae_loss_at(grammar, config),
+        config.schedule,
+        work / "vae",
+        dataclasses.asdict(config),
+        args.restart,
+        args.minutes,
+    )
+    trained = average.vae
+    record["psnr"] = vae.reconstruction_psnr(trained, grammar)
+    latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
+    trained.register_to_config(scaling_factor=vae.measure_scaling_factor(latents))
+    _finish(work / "vae", trained, record, record["step"] >= config.schedule.steps)
+    print(
+        f"PSNR: whole picture {record['psnr']['whole']:.1f} dB, things only {record['psnr']['things']:.1f} dB"
+    )
+    return 0
+
+
+def _part(work: Path, name: str) -> Path:
+    """The folder of a part that must be there. Raises FileNotFoundError with the command that makes it."""
+    folder = work / name / "part"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no trained {name} in {work}: run `sdwidgets train {name}` with the same --work first"
+        )
+    return folder
+
+
+def run_clip(args, grammar: Grammar, work: Path) -> int:
+    """Train the text encoder beside an image tower, contrastively."""
+    config = override_schedule(clip.ClipConfig(), args)
+    torch.manual_seed(config.schedule.seed)
+    tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
+    model = clip.ClipTraining(clip.build_clip(config, tokenizer))
+    average, record = training.train(
+        "clip",
+        model,
+        clip.clip_loss_at(grammar, config, tokenizer),
+        config.schedule,
+        work / "clip",
+        dataclasses.asdict(config),
+        args.restart,
+        args.minutes,
+    )
+    record["caption_beats_negative"] = clip.retrieval(average.clip.eval(), tokenizer, grammar)
+    _finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
+    print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes")
+    return 0
+
+
+@torch.no_grad()
+def latent_data(grammar: Grammar, work: Path) -> denoiser.LatentData:
+    """Every scene's latents and every caption's text states, made once and kept in `work`/latents.safetensors."""
+    file = work / "latents.safetensors"
+    if not file.exists():
+        autoencoder = (
+            AutoencoderKL.from_pretrained(_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+        )
+        bar = tqdm(total=grammar.count, desc="encode scenes", mininterval=2)
+        batches = []
+        for batch in vae.encode_scenes(autoencoder, grammar, range(grammar.count)):
+            batches.append((batch * autoencoder.config.scaling_factor).half())
+            bar.update(len(batch))
+        bar.close()
+        captions = [make_scene(grammar, index).caption for index in range(grammar.count)]
+        rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
+        tensors = {
+            "latents": torch.cat(batches),
+            "prompt_embeds": torch.cat(list(_encode_captions(list(rows), work))),
+            "captions": torch.tensor([rows[caption] for caption in captions]),
+        }
+        training.save_tensors(file, tensors)
+    return denoiser.LatentData(**load_file(file))
+
+
+def _encode_captions(captions: list[str], work: Path, batch_size: int = 256):
+    """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16."""
+    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(_part(work, "clip")))
+    for start in tqdm(range(0, len(captions), batch_size), desc="encode captions", mininterval=2):
+        batch = captions[start : start + batch_size]
+        tokens = tokenizer(
+            batch,
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        yield encoder(tokens.input_ids).last_hidden_state.half()
+
+
+def run_denoiser(args, grammar: Grammar, work: Path) -> int:
+    """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states."""
+    config = override_schedule(denoiser.DenoiserConfig(), args)
+    data = latent_data(grammar, work)
+    torch.manual_seed(config.schedule.seed)
+    model = denoiser.DenoiserTraining(
+        denoiser.build_unet(config).to(memory_format=torch.channels_last), config
+    )
+    average, record = training.train(
+        "denoiser",
+        model,
+        denoiser.denoiser_loss_at(data, config),
+        config.schedule,
+        work / "denoiser",
+        dataclasses.asdict(config),
+        args.restart,
+        args.minutes,
+    )
+    _finish(work / "denoiser", average.unet, record, record["step"] >= config.schedule.steps)
+    return 0
+
+
+def run_export(args, grammar: Grammar, work: Path) -> int:
+    """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
+    if args.output is None:
+        raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
+    autoencoder = AutoencoderKL.from_pretrained(_part(work, "vae")).eval()
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=clip.text_encoder(CLIPModel.from_pretrained(_part(work, "clip"))),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(_part(work, "denoiser")),
+        scheduler=denoiser.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(args.output, safe_serialization=True, max_shard_size="14MB")
+    _make_text_encoder_portable(args.output / "text_encoder")
+    for file in ("vocab.json", "merges.txt"):  # transformers 4 reads these, 5 writes only tokenizer.json
+        shutil.copy(work / "clip" / "tokenizer" / file, args.output / "tokenizer" / file)
+    factors = fit_preview(autoencoder.float(), grammar)
+    training.write_json(
+        args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
+    )
+    records = {
+        name: json.loads((_part(work, name) / "training.json").read_text())
+        for name in ("vae", "clip", "denoiser")
+    }
+    training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
+    size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
+    print(f"exported to {args.output}: {size / 1e6:.1f} MB")
+    return 0
+
+
+def _make_text_encoder_portable(folder: Path) -> None:
+    """Name the tensors as Stable Diffusion's files do, which transformers 4 and 5 both read, and have them load
+    as float32 by default: transformers 5 takes the dtype from the configuration, diffusers' parts do not."""
+    file = folder / "model.safetensors"
+    tensors = {
+        name if name.startswith("text_model.") else f"text_model.{name}": tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    training.write_json(folder / "config.json", config | {"dtype": "float32"})
+
+
+def fit_preview(autoencoder, grammar: Grammar, count: int = 128):
+    """The best linear map from scaled latents to colours: (5, 3), see `sdwidgets.latents.fit_linear_preview`."""
+    indices = spread(grammar, count)
+    latents = (
+        torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices))) * autoencoder.config.scaling_factor
+    )
+    pictures = np.stack([np.asarray(render(make_scene(grammar, index))) for index in indices])
+    return fit_linear_preview(latents.numpy(), pictures)

@@ -1,0 +1,403 @@
+"""Scenes: the finite, fully known world that Pocket is trained on.
+
+A scene is a pure function of (grammar, index): `make_scene` draws its attributes from a random stream that only
+they seed, `Scene.caption` says it in words, and `render` draws it. Nothing here knows of models.
+"""
+
+from __future__ import annotations
+
+import random
+import textwrap
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+
+from . import atlas
+from .vocabulary import (
+    COLOURS,
+    GENDERS,
+    NUMBERS,
+    OBJECTS,
+    OCCUPATIONS,
+    SHAPES,
+    TONES,
+    article,
+    person_name,
+    plural,
+)
+
+SIZE = 128  # pixels: Pocket's one native size
+
+#: word -> longer side in pixels of a single thing; None is the size that no word names
+SIZES: dict[str | None, tuple[int, int]] = {"small": (38, 46), None: (60, 76), "large": (92, 106)}
+#: words -> centre (x, y) in pixels of a single thing
+PLACES: dict[str | None, tuple[int, int]] = {
+    None: (64, 64), "on the left": (34, 64), "on the right": (94, 64), "at the top": (64, 34), "at the bottom": (64, 94),
+}  # fmt: skip
+#: words of a relation -> (centre of the first thing, centre of the second)
+RELATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "to the left of": ((33, 64), (95, 64)), "to the right of": ((95, 64), (33, 64)),
+    "above": ((64, 33), (64, 95)), "below": ((64, 95), (64, 33)),
+}  # fmt: skip
+COUNT_PLACES: dict[int, tuple[tuple[int, int], ...]] = {
+    2: ((34, 64), (94, 64)), 3: ((64, 34), (34, 94), (94, 94)), 4: ((34, 34), (94, 34), (34, 94), (94, 94)),
+}  # fmt: skip
+#: style -> the words that open its caption
+STYLES: dict[str, str] = {"plain": "", "pixel art": "pixel art of ", "pencil sketch": "a pencil sketch of "}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One drawn thing: `kind` is "object", "shape" or "person"; centre and longer side in pixels."""
+
+    kind: str
+    name: str
+    x: int
+    y: int
+    size: int
+    colour: str | None = None
+    occupation: str | None = None
+    gender: str | None = None
+    tone: str | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.colour} {self.name}" if self.kind == "shape" else self.name
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows (the truth) and the caption that says it.
+
+    `shade` is added to every channel of the background's colour (8-bit levels), so that a word's colour is a
+    small range rather than one value.
+    """
+
+    index: int
+    caption: str
+    background: str
+    things: tuple[Thing, ...]
+    style: str = "plain"
+    relation: str | None = None
+    place: str | None = None
+    size_word: str | None = None
+    shade: int = 0
+
+    def attributes(self) -> dict:
+        """The truth as plain data, for manifests and judges."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Which scenes there are: `count` of them, and the weights of what they show.
+
+    `weights` are relative frequencies of the kinds of scene: "object" (one object), "shape" (one shape),
+    "person", "pair" (two different objects in a relation), "shapes" (two shapes in a relation) and
+    "several" (two to four of one object).
+    """
+
+    name: str
+    count: int
+    seed: int = 0
+    objects: tuple[str, ...] = tuple(OBJECTS)
+    shapes: tuple[str, ...] = SHAPES
+    colours: tuple[str, ...] = tuple(COLOURS)
+    occupations: tuple[str, ...] = tuple(OCCUPATIONS)
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"object": 4, "shape": 1, "person": 2, "pair": 2, "shapes": 1, "several": 1}
+    )
+    styles: dict[str, float] = field(
+        default_factory=lambda: {"plain": 0.9, "pixel art": 0.05, "pencil sketch": 0.05}
+    )
+    size_share: float = 0.3  # how often a single thing has a size word
+    place_share: float = 0.3  # how often a single thing has a place
+
+
+FULL = Grammar("full", count=250_000)
+
+#: The simple part of the grammar: what Pocket 0 is trained on.
+SIMPLE = Grammar(
+    "simple",
+    count=24_000,
+    objects=(
+        "apple", "banana", "strawberry", "carrot", "pizza", "donut", "cat", "dog", "fox", "panda", "frog", "pig", "penguin", "horse",
+        "unicorn", "fish", "whale", "turtle", "tree", "cactus", "rose", "sunflower", "mushroom", "sun", "moon", "rainbow", "fire", "car",
+        "bus", "train", "airplane", "rocket", "sailboat", "house", "castle", "soccer ball", "guitar", "robot", "ghost", "pumpkin",
+    ),
+    occupations=("astronaut", "doctor", "firefighter", "cook", "farmer", "pilot"),
+    weights={"object": 6, "shape": 2, "person": 3, "pair": 2, "shapes": 1.5, "several": 0.5},
+    styles={"plain": 1.0},
+)  # fmt: skip
+
+#: A handful of scenes, to try a whole training in a minute.
+TINY = replace(SIMPLE, name="tiny", count=64)
+
+GRAMMARS: dict[str, Grammar] = {grammar.name: grammar for grammar in (SIMPLE, FULL, TINY)}
+
+
+def spread(grammar: Grammar, count: int) -> list[int]:
+    """At most `count` scene numbers, evenly over the grammar."""
+    return list(range(0, grammar.count, max(1, grammar.count // count)))
+
+
+class _Stream:
+    """Reproducible choices: only `random.Random.random`, the one method whose stream Python guarantees to keep."""
+
+    def __init__(self, seed: int, index: int):
+        self._random = random.Random(seed * 2**32 + index).random
+
+    def chance(self, probability: float) -> bool:
+        return self._random() < probability
+
+    def integer(self, low: int, high: int) -> int:
+        """A uniform integer, both ends included."""
+        return low + int(self._random() * (high - low + 1))
+
+    def choice(self, options):
+        return options[int(self._random() * len(options))]
+
+    def weighted(self, weights: dict):
+        mark = self._random() * sum(weights.values())
+        for option, weight in weights.items():
+            mark -= weight
+            if mark < 0:
+                return option
+        return option
+
+    def two(self, options) -> tuple:
+        """Two different options, in order."""
+        first = int(self._random() * len(options))
+        second = int(self._random() * (len(options) - 1))
+        return options[first], options[second + (second >= first)]
+
+
+def make_scene(grammar: Grammar, index: int) -> Scene:
+    """Scene number `index` (0 <= index < grammar.count) of a grammar. Raises IndexError outside that range."""
+    if not 0 <= index < grammar.count:
+        raise IndexError(f"the grammar {grammar.name!r} has scenes 0 to {grammar.count - 1}, not {index}")
+    stream = _Stream(grammar.seed, index)
+    kind = stream.weighted(grammar.weights)
+    background = stream.choice(grammar.colours)
+    style = stream.weighted(grammar.styles)
+    parts = _SCENES[kind](grammar, stream, background)
+    ending = f" on a {background} background" if background != "orange" else " on an orange background"
+    caption = STYLES[style] + parts.pop("words") + ending
+    return Scene(index, caption, background, style=style, shade=stream.integer(-6, 6), **parts)
+
+
+def _jitter(stream: _Stream, centre: tuple[int, int], size: int, reach: int = 5) -> tuple[int, int]:
+    """A centre moved by at most `reach` pixels, kept inside the picture."""
+    half = size // 2
+    return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
+
+
+def _shape(stream: _Stream, grammar: Grammar, colours, place, size) -> Thing:
+    x, y = _jitter(stream, place, size)
+    return Thing("shape", stream.choice(grammar.shapes), x, y, size, colour=stream.choice(colours))
+
+
+def _size_and_place(grammar: Grammar, stream: _Stream) -> tuple[str | None, str | None, int]:
+    size_word = stream.choice(("small", "large")) if stream.chance(grammar.size_share) else None
+    place = (
+        stream.choice(tuple(PLACES)[1:])
+        if size_word != "large" and stream.chance(grammar.place_share)
+        else None
+    )
+    low, high = SIZES[size_word]
+    return size_word, place, stream.integer(low, high)
+
+
+def _phrase(size_word: str | None, words: str, place: str | None) -> str:
+    """ "a small red circle on the left" """
+    return article(f"{size_word} {words}" if size_word else words) + (f" {place}" if place else "")
+
+
+def _object_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    size_word, place, size = _size_and_place(grammar, stream)
+    x, y = _jitter(stream, PLACES[place], size)
+    thing = Thing("object", stream.choice(grammar.objects), x, y, size)
+    words = _phrase(size_word, thing.words, place)
+    return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
+
+
+def _shape_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    size_word, place, size = _size_and_place(grammar, stream)
+    thing = _shape(stream, grammar, _other(grammar.colours, background), PLACES[place], size)
+    words = _phrase(size_word, thing.words, place)
+    return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
+
+
+def _person_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    """One person, drawn large; half of the captions name gender and tone, half only the occupation."""
+    occupation = stream.choice(grammar.occupations)
+    gender, tone = stream.choice(tuple(GENDERS)), stream.choice(tuple(TONES))
+    size = stream.integer(88, 108)
+    x, y = _jitter(stream, PLACES[None], size)
+    name = person_name(occupation, gender, tone)
+    thing = Thing("person", name, x, y, size, occupation=occupation, gender=gender, tone=tone)
+    words = stream.choice((name, name, f"{gender} {occupation}", occupation, occupation))
+    return {"words": article(words), "things": (thing,)}
+
+
+def _pair_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    relation = stream.choice(tuple(RELATIONS))
+    things = []
+    for name, place in zip(stream.two(grammar.objects), RELATIONS[relation], strict=True):
+        size = stream.integer(48, 58)
+        x, y = _jitter(stream, place, size, reach=3)
+        things.append(Thing("object", name, x, y, size))
+    words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
+    return {"words": words, "things": tuple(things), "relation": relation}
+
+
+def _shapes_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    relation = stream.choice(tuple(RELATIONS))
+    colours = stream.two(_other(grammar.colours, background))
+    shapes = stream.two(grammar.shapes)
+    things = []
+    for name, colour, place in zip(shapes, colours, RELATIONS[relation], strict=True):
+        size = stream.integer(44, 56)
+        x, y = _jitter(stream, place, size, reach=3)
+        things.append(Thing("shape", name, x, y, size, colour=colour))
+    words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
+    return {"words": words, "things": tuple(things), "relation": relation}
+
+
+def _several_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+    name = stream.choice(grammar.objects)
+    count = stream.integer(2, 4)
+    things = []
+    for place in COUNT_PLACES[count]:
+        size = stream.integer(44, 54)
+        x, y = _jitter(stream, place, size, reach=3)
+        things.append(Thing("object", name, x, y, size))
+    return {"words": f"{NUMBERS[count]} {plural(name)}", "things": tuple(things)}
+
+
+_SCENES = {
+    "object": _object_scene, "shape": _shape_scene, "person": _person_scene,
+    "pair": _pair_scene, "shapes": _shapes_scene, "several": _several_scene,
+}  # fmt: skip
+
+
+def _other(colours: tuple[str, ...], background: str) -> tuple[str, ...]:
+    """The colours that stand out on a background: all but its own."""
+    return tuple(colour for colour in colours if colour != background)
+
+
+# ---- drawing -----------------------------------------------------------------------------------------------
+
+
+def render(scene: Scene) -> Image.Image:
+    """The picture of a scene: RGB, 128 x 128 pixels."""
+    base = tuple(min(max(channel + scene.shade, 0), 255) for channel in COLOURS[scene.background])
+    picture = Image.new("RGB", (SIZE, SIZE), base)
+    for thing in scene.things:
+        left, top = thing.x - thing.size // 2, thing.y - thing.size // 2
+        if thing.kind == "shape":
+            mask = shape_mask(thing.name, thing.size)
+            picture.paste(COLOURS[thing.colour], (left, top), mask)
+        else:
+            glyph = atlas.glyph(thing.name, thing.size)
+            picture.paste(glyph, (left, top), glyph)
+    return _STYLE[scene.style](picture, base)
+
+
+def shape_mask(name: str, size: int) -> Image.Image:
+    """A shape as an anti-aliased mask, mode "L", size x size pixels."""
+    scale = 4
+    side = size * scale
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    last = side - 1
+    if name == "circle":
+        draw.ellipse((0, 0, last, last), fill=255)
+    elif name == "square":
+        draw.rectangle((side * 0.06, side * 0.06, last - side * 0.06, last - side * 0.06), fill=255)
+    elif name == "crescent":
+        draw.ellipse((0, 0, last, last), fill=255)
+        draw.ellipse((side * 0.3, -side * 0.05, side * 1.15, side * 0.8), fill=0)
+    elif name == "heart":
+        t = np.linspace(0, 2 * np.pi, 120)
+        x = 16 * np.sin(t) ** 3
+        y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+        points = np.stack([(x + 16) / 32, (y + 12) / 29], axis=1) * last
+        draw.polygon([tuple(point) for point in points], fill=255)
+    else:
+        draw.polygon([(x * last, y * last) for x, y in _POLYGONS[name]], fill=255)
+    return mask.resize((size, size), Image.Resampling.BOX)
+
+
+def _star() -> list[tuple[float, float]]:
+    angles = np.arange(10) * np.pi / 5 - np.pi / 2
+    radii = np.where(np.arange(10) % 2 == 0, 0.5, 0.22)
+    return [(0.5 + r * np.cos(a), 0.52 + r * np.sin(a)) for r, a in zip(radii, angles, strict=True)]
+
+
+_POLYGONS: dict[str, list[tuple[float, float]]] = {
+    "triangle": [(0.5, 0.04), (1, 0.94), (0, 0.94)],
+    "diamond": [(0.5, 0), (0.85, 0.5), (0.5, 1), (0.15, 0.5)],
+    "star": _star(),
+    "cross": [(0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67), (0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)],
+}  # fmt: skip
+
+
+def _pixel_art(picture: Image.Image, base) -> Image.Image:
+    return picture.resize((SIZE // 6, SIZE // 6), Image.Resampling.BOX).resize(
+        (SIZE, SIZE), Image.Resampling.NEAREST
+    )
+
+
+def _pencil_sketch(picture: Image.Image, base) -> Image.Image:
+    """Gray outlines of what is drawn, on the scene's own background."""
+    edges = ImageOps.invert(
+        picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.6))
+    )
+    ImageDraw.Draw(edges).rectangle((0, 0, SIZE - 1, SIZE - 1), outline=255, width=2)
+    strength = (255 - np.asarray(edges, dtype=np.float32)[..., None]).clip(0, 120) / 120
+    ink = 30 if sum(base) > 3 * 80 else 225
+    return Image.fromarray(
+        (np.array(base) * (1 - strength) + ink * strength).clip(0, 255).round().astype(np.uint8)
+    )
+
+
+_STYLE = {"plain": lambda picture, base: picture, "pixel art": _pixel_art, "pencil sketch": _pencil_sketch}
+
+
+def scenes_sheet(grammar: Grammar, indices, columns: int = 8, captions: bool = True) -> Image.Image:
+    """The scenes `indices` side by side, each with its caption under it; RGB."""
+    indices = list(indices)
+    strip = 30 if captions else 0
+    columns = max(1, min(columns, len(indices)))
+    rows = -(-len(indices) // columns)
+    sheet = Image.new("RGB", (columns * (SIZE + 8) + 8, rows * (SIZE + strip + 8) + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    for cell, index in enumerate(indices):
+        scene = make_scene(grammar, index)
+        x, y = 8 + cell % columns * (SIZE + 8), 8 + cell // columns * (SIZE + strip + 8)
+        sheet.paste(render(scene), (x, y))
+        if captions:
+            draw.multiline_text(
+                (x, y + SIZE + 2), _wrapped(scene.caption), fill="black", font_size=9, spacing=1
+            )
+    return sheet
+
+
+def _wrapped(text: str, width: int = 28) -> str:
+    return "\n".join(textwrap.wrap(text, width)[:3])
+
+
+def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> Image.Image:
+    """`count` scenes drawn at random (by `seed`) from a grammar, with their captions; RGB.
+
+    Raises ValueError for a count outside 1 to 4096 and for an unknown grammar.
+    """
+    if grammar not in GRAMMARS:
+        raise ValueError(f"no grammar is named {grammar!r}; there are: {', '.join(GRAMMARS)}")
+    if not isinstance(count, int) or not 1 <= count <= 4096:
+        raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
+    source = GRAMMARS[grammar]
+    stream = _Stream(2**31 + seed, 0)
+    return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])

@@ -1,0 +1,74 @@
+"""`sdwidgets train vae|clip|denoiser`: one command a part, each resumable by the same command.
+
+Parts build on each other: the denoiser needs the other two. Checkpoints, cached latents and finished parts
+lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
+folder that stock diffusers loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+PARTS = ("vae", "clip", "denoiser", "export")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "part", choices=PARTS, help="which part to train; export puts finished parts together"
+    )
+    parser.add_argument(
+        "--grammar", default="simple", help="which scenes: simple, full or tiny (default: simple)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=None,
+        help="folder of checkpoints and parts (default: the user's cache folder)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=None, help="export: the folder that becomes the pipeline"
+    )
+    parser.add_argument("--steps", type=int, default=None, help="training steps (default: the part's own)")
+    parser.add_argument("--batch-size", type=int, default=None, help="pictures a step over all processes")
+    parser.add_argument("--learning-rate", type=float, default=None)
+    parser.add_argument(
+        "--minutes", type=float, default=None, help="stop after so many minutes, to be resumed later"
+    )
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--restart", action="store_true", help="begin again instead of resuming")
+
+
+def override_schedule(config, args):
+    """`config` with the schedule's fields that the command line names put in their place."""
+    named = {
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+    }
+    named = {field: value for field, value in named.items() if value is not None}
+    for field in ("steps", "batch_size"):
+        if named.get(field, 1) < 1:
+            raise ValueError(f"--{field.replace('_', '-')} must be 1 or more, not {named[field]}")
+    if named.get("learning_rate", 1) <= 0:
+        raise ValueError(f"--learning-rate must be above 0, not {named['learning_rate']}")
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **named))
+
+
+def main(args: argparse.Namespace) -> int:
+    from . import parts
+    from .scenes import GRAMMARS
+    from .training import cache_folder
+
+    if args.grammar not in GRAMMARS:
+        raise ValueError(f"no grammar is named {args.grammar!r}; there are: {', '.join(GRAMMARS)}")
+    work = args.work or cache_folder() / "pocket" / args.grammar
+    return getattr(parts, f"run_{args.part}")(args, GRAMMARS[args.grammar], work)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="sdwidgets train", description=__doc__)
+    add_arguments(parser)
+    raise SystemExit(main(parser.parse_args()))

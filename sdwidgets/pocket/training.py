@@ -1,0 +1,213 @@
+"""What every training of a Pocket part shares: the loop, its checkpoints, its moving average, its bar.
+
+Knows nothing of what is trained: a part hands over its modules and a function from a step number to a loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+
+def cache_folder() -> Path:
+    """Where checkpoints and cached latents lie: $SDWIDGETS_CACHE, or `sdwidgets` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdwidgets"
+    return Path(os.environ.get("SDWIDGETS_CACHE", default))
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. Learning rate: linear warm-up, then a cosine down to a tenth."""
+
+    steps: int
+    batch_size: int  # pictures a step, over all processes
+    learning_rate: float
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    checkpoint_seconds: float = 120.0
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate at `step`, 0 <= step <= steps."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return self.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(share, 1.0)))
+
+
+def ema_update(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
+    """Move `average` a little towards `module`, in place: a <- decay a + (1 - decay) m."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in module.parameters()], 1 - decay)
+        for a, m in zip(average.buffers(), module.buffers(), strict=True):
+            a.copy_(m)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON file in one move, so that a full disk or an interrupt leaves the old one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file in one move."""
+    part = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
+    os.replace(part, path)
+
+
+class Checkpoint:
+    """One training run's folder: weights, average and optimiser moments as safetensors, the rest as JSON.
+
+    The step number is part of the tensors' file name and JSON names the file that counts, so a run that is
+    cut while it saves resumes from the save before.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save(self, step: int, module, average, optimizer, record: dict) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in average.state_dict().items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        file = f"step-{step:08d}.safetensors"
+        save_tensors(self.folder / file, tensors)
+        write_json(self.folder / "checkpoint.json", {"step": step, "file": file, **record})
+        for old in self.folder.glob("step-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+    def load(self, module, average, optimizer) -> dict | None:
+        """Restore the newest save; returns its record, or None where there is none yet."""
+        index = self.folder / "checkpoint.json"
+        if not index.exists():
+            return None
+        record = json.loads(index.read_text())
+        try:
+            tensors = load_file(self.folder / record["file"])
+            part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+            module.load_state_dict(part("model."))
+            average.load_state_dict(part("ema."))
+        except Exception as error:
+            raise RuntimeError(
+                f"the checkpoint in {self.folder} does not fit this training ({error}); "
+                "train with the settings it was made with, or give --restart to begin again"
+            ) from error
+        state: dict[int, dict] = {}
+        for name, value in part("adam.").items():
+            number, key = name.split(".", 1)
+            state.setdefault(int(number), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        return record
+
+    def clear(self) -> None:
+        for file in (*self.folder.glob("step-*.safetensors*"), *self.folder.glob("checkpoint.json*")):
+            file.unlink()
+
+
+def train(
+    name: str,
+    module: torch.nn.Module,
+    loss_at: Callable[[torch.nn.Module, int, int, Accelerator], torch.Tensor],
+    schedule: Schedule,
+    folder: Path,
+    config: dict,
+    restart: bool = False,
+    minutes: float | None = None,
+) -> tuple[torch.nn.Module, dict]:
+    """Train `module` until `schedule.steps`, or for `minutes`; resume where the folder holds a checkpoint.
+
+    `loss_at(module, step, batch_size, accelerator)` makes its own batch from the step number and the process
+    index, so that a resumed run sees what an unbroken one would have seen. With `minutes`, the learning rate
+    still follows the steps. Returns the averaged module on the CPU and a record (steps, samples, seconds,
+    losses, hardware). Ctrl-C saves a checkpoint before it passes on.
+    """
+    accelerator = Accelerator()
+    set_seed(schedule.seed, device_specific=True)
+    average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
+    checkpoint = Checkpoint(folder)
+    if restart and accelerator.is_main_process:
+        checkpoint.clear()
+    accelerator.wait_for_everyone()
+    record = checkpoint.load(module, average, optimizer) or {"step": 0, "seconds": 0.0, "losses": []}
+    model, optimizer = accelerator.prepare(module, optimizer)
+    per_process = max(1, schedule.batch_size // accelerator.num_processes)
+    step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
+    began = time.monotonic()
+    bar = tqdm(
+        total=schedule.steps, initial=step, desc=name, disable=not accelerator.is_main_process, mininterval=2
+    )
+    window: list[float] = []
+
+    def save() -> None:
+        record.update(
+            step=step, seconds=time.monotonic() - started, config=config, hardware=hardware(accelerator)
+        )
+        if accelerator.is_main_process:
+            checkpoint.save(
+                step, accelerator.unwrap_model(model), average, optimizer, record | {"step": step}
+            )
+
+    try:
+        while step < schedule.steps and not (minutes and time.monotonic() - began > 60 * minutes):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            loss = loss_at(model, step, per_process, accelerator)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            ema_update(
+                average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step))
+            )
+            step += 1
+            window.append(float(loss.detach()))
+            bar.update()
+            if len(window) == 50 or step == schedule.steps:
+                mean = sum(window) / len(window)
+                record["losses"].append([step, round(mean, 6)])
+                rate = (step - bar.initial) * schedule.batch_size / (time.monotonic() - began)
+                bar.set_postfix(loss=f"{mean:.4f}", samples_per_second=f"{rate:.1f}")
+                window.clear()
+            if time.monotonic() - saved > schedule.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+    finally:
+        if step > record["step"]:
+            save()
+        bar.close()
+    record["samples"] = step * schedule.batch_size
+    return average.to("cpu").eval(), record
+
+
+def hardware(accelerator: Accelerator | None = None) -> dict:
+    """What this runs on, for the model card; no names of hosts or people."""
+    info = {
+        "platform": platform.system(), "machine": platform.machine(), "python": platform.python_version(),
+        "torch": torch.__version__, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    if torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+    if accelerator is not None:
+        info |= {"device": str(accelerator.device), "processes": accelerator.num_processes}
+    return info
