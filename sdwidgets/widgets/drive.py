@@ -1,0 +1,102 @@
+"""Between the page and the pipeline: settings to arguments, prompts to tokens, errors to sentences. Free functions."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import contextmanager
+
+SETTINGS = ("prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "scheduler")
+MAX_CHIPS = 160  # tokens drawn under the prompt
+
+
+@contextmanager
+def prepared(pipe, scheduler: str | None):
+    """For the time of a block: this scheduler in the pipeline, and no progress bar on the terminal."""
+    from ..schedulers import make_scheduler
+
+    before, bars = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
+    if scheduler:
+        pipe.scheduler = make_scheduler(scheduler, pipe)
+    pipe.set_progress_bar_config(**{**bars, "disable": True})
+    try:
+        yield
+    finally:
+        pipe.scheduler = before
+        pipe.set_progress_bar_config(**bars)
+
+
+def arguments(pipe, settings: dict) -> dict:
+    """Keyword arguments for the pipeline: those of the settings that it takes, and a CPU generator from the seed."""
+    import torch
+
+    takes = inspect.signature(type(pipe).__call__).parameters
+    given = {name: settings[name] for name in SETTINGS if name in takes and settings[name] is not None}
+    # A generator on the CPU draws the same noise whatever device the pipeline is on.
+    return {**given, "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
+
+
+def tokens(pipe, text: str) -> dict:
+    """How the first text encoder cuts up a prompt: words that it reads, words that it does not, and the counts."""
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if tokenizer is None:
+        return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0}
+    limit = tokenizer.model_max_length
+    ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
+    words = ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
+    marks = len(ids) - len(words)
+    if words and words[-1] == tokenizer.eos_token_id:
+        words, marks = words[:-1], marks + 1
+    room = max(0, limit - marks)
+    chips = [tokenizer.decode([i]).strip() or "␣" for i in words[: max(room, MAX_CHIPS)]]
+    return {"text": text, "tokens": chips[:room], "cut": chips[room:], "count": len(ids), "limit": limit, "marks": marks}
+
+
+def sentence_for(error: Exception) -> str:
+    """What went wrong in a run, for a reader."""
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return "The memory is full. Choose a smaller picture, or restart the kernel to free what earlier cells hold."
+    lines = str(error).strip().splitlines()
+    return f"The run failed ({type(error).__name__}): {lines[0][:300] if lines else 'no reason given'}"
+
+
+def memory_in_use(device: str | None) -> str:
+    """Memory of the graphics card, or of this Python process, that is in use now."""
+    from ..memory import gigabytes
+
+    if device and device.startswith("cuda"):
+        import torch
+
+        return f"{gigabytes(torch.cuda.memory_reserved(device))} of GPU memory"
+    try:
+        import psutil
+
+        return f"{gigabytes(psutil.Process().memory_info().rss)} of memory"
+    except ImportError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes; bytes on macOS
+        return f"{gigabytes(peak if sys.platform == 'darwin' else peak * 1024)} of memory"
+
+
+def as_number(text: str) -> int | float | str:
+    """"7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def default_scheduler(pipe) -> str | None:
+    """The label of the scheduler that the pipeline came with; None if it is not among those on offer."""
+    from ..schedulers import schedulers_for
+
+    name = type(pipe.scheduler).__name__
+    return next((label for label, entry in schedulers_for(pipe).items() if entry.class_name == name), None)
+
+
+def default_guidance(pipe) -> float:
+    parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
+    return float(parameter.default) if parameter is not None and parameter.default else 1.0

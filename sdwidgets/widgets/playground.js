@@ -1,0 +1,318 @@
+// The live widget: controls above the scrubber of replay.js (which stands before this text), messages to and from the kernel.
+// The page keeps no truth about settings: what is typed goes to the kernel, and the kernel's sentence comes back.
+
+const KNOBS = [
+  { name: "seed", label: "Seed", min: 0, max: 99, step: 1, hint: "which noise it starts from" },
+  { name: "num_inference_steps", label: "Steps", min: 1, max: 50, step: 1, hint: "how many times it looks again" },
+  { name: "guidance_scale", label: "Guidance", min: 0, max: 15, step: 0.5, hint: "how strictly it follows the prompt" },
+];
+
+class PlaygroundView {
+  constructor(model, host) {
+    this.model = model;
+    this.client = Math.random().toString(36).slice(2);
+    this.seen = 0; // number of the last message from the kernel
+    this.delivery = "push";
+    this.busy = false;
+    this.lost = false; // a message that should have come by itself had to be asked for
+    this.heard = performance.now();
+    this.replay = new Replay({ heading: false });
+    this.fields = {}; // name -> {read, write, error, hint, inputs}
+    this.timers = {};
+    this.build();
+    this.undress = dress(host, CSS, this.replay.card);
+    this.listen = (message, buffers) => this.receive(message, buffers);
+    model.on("msg:custom", this.listen);
+    this.clock = setInterval(() => this.tick(), 100);
+    this.send({ kind: "hello" });
+  }
+
+  close() {
+    clearInterval(this.clock);
+    Object.values(this.timers).forEach(clearTimeout);
+    this.model.off("msg:custom", this.listen);
+    this.undress();
+    this.replay.close();
+  }
+
+  // ---- building the controls
+
+  build() {
+    const { replay } = this;
+    const id = (name) => `${name}-${replay.id}`;
+    this.go = h("button", { type: "button", class: "go", click: () => this.goOrStop() }, "Generate");
+    this.chips = h("div", { class: "tokens", role: "status", "aria-label": "How the prompt is read" });
+    this.more = h("button", { type: "button", class: "quiet", "aria-expanded": "false", "aria-controls": id("negative"),
+      click: () => this.showNegative(this.negative.hidden, true) }, "+ negative prompt");
+
+    const text = (name, label, attributes) => {
+      const input = h("input", { id: id(name), type: "text", class: "text", dir: "auto", autocomplete: "off", ...attributes });
+      return this.field(name, { input, read: () => input.value, write: (value) => { input.value = value ?? ""; } });
+    };
+    const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => this.typed(),
+      change: () => this.changed() });
+    const negative = text("negative_prompt", "Negative prompt", { change: () => this.changed() });
+    this.negative = h("div", { class: "field negative", hidden: true, id: id("negative") },
+      h("label", { for: id("negative_prompt") }, "Negative prompt: what it should keep away from"), negative.input, negative.error, negative.hint);
+
+    this.knobs = h("div", { class: "knobs" }, ...KNOBS.map((knob) => this.knob(knob, id(knob.name))));
+    const select = h("select", { id: id("scheduler"), change: () => this.changed() });
+    const scheduler = this.field("scheduler", { input: select, read: () => select.value, write: (value) => { select.value = value ?? ""; } });
+    this.sentence = h("p", { class: "hint sentence" });
+    select.addEventListener("change", () => this.explainScheduler());
+    scheduler.box = h("div", { class: "knob" }, h("label", { for: id("scheduler") }, "Scheduler"), select, scheduler.error);
+    this.knobs.append(scheduler.box, this.sentence);
+
+    const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.ask(); } },
+      h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
+      this.chips, prompt.hint, this.negative, this.knobs);
+    this.bar = h("div");
+    this.progress = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0 }, this.bar);
+    this.failure = h("p", { class: "note", role: "alert", hidden: true });
+    this.waiting = h("div", { class: "waiting" }, "No picture yet. Press Generate.");
+    replay.card.setAttribute("aria-label", "Playground");
+    replay.card.classList.add("empty");
+    replay.card.prepend(controls, this.progress, this.failure, this.waiting);
+    replay.strip.after(replay.warning); // said below the pictures here, where it moves nothing
+  }
+
+  /** A label, a slider for the usual values, and a box in which any value can be typed. */
+  knob({ name, label, hint, ...range }, id) {
+    const digits = range.step < 1 ? 1 : 0;
+    const box = h("input", { id, type: "text", class: "value", inputmode: "decimal", autocomplete: "off", input: () => follow(), change: () => this.changed() });
+    const slider = h("input", { type: "range", ...range, "aria-label": label, title: hint,
+      input: () => { box.value = Number(slider.value).toFixed(digits); fill(); this.changed(); } });
+    const fill = () => slider.style.setProperty("--done", `${(100 * (slider.value - range.min)) / (range.max - range.min)}%`);
+    const follow = () => { if (Number.isFinite(Number(box.value))) slider.value = box.value; fill(); };
+    const field = this.field(name, {
+      input: box, also: slider, read: () => box.value.trim(),
+      write: (value) => { box.value = typeof value === "number" ? value.toFixed(Number.isInteger(value) ? digits : Math.max(digits, 2)).replace(/(\.\d)0$/, "$1") : value ?? ""; follow(); },
+    });
+    field.box = h("div", { class: "knob" }, h("div", { class: "top" }, h("label", { for: id, title: hint }, label), box), slider, field.error, field.hint);
+    return field.box;
+  }
+
+  field(name, parts) {
+    const error = h("p", { class: "error", role: "alert", id: `error-${name}-${this.replay.id}`, hidden: true });
+    return (this.fields[name] = { ...parts, error, hint: h("p", { class: "hint", hidden: true }) });
+  }
+
+  showNegative(show, focus = false) {
+    this.negative.hidden = !show;
+    this.more.setAttribute("aria-expanded", String(show));
+    this.more.textContent = `${show ? "−" : "+"} negative prompt`;
+    if (show && focus) this.fields.negative_prompt.input.focus();
+  }
+
+  explainScheduler() {
+    const label = this.fields.scheduler.read();
+    this.sentence.replaceChildren(h("b", {}, `${label || "Scheduler"}: `), this.sentences?.[label] ?? "");
+  }
+
+  // ---- to the kernel
+
+  send(message) {
+    this.model.send({ ...message, client: this.client });
+  }
+
+  /** At most one message of a kind in `pause` milliseconds; the last one always goes. */
+  soon(kind, pause, action) {
+    clearTimeout(this.timers[kind]);
+    this.timers[kind] = setTimeout(action, pause);
+  }
+
+  settings() {
+    return Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.read()]));
+  }
+
+  /** A control was moved: ask for a run, unless these settings were the last ones asked for. */
+  changed() {
+    this.soon("run", 50, () => { if (JSON.stringify(this.settings()) !== this.last) this.ask(); });
+  }
+
+  ask() {
+    clearTimeout(this.timers.run);
+    if (this.busy && this.delivery === "sync") return void (this.again = true); // the kernel cannot listen now
+    const settings = this.settings();
+    this.last = JSON.stringify(settings);
+    this.asked = performance.now();
+    this.send({ kind: "run", settings });
+  }
+
+  goOrStop() {
+    if (this.busy && this.delivery !== "sync") this.send({ kind: "stop" });
+    else this.ask();
+  }
+
+  typed() {
+    this.chips.classList.add("stale");
+    this.soon("tokens", 120, () => this.askTokens());
+  }
+
+  askTokens() {
+    this.send({ kind: "tokens", text: this.fields.prompt.read() });
+  }
+
+  /** Ask for news when none came for a while: those that a thread sends may be lost on the way. */
+  tick() {
+    const silence = performance.now() - this.heard;
+    const unanswered = this.asked && performance.now() - this.asked > 3000;
+    if (unanswered) this.say("The kernel does not answer: it is busy with another cell, or was stopped.");
+    if (this.busy && this.delivery !== "sync" && silence > (this.delivery === "pull" ? 150 : 1000)) this.askNews();
+  }
+
+  /** One question at a time: a kernel that is busy with a cell answers them all in a row, when it is done. */
+  askNews() {
+    if (this.asking && performance.now() - this.asking < 5000) return;
+    this.asking = performance.now();
+    this.send({ kind: "tick", seen: this.seen, lost: this.lost });
+  }
+
+  // ---- from the kernel
+
+  receive(message, buffers) {
+    this.heard = performance.now();
+    this.delivery = message.delivery ?? this.delivery;
+    if (message.number === undefined) {
+      if (message.client === this.client) this[`on_${message.kind}`]?.(message);
+      return;
+    }
+    if (message.number <= this.seen || this.greeted !== true) return;
+    if (!message.again && message.number > this.seen + 1 && message.kind !== "queued") {
+      return this.askNews(); // one before it is missing: ask for both, in order
+    }
+    if (message.again && this.asking) this.lost = true; // it did not come by itself
+    this.seen = message.number;
+    this[`on_${message.kind}`]?.(revive(message, buffers));
+  }
+
+  on_state({ seen, settings, schedulers, hidden, badge }) {
+    this.greeted = true;
+    this.seen = seen;
+    this.sentences = Object.fromEntries(schedulers);
+    this.fields.scheduler.input.replaceChildren(...schedulers.map(([label]) => h("option", { value: label }, label || "as it came")));
+    if (hidden.includes("guidance_scale")) this.fields.guidance_scale.box.hidden = true;
+    this.more.hidden = hidden.includes("negative_prompt");
+    this.replay.badge.textContent = badge;
+    this.write(settings);
+  }
+
+  write(settings) {
+    for (const [name, value] of Object.entries(settings)) this.fields[name].write(value);
+    if (settings.negative_prompt) this.showNegative(true);
+    this.explainScheduler();
+    this.askTokens();
+    this.last = JSON.stringify(this.settings());
+  }
+
+  on_tock() {
+    this.asking = 0;
+  }
+
+  on_tokens({ text, tokens, cut, count, limit, marks }) {
+    if (text !== this.fields.prompt.read()) return; // the reader typed on
+    const chip = (kind) => (token) => h("span", { class: kind, dir: "auto" }, token);
+    const unread = count - limit;
+    this.chips.classList.remove("stale");
+    this.chips.replaceChildren(
+      ...(limit ? [h("span", { class: "count", title: `${marks} of them mark the start and the end` }, `${count} of ${limit} tokens`)] : []),
+      ...tokens.map(chip("chip")),
+      ...(unread > 0 ? [h("span", {}, `the model does not read the last ${unread}: `), ...cut.map(chip("chip cut"))] : []),
+      ...(unread > cut.length ? ["…"] : []), this.more);
+  }
+
+  on_queued({ client, settings, notes }) {
+    if (client !== this.client) this.write(settings); // asked by code, or by another view of this widget
+    this.asked = 0;
+    this.show_errors({});
+    this.replay.pause();
+    for (const [name, field] of Object.entries(this.fields)) {
+      field.hint.hidden = !notes[name] || (name === "prompt" && settings.prompt.trim() !== "");
+      field.hint.textContent = notes[name] ?? "";
+    }
+    this.running(true);
+    this.advance(0, 1, "starting");
+  }
+
+  on_errors({ errors }) {
+    this.asked = 0;
+    this.show_errors(errors);
+  }
+
+  show_errors(errors) {
+    for (const [name, { error, input }] of Object.entries(this.fields)) {
+      error.hidden = !errors[name];
+      error.textContent = errors[name] ?? "";
+      input.setAttribute("aria-invalid", String(!!errors[name]));
+      errors[name] ? input.setAttribute("aria-describedby", error.id) : input.removeAttribute("aria-describedby");
+    }
+    if (errors.negative_prompt) this.showNegative(true);
+    this.say(errors[""]);
+  }
+
+  say(sentence) {
+    this.failure.hidden = !sentence;
+    this.failure.textContent = sentence ?? "";
+  }
+
+  on_frames({ run, first, frames }) {
+    if (run) this.open(run);
+    if (!this.replay.run) return;
+    this.replay.add(first, frames);
+    const done = first + frames.length;
+    this.advance(done, this.replay.run.total, `step ${done} of ${this.replay.run.total}`);
+  }
+
+  on_run({ run }) {
+    this.open(run);
+    this.advance(1, 1, "decoding every step");
+  }
+
+  open(run) {
+    this.replay.card.classList.remove("empty");
+    this.waiting.hidden = true;
+    this.replay.open(run);
+  }
+
+  on_pictures({ first, pictures }) {
+    pictures.forEach((bytes, i) => this.replay.decode(first + i, bytes));
+  }
+
+  on_done({ badge, failure }) {
+    this.running(false);
+    this.replay.badge.textContent = badge;
+    this.say(failure);
+    if (this.again) {
+      this.again = false;
+      this.ask();
+    }
+  }
+
+  running(busy) {
+    this.busy = busy;
+    const stoppable = busy && this.delivery !== "sync";
+    this.go.textContent = stoppable ? "Stop" : "Generate";
+    this.go.classList.toggle("stop", stoppable);
+    this.replay.card.setAttribute("aria-busy", String(busy));
+    this.progress.classList.toggle("on", busy);
+    if (!busy) this.waiting.textContent = "No picture yet. Press Generate.";
+  }
+
+  advance(done, total, words) {
+    this.bar.style.width = `${(100 * done) / total}%`;
+    this.progress.setAttribute("aria-valuemax", total);
+    this.progress.setAttribute("aria-valuenow", done);
+    this.progress.setAttribute("aria-valuetext", words);
+    this.waiting.textContent = `Working: ${words} …`;
+    this.replay.badge.textContent = `Working: ${words}`;
+  }
+}
+
+export default {
+  render({ model, el }) {
+    const host = document.createElement("div");
+    el.append(host);
+    const view = new PlaygroundView(model, host);
+    return () => view.close();
+  },
+};

@@ -1,0 +1,448 @@
+// Draws a recorded run under a scrubber. No imports and no exports: Python puts this text in front of playground.js for
+// the live widget, and alone into a page that has to outlive the kernel. All text reaches the page through text nodes.
+
+// ---- small helpers ------------------------------------------------------------------------------------------------
+
+/** An element with attributes (functions become listeners, null and false are left out) and children. */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function s(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** Bytes travel as base64 in a page ({b64}) and as buffers beside a widget's message ({at}). */
+function revive(value, buffers = []) {
+  if (Array.isArray(value)) return value.map((item) => revive(item, buffers));
+  if (value === null || typeof value !== "object") return value;
+  if ("b64" in value) return Uint8Array.from(atob(value.b64), (c) => c.charCodeAt(0));
+  if ("at" in value) {
+    const view = buffers[value.at];
+    return view instanceof DataView ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(view);
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revive(item, buffers)]));
+}
+
+const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
+const tidy = (x, digits = 1) => String(Number(x.toFixed(digits)));
+const sub = (letter, index) => [letter, h("sub", {}, index)];
+
+/** Light or dark, as the page around us is; in JupyterLab the colours themselves come from its CSS variables. */
+function followTheme(card) {
+  const surroundings = [document.documentElement, document.body];
+  const read = () => {
+    const { body, documentElement } = document;
+    const jupyter = body.dataset.jpThemeLight;
+    const dark =
+      jupyter !== undefined ? jupyter === "false"
+      : documentElement.hasAttribute("theme") ? documentElement.getAttribute("theme") === "dark"
+      : body.dataset.vscodeThemeKind ? !/light/.test(body.dataset.vscodeThemeKind)
+      : matchMedia("(prefers-color-scheme: dark)").matches;
+    card.dataset.theme = dark ? "dark" : "light";
+    card.toggleAttribute("data-jupyter", jupyter !== undefined);
+  };
+  const observer = new MutationObserver(read);
+  for (const element of surroundings) observer.observe(element, { attributes: true });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", read);
+  read();
+  return () => {
+    observer.disconnect();
+    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", read);
+  };
+}
+
+/** A shadow root with our style: nothing of the page leaks in, nothing of ours leaks out. */
+function dress(host, css, card) {
+  const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
+  root.replaceChildren(h("style", {}, css), card);
+  host.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the arrow keys, and "d d" deletes a cell
+  return followTheme(card);
+}
+
+// ---- from numbers to colours ---------------------------------------------------------------------------------------
+
+// Eleven stops of ColorBrewer's RdBu from blue to red (colour-blind safe; Apache-2.0, Cynthia Brewer), white at zero.
+const DIVERGING = [
+  [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [247, 247, 247],
+  [253, 219, 199], [244, 165, 130], [214, 96, 77], [178, 24, 43], [103, 0, 31],
+];
+
+function diverging(x) { // x in [-1, 1]
+  const place = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
+  const low = Math.min(Math.floor(place), DIVERGING.length - 2);
+  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (place - low));
+}
+
+/** {shape, scale, data}: int8 numbers and the size of one unit; gives floats, channel after channel. */
+function numbers(packed) {
+  const bytes = new Int8Array(packed.data.buffer, packed.data.byteOffset, packed.data.byteLength);
+  return Float32Array.from(bytes, (x) => x * packed.scale);
+}
+
+function paintPixels(canvas, width, height, colour) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    const [red, green, blue] = colour(i);
+    pixels.data.set([red, green, blue, 255], 4 * i);
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+/** Four channels times a small matrix, plus a bias: nearly the picture, at a millionth of the decoder's cost. */
+function paintLinear(canvas, packed, factors) {
+  const [channels, height, width] = packed.shape;
+  const values = numbers(packed);
+  const size = height * width;
+  paintPixels(canvas, width, height, (i) =>
+    [0, 1, 2].map((c) => {
+      let x = factors[channels][c];
+      for (let k = 0; k < channels; k++) x += values[k * size + i] * factors[k][c];
+      return (clamp(x, -1, 1) + 1) * 127.5;
+    }));
+}
+
+function paintBitmap(canvas, bitmap) {
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+}
+
+// ---- the scrubber --------------------------------------------------------------------------------------------------
+
+const PREDICTS = { epsilon: "the noise", v_prediction: "the velocity v", flow_prediction: "the flow", flow: "the flow", sample: "the picture" };
+
+const VIEWS = { // what the row of channels can show: button, and the caption in a newcomer's words
+  latents: ["Latents", () => "What it computes on"],
+  noise_pred: ["Answer", (run) => `What the network answered: ${PREDICTS[run.prediction] ?? "its prediction"}`],
+  cond: ["With prompt", () => "The answer with your prompt"],
+  uncond: ["Without", (run) => run.negative_prompt ? "The answer with the negative prompt" : "The answer without a prompt"],
+  difference: ["Difference", () => "What the prompt changes: with minus without"],
+};
+
+class Replay {
+  /** `heading` shows prompt and settings above the pictures, for a page where no controls do. */
+  constructor({ heading = true } = {}) {
+    const id = (this.id = Math.random().toString(36).slice(2, 8));
+    this.run = null;
+    this.frames = [];
+    this.at = 0;
+    this.wanted = Infinity; // the step that the reader chose; Infinity: the newest
+    this.view = "latents";
+    this.timer = 0;
+
+    this.hero = h("canvas", { role: "img", class: "smooth" });
+    this.heroCaption = h("figcaption");
+    this.standing = h("canvas", { role: "img", class: "hard" });
+    this.standingCaption = h("figcaption");
+    this.curve = s("svg", { role: "img" });
+    this.views = h("div", { class: "views", role: "radiogroup", "aria-label": "What the row of channels shows" });
+    this.channels = h("div", { class: "channels" });
+    this.channelCaption = h("figcaption");
+    this.strip = h("div", { class: "strip", role: "group", "aria-label": "Every step of the run" });
+    this.playButton = h("button", { type: "button", class: "play", "aria-pressed": "false", click: () => this.toggle() }, "Play");
+    this.range = h("input", {
+      type: "range", min: 0, max: 0, value: 0, "aria-label": "Step",
+      input: () => this.choose(Number(this.range.value)),
+      keydown: (event) => { if (event.key === " ") { event.preventDefault(); this.toggle(); } },
+    });
+    this.speed = h("select", { "aria-label": "Speed of play", change: () => { if (this.timer) { this.pause(); this.play(); } } },
+      ...[["0.5", "½×"], ["1", "1×"], ["2", "2×"], ["4", "4×"]].map(([value, text]) => h("option", { value, selected: value === "1" }, text)));
+    this.status = h("output", { class: "status", for: id });
+    this.badge = h("span", { class: "badge" });
+    this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Larger type and fewer things",
+      click: () => this.toggleProjector() }, "Projector mode");
+    this.heading = h("header", { class: "heading", hidden: true });
+    this.warning = h("p", { class: "note", role: "status", hidden: true });
+    this.main = h("div", { class: "stage" },
+      h("figure", { class: "hero" }, this.hero, this.heroCaption),
+      h("figure", { class: "standing" }, this.standing, this.standingCaption),
+      h("figure", { class: "schedule" }, this.curve,
+        h("figcaption", {}, h("b", {}, "How far it is: "), "noise is traded for picture, step by step")),
+      h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
+    this.showHeading = heading;
+    this.card = h("section", { class: "card", "aria-label": "Replay of a run", keydown: (event) => this.key(event) },
+      this.heading, this.warning, this.main, this.strip,
+      h("div", { class: "bar" }, this.playButton, this.range, this.speed, this.status),
+      h("footer", {}, this.badge, this.projector));
+
+    this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
+    this.watcher.observe(this.curve);
+    this.watcher.observe(this.strip);
+  }
+
+  // -- data in
+
+  /** Show this run instead of the last one, at the step where the reader stood. */
+  open(run) {
+    this.pause();
+    for (const frame of this.frames) frame.bitmap?.close?.();
+    this.run = run;
+    this.frames = [];
+    this.range.max = Math.max(0, this.length - 1);
+    this.hero.style.aspectRatio = this.standing.style.aspectRatio = run.aspect;
+    this.standingCaption.replaceChildren(h("b", {}, "Where it stands: "), "the noisy latents, ", ...sub("x", "t"),
+      run.grey ? ", in grey: no colours are known for this model" : ", in rough colours");
+    this.warning.hidden = !run.note;
+    this.warning.textContent = run.note ?? "";
+    if (run.badge) this.badge.textContent = run.badge;
+    if (this.showHeading) {
+      this.heading.hidden = false;
+      this.heading.replaceChildren(h("h2", { dir: "auto" }, run.prompt || "(no prompt)"), h("p", {}, run.line ?? ""));
+      if (run.negative_prompt) this.heading.append(h("p", { dir: "auto" }, "not: ", run.negative_prompt));
+    }
+    this.buildChannels();
+    this.add(0, run.frames);
+  }
+
+  /** Frames from place `first` on; while a run goes on they come a few at a time. */
+  add(first, frames) {
+    frames.forEach((frame, i) => {
+      this.frames[first + i] = frame;
+      if (frame.picture) this.decode(first + i, frame.picture);
+    });
+    this.buildViews();
+    this.buildStrip();
+    this.show(Math.min(this.wanted, this.frames.length - 1));
+  }
+
+  /** A picture from the full decoder, in the place of the rough one. */
+  async decode(place, bytes) {
+    const frame = this.frames[place];
+    if (!frame) return;
+    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/webp" }));
+    if (this.frames[place] !== frame) return bitmap.close(); // the run was replaced meanwhile
+    frame.bitmap = bitmap;
+    this.paintThumbnails(place);
+    if (place === this.at) this.show(place);
+  }
+
+  get length() { return this.run.total + (this.run.complete === false ? 0 : 1); } // the steps, and the finished picture
+
+  // -- showing
+
+  show(place) {
+    if (!this.run || !this.frames.length) return;
+    const k = (this.at = clamp(place, 0, this.frames.length - 1));
+    const frame = this.frames[k];
+    const words = this.words(k);
+    this.paintPicture(this.hero, frame);
+    this.hero.setAttribute("aria-label", k < this.run.total ? `Predicted picture at ${words}` : "The finished picture");
+    this.heroCaption.replaceChildren(...(k < this.run.total
+      ? [h("b", {}, "What it believes now: "), "the picture it predicts, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
+      : [h("b", {}, "The finished picture")]));
+    paintLinear(this.standing, frame.arrays.latents, this.run.factors);
+    this.standing.setAttribute("aria-label", `Noisy latents in rough colours at ${words}`);
+    this.paintChannels(frame);
+    this.drawCurve();
+    this.range.value = k;
+    this.range.style.setProperty("--done", `${(100 * k) / Math.max(1, this.length - 1)}%`);
+    this.range.setAttribute("aria-valuetext", words);
+    this.status.textContent = words;
+    for (const thumbnail of this.strip.children) {
+      const current = Number(thumbnail.dataset.from) <= k && k < Number(thumbnail.dataset.to);
+      thumbnail.setAttribute("aria-current", current ? "step" : "false");
+      thumbnail.classList.toggle("ahead", Number(thumbnail.dataset.from) > k);
+      thumbnail.tabIndex = current ? 0 : -1;
+    }
+  }
+
+  words(k) {
+    const { t, alpha } = this.frames[k];
+    const where = k < this.run.total ? `step ${k + 1} of ${this.run.total}` : "finished";
+    return `${where} · t = ${tidy(t, t % 1 && t < 100 ? 1 : 0)} · ${Math.round(100 * alpha)} % picture`;
+  }
+
+  paintPicture(canvas, frame) {
+    if (frame.bitmap) paintBitmap(canvas, frame.bitmap);
+    else if (frame.arrays.x0) paintLinear(canvas, frame.arrays.x0, this.run.factors);
+    else if (!frame.picture) paintLinear(canvas, frame.arrays.latents, this.run.factors); // else it is being decoded
+  }
+
+  buildChannels() {
+    const [channels] = this.run.shape;
+    this.channels.style.setProperty("--across", channels <= 4 ? channels : channels <= 8 ? 4 : 8);
+    this.channels.classList.toggle("many", channels > 4);
+    this.channels.replaceChildren(...Array.from({ length: channels }, (_, i) =>
+      h("canvas", { class: "hard", role: "img", "aria-label": `channel ${i + 1}` })));
+  }
+
+  buildViews() {
+    const has = (name) => this.frames.some((frame) => frame.arrays[name]);
+    const names = Object.keys(VIEWS).filter((name) => (name === "difference" ? has("cond") && has("uncond") : has(name)));
+    if (!names.includes(this.view)) this.view = "latents";
+    const wanted = names.join();
+    if (this.views.dataset.names === wanted) return;
+    this.views.dataset.names = wanted;
+    this.views.hidden = names.length < 2;
+    this.views.replaceChildren(...names.map((name) =>
+      h("label", {},
+        h("input", { type: "radio", name: `view-${this.id}`, value: name, checked: name === this.view,
+          change: () => { this.view = name; this.show(this.at); } }),
+        h("span", {}, VIEWS[name][0]))));
+  }
+
+  paintChannels(frame) {
+    const { run } = this;
+    const shown = frame.arrays[this.view === "difference" ? "cond" : this.view];
+    const [channels, height, width] = shown?.shape ?? run.shape;
+    const limit = run.limits?.[this.view] ?? 3;
+    const read = (name) => frame.arrays[name] && numbers(frame.arrays[name]);
+    let values = read(this.view);
+    if (this.view === "difference") {
+      const uncond = read("uncond");
+      values = uncond && read("cond")?.map((x, i) => x - uncond[i]);
+    }
+    [...this.channels.children].forEach((canvas, c) => {
+      const start = c * height * width;
+      paintPixels(canvas, width, height, (i) => (values ? diverging(values[start + i] / limit) : [128, 128, 128]));
+    });
+    const title = VIEWS[this.view][1](run);
+    const count = { 4: "four", 8: "eight", 16: "sixteen" }[channels] ?? String(channels);
+    const stride = Math.round(run.shape[1] / height);
+    const kept = stride > 1 ? ` (one in ${stride} shown each way)` : "";
+    this.channelCaption.replaceChildren(
+      h("b", {}, `${title}: `),
+      values ? `${count} channels of ${run.shape[1]} × ${run.shape[2]} numbers${kept}, −${tidy(limit, 2)} (blue) to ${tidy(limit, 2)} (red)`
+        : "there is none after the last step");
+  }
+
+  // -- the strip
+
+  buildStrip() {
+    const { length } = this;
+    const room = Math.max(8, Math.floor(this.strip.clientWidth / 30) || 26);
+    const count = Math.min(length, room);
+    if (this.strip.dataset.for !== `${count}/${length}`) {
+      this.strip.dataset.for = `${count}/${length}`;
+      this.strip.replaceChildren(...Array.from({ length: count }, (_, i) => {
+        const from = Math.floor((i * length) / count);
+        const to = Math.floor(((i + 1) * length) / count);
+        const place = to - 1;
+        return h("button", {
+          type: "button", "data-from": from, "data-to": to, tabindex: -1, click: () => this.choose(Math.min(place, this.frames.length - 1)),
+          "aria-label": place < this.run.total ? `step ${place + 1}` : "the finished picture",
+        }, h("canvas", { class: "smooth", width: 1, height: 1 }));
+      }));
+      this.strip.style.setProperty("--count", count);
+    }
+    this.paintThumbnails();
+  }
+
+  paintThumbnails(only) {
+    for (const thumbnail of this.strip.children) {
+      const { from, to } = thumbnail.dataset;
+      if (only !== undefined && (only < from || only >= to)) continue;
+      const frame = this.frames[Math.min(to, Math.max(this.frames.length, 1 + Number(from))) - 1]; // the newest of its steps
+      thumbnail.disabled = !frame;
+      if (frame) this.paintPicture(thumbnail.firstChild, frame);
+    }
+  }
+
+  // -- the schedule
+
+  drawCurve() {
+    const { clientWidth: width, clientHeight: height } = this.curve;
+    if (!width || !height || !this.run) return;
+    const type = this.card.classList.contains("projector") ? 15 : 11; // pixels; as in look.css
+    const [left, right, top, bottom] = [2.9 * type, width - 1.4 * type, 2.8 * type, height - 3.2 * type];
+    const x = (k) => left + (k * (right - left)) / Math.max(1, this.length - 1);
+    const y = (share) => bottom - share * (bottom - top);
+    const points = this.frames.map((frame, k) => [x(k), y(frame.alpha)]);
+    const line = points.map((point) => point.map((v) => v.toFixed(1)).join()).join(" ");
+    const [nowX, nowY] = points[this.at];
+    const share = Math.round(100 * this.frames[this.at].alpha);
+    const before = nowX > left + 4 * type; // the curve rises: there is room above it, on its left
+    const text = (kind, x, y, words, anchor = "middle") => s("text", { class: kind, x, y, "text-anchor": anchor }, words);
+    this.curve.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.curve.setAttribute("aria-label", `Share of picture against step, now ${share} %`);
+    this.curve.replaceChildren(
+      ...[0, 0.5, 1].flatMap((tick) => [
+        s("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
+        text("tick", left - 0.5 * type, y(tick) + 0.36 * type, String(100 * tick), "end")]),
+      ...[...new Set([1, Math.round((this.run.total + 1) / 2), this.run.total])].map((step) =>
+        text("tick", x(step - 1), bottom + 1.3 * type, String(step))),
+      text("axis", (left + right) / 2, height - 0.6 * type, "step"),
+      text("axis", 0.8 * type, 1.5 * type, "share of picture, %", "start"),
+      s("polygon", { class: "area", points: `${points[0][0]},${bottom} ${line} ${points.at(-1)[0]},${bottom}` }),
+      s("polyline", { class: "line", points: line }),
+      s("line", { class: "now", x1: nowX, x2: nowX, y1: top, y2: bottom }),
+      s("circle", { class: "dot", cx: nowX, cy: nowY, r: 5 }),
+      text("here", nowX + (before ? -9 : 9), clamp(nowY - 8, top + type, bottom - 6), `${share} %`, before ? "end" : "start"));
+  }
+
+  fit() {
+    if (!this.run || !this.card.isConnected) return;
+    this.buildStrip();
+    this.show(this.at);
+  }
+
+  // -- moving
+
+  /** The reader's own choice: it is kept when the next run opens. */
+  choose(place) {
+    this.pause();
+    this.settle(place);
+  }
+
+  settle(place) {
+    this.wanted = place >= this.length - 1 ? Infinity : place;
+    this.show(place);
+  }
+
+  toggle() { this.timer ? this.pause() : this.play(); }
+
+  play() {
+    if (this.frames.length < 2) return;
+    if (this.at >= this.frames.length - 1) this.settle(0);
+    this.timer = setInterval(() => {
+      if (!this.card.isConnected) return this.pause();
+      this.settle(this.at + 1);
+      if (this.at >= this.frames.length - 1) this.pause();
+    }, 200 / Number(this.speed.value));
+    this.markPlaying();
+  }
+
+  pause() {
+    clearInterval(this.timer);
+    this.timer = 0;
+    this.markPlaying();
+  }
+
+  markPlaying() {
+    this.playButton.textContent = this.timer ? "Pause" : "Play";
+    this.playButton.setAttribute("aria-pressed", String(!!this.timer));
+  }
+
+  key(event) {
+    if (event.target.closest("input, select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+    const places = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, Home: 0, End: this.frames.length - 1 };
+    if (!(event.key in places)) return;
+    event.preventDefault();
+    this.choose(clamp(places[event.key], 0, this.frames.length - 1));
+    if (this.strip.contains(event.target)) this.strip.querySelector("[aria-current=step]")?.focus();
+  }
+
+  toggleProjector() {
+    const on = this.card.classList.toggle("projector");
+    this.projector.setAttribute("aria-pressed", String(on));
+  }
+
+  close() {
+    this.pause();
+    this.watcher.disconnect();
+    for (const frame of this.frames) frame.bitmap?.close?.();
+  }
+}

@@ -1,0 +1,278 @@
+"""A trace as a page: the scrubber in one self-contained piece of HTML, and a PNG contact sheet. Numpy and Pillow only.
+
+`describe` turns a trace into plain data; what draws it is `replay.js`, the same script as in the live Playground.
+Latents travel as signed bytes and become colours in the browser, so a run of 25 steps stays small.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import math
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..latents import linear_preview
+
+ARRAYS = {  # what the row of channels can show -> the attribute of a Step
+    "latents": "scaled_latents",
+    "noise_pred": "noise_pred",
+    "cond": "noise_pred_cond",
+    "uncond": "noise_pred_uncond",
+}
+MAX_LATENTS, MAX_PREDICTION = 64 * 64 * 4, 32 * 32 * 4  # numbers a step; larger arrays are thinned for showing
+MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
+TRUST = (
+    "To replay the run step by step, trust this notebook: <code>jupyter trust NAME.ipynb</code>,"
+    " or run the cell again."
+)
+
+
+def describe(trace) -> dict:
+    """Everything the page needs: dicts, lists, numbers, text, and bytes for pictures and packed arrays.
+
+    Shows the first picture of a batch. `frames` has one entry a step, and one for the finished picture if there is one.
+    """
+    settings, steps = trace.settings, trace.steps
+    shape = steps[0].latents.shape[1:] if steps else (4, 8, 8)
+    frames = [frame(step) for step in steps]
+    for i, entry in enumerate(frames):
+        if trace.previews is not None and i < len(trace.previews):
+            entry["picture"] = webp(trace.previews[i], MAX_PREVIEW)
+            del entry["arrays"]["x0"]
+    if trace.complete and steps:
+        frames.append(last_frame(trace))
+    finite = all(np.isfinite(step.latents).all() and np.isfinite(step.noise_pred).all() for step in steps)
+    notes = [] if finite else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
+    if not trace.complete:
+        asked = settings.num_inference_steps
+        of = f" of {asked}" if asked and asked >= len(steps) else ""
+        notes.append(f"This run was stopped after step {len(steps)}{of}.")
+    return {
+        **about(settings, shape, trace.preview_factors),
+        "total": len(steps),
+        "complete": trace.complete,
+        "limits": {name: _limit(trace, name) for name in (*ARRAYS, "difference")},
+        "badge": " · ".join([*badge_parts(settings), f"{sum(step.seconds for step in steps):.1f} s"]),
+        "note": " ".join(notes) or None,
+        "frames": frames,
+    }
+
+
+def about(settings, shape, factors=None) -> dict:
+    """What holds for every step: words for the heading, the shape of the latents, and the map to rough colours."""
+    channels, height, width = (int(n) for n in shape)
+    told = {
+        "seed {}": _first(settings.seed),
+        "{} steps": settings.num_inference_steps,
+        "guidance {:g}": settings.guidance_scale,
+        "{}": settings.scheduler and settings.scheduler.removesuffix("Scheduler"),
+    }
+    pixels = (settings.width, settings.height) if settings.width and settings.height else (width, height)
+    return {
+        "prompt": _first(settings.prompt) or "",
+        "negative_prompt": _first(settings.negative_prompt) or "",
+        "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
+        "prediction": settings.prediction_type,
+        "shape": [channels, height, width],
+        "aspect": pixels[0] / pixels[1],
+        "factors": np.round(colour_map(factors, channels).astype(float), 4).tolist(),
+        "grey": factors is None,
+    }
+
+
+def colour_map(factors, channels: int) -> np.ndarray:
+    """The factors of the linear preview; for an unknown family grey, the mean of its channels: where things are."""
+    if factors is not None:
+        return np.asarray(factors)
+    return np.concatenate([np.full((channels, 3), 1 / channels), np.zeros((1, 3))])
+
+
+def frame(step) -> dict:
+    """One step as the page reads it, with packed arrays of the first picture of the batch."""
+    arrays = {"x0": pack(step.pred_original[0], MAX_LATENTS)}
+    for name, attribute in ARRAYS.items():
+        if (array := getattr(step, attribute)) is not None:
+            arrays[name] = pack(array[0], MAX_LATENTS if name == "latents" else MAX_PREDICTION)
+    return {"t": float(step.timestep), "alpha": float(step.alpha), "arrays": arrays}
+
+
+def last_frame(trace) -> dict:
+    """The place after the last step: the latents that the decoder got, and the picture itself."""
+    final = trace.final_latents if trace.final_latents is not None else trace.steps[-1].pred_original
+    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(final[0], MAX_LATENTS)}}
+    if trace.images is not None:
+        entry["picture"] = webp(trace.images[0], MAX_PICTURE, quality=90)
+    return entry
+
+
+def pack(array: np.ndarray, at_most: int) -> dict:
+    """(channels, h, w) floats as signed bytes in units of `scale`, thinned evenly to at most `at_most` numbers."""
+    stride = max(1, math.ceil(math.sqrt(array.size / at_most)))
+    array = np.nan_to_num(array[:, ::stride, ::stride], nan=0.0, posinf=0.0, neginf=0.0)
+    scale = float(np.abs(array).max()) / 127 or 1.0
+    return {"shape": list(array.shape), "scale": scale, "data": np.round(array / scale).astype(np.int8).tobytes()}
+
+
+def webp(image: np.ndarray, longest: int, quality: int = 80) -> bytes:
+    """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((longest, longest))
+    return _encoded(picture, "WEBP", quality=quality, method=4)
+
+
+def badge_parts(settings) -> list[str]:
+    """What made the picture, in words: model, device, number type."""
+    model = Path(settings.model).name if settings.model else settings.pipeline
+    device = (settings.device or "").split(":")[0]
+    device = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}.get(device, device)
+    return [part for part in (model, device, settings.dtype) if part]
+
+
+def _limit(trace, name: str) -> float:
+    """The end of a symmetric colour scale for the whole run: 99.5% of its numbers lie within, rounded up."""
+    if name == "difference":
+        pairs = [(s.noise_pred_cond, s.noise_pred_uncond) for s in trace.steps]
+        values = [a[0] - b[0] for a, b in pairs if a is not None and b is not None]
+    else:
+        values = [a[0] for s in trace.steps if (a := getattr(s, ARRAYS[name])) is not None]
+    sizes = np.abs(np.concatenate([v.ravel() for v in values])) if values else np.ones(1)
+    sizes = sizes[np.isfinite(sizes)]
+    top = float(np.quantile(sizes, 0.995)) if sizes.size else 1.0
+    power = 10.0 ** math.floor(math.log10(max(top, 1e-6)))
+    return float(next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999))
+
+
+def _first(value):
+    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------------
+
+
+def front_end(*scripts: str) -> str:
+    """The style, as a constant CSS, and these scripts of this folder in one text."""
+    folder = Path(__file__).parent
+    css = (folder / "look.css").read_text("utf-8")
+    return f"const CSS = {for_script(css)};\n" + "\n".join((folder / s).read_text("utf-8") for s in scripts)
+
+
+def for_script(value) -> str:
+    """JSON that may stand inside a script element: no text in it can end the element or open a comment."""
+    text = json.dumps(_base64(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _base64(value):
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, dict):
+        return {key: _base64(item) for key, item in value.items()}
+    return [_base64(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def to_html(trace) -> str:
+    """A piece of HTML that replays the run: for a notebook's output, several on a page, offline.
+
+    The replay lives in a shadow root. Where scripts do not run (an untrusted notebook, a code host's view) the element
+    keeps its other content, a contact sheet and a sentence on how to get the replay.
+    """
+    run = for_script(describe(trace))
+    key = hashlib.sha256(run.encode()).hexdigest()[:16]
+    sheet = base64.b64encode(_encoded(contact_sheet(trace), "WEBP", quality=75)).decode("ascii")
+    alt = html.escape(f"Steps of the run {_first(trace.settings.prompt) or ''}", quote=True)
+    return f"""<div data-sdwidgets-replay="{key}">
+<img alt="{alt}" style="max-width:100%" src="data:image/webp;base64,{sheet}">
+<p>{TRUST}</p>
+</div>
+<script>(() => {{
+{front_end("replay.js")}
+const run = revive({run});
+for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
+  if (host.shadowRoot) continue;
+  const replay = new Replay();
+  dress(host, CSS, replay.card);
+  replay.open(run);
+}}
+}})();</script>"""
+
+
+def export_html(trace, path: str | os.PathLike) -> Path:
+    """Write the replay as one self-contained file and return its path. The file appears whole or not at all."""
+    path = Path(path)
+    title = html.escape(_first(trace.settings.prompt) or "A run, step by step")
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>body {{ max-width: 1200px; margin: 16px auto; padding: 0 12px; font-family: system-ui, sans-serif }}</style></head><body>
+{to_html(trace)}
+</body></html>
+"""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_text(page, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        sentence = f"the replay was not written ({error.strerror}); free some space or choose another folder"
+        raise OSError(error.errno, sentence, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def mimebundle(trace) -> dict:
+    """What a notebook keeps of a trace: the replay, a contact sheet, and words."""
+    if not trace.steps:
+        return {"text/plain": repr(trace)}
+    return {
+        "text/html": to_html(trace),
+        "image/png": _encoded(contact_sheet(trace).quantize(128), "PNG", optimize=True),
+        "text/plain": repr(trace),
+    }
+
+
+# ---- the contact sheet ------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
+    """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
+    steps = trace.steps
+    chosen = np.unique(np.linspace(0, max(0, len(steps) - 1), columns * rows).round().astype(int)) if steps else []
+    columns = min(columns, max(1, len(chosen)))
+    label, gap = 18, 4
+    size = (columns * (side + gap) + gap, math.ceil(len(chosen) / columns) * (side + label + gap) + gap)
+    sheet = Image.new("RGB", size if len(chosen) else (side, side), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, i in enumerate(chosen):
+        left, top = gap + place % columns * (side + gap), gap + place // columns * (side + label + gap)
+        tile = _picture(trace, i)
+        tile = tile.resize((side, max(1, round(side * tile.height / tile.width))), Image.Resampling.BICUBIC)
+        tile = tile.crop((0, max(0, (tile.height - side) // 2), side, max(0, (tile.height - side) // 2) + min(side, tile.height)))
+        sheet.paste(tile, (left, top))
+        words = f"step {i + 1}, t = {steps[i].timestep:.0f}"
+        draw.text((left + side / 2, top + side + 3), words, fill="#333333", font=font, anchor="ma")
+    return sheet
+
+
+def _picture(trace, i: int) -> Image.Image:
+    """Predicted x0 at step i: the decoded preview, the picture itself at the end, or rough colours."""
+    if trace.previews is not None and i < len(trace.previews):
+        return Image.fromarray(trace.previews[i])
+    if trace.complete and trace.images is not None and i == len(trace.steps) - 1:
+        return Image.fromarray(trace.images[0])
+    latents = trace.steps[i].pred_original[0]
+    return Image.fromarray(linear_preview(latents, colour_map(trace.preview_factors, len(latents))))
+
+
+def _encoded(picture: Image.Image, form: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
