@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 STYLE = rc_params_from_file(Path(__file__).with_name("sdwidgets.mplstyle"), use_default_template=False)
@@ -179,3 +180,38 @@ def _by_step(ax: Axes, label: str) -> None:
     ax.set_xlabel("step")
     ax.set_ylabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
+    """The parts of a pipeline as boxes in the order of work, each with its measured shapes and parameters.
+
+    parts: what `sdwidgets.anatomy.anatomy(pipe)` returns.
+    """
+    if not parts:
+        raise ValueError("there are no parts to draw; anatomy(pipe) gives some")
+    ax = _axes(ax)
+    ax.figure.set_size_inches(3.2 * len(parts) + 1, 3.4)
+    ax.set_axis_off()
+    ax.grid(False)
+    ax.set(xlim=(-1.1, 3 * len(parts) + 0.1), ylim=(-1.25, 1.6))
+    ax.text(-0.5, 0.12, f"{_shape(parts[0].reads)} tokens", ha="center", va="bottom", fontsize=9)
+    ax.annotate("", (-0.14, 0), (-0.86, 0), arrowprops={"arrowstyle": "->", "lw": 1.5})
+    colours = itertools.cycle(COLORS)
+    for place, (part, colour) in enumerate(zip(parts, colours, strict=False)):
+        left = 3 * place
+        ax.add_patch(FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0))
+        ax.text(left + 1, 0.22, part.name, ha="center", va="center", weight="bold", fontsize=14)
+        ax.text(left + 1, -0.12, part.class_name, ha="center", va="center", fontsize=8)
+        ax.text(left + 1, -0.36, f"{part.parameters / 1e6:.1f} M parameters", ha="center", va="center", fontsize=10)
+        ax.text(left + 1, -0.75, part.role, ha="center", va="top", fontsize=9, wrap=True)
+        ax.text(left + 2.5, 0.12, _shape(part.writes), ha="center", va="bottom", fontsize=9)
+        ax.annotate("", (left + 2.86, 0), (left + 2.14, 0), arrowprops={"arrowstyle": "->", "lw": 1.5})
+        if part.name in ("unet", "transformer"):  # the denoiser works in a loop, on its own output
+            arc = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.45", "lw": 1.5, "color": colour}
+            ax.annotate("", (left + 0.35, 0.62), (left + 1.65, 0.62), arrowprops=arc)
+            ax.text(left + 1, 1.12, f"{part.calls} times", ha="center", va="bottom", fontsize=10)
+    return ax
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

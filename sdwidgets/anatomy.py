@@ -1,0 +1,87 @@
+"""What a pipeline is made of, measured on the live model: parts, parameters, shapes, time.
+
+`anatomy(pipe)` makes one real picture of few steps and watches the parts at work; `plots.architecture` draws
+what it returns.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+ROLES = {
+    "text_encoder": "turns the prompt's tokens into numbers",
+    "text_encoder_2": "a second reader of the prompt",
+    "text_encoder_3": "a third reader of the prompt",
+    "unet": "predicts the noise, once a step",
+    "transformer": "predicts the noise, once a step",
+    "vae": "turns latents into pixels",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One trained part. Shapes are those of its main input and output for one picture, without the batch."""
+
+    name: str  # as the pipeline calls it
+    class_name: str
+    role: str
+    parameters: int
+    bytes: int
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    calls: int  # in the watched run
+    seconds: float  # in the watched run, on the host's clock
+
+
+def anatomy(
+    pipe, prompt: str = "an astronaut", num_inference_steps: int = 20, **settings
+) -> tuple[Part, ...]:
+    """Run `pipe` once and return its parts in the order in which they first work.
+
+    `settings` go to the pipeline. Hooks are removed on every way out. Times on a GPU are those of the host,
+    which runs ahead of the device: read shares of them on the CPU only.
+    """
+    import torch
+
+    seen: dict[str, dict] = {}
+    hooks = []
+
+    def watch(name: str, module) -> None:
+        def before(module, args, kwargs):
+            seen.setdefault(name, {"calls": 0, "seconds": 0.0})["began"] = time.perf_counter()
+
+        def after(module, args, kwargs, output):
+            entry = seen[name]
+            first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
+            result = output if isinstance(output, torch.Tensor) else output[0]
+            entry["seconds"] += time.perf_counter() - entry["began"]
+            entry["calls"] += 1
+            entry["reads"], entry["writes"] = tuple(first.shape[1:]), tuple(result.shape[1:])
+
+        hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        hooks.append(module.register_forward_hook(after, with_kwargs=True))
+
+    modules = {name: part for name, part in pipe.components.items() if name in ROLES and part is not None}
+    try:
+        for name, module in modules.items():
+            # vae.decode is a method, which hooks miss; its decoder is a module.
+            watch(name, module.decoder if name == "vae" else module)
+        pipe(prompt, num_inference_steps=num_inference_steps, **settings)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(
+        Part(
+            name=name,
+            class_name=type(modules[name]).__name__,
+            role=ROLES[name],
+            parameters=sum(p.numel() for p in modules[name].parameters()),
+            bytes=sum(p.numel() * p.element_size() for p in modules[name].parameters()),
+            reads=entry["reads"],
+            writes=entry["writes"],
+            calls=entry["calls"],
+            seconds=entry["seconds"],
+        )
+        for name, entry in seen.items()
+    )
