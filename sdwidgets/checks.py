@@ -7,7 +7,7 @@ import math
 import operator
 from typing import NamedTuple
 
-from sdwidgets.schedulers import find_scheduler
+from .schedulers import find_scheduler
 
 MAX_SEED = 2**63 - 1  # what a torch.Generator takes on every platform
 MAX_GUIDANCE = 50.0
@@ -157,7 +157,7 @@ def size_step(pipe) -> int:
 
 
 def _check_size(pipe, height, width) -> None:
-    from sdwidgets.memory import decode_bytes, free_bytes, gigabytes
+    from .memory import decode_bytes, free_bytes, gigabytes
 
     step = size_step(pipe)
     for field, value in (("height", height), ("width", width)):

@@ -11,16 +11,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from sdwidgets.memory import free_bytes, free_disk, free_ram, gigabytes, total_ram
-from sdwidgets.models import MODELS, Model
+from .memory import free_bytes, free_disk, free_ram, gigabytes, total_ram
+from .models import MODELS, Model
 
 PACKAGES = (
     "sdwidgets torch diffusers transformers accelerate safetensors huggingface_hub numpy pillow matplotlib "
     "ipywidgets anywidget jupyterlab playwright"
 ).split()
-CHOOSE_BUILD = (
-    "run `make install TORCH=cuda` in the repository, or choose the CUDA build on pytorch.org (Get Started)"
-)
+CHOOSE_BUILD = "run `make install TORCH=cuda` in the repository, or choose the CUDA build on pytorch.org"
 
 
 class Report(dict):
@@ -31,8 +29,9 @@ class Report(dict):
 
 
 def preflight() -> Report:
-    """Look at this machine. Keys: python, platform, packages, torch, nvidia, device, memory, disk, pocket, models,
-    browser and problems (sentences, each with its remedy; empty where all is well). Sizes are in bytes.
+    """Look at this machine. Sizes are in bytes; `problems` holds sentences, each with its remedy.
+
+    Keys: python, platform, packages, torch, nvidia, device, memory, disk, pocket, models, browser, problems.
     """
     problems: list[str] = []
 
@@ -122,7 +121,7 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
 
 
 def find_browser() -> str | None:
-    """The Chromium that the browser tests could use: $CHROMIUM, one on the PATH, playwright's own; else None."""
+    """A Chromium that the browser tests could use: $CHROMIUM, one on the PATH, or playwright's own."""
     named = os.environ.get("CHROMIUM")
     if named and Path(named).is_file():
         return named
@@ -152,7 +151,7 @@ def _disk() -> dict:
 
 
 def _device() -> dict:
-    from sdwidgets.pipelines import choose_device, choose_dtype
+    from .pipelines import choose_device, choose_dtype
 
     device, why = choose_device()
     dtype, why_dtype = choose_dtype("auto", device)
@@ -167,8 +166,8 @@ def _device() -> dict:
 
 
 def _pocket() -> dict:
-    from sdwidgets._data import data_folder
-    from sdwidgets.folders import check_folder, read_header
+    from ._data import data_folder
+    from .folders import check_folder, read_header
 
     try:
         folder = data_folder("pocket")
@@ -224,9 +223,9 @@ def _problems(report: Report) -> list[str]:
             )
         else:
             found.append(
-                f"{card} is here and this PyTorch is built for {torch['build']}, but it cannot reach the card: "
-                "the driver is missing or too old. Install a current NVIDIA driver until `nvidia-smi` works, "
-                "then start Python again."
+                f"{card} is here and this PyTorch is built for {torch['build']}, but cannot reach it: the driver "
+                "is missing or too old. Install a current NVIDIA driver until `nvidia-smi` works, then start "
+                "Python again."
             )
     if not report["pocket"].get("present"):
         found.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
@@ -265,9 +264,10 @@ def describe(report: Report) -> str:
         if "fits" in row:
             gate = " (sign in at the hub first)" if row["gated"] else ""
             room = "" if row["disk"] else " (the disk is too small)"
+            download = gigabytes(row["download"]) if row["download"] else "none"
             text.append(
                 f"{row['name']:<13}{row['fits']:<10}{gigabytes(row['memory']):>9}"
-                f"{gigabytes(row['download']) if row['download'] else 'none':>10}  {row['licence']}{gate}{room}"
+                f"{download:>10}  {row['licence']}{gate}{room}"
             )
     text += (
         ["", *(f"Problem: {p}" for p in report["problems"])]

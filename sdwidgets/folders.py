@@ -8,8 +8,8 @@ import struct
 from importlib.util import find_spec
 from pathlib import Path
 
-from sdwidgets.errors import FALLBACK, WeightsError
-from sdwidgets.memory import gigabytes
+from .errors import FALLBACK, WeightsError
+from .memory import gigabytes
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _STEM = r"(?:diffusion_pytorch_model|model)"

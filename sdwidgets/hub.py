@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from sdwidgets.errors import (
+from .errors import (
     FALLBACK,
     GatedModelError,
     LoadError,
@@ -14,8 +14,8 @@ from sdwidgets.errors import (
     UnknownModelError,
     WeightsError,
 )
-from sdwidgets.folders import check_folder, choose_weights, read_index
-from sdwidgets.memory import free_disk, gigabytes
+from .folders import check_folder, choose_weights, read_index
+from .memory import free_disk, gigabytes
 
 _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is SentencePiece's
 _SPARE = 500_000_000  # bytes of disk that must stay free for everything else

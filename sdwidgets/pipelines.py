@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from sdwidgets import hub
-from sdwidgets._data import data_folder
-from sdwidgets.checks import Note, SettingsError, check_settings
-from sdwidgets.doctor import preflight
-from sdwidgets.errors import FALLBACK, DeviceError, LoadError, NoSpaceError, UnknownModelError, WeightsError
-from sdwidgets.folders import PICKLES, check_folder, read_header
-from sdwidgets.memory import free_bytes, gigabytes
-from sdwidgets.models import MODELS, closest, find_model
-from sdwidgets.schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
+from . import hub
+from ._data import data_folder
+from .checks import Note, SettingsError, check_settings
+from .doctor import preflight
+from .errors import FALLBACK, DeviceError, LoadError, NoSpaceError, UnknownModelError, WeightsError
+from .folders import PICKLES, check_folder, read_header
+from .memory import free_bytes, gigabytes
+from .models import MODELS, closest, find_model
+from .schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
 
 __all__ = [
     "SCHEDULERS",
@@ -115,11 +115,16 @@ def choose_dtype(dtype="auto", device="cpu") -> tuple[torch.dtype, str]:
         return chosen, ""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        chosen = torch.bfloat16 if major >= 8 else torch.float16
-        return chosen, f"compute capability {major}.{minor}"
-    if device.type == "cpu" and has_amx():
-        return torch.bfloat16, "this CPU has AMX"
-    return torch.float32, ""
+        return auto_dtype("cuda", major), f"compute capability {major}.{minor}"
+    amx = device.type == "cpu" and has_amx()
+    return auto_dtype(device.type, amx=amx), "this CPU has AMX" if amx else ""
+
+
+def auto_dtype(kind: str, capability: int = 0, amx: bool = False) -> torch.dtype:
+    """The precision for a kind of device ("cuda", "mps", "cpu"), a card's major compute capability, a CPU's AMX."""
+    if kind == "cuda":
+        return torch.bfloat16 if capability >= 8 else torch.float16
+    return torch.bfloat16 if kind == "cpu" and amx else torch.float32
 
 
 def has_amx() -> bool:
@@ -139,7 +144,10 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
     text = str(name).strip()
     row = find_model(text) if isinstance(name, str) else None
     if row is not None and row.hub_id is None:
-        return data_folder(row.name), row.name
+        try:
+            return data_folder(row.name), row.name
+        except FileNotFoundError as error:
+            raise UnknownModelError(str(error)) from None
     if row is not None:
         ids = [text] if "/" in text and text not in row.formerly else [row.hub_id]
         ids += [i for i in (row.hub_id, *row.mirrors) if i not in ids]

@@ -1,0 +1,311 @@
+"""The command `sdwidgets`: one thin function a verb. Exit: 0 done, 1 failed, 2 misused, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import LoadError, UnknownModelError
+from .models import MODELS, find_model
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+MAX_BATCH = 1_000_000
+
+
+class UsageError(ValueError):
+    """The command line asks for something impossible; the message says what is possible."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors are a sentence on stderr, with --debug a traceback."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return MISUSED
+    try:
+        return args.run(args) or DONE
+    except KeyboardInterrupt:
+        return _fail(args, "interrupted.", INTERRUPTED)
+    except (UsageError, UnknownModelError) as error:
+        return _fail(args, str(error), MISUSED)
+    except (LoadError, ImportError, EOFError) as error:
+        return _fail(args, str(error), FAILED)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        sentence = "the disk is full; what was made is kept. Make room and run the same command again."
+        return _fail(args, sentence if full else _os_sentence(error), FAILED)
+    except ValueError as error:  # SettingsError, and the sentences of the other modules
+        return _fail(args, str(error), MISUSED)
+    except MemoryError:
+        return _fail(args, "out of memory; choose a smaller size or model, or close other programs.", FAILED)
+    except RuntimeError as error:
+        return _fail(args, str(error).splitlines()[0] if str(error) else type(error).__name__, FAILED)
+
+
+def _fail(args, sentence: str, status: int) -> int:
+    if args.debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"sdwidgets {args.verb}: {sentence}", file=sys.stderr)
+    return status
+
+
+def _os_sentence(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}."
+
+
+def make_parser() -> argparse.ArgumentParser:
+    from . import __doc__ as about
+
+    parser = argparse.ArgumentParser(prog="sdwidgets", description=(about or __doc__).strip().splitlines()[0])
+    parser.set_defaults(verb=None)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, run, add, text in (
+        ("generate", generate, _generate_arguments, "make a picture, or many"),
+        ("doctor", doctor, _doctor_arguments, "tell what this machine can run"),
+        ("scenes", scenes, _scenes_arguments, "draw a sheet of the scenes that Pocket learns from"),
+        ("train", train, _train_arguments, "train a part of Pocket"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=run.__doc__.strip().splitlines()[0])
+        add(verb)
+        verb.add_argument("--debug", action="store_true", help="on an error, show Python's traceback too")
+        verb.set_defaults(run=run, verb=name)
+    return parser
+
+
+def _number(text: str):
+    """An int or a float where the text is one, else the text: check_settings has the better sentence."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the picture shows")
+    parser.add_argument("--seed", type=_number, help="which noise to start from (default: 0)")
+    parser.add_argument(
+        "--steps", type=_number, metavar="N", help="inference steps (default: the model's usual)"
+    )
+    parser.add_argument(
+        "--guidance", type=_number, metavar="X", help="guidance scale (default: the model's usual)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="NAME", help='for example "DDIM" or "DPM++ 2M" (default: the model\'s)'
+    )
+    parser.add_argument("--negative", metavar="PROMPT", help="what the picture should not show")
+    parser.add_argument("--height", type=_number, metavar="PIXELS", help="(default: the model's own)")
+    parser.add_argument("--width", type=_number, metavar="PIXELS", help="(default: the model's own)")
+    parser.add_argument(
+        "--model", default="pocket", metavar="NAME", help=f"{', '.join(MODELS)}, a folder, or a hub id"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    parser.add_argument(
+        "--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="also keep every step, for sdwidgets.Trace.load"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that replays the run")
+    parser.add_argument(
+        "--prompts-file", type=Path, metavar="FILE", help="many pictures: one prompt a line, UTF-8"
+    )
+    parser.add_argument(
+        "--seeds", metavar="A:B", help="with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"
+    )
+
+
+def generate(args) -> int:
+    """Make a picture from a prompt, or one for every prompt of a file and every seed of a range."""
+    many = args.prompts_file is not None
+    if many == (args.prompt is not None):
+        raise UsageError(
+            'give either a PROMPT, as in sdwidgets generate "a cat on a red background", or --prompts-file.'
+        )
+    if many and (args.trace or args.html or args.seed is not None):
+        raise UsageError(
+            "--trace, --html and --seed are for one picture; with --prompts-file use --seeds A:B."
+        )
+    if not many and args.seeds is not None:
+        raise UsageError("--seeds goes with --prompts-file; for one picture use --seed.")
+    return _generate_many(args) if many else _generate_one(args)
+
+
+def _requests(args, pipe, prompts: list[str], seeds) -> list:
+    from .generate import Request, check, resolve_scheduler
+
+    row = find_model(args.model)
+    usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
+    given = {
+        "num_inference_steps": args.steps,
+        "guidance_scale": args.guidance,
+        "negative_prompt": args.negative,
+        "height": args.height,
+        "width": args.width,
+    }
+    settings = usual | {k: v for k, v in given.items() if v is not None}
+    settings["scheduler"] = resolve_scheduler(args.scheduler, pipe)
+    model = row.name if row else args.model
+    made = [Request(model=model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
+    notes = dict.fromkeys(note.text for request in made for note in check(pipe, request))
+    for text in notes:
+        print(f"sdwidgets generate: {text}", file=sys.stderr)
+    return made
+
+
+def _generate_one(args) -> int:
+    from .generate import FORMATS, draw, write_picture
+    from .pipelines import load
+
+    output = args.output or Path("picture.png")
+    if output.suffix.lower() not in FORMATS:
+        raise UsageError(f"--output must end in {', '.join(FORMATS)}, not {output.name!r}.")
+    for path in filter(None, (output, args.trace, args.html)):
+        _need_folder(path.parent)
+    pipe = load(args.model, args.device, args.dtype)
+    (request,) = _requests(args, pipe, [args.prompt], [0 if args.seed is None else args.seed])
+    if args.trace or args.html:
+        image = _draw_recorded(pipe, request, args)
+    else:
+        image = draw(pipe, request)
+    write_picture(image, output, request)
+    print(output)
+    return DONE
+
+
+def _draw_recorded(pipe, request, args):
+    from .generate import draw
+    from .recording import record
+    from .schedulers import make_scheduler
+
+    if request.scheduler:  # a recorded run keeps the scheduler that it began with
+        pipe.scheduler = make_scheduler(request.scheduler, pipe)
+        request = replace(request, scheduler=None)
+    trace = None
+    try:
+        with record(pipe) as trace:
+            return draw(pipe, request)
+    finally:  # an interrupted run keeps its steps so far
+        if trace is not None and len(trace):
+            for path, write in ((args.trace, trace.save), (args.html, trace.export_html)):
+                if path is not None:
+                    write(path)
+                    print(path)
+
+
+def _need_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; make it first.")
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8, one prompt a line.") from None
+    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise UsageError(f"{path} holds no prompt; write one a line.")
+    return list(dict.fromkeys(prompts))  # a prompt given twice makes the same picture
+
+
+def _read_seeds(text: str | None) -> range:
+    first, colon, end = (text or "0:1").partition(":")
+    try:
+        start = int(first)
+        seeds = range(start, int(end) if colon else start + 1)
+    except ValueError:
+        raise UsageError(f"--seeds must look like 0:4 (seeds 0, 1, 2, 3), not {text!r}.") from None
+    if start < 0 or not len(seeds):
+        raise UsageError(f"--seeds {text} holds no seed; 0:4 means seeds 0, 1, 2, 3.")
+    return seeds
+
+
+def _generate_many(args) -> int:
+    from .generate import batch
+    from .pipelines import load
+
+    prompts, seeds = _read_prompts(args.prompts_file), _read_seeds(args.seeds)
+    if len(prompts) * len(seeds) > MAX_BATCH:
+        raise UsageError(
+            f"{len(prompts):,} prompts x {len(seeds):,} seeds are too many; at most {MAX_BATCH:,} pictures."
+        )
+    folder = args.output or Path("pictures")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file; with --prompts-file give a folder.")
+    pipe = load(args.model, args.device, args.dtype)
+    pipe.set_progress_bar_config(disable=True)
+    requests = _requests(args, pipe, prompts, seeds)
+    made = kept = 0
+    try:
+        for request, fresh in batch(pipe, requests, folder):
+            made, kept = made + fresh, kept + (not fresh)
+            if fresh:
+                print(f"{made + kept}/{len(requests)} {request.file_name()}", flush=True)
+    finally:
+        print(
+            f"{folder}: {made} made now, {kept} were there, {len(requests) - made - kept} to do", flush=True
+        )
+    return DONE
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def doctor(args) -> int:
+    """Tell what this machine can run, and what to do about what it cannot."""
+    from .doctor import preflight
+
+    report = preflight()
+    print(json.dumps(report, indent=2) if args.json else report)
+    return FAILED if report["problems"] else DONE
+
+
+def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--count", type=_number, default=64, metavar="N", help="how many scenes (default: 64)"
+    )
+    parser.add_argument("--seed", type=_number, default=0, help="which ones (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("scenes.png"), help="the sheet (default: scenes.png)"
+    )
+
+
+def scenes(args) -> int:
+    """Draw a sheet of the scenes that Pocket learns from."""
+    from .checks import check_integer
+    from .pocket.scenes import contact_sheet
+
+    count = check_integer("count", args.count, 1, 4096, "number of scenes")
+    seed = check_integer("seed", args.seed, 0, 2**31 - 1, "seed")
+    if args.output.suffix.lower() not in (".png", ".webp", ".jpg", ".jpeg"):
+        raise UsageError(f"--output must end in .png, .webp or .jpg, not {args.output.name!r}.")
+    _need_folder(args.output.parent)
+    contact_sheet(count, seed=seed).save(args.output)
+    print(args.output)
+    return DONE
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    from .pocket.train import add_arguments
+
+    add_arguments(parser)
+
+
+def train(args) -> int:
+    """Train a part of Pocket; the same command again goes on where it stopped."""
+    from .pocket.train import main as train_main
+
+    return train_main(args)
