@@ -29,8 +29,8 @@ def test_parts_are_those_of_the_pipeline_and_leave_no_hook(pipe):
 
 
 def test_hooks_are_gone_after_a_failure(pipe):
-    with pytest.raises(Exception):  # noqa: B017 each family has its own
-        anatomy(pipe, num_inference_steps=2, height=3)
+    with pytest.raises(ValueError, match="has to be of type `str` or `list`"):
+        anatomy(pipe, prompt=3, num_inference_steps=2)
     assert not pipe.vae.decoder._forward_hooks and not pipe.vae.decoder._forward_pre_hooks
 
 
