@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 SETTINGS = ("prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "scheduler")
-MAX_CHIPS = 160  # tokens drawn under the prompt
+MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and left out
 
 
 @contextmanager
@@ -37,19 +38,39 @@ def arguments(pipe, settings: dict) -> dict:
 
 
 def tokens(pipe, text: str) -> dict:
-    """How the first text encoder cuts up a prompt: words that it reads, words that it does not, and the counts."""
+    """How the first text encoder cuts up a prompt: what it reads, what it leaves out, and the counts.
+
+    `tokens` and `cut` are [text, number of tokens] pairs: the pieces of one character, such as an emoji, are shown
+    as one. Both are shortened for showing; `count` has all, with the `marks` for start and end.
+    """
     tokenizer = getattr(pipe, "tokenizer", None)
     if tokenizer is None:
-        return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0}
+        return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0}
     limit = tokenizer.model_max_length
     ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
     words = ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
+    words = words[:-1] if words and words[-1] == tokenizer.eos_token_id else words
     marks = len(ids) - len(words)
-    if words and words[-1] == tokenizer.eos_token_id:
-        words, marks = words[:-1], marks + 1
     room = max(0, limit - marks)
-    chips = [tokenizer.decode([i]).strip() or "␣" for i in words[: max(room, MAX_CHIPS)]]
-    return {"text": text, "tokens": chips[:room], "cut": chips[room:], "count": len(ids), "limit": limit, "marks": marks}
+    return {
+        "text": text,
+        "tokens": _pieces(tokenizer, words[: min(room, MAX_READ)]),
+        "cut": _pieces(tokenizer, words[room : room + MAX_CUT]),
+        "count": len(ids),
+        "limit": limit,
+        "marks": marks,
+    }
+
+
+def _pieces(tokenizer, ids: list[int]) -> list[list]:
+    """[text, number of tokens] for each run of tokens that makes whole characters."""
+    pieces, start = [], 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[start:end]).strip()
+        if "\ufffd" not in text or end == len(ids) or end - start == 16:
+            pieces.append([text or "␣", end - start])
+            start = end
+    return pieces
 
 
 def sentence_for(error: Exception) -> str:
@@ -80,7 +101,7 @@ def memory_in_use(device: str | None) -> str:
 
 
 def as_number(text: str) -> int | float | str:
-    """"7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
+    """ "7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -97,6 +118,13 @@ def default_scheduler(pipe) -> str | None:
     return next((label for label, entry in schedulers_for(pipe).items() if entry.class_name == name), None)
 
 
-def default_guidance(pipe) -> float:
+def defaults(pipe) -> dict:
+    """Steps and guidance that suit this model: from the table of models, else 20 and the pipeline's own."""
+    from ..models import find_model
+
+    row = find_model(Path(str(getattr(pipe, "name_or_path", ""))).name) or find_model(str(pipe.name_or_path))
+    if row is not None:
+        return {"num_inference_steps": row.steps, "guidance_scale": row.guidance}
     parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
-    return float(parameter.default) if parameter is not None and parameter.default else 1.0
+    own = parameter.default if parameter is not None else None
+    return {"num_inference_steps": 20, "guidance_scale": float(own) if own else 1.0}

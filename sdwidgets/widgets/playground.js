@@ -211,14 +211,17 @@ class PlaygroundView {
 
   on_tokens({ text, tokens, cut, count, limit, marks }) {
     if (text !== this.fields.prompt.read()) return; // the reader typed on
-    const chip = (kind) => (token) => h("span", { class: kind, dir: "auto" }, token);
-    const unread = count - limit;
+    const chip = (kind) => ([piece, pieces]) => h("span", { class: kind, dir: "auto" }, piece,
+      ...(pieces > 1 ? [h("small", { title: `one character, ${pieces} tokens` }, `× ${pieces}`)] : []));
+    const tally = (chips) => chips.reduce((sum, [, pieces]) => sum + pieces, 0);
+    const unread = Math.max(0, count - limit);
+    const more = (there, shown) => (there > shown ? ["…"] : []);
     this.chips.classList.remove("stale");
     this.chips.replaceChildren(
       ...(limit ? [h("span", { class: "count", title: `${marks} of them mark the start and the end` }, `${count} of ${limit} tokens`)] : []),
-      ...tokens.map(chip("chip")),
-      ...(unread > 0 ? [h("span", {}, `the model does not read the last ${unread}: `), ...cut.map(chip("chip cut"))] : []),
-      ...(unread > cut.length ? ["…"] : []), this.more);
+      ...tokens.map(chip("chip")), ...more(Math.min(count, limit) - marks, tally(tokens)),
+      ...(unread ? [h("span", {}, `the model does not read the last ${unread}: `), ...cut.map(chip("chip cut")), ...more(unread, tally(cut))] : []),
+      this.more);
   }
 
   on_queued({ client, settings, notes }) {
@@ -256,7 +259,7 @@ class PlaygroundView {
   }
 
   on_frames({ run, first, frames }) {
-    if (run) this.open(run);
+    if (run) this.open({ limits: this.replay.run?.limits, ...run }); // the colours of the last run, until its own are known
     if (!this.replay.run) return;
     this.replay.add(first, frames);
     const done = first + frames.length;

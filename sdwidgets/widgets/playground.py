@@ -21,8 +21,8 @@ from .drive import (
     SETTINGS,
     arguments,
     as_number,
-    default_guidance,
     default_scheduler,
+    defaults,
     memory_in_use,
     prepared,
     sentence_for,
@@ -33,7 +33,10 @@ from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, front_end,
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
-DEBOUNCE, PROGRESS = 0.15, 0.1  # seconds: before settings from the page are run; between two messages to the page
+DEBOUNCE, PROGRESS = (
+    0.15,
+    0.1,
+)  # seconds: before settings from the page are run; between two messages to the page
 
 
 class Playground(anywidget.AnyWidget):
@@ -41,7 +44,7 @@ class Playground(anywidget.AnyWidget):
 
     pipe: a diffusers text-to-image pipeline, as from `sdwidgets.load()`. While a run goes on, leave it to the widget.
     prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler: what the controls start with;
-        `scheduler` is a label of `sdwidgets.pipelines.SCHEDULERS`. None is the pipeline's own choice.
+        `scheduler` is a label of `sdwidgets.pipelines.SCHEDULERS`. None is the usual value for this model.
     autorun: make the first picture as soon as the widget is shown.
     delivery: how news from the worker reach the page. "push" sends them from the worker thread; "pull" lets the page ask
         for them (on Colab, what a thread sends may not arrive: googlecolab/colabtools#3373); "sync" works without a
@@ -59,7 +62,7 @@ class Playground(anywidget.AnyWidget):
         prompt: str = "an astronaut on a blue background",
         negative_prompt: str = "",
         seed: int = 0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         scheduler: str | None = None,
         autorun: bool = True,
@@ -69,14 +72,15 @@ class Playground(anywidget.AnyWidget):
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
         self.trace = None  # of the newest run that was not replaced by a newer one
-        self.settings = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "seed": seed,
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": default_guidance(pipe) if guidance_scale is None else guidance_scale,
-            "scheduler": default_scheduler(pipe) if scheduler is None else scheduler,
-        }
+        usual = {**defaults(pipe), "scheduler": default_scheduler(pipe)}
+        asked = dict(
+            zip(
+                SETTINGS,
+                (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler),
+                strict=True,
+            )
+        )
+        self.settings = {name: usual.get(name) if value is None else value for name, value in asked.items()}
         self._check(self.settings)
         self._adaptive = delivery == "auto"
         if self._adaptive:
@@ -152,7 +156,9 @@ class Playground(anywidget.AnyWidget):
         notes = self._check(settings)
         self.settings, self._error = settings, None
         self._mail.forget()
-        self._mail.post("queued", client=client, settings=settings, notes={note.field: note.text for note in notes})
+        self._mail.post(
+            "queued", client=client, settings=settings, notes={note.field: note.text for note in notes}
+        )
         job = partial(self._job, settings)
         if self._mail.delivery != "sync":
             try:

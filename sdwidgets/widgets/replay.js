@@ -193,8 +193,6 @@ class Replay {
     this.frames = [];
     this.range.max = Math.max(0, this.length - 1);
     this.hero.style.aspectRatio = this.standing.style.aspectRatio = run.aspect;
-    this.standingCaption.replaceChildren(h("b", {}, "Where it stands: "), "the noisy latents, ", ...sub("x", "t"),
-      run.grey ? ", in grey: no colours are known for this model" : ", in rough colours");
     this.warning.hidden = !run.note;
     this.warning.textContent = run.note ?? "";
     if (run.badge) this.badge.textContent = run.badge;
@@ -244,7 +242,10 @@ class Replay {
       ? [h("b", {}, "What it believes now: "), "the picture it predicts, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
       : [h("b", {}, "The finished picture")]));
     paintLinear(this.standing, frame.arrays.latents, this.run.factors);
-    this.standing.setAttribute("aria-label", `Noisy latents in rough colours at ${words}`);
+    this.standing.setAttribute("aria-label", `Latents in rough colours, ${words}`);
+    this.standingCaption.replaceChildren(h("b", {}, "Where it stands: "),
+      ...(k < this.run.total ? ["the noisy latents, ", ...sub("x", "t")] : ["the finished latents"]),
+      this.run.grey ? ", in grey: no colours are known for this model" : ", in rough colours");
     this.paintChannels(frame);
     this.drawCurve();
     this.range.value = k;
@@ -380,7 +381,7 @@ class Replay {
       s("polyline", { class: "line", points: line }),
       s("line", { class: "now", x1: nowX, x2: nowX, y1: top, y2: bottom }),
       s("circle", { class: "dot", cx: nowX, cy: nowY, r: 5 }),
-      text("here", nowX + (before ? -9 : 9), clamp(nowY - 8, top + type, bottom - 6), `${share} %`, before ? "end" : "start"));
+      text("here", nowX + (before ? -9 : 9), nowY < top + type ? nowY + 2.2 * type : Math.min(nowY - 8, bottom - 6), `${share} %`, before ? "end" : "start"));
   }
 
   fit() {
