@@ -113,14 +113,26 @@ def unpack(latents: np.ndarray, height: int, width: int) -> np.ndarray:
     return blocks.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
 
 
-def vae_scaling(vae) -> tuple[np.ndarray, np.ndarray]:
-    """(scale, shift), each of shape (channels or 1, 1, 1): what the VAE gets is latents * scale + shift."""
-    config = vae.config
-    mean, std = config.get("latents_mean"), config.get("latents_std")
+def to_vae(vae, latents: np.ndarray) -> np.ndarray:
+    """From the scheduler's scale (variance about one) to the VAE's own: (n, channels, h, w), same shape."""
+    mean, std, factor = _statistics(vae)
+    return latents * std / factor + mean
+
+
+def from_vae(vae, latents: np.ndarray) -> np.ndarray:
+    """From the VAE's own scale to the scheduler's: the inverse of `to_vae`."""
+    mean, std, factor = _statistics(vae)
+    return (latents - mean) * factor / std
+
+
+def _statistics(vae) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Mean and spread, (channels or 1, 1, 1), and the scaling factor. Most families have a scaling factor, SD 3 and
+    FLUX a shift too, and a few SDXL models a mean and a spread for each channel."""
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
     if mean is None or std is None:
-        mean, std = [config.get("shift_factor") or 0.0], [1.0]
-    column = np.array([std, mean], np.float32)[..., None, None]
-    return column[0] / np.float32(config.scaling_factor), column[1]
+        mean, std = [vae.config.get("shift_factor") or 0.0], [1.0]
+    mean, std = np.array([mean, std], np.float32)[..., None, None]
+    return mean, std, np.float32(vae.config.scaling_factor)
 
 
 def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
@@ -131,8 +143,7 @@ def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
     import torch
 
     vae = pipe.vae
-    scale, shift = vae_scaling(vae)
-    scaled = torch.from_numpy(np.asarray(latents, np.float32) * scale + shift)
+    scaled = torch.from_numpy(to_vae(vae, np.asarray(latents, np.float32)))
     dtype = vae.dtype
     upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
     device = getattr(pipe, "_execution_device", vae.device)  # under CPU offload the weights wait elsewhere

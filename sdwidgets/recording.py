@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .latents import factors_for, predicted_original, unpack, vae_scaling
+from .latents import factors_for, from_vae, predicted_original, unpack
 from .schedulers import is_flow
 from .trace import Settings, Step, Trace
 
@@ -74,7 +74,9 @@ class _Call:
 
 class _Recorder:
     def __init__(self, pipe, on_step):
-        self.denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+        # Not `or`: a compiled module has no truth value.
+        parts = [getattr(pipe, name, None) for name in ("unet", "transformer")]
+        self.denoiser = next((part for part in parts if part is not None), None)
         if self.denoiser is None or not hasattr(pipe, "vae") or not hasattr(pipe, "scheduler"):
             raise TypeError(
                 f"record() got {type(pipe).__name__}, and needs a diffusers pipeline with a scheduler, a vae"
@@ -93,6 +95,7 @@ class _Recorder:
         self.outputs: list[torch.Tensor] = []  # of the denoiser since the last scheduler call
         self.asked: dict = {}
         self.to_vae: torch.Tensor | None = None
+        self.decoded: torch.Tensor | None = None
         self.pictures: np.ndarray | None = None
         self.started = time.perf_counter()
         self.trace.__init__(complete=False)
@@ -141,6 +144,7 @@ class _Recorder:
     def around_step(self, step, *args, **kwargs):
         given = inspect.signature(step).bind(*args, **kwargs).arguments
         latents, noise_pred = given["sample"].detach().clone(), given["model_output"].detach().clone()
+        self.to_vae = self.decoded = None  # a callback's preview of the step before, not the picture
         sigma = _between_levels(self.scheduler)
         result = step(*args, **kwargs)
         if sigma is None and hasattr(self.scheduler, "sigmas"):
@@ -166,12 +170,16 @@ class _Recorder:
 
     def around_decode(self, decode, *args, **kwargs):
         self.to_vae = inspect.signature(decode).bind(*args, **kwargs).arguments["z"].detach()
-        return decode(*args, **kwargs)
+        result = decode(*args, **kwargs)
+        self.decoded = result[0].detach()
+        return result
 
     def around_postprocess(self, postprocess, *args, **kwargs):
         result = postprocess(*args, **kwargs)
-        if self.to_vae is not None:  # else these are latents, asked for instead of a picture
-            self.pictures = _pictures(result)
+        if inspect.signature(postprocess).bind(*args, **kwargs).arguments.get("output_type") != "latent":
+            self.pictures = _pictures(
+                result
+            )  # a safety checker takes a first look this way: the last call counts
         self.fill()
         return result
 
@@ -189,18 +197,20 @@ class _Recorder:
     # --- from the device to the trace
 
     def fill(self, interrupted: bool = False) -> None:
-        """Complete the trace from what was seen. Does nothing when that was done already."""
+        """Bring the trace up to date with what was seen."""
         trace = self.trace
-        if trace.complete or not self.calls:
+        if not self.calls:
             return
         self.bring_home()
-        trace.settings, trace.images = self.settings(), self.pictures
-        trace.preview_factors = factors_for(self.pipe)
-        if self.to_vae is not None:
-            scale, shift = vae_scaling(self.pipe.vae)
-            trace.final_latents = (_numpy(self.to_vae) - shift) / scale
-        expected = getattr(self.pipe, "num_timesteps", len(self.calls))
-        trace.complete = not interrupted and len(self.calls) >= expected
+        trace.settings, trace.preview_factors = self.settings(), factors_for(self.pipe)
+        expected = getattr(self.pipe, "num_timesteps", len(self.scheduler.timesteps))
+        trace.complete = trace.complete or not interrupted and len(self.calls) >= expected
+        if self.pictures is None and self.decoded is not None and trace.complete:
+            self.pictures = _pictures(
+                (self.decoded / 2 + 0.5).clamp(0, 1)
+            )  # older pipelines do this by themselves
+        if self.pictures is not None:
+            trace.images, trace.final_latents = self.pictures, from_vae(self.pipe.vae, _numpy(self.to_vae))
 
     def bring_home(self) -> None:
         """Turn calls that are still on the device into steps."""

@@ -36,8 +36,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def run(pipe, seed: int = 0, steps: int = 3, **kwargs):
     """One short run with numpy output; the settings are passed on to the pipeline."""
-    kwargs = {"prompt": PROMPT, "output_type": "np", **SIZE, **kwargs}
-    return pipe(num_inference_steps=steps, generator=generator(seed), **kwargs).images
+    kwargs = {"prompt": PROMPT, "output_type": "np", "generator": generator(seed), **SIZE, **kwargs}
+    return pipe(num_inference_steps=steps, **kwargs).images
 
 
 def sd_scheduler(name: str = "DDIMScheduler", **kwargs):

@@ -1,0 +1,160 @@
+"""Plots draw what they are given, on the axes they are given, and touch no global state."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import threading
+
+import matplotlib.style
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from sdwidgets import plots
+
+RNG = np.random.default_rng(0)
+LATENTS = RNG.normal(size=(4, 8, 6)).astype(np.float32)
+PICTURES = RNG.integers(0, 255, (5, 16, 12, 3), np.uint8)
+DRAWINGS = {
+    "channels": lambda ax=None: plots.channels(LATENTS, ax),
+    "contact_sheet": lambda ax=None: plots.contact_sheet(PICTURES, ax, labels=list("abcde"), columns=2),
+    "norms": lambda ax=None: plots.norms({"x": RNG.normal(size=(7, 1, 4, 8, 6))}, ax),
+    "schedule": lambda ax=None: plots.schedule(np.linspace(0.1, 1, 7), np.linspace(9, 0, 7), ax),
+    "halves": lambda ax=None: plots.halves(LATENTS, LATENTS[::-1], ax),
+    "histogram": lambda ax=None: plots.histogram(LATENTS, ax),
+}
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_draws_on_the_given_axes_and_on_its_own(name):
+    before = dict(matplotlib.rcParams)
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert DRAWINGS[name](left) is left and left.has_data() and not right.has_data()
+    own = DRAWINGS[name]()
+    assert own.figure is not figure and own.has_data()
+    drawn, empty = png(own.figure), png(Figure(figsize=own.figure.get_size_inches()))
+    assert drawn != empty
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_letters_can_be_read_from_the_back_row(name):
+    ax = DRAWINGS[name]()
+    ax.figure.canvas.draw()
+    texts = [t for axes in ax.figure.axes for t in axes.findobj(matplotlib.text.Text) if t.get_text().strip()]
+    texts = [t for t in texts if t.get_visible()]
+    assert texts or name == "contact_sheet"
+    assert all(t.get_fontsize() >= 12 for t in texts), [(t.get_text(), t.get_fontsize()) for t in texts]
+
+
+def test_no_pyplot():
+    code = "import sys, sdwidgets.plots as p; p.histogram([0.0, 1.0]); assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_threads_draw_what_one_thread_draws():
+    alone = {name: png(plots.channels(LATENTS * i).figure) for i, name in enumerate("abc", 1)}
+    drawn = {}
+
+    def draw(i, name):
+        drawn[name] = png(plots.channels(LATENTS * i).figure)
+
+    threads = [threading.Thread(target=draw, args=(i, name)) for i, name in enumerate("abc", 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert drawn == alone and len(set(alone.values())) == 3
+
+
+def test_style_is_found_by_its_name():
+    with matplotlib.style.context("sdwidgets.sdwidgets"):
+        assert matplotlib.rcParams["font.size"] == 14
+        assert matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] == plots.COLORS
+
+
+def luminance(color: str) -> float:
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_first_colours_stand_out_from_white():
+    """WCAG 2.1, 1.4.11: at least 3:1 for lines that carry meaning."""
+    assert all(1.05 / (luminance(color) + 0.05) >= 3 for color in plots.COLORS[:3])
+
+
+def test_channels_share_one_symmetric_scale():
+    ax = plots.channels(np.stack([np.full((2, 2), -3.0), np.full((2, 2), 1.0)]))
+    image = ax.get_images()[0]
+    assert image.get_clim() == (-3, 3) and image.get_interpolation() == "nearest"
+    values = image.get_array().compressed()
+    assert sorted(set(values[np.isfinite(values)])) == [-3, 1]
+    assert plots.channels(LATENTS, limit=5).get_images()[0].get_clim() == (-5, 5)
+    assert plots.channels(np.zeros((4, 2, 2))).get_images()[0].get_clim() == (-1, 1)
+
+
+def test_contact_sheet_holds_every_picture_under_its_label():
+    ax = plots.contact_sheet(PICTURES, labels=list("abcde"), columns=2)
+    sheet = np.asarray(ax.get_images()[0].get_array())
+    for picture, text in zip(PICTURES, ax.texts, strict=True):
+        x, y = (round(v + 0.5) for v in text.get_position())
+        np.testing.assert_array_equal(sheet[y : y + 16, x : x + 12], picture)
+    assert [t.get_text() for t in ax.texts] == list("abcde")
+
+
+def test_preview_strip_is_one_row():
+    sheet = np.asarray(plots.contact_sheet(PICTURES, columns=len(PICTURES)).get_images()[0].get_array())
+    assert sheet.shape[1] >= 5 * 12 and sheet.shape[0] < 2 * 16
+
+
+def test_norms_are_root_mean_squares():
+    ax = plots.norms({"twos": np.full((3, 1, 4, 2, 2), -2.0), "ones": np.ones((3, 5))})
+    assert [list(line.get_ydata()) for line in ax.get_lines()] == [[2, 2, 2], [1, 1, 1]]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["twos", "ones"]
+
+
+def test_schedule_of_diffusion_and_of_flow():
+    sigmas = np.array([np.inf, 1.0, 0.0])
+    ax = plots.schedule(1 / np.sqrt(1 + sigmas**2), sigmas)
+    np.testing.assert_allclose(
+        [line.get_ydata() for line in ax.get_lines()], [[0, 0.5**0.5, 1], [1, 0.5**0.5, 0]]
+    )
+    decibels = ax.figure.axes[1].get_lines()[0].get_ydata()
+    np.testing.assert_allclose(decibels, [np.nan, 0, np.nan], atol=1e-9)
+    ax = plots.schedule([0, 0.75, 1], [1, 0.25, 0], flow=True)
+    np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), [1, 0.25, 0])
+    np.testing.assert_allclose(ax.figure.axes[1].get_lines()[0].get_ydata()[1], 20 * np.log10(3))
+
+
+def test_halves_are_a_length_over_channels():
+    ax = plots.halves(np.zeros((2, 3, 3)), np.stack([np.full((3, 3), 3.0), np.full((3, 3), 4.0)]))
+    np.testing.assert_array_equal(np.asarray(ax.get_images()[0].get_array()), np.full((3, 3), 5.0))
+
+
+def test_histogram_is_a_density():
+    ax = plots.histogram(np.array([[0.0, 1.0], [np.nan, 9.0]]))
+    area = sum(bar.get_width() * bar.get_height() for bar in ax.patches)
+    assert area == pytest.approx(1) and ax.get_xlim()[1] >= 9
+
+
+def test_bad_shapes_are_told():
+    with pytest.raises(
+        ValueError, match=r"expected latents \(channels, h, w\), got shape \(1, 4, 8, 6\); pick one"
+    ):
+        plots.channels(LATENTS[None])
+    with pytest.raises(ValueError, match="pictures"):
+        plots.contact_sheet(PICTURES[:0])
+    with pytest.raises(ValueError, match="2 labels for 5 pictures"):
+        plots.contact_sheet(PICTURES, labels=["a", "b"])
+    with pytest.raises(ValueError, match="no finite value"):
+        plots.histogram([])
