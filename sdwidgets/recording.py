@@ -169,7 +169,8 @@ class _Recorder:
         return result
 
     def around_decode(self, decode, *args, **kwargs):
-        self.to_vae = inspect.signature(decode).bind(*args, **kwargs).arguments["z"].detach()
+        # diffusers 0.39 hides the names of decode's parameters behind a decorator; the latents come first.
+        self.to_vae = (args[0] if args else kwargs["z"]).detach()
         result = decode(*args, **kwargs)
         self.decoded = result[0].detach()
         return result
