@@ -224,8 +224,7 @@ def _problems(report: Report) -> list[str]:
         else:
             found.append(
                 f"{card} is here and this PyTorch is built for {torch['build']}, but cannot reach it: the driver "
-                "is missing or too old. Install a current NVIDIA driver until `nvidia-smi` works, then start "
-                "Python again."
+                "is missing or too old. Install a current NVIDIA driver, until `nvidia-smi` works."
             )
     if not report["pocket"].get("present"):
         found.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")

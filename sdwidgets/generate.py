@@ -67,7 +67,7 @@ def pixel_hash(image: Image.Image) -> str:
 
 
 def write_picture(image: Image.Image, path: Path, request: Request) -> None:
-    """Write beside the target, then take its place: the file is whole or absent. A PNG carries its settings."""
+    """Write beside the target, then take its place: whole or not at all. A PNG carries its settings."""
     extra = {}
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()

