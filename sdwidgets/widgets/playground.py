@@ -68,29 +68,25 @@ class Playground(anywidget.AnyWidget):
         autorun: bool = True,
         delivery: str = "auto",
     ):
+        self._worker = worker = Worker()  # its thread is started by the first run
+        self._release = weakref.finalize(self, worker.close)
         if delivery not in DELIVERIES:
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
         self.trace = None  # of the newest run that was not replaced by a newer one
         usual = {**defaults(pipe), "scheduler": default_scheduler(pipe)}
-        asked = dict(
-            zip(
-                SETTINGS,
-                (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler),
-                strict=True,
-            )
-        )
-        self.settings = {name: usual.get(name) if value is None else value for name, value in asked.items()}
+        given = (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler)
+        self.settings = {
+            name: usual.get(name) if value is None else value
+            for name, value in zip(SETTINGS, given, strict=True)
+        }
         self._check(self.settings)
-        self._adaptive = delivery == "auto"
+        self._autorun, self._adaptive = autorun, delivery == "auto"
+        self._error: Exception | None = None
         if self._adaptive:
             delivery = "pull" if "google.colab" in sys.modules else "push"
-        self._autorun = autorun
-        self._error: Exception | None = None
-        super().__init__()
-        self._worker = worker = Worker()
         self._mail = Mail(self.send, lambda: worker.here, delivery)
-        self._release = weakref.finalize(self, self._worker.close)
+        super().__init__()
         self.on_msg(self._receive)
 
     # ---- for code ------------------------------------------------------------------------------------------------
@@ -139,7 +135,6 @@ class Playground(anywidget.AnyWidget):
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""
         self._release()
-        self._mail.forget()
         super().close()
 
     # ---- running -------------------------------------------------------------------------------------------------
@@ -203,7 +198,7 @@ class Playground(anywidget.AnyWidget):
         from ..latents import factors_for
         from ..recording import StopRun
 
-        factors, frames, sent, told = factors_for(self.pipe), [], 0, 0.0
+        factors, frames, sent, told = factors_for(self.pipe), [], 0, -PROGRESS
 
         def on_step(step) -> None:
             nonlocal sent, told
@@ -227,7 +222,7 @@ class Playground(anywidget.AnyWidget):
         from ..latents import decode
 
         size = 4 if trace.images.shape[1] * trace.images.shape[2] <= 256 * 256 else 1
-        previews, sent, told = [], 0, 0.0
+        previews, sent, told = [], 0, -PROGRESS
         while len(previews) < len(trace):
             if stale():
                 return

@@ -1,0 +1,414 @@
+"""The Playground over a real, tiny pipeline. The tests stand where the page stands: they see every message."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from sdwidgets.checks import SettingsError
+from sdwidgets.widgets import drive, mail, playground
+from sdwidgets.widgets.playground import Playground
+from sdwidgets.widgets.worker import Worker
+from tests import tiny
+
+SECONDS = 120  # until a wait is given up; no test needs more than a few
+
+
+class Watched(Playground):
+    """A Playground that keeps what it sends to the page, and from which thread."""
+
+    def __init__(self, *args, **kwargs):
+        self.sent: list[dict] = []
+        self.threads: list[threading.Thread] = []
+        self.heard = lambda message: None
+        super().__init__(*args, **kwargs)
+
+    def send(self, content, buffers=None):
+        if "kind" not in content:
+            return super().send(content, buffers)
+        self.sent.append(content)
+        self.threads.append(threading.current_thread())
+        self.heard(content)
+
+    def kinds(self) -> list[str]:
+        return [message["kind"] for message in self.sent]
+
+    def page(self, kind: str, **content) -> None:
+        """As if the page had sent this."""
+        self._handle_custom_msg({"kind": kind, "client": "page", **content}, [])
+
+
+@pytest.fixture
+def make():
+    """`make(pipe=..., **settings)`: a Playground that is closed after the test."""
+    made = []
+
+    def make(pipe=None, cls=Watched, **settings):
+        made.append(cls(pipe or tiny.pipeline("sd"), **{"num_inference_steps": 3, **settings}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+# ---- running ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_a_run_is_the_pipelines_own(make, family):
+    play = make(tiny.pipeline(family), num_inference_steps=2)
+    trace = play.run(prompt="a cat", seed=5).wait(SECONDS)
+    bare = tiny.pipeline(family)
+    arguments = {"prompt": "a cat", "num_inference_steps": 2, "guidance_scale": play.settings["guidance_scale"]}
+    picture = bare(**arguments, negative_prompt="", generator=tiny.generator(5), output_type="np").images
+    assert np.array_equal(trace.images, (picture * 255).round().astype(np.uint8))
+    assert trace is play.trace and trace.complete and trace.settings.seed == 5
+    assert trace.previews.shape == (2, *trace.images.shape[1:])
+
+
+def test_what_the_run_changed_in_the_pipeline_is_put_back(make):
+    pipe = tiny.pipeline("sd")
+    scheduler, bars = pipe.scheduler, dict(pipe._progress_bar_config)
+    trace = make(pipe, scheduler="Euler ancestral").run().wait(SECONDS)
+    assert trace.settings.scheduler == "EulerAncestralDiscreteScheduler"
+    assert pipe.scheduler is scheduler and pipe._progress_bar_config == bars
+
+
+def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(make, monkeypatch):
+    monkeypatch.setattr(playground, "PROGRESS", 0.0)  # no step waits for the next message
+    play = make(num_inference_steps=4)
+    play.run().wait(SECONDS)
+    assert play.kinds() == ["queued", "frames", "frames", "frames", "frames", "run", "pictures", "done"]
+    assert [m["number"] for m in play.sent] == list(range(1, 9))
+    assert [m["first"] for m in play.sent if m["kind"] == "frames"] == [0, 1, 2, 3]
+    assert play.sent[1]["run"]["total"] == 4 and len(play.sent[5]["run"]["frames"]) == 5
+    assert play.sent[-1]["failure"] is None and "CPU · float32" in play.sent[-1]["badge"]
+
+
+def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
+    monkeypatch.setattr(playground, "PROGRESS", 1e9)
+    play = make(num_inference_steps=6)
+    play.run().wait(SECONDS)
+    assert play.kinds() == ["queued", "frames", "run", "pictures", "pictures", "done"]  # first at once, the rest together
+
+
+def test_the_newest_settings_win(make, monkeypatch):
+    monkeypatch.setattr(playground, "DEBOUNCE", 1.0)  # longer than a slow machine takes for the messages below
+    play = make(num_inference_steps=500)
+    first = threading.Event()
+    play.heard = lambda message: message["kind"] == "frames" and first.set()
+    play.run(seed=0)
+    assert first.wait(SECONDS)  # it is running; now a slider is dragged
+    for seed in range(1, 21):
+        play.page("run", settings={"seed": str(seed), "num_inference_steps": "2"})
+    trace = play.wait(SECONDS)
+    assert trace.settings.seed == 20 and len(trace) == 2
+    assert play.kinds().count("queued") == 21 and play.kinds().count("run") == 1  # what was replaced is never shown
+
+
+def test_stop_keeps_the_steps_so_far(make, monkeypatch):
+    monkeypatch.setattr(playground, "PROGRESS", 0.0)
+    play = make(num_inference_steps=500)
+    told = []
+
+    def after_three(message):
+        if message["kind"] == "frames":
+            told.append(message)
+            if len(told) == 3:
+                play.stop()
+
+    play.heard = after_three
+    trace = play.run().wait(SECONDS)
+    assert len(trace) == 4 and not trace.complete and trace.previews is None  # it stopped within one step
+    assert play.sent[-1]["kind"] == "done" and "stopped after step 4 of 500" in play.sent[-2]["run"]["note"]
+
+
+def test_a_run_that_was_stopped_before_it_began_is_told_too(make):
+    play = make()
+    play._worker.submit(lambda stale: threading.Event().wait(0.5))  # the thread is busy
+    play.page("run", settings={})
+    play.page("stop")
+    play._worker.wait(SECONDS)
+    play.page("run", settings={})
+    play.stop()
+    assert play.kinds()[-1] == "done" and play._worker.wait(SECONDS) and play.trace is None
+
+
+def test_a_pipeline_that_breaks_is_a_sentence_and_an_exception(make):
+    play = make()
+
+    def breaks(module, args):
+        raise RuntimeError("the network is unplugged\nsecond line")
+
+    hook = play.pipe.unet.register_forward_pre_hook(breaks)
+    try:
+        with pytest.raises(RuntimeError, match="unplugged"):
+            play.run().wait(SECONDS)
+    finally:
+        hook.remove()
+    assert play.sent[-1]["failure"] == "The run failed (RuntimeError): the network is unplugged"
+    assert play.run().wait(SECONDS).complete and play.sent[-1]["failure"] is None
+
+
+def test_waiting_has_an_end(make):
+    play = make()
+    with pytest.raises(RuntimeError, match="call run"):
+        play.wait(SECONDS)
+    play.run(num_inference_steps=500)
+    with pytest.raises(TimeoutError, match="longer than 0 s"):
+        play.wait(0)
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------
+
+BAD = [
+    ("num_inference_steps", 0),
+    ("num_inference_steps", -1),
+    ("num_inference_steps", 10**6),
+    ("num_inference_steps", "ten"),
+    ("guidance_scale", float("nan")),
+    ("guidance_scale", "much"),
+    ("seed", -1),
+    ("seed", "1.5"),
+    ("scheduler", "Magic"),
+    ("prompt", None),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_bad_input_is_a_sentence_at_its_control_and_the_widget_lives_on(make, name, value):
+    play = make(num_inference_steps=1)
+    play.page("run", settings={name: value})
+    (message,) = play.sent
+    assert message["kind"] == "errors" and list(message["errors"]) == [name]
+    assert message["errors"][name].endswith((".", "?", ")")) and len(message["errors"][name]) > 20
+    with pytest.raises(SettingsError) as caught:
+        play.run(**{name: value})
+    assert caught.value.field == name
+    assert play.run().wait(SECONDS).complete
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"])
+def test_any_text_is_a_prompt(make, prompt):
+    play = make(num_inference_steps=1)
+    play.page("tokens", text=prompt)
+    counted = play.sent[-1]
+    assert counted["text"] == prompt and counted["client"] == "page"
+    play.page("run", settings={"prompt": prompt})
+    assert play.wait(SECONDS).settings.prompt == prompt
+    notes = next(message for message in play.sent if message["kind"] == "queued")["notes"]
+    assert ("prompt" in notes) == (not prompt or counted["count"] > counted["limit"])
+
+
+def test_an_unknown_setting_is_refused(make):
+    with pytest.raises(TypeError, match="no setting 'steps'; it takes prompt"):
+        make().run(steps=3)
+    with pytest.raises(ValueError, match="no delivery 'pigeon'"):
+        make(delivery="pigeon")
+    with pytest.raises(SettingsError):
+        make(num_inference_steps=0)
+
+
+def test_typed_numbers():
+    assert [drive.as_number(text) for text in ("7", "7.5", "ten", "")] == [7, 7.5, "ten", ""]
+
+
+# ---- tokens -------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_say_what_is_read_and_what_is_cut():
+    pipe = tiny.pipeline("sd")
+    for words in (3, 75, 76, 200):
+        found = drive.tokens(pipe, "a " * words)
+        assert found["count"] == words + 2 and found["limit"] == 77 and found["marks"] == 2
+        assert len(found["tokens"]) == min(words, 75)
+        assert len(found["cut"]) == min(max(0, words - 75), drive.MAX_CUT)
+
+
+def test_the_pieces_of_one_character_are_one_chip():
+    found = drive.tokens(tiny.pipeline("sd"), "a 🚀 b")
+    assert [text for text, _ in found["tokens"]] == ["a", "🚀", "b"]
+    assert sum(pieces for _, pieces in found["tokens"]) == found["count"] - 2
+
+
+# ---- delivery -------------------------------------------------------------------------------------------------------
+
+
+def test_push_sends_from_the_worker(make):
+    play = make(delivery="push")
+    play.run().wait(SECONDS)
+    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {"sdwidgets-worker"}
+
+
+def test_pull_sends_nothing_from_the_worker_and_everything_when_asked(make):
+    play = make(delivery="pull")
+    play.run()
+    assert play._worker.wait(SECONDS)
+    assert play.kinds() == ["queued"]
+    play.page("tick", seen=1)
+    assert play.kinds()[-2:] == ["done", "tock"]
+    numbers = [message["number"] for message in play.sent if "number" in message]
+    assert numbers == sorted(numbers) and {m["number"] for m in play.sent[1:-1]} >= {numbers[-1]}
+    assert set(play.threads) == {threading.current_thread()}
+
+
+def test_waiting_in_a_cell_delivers_too(make):
+    play = make(delivery="pull")
+    play.run().wait(SECONDS)
+    assert play.kinds()[-1] == "done" and set(play.threads) == {threading.current_thread()}
+
+
+def test_sync_runs_where_it_is_asked(make):
+    play = make(delivery="sync")
+    play.run()
+    assert play.kinds()[-1] == "done" and play.trace.complete  # before any wait
+    assert set(play.threads) == {threading.current_thread()} and play.wait() is play.trace
+
+
+def test_auto_pushes_until_news_are_missed_then_lets_the_page_pull(make):
+    play = make(delivery="auto")
+    play.page("tick", seen=0)
+    assert play._mail.delivery == "push"
+    play.page("tick", seen=0, lost=True)
+    play.run().wait(SECONDS)
+    assert set(play.threads) == {threading.current_thread()}
+    stubborn = make(delivery="push")
+    stubborn.page("tick", seen=0, lost=True)
+    assert stubborn._mail.delivery == "push"
+
+
+def test_auto_pulls_on_colab(make, monkeypatch):
+    monkeypatch.setattr(playground.sys, "modules", {**sys.modules, "google.colab": None})
+    assert make()._mail.delivery == "pull"
+
+
+def test_auto_is_synchronous_where_there_are_no_threads(make, monkeypatch):
+    play = make()
+    monkeypatch.setattr(threading.Thread, "start", _no_threads)
+    play.run()
+    assert play.trace.complete and play._mail.delivery == "sync"
+
+
+def _no_threads(self):
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_page_that_comes_late_gets_everything(make):
+    play = make()
+    play.run(seed=9).wait(SECONDS)
+    play.sent.clear()
+    play.page("hello")
+    assert play.kinds() == ["state", "queued", "run", "pictures", "done"]  # the run stands for its steps
+    state = play.sent[0]
+    assert state["client"] == "page" and state["settings"]["seed"] == 9 and state["seen"] == 0
+    assert dict(state["schedulers"])["DDIM"] and state["hidden"] == []
+
+
+def test_the_first_page_starts_the_first_run(make):
+    play = make()
+    play.page("hello")
+    assert play.wait(SECONDS).complete
+    play.page("hello")
+    assert play._worker.idle
+    quiet = make(autorun=False)
+    quiet.page("hello")
+    assert quiet._worker.idle and quiet.trace is None
+
+
+def test_bytes_travel_beside_the_message():
+    buffers = []
+    assert mail.without_bytes({"a": [b"x", 1], "b": {"c": b"yz"}}, buffers) == {"a": [{"at": 0}, 1], "b": {"c": {"at": 1}}}
+    assert buffers == [b"x", b"yz"]
+
+
+# ---- letting go -----------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_playground_lets_everything_go():
+    play = Watched(tiny.pipeline("sd"), num_inference_steps=2)
+    play.run().wait(SECONDS)
+    thread, gone = play._worker._thread, weakref.ref(play)
+    assert thread.daemon
+    trace = play.trace
+    play.close()
+    play.close()  # twice is fine
+    with pytest.raises(RuntimeError, match="closed"):
+        play.run()
+    thread.join(SECONDS)
+    assert not thread.is_alive() and trace.complete
+    del play
+    gc.collect()
+    assert gone() is None
+
+
+def test_closing_stops_a_run():
+    play = Watched(tiny.pipeline("sd"), num_inference_steps=500)
+    first = threading.Event()
+    play.heard = lambda message: message["kind"] == "frames" and first.set()
+    play.run()
+    assert first.wait(SECONDS)
+    thread = play._worker._thread
+    play.close()
+    thread.join(SECONDS)
+    assert not thread.is_alive() and play.trace is None
+
+
+def test_many_runs_keep_one_trace(make):
+    play = make(num_inference_steps=1)
+    traces = [weakref.ref(play.run(seed=seed).wait(SECONDS)) for seed in range(30)]
+    gc.collect()
+    assert [trace() for trace in traces if trace() is not None] == [play.trace]
+    assert len(play._mail._kept) <= 5
+    assert sum(t.name == "sdwidgets-worker" and t.is_alive() for t in threading.enumerate()) <= 1
+
+
+# ---- the worker -----------------------------------------------------------------------------------------------------
+
+
+def test_the_worker_does_only_the_newest():
+    worker, done = Worker(), []
+    running, go = threading.Event(), threading.Event()
+
+    def slow(stale):
+        running.set()
+        go.wait(SECONDS)
+        done.append(("slow", stale()))
+
+    worker.submit(slow)
+    assert running.wait(SECONDS) and not worker.idle
+    for i in range(5):
+        worker.submit(lambda stale, i=i: done.append((i, stale())))
+    assert worker.waiting
+    go.set()
+    assert worker.wait(SECONDS)
+    assert done == [("slow", True), (4, False)]
+    worker.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        worker.submit(slow)
+
+
+def test_a_job_that_waits_can_be_put_off_and_forgotten():
+    worker, done = Worker(), []
+    worker.submit(lambda stale: done.append("never"), delay=SECONDS)
+    assert worker.cancel() is True and worker.wait(SECONDS) and worker.cancel() is False
+    worker.submit(lambda stale: done.append("never"), delay=SECONDS)
+    worker.submit(lambda stale: done.append("now"))
+    assert worker.wait(SECONDS) and done == ["now"]
+    worker.close()
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_graphics_card(make):
+    play = make(tiny.pipeline("sd").to("cuda", torch.float16))
+    try:
+        assert play.run().wait(SECONDS).settings.device.startswith("cuda")
+        assert "GPU memory" in play.sent[-1]["badge"]
+    finally:
+        play.pipe.to("cpu", torch.float32)  # its parts are shared with other tests

@@ -1,0 +1,217 @@
+"""The replay: a trace made by hand, turned into data, a page and a contact sheet. No pipeline, no torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdwidgets.trace import Settings, Step, Trace
+from sdwidgets.widgets import replay
+
+EVIL = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> <!-- \u2028 سلام 🧑🏽‍🚀"
+
+
+def a_trace(steps=5, channels=4, height=8, width=8, batch=1, previews=True, complete=True, **settings) -> Trace:
+    """A run of a made-up 8x VAE: x0 stays, noise fades. Every number comes from one seeded generator."""
+    rng = np.random.default_rng(0)
+    shape = (batch, channels, height, width)
+    x0, noise = rng.normal(size=(2, *shape)).astype(np.float32)
+    made = []
+    for i, t in enumerate(np.linspace(999, 0, steps, endpoint=False)):
+        alpha = float(np.cos(t / 1000 * np.pi / 2))
+        sigma = float(np.sqrt(1 - alpha**2) / alpha)
+        x = alpha * x0 + np.sqrt(1 - alpha**2) * noise
+        halves = 0.5 * noise, 1.5 * noise
+        made.append(Step(i, float(t), sigma, alpha, x.astype("f4"), noise, *halves, x0 * np.float32(alpha), 0.25))
+    down, right = np.linspace(0, 255, 8 * height)[:, None], np.linspace(0, 255, 8 * width)[None, :]
+    smooth = [np.stack(np.broadcast_arrays(down, right, 255 * i / steps), -1) for i in range(steps + 1)]
+    pictures = np.stack(smooth).astype(np.uint8)  # (steps + 1, H, W, 3)
+    asked = {"prompt": "a cat", "seed": 7, "num_inference_steps": steps, "guidance_scale": 4.0, "device": "cpu"}
+    asked |= {"scheduler": "DDIMScheduler", "height": 8 * height, "width": 8 * width, "model": "pocket"}
+    return Trace(
+        Settings(**{**asked, "dtype": "float32", **settings}),
+        tuple(made),
+        final_latents=x0,
+        images=pictures[-1:].repeat(batch, 0) if complete else None,
+        previews=pictures[:-1] if previews else None,
+        preview_factors=rng.normal(size=(channels + 1, 3)).astype("f4") / 4,
+        complete=complete,
+    )
+
+
+def unpack(packed: dict) -> np.ndarray:
+    return np.frombuffer(packed["data"], np.int8).reshape(packed["shape"]) * packed["scale"]
+
+
+# ---- data -------------------------------------------------------------------------------------------------------
+
+
+def test_every_step_and_the_finished_picture_have_a_frame():
+    trace = a_trace(steps=5)
+    run = replay.describe(trace)
+    assert run["total"] == 5 and len(run["frames"]) == 6
+    assert [round(f["t"]) for f in run["frames"]] == [999, 799, 599, 400, 200, 0]
+    assert run["frames"][-1]["alpha"] == 1.0
+    assert run["line"] == "seed 7 · 5 steps · guidance 4 · DDIM"
+    assert run["badge"] == "pocket · CPU · float32 · 1.2 s"
+    assert run["note"] is None
+
+
+def test_arrays_travel_within_half_a_unit():
+    trace = a_trace()
+    for step, frame in zip(trace, replay.describe(trace)["frames"], strict=False):
+        for name, array in [("latents", step.latents), ("noise_pred", step.noise_pred), ("cond", step.noise_pred_cond)]:
+            packed = frame["arrays"][name]
+            assert np.abs(unpack(packed) - array[0]).max() <= packed["scale"] / 2 + 1e-6
+
+
+def test_variance_exploding_latents_are_shown_with_variance_one():
+    trace = a_trace(steps=1)
+    (step,) = trace.steps
+    exploding = Step(**{**step.__dict__, "latents": step.latents / np.float32(step.alpha), "process": "ve"})
+    frame = replay.frame(exploding)
+    assert np.allclose(unpack(frame["arrays"]["latents"]), step.latents[0], atol=frame["arrays"]["latents"]["scale"])
+
+
+def test_previews_replace_the_rough_picture_and_keep_their_shape():
+    with_previews, without = replay.describe(a_trace(width=6)), replay.describe(a_trace(width=6, previews=False))
+    assert "x0" not in with_previews["frames"][0]["arrays"] and "x0" in without["frames"][0]["arrays"]
+    assert "picture" not in without["frames"][0]
+    assert Image.open(io.BytesIO(with_previews["frames"][0]["picture"])).size == (48, 64)
+    assert with_previews["aspect"] == pytest.approx(6 / 8)
+    picture = Image.open(io.BytesIO(without["frames"][-1]["picture"]))
+    assert np.abs(np.asarray(picture.convert("RGB"), int) - a_trace(width=6).images[0]).mean() < 4  # lossy, not lost
+
+
+def test_large_arrays_and_pictures_are_thinned():
+    packed = replay.pack(np.zeros((4, 128, 128), "f4"), replay.MAX_LATENTS)
+    assert packed["shape"] == [4, 64, 64]
+    assert Image.open(io.BytesIO(replay.webp(np.zeros((1024, 512, 3), np.uint8), 320))).size == (160, 320)
+
+
+def test_one_colour_scale_a_run_holds_nearly_all_numbers():
+    trace = a_trace()
+    for name, limit in replay.describe(trace)["limits"].items():
+        values = (
+            trace.noise_pred * np.float32(1.0)  # cond - uncond is the noise itself here
+            if name == "difference"
+            else np.stack([getattr(step, replay.ARRAYS[name]) for step in trace])
+        )
+        outside = np.mean(np.abs(values) > limit)
+        assert outside <= 0.005 and limit <= 2 * np.quantile(np.abs(values), 0.995)
+
+
+def test_an_interrupted_run_says_so_and_has_no_finished_picture():
+    run = replay.describe(a_trace(steps=3, complete=False, num_inference_steps=20))
+    assert len(run["frames"]) == 3 and run["note"] == "This run was stopped after step 3 of 20."
+
+
+def test_numbers_that_are_not_finite_are_drawn_as_zero_and_said():
+    trace = a_trace()
+    trace[2].latents[0, 0, 0, 0] = np.nan
+    trace[2].latents[0, 0, 0, 1] = np.inf
+    run = replay.describe(trace)
+    assert "not finite" in run["note"]
+    assert not unpack(run["frames"][2]["arrays"]["latents"])[0, 0, :2].any()
+
+
+def test_a_model_without_known_colours_is_grey():
+    trace = a_trace(channels=16)
+    trace.preview_factors = None
+    run = replay.describe(trace)
+    assert run["grey"] and np.shape(run["factors"]) == (17, 3)
+    assert np.ptp(replay.colour_map(None, 16), axis=1).max() == 0  # the same for red, green and blue
+
+
+# ---- pages ------------------------------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.scripts = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append(dict(attrs))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] == "script":
+            self.scripts.append(data)
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt", "model", "scheduler"])
+def test_user_text_never_becomes_html(field, tmp_path):
+    page = a_trace(**{field: EVIL}).export_html(tmp_path / "run.html").read_text("utf-8")
+    elements = Elements(page)
+    assert elements.tags.count("script") == 1 and elements.tags.count("img") == 1
+    assert not any("onerror" in attributes for attributes in elements.attributes)
+    assert page.count("</script") == 1 and "<!--" not in page
+    if field == "prompt":
+        assert elements.attributes[elements.tags.index("img")]["alt"] == f"Steps of the run {EVIL}"
+
+
+def test_a_page_needs_nothing_from_outside(tmp_path):
+    page = a_trace().export_html(tmp_path / "run.html").read_text("utf-8")
+    assert set(re.findall(r"https?://[^\s\"')]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    assert "default-src 'none'" in page and "import(" not in page and "fetch(" not in page
+
+
+def test_the_same_trace_gives_the_same_page():
+    assert replay.to_html(a_trace()) == replay.to_html(a_trace())
+    assert replay.to_html(a_trace()) != replay.to_html(a_trace(prompt="a dog"))
+
+
+def test_a_run_of_pocket_stays_small(tmp_path):
+    """25 steps of 128 x 128 pixels."""
+    trace = a_trace(steps=25, height=16, width=16)
+    assert trace.export_html(tmp_path / "run.html").stat().st_size < 400_000
+
+
+def test_a_notebook_keeps_replay_contact_sheet_and_words():
+    bundle = a_trace()._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "image/png", "text/plain"}
+    sheet = Image.open(io.BytesIO(bundle["image/png"]))
+    assert sheet.format == "PNG" and sheet.width > 5 * 128
+    fallback = re.search(r'src="data:image/webp;base64,([^"]+)"', bundle["text/html"]).group(1)
+    assert Image.open(io.BytesIO(base64.b64decode(fallback))).size == sheet.size  # seen where scripts do not run
+    assert "jupyter trust" in bundle["text/html"]
+
+
+def test_a_trace_without_steps_is_words_only():
+    assert set(Trace()._repr_mimebundle_()) == {"text/plain"}
+
+
+@pytest.mark.parametrize(("steps", "tiles"), [(1, 1), (7, 7), (50, 12)])
+def test_the_contact_sheet_shows_evenly_chosen_steps(steps, tiles):
+    sheet = replay.contact_sheet(a_trace(steps=steps, previews=False))
+    assert sheet.size == (min(6, tiles) * 132 + 4, -(-tiles // 6) * 150 + 4)
+
+
+def test_a_page_appears_whole_or_not_at_all(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits on file size are POSIX")
+    path = a_trace().export_html(tmp_path / "run.html")
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="was not written .* free some space"):
+            a_trace(prompt="a dog").export_html(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_views_load_without_torch():
+    code = "import sys, sdwidgets.widgets.playground; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
