@@ -50,11 +50,13 @@ def interrupt_at(stop):
     return interrupted
 
 
-def test_a_run_that_was_interrupted_ends_where_an_unbroken_one_does(tmp_path):
+def test_a_run_that_was_interrupted_twice_ends_where_an_unbroken_one_does(tmp_path):
     whole, record = fit(tmp_path / "whole")
     with pytest.raises(Interrupted):
         fit(tmp_path / "cut", loss_at=interrupt_at(3))
     assert json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"] == 3
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "cut", loss_at=interrupt_at(5))
     resumed, again = fit(tmp_path / "cut")
     assert torch.equal(whole.line.weight, resumed.line.weight) and torch.equal(
         whole.line.bias, resumed.line.bias

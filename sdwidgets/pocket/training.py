@@ -89,7 +89,7 @@ class Checkpoint:
             tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
         file = f"step-{step:08d}.safetensors"
         save_tensors(self.folder / file, tensors)
-        write_json(self.folder / "checkpoint.json", {"step": step, "file": file, **record})
+        write_json(self.folder / "checkpoint.json", record | {"step": step, "file": file})
         for old in self.folder.glob("step-*.safetensors"):
             if old.name != file:
                 old.unlink()
