@@ -12,7 +12,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,8 @@ def record(pipe, *, on_step: Callable[[Step], None] | None = None) -> Iterator[T
             recorder.attach(undo)
             yield recorder.trace
     except BaseException:
-        recorder.fill(interrupted=True)
+        with suppress(Exception):  # a device that has failed gives nothing back, and its error matters more
+            recorder.fill(interrupted=True)
         if hasattr(pipe, "maybe_free_model_hooks"):  # the pipeline never came to do it
             pipe.maybe_free_model_hooks()
         raise
@@ -111,16 +112,17 @@ class _Recorder:
         _wrap(undo, pipe, "prepare_latents", self.around_prepare_latents)
         undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
 
-    def prepare(self, method, args, kwargs) -> dict:
-        """Common to the methods that run before the loop: a new run begins; their arguments by name."""
+    def prepare(self, method, args, kwargs, new_run: bool) -> dict:
+        """Common to the methods that run before the loop: their arguments by name."""
         if self.pipe.scheduler is not self.scheduler:
             raise RuntimeError("the scheduler was replaced inside record(); choose it before the block")
-        if self.calls or self.to_vae is not None:
+        if new_run:
             self.start_run()
         return inspect.signature(method).bind(*args, **kwargs).arguments
 
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
-        given = self.prepare(encode_prompt, args, kwargs)
+        # Prompts come first. A run that failed before its first step has left no calls, but a seed.
+        given = self.prepare(encode_prompt, args, kwargs, new_run=bool(self.calls) or "seed" in self.asked)
         # FLUX encodes the negative prompt by a second call of the same method.
         self.asked.setdefault("negative_prompt" if "prompt" in self.asked else "prompt", given.get("prompt"))
         if given.get("negative_prompt") is not None:
@@ -128,7 +130,7 @@ class _Recorder:
         return encode_prompt(*args, **kwargs)
 
     def around_prepare_latents(self, prepare_latents, *args, **kwargs):
-        given = self.prepare(prepare_latents, args, kwargs)
+        given = self.prepare(prepare_latents, args, kwargs, new_run=bool(self.calls))
         self.asked |= {name: given.get(name) for name in ("height", "width")}
         self.asked["seed"] = _seed(given.get("generator"))
         latents = result = prepare_latents(*args, **kwargs)
@@ -178,9 +180,8 @@ class _Recorder:
     def around_postprocess(self, postprocess, *args, **kwargs):
         result = postprocess(*args, **kwargs)
         if inspect.signature(postprocess).bind(*args, **kwargs).arguments.get("output_type") != "latent":
-            self.pictures = _pictures(
-                result
-            )  # a safety checker takes a first look this way: the last call counts
+            # A safety checker takes a first look this way: the last call counts.
+            self.pictures = _pictures(result)
         self.fill()
         return result
 
@@ -207,9 +208,8 @@ class _Recorder:
         expected = getattr(self.pipe, "num_timesteps", len(self.scheduler.timesteps))
         trace.complete = trace.complete or not interrupted and len(self.calls) >= expected
         if self.pictures is None and self.decoded is not None and trace.complete:
-            self.pictures = _pictures(
-                (self.decoded / 2 + 0.5).clamp(0, 1)
-            )  # older pipelines do this by themselves
+            # An older pipeline turns its picture into numbers by itself.
+            self.pictures = _pictures((self.decoded / 2 + 0.5).clamp(0, 1))
         if self.pictures is not None:
             trace.images, trace.final_latents = self.pictures, from_vae(self.pipe.vae, _numpy(self.to_vae))
 
@@ -361,7 +361,7 @@ def _pictures(result) -> np.ndarray:
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()
+    return tensor.detach().cpu().float().numpy()  # converted on the host: the device may be full
 
 
 def _now(device: torch.device) -> torch.cuda.Event | float:

@@ -91,7 +91,8 @@ def untouched(pipe) -> dict:
     """All that record() may touch, to be compared before and after."""
     denoiser = pipe.unet if hasattr(pipe, "unet") else pipe.transformer
     owners = {"pipe": pipe, "scheduler": pipe.scheduler, "vae": pipe.vae, "images": pipe.image_processor}
-    seen = {name: {k for k, v in vars(owner).items() if callable(v)} for name, owner in owners.items()}
+    wrapped = {"step", "decode", "postprocess", "encode_prompt", "prepare_latents"}
+    seen = {name: wrapped & vars(owner).keys() for name, owner in owners.items()}
     return {**seen, "hooks": len(denoiser._forward_hooks), "pre_hooks": len(denoiser._forward_pre_hooks)}
 
 
@@ -532,6 +533,22 @@ def test_trace_can_be_read_inside_the_block_and_a_later_run_replaces_the_earlier
     with record(pipe) as alone:
         picture_and_state(pipe, prompt="a dog", num_inference_steps=3)
     np.testing.assert_array_equal(trace.latents, alone.latents)
+
+
+def test_run_that_failed_before_its_first_step_leaves_nothing_behind():
+    pipe = tiny.pipeline("flux")
+
+    def fail(module, args, kwargs):
+        raise torch.cuda.OutOfMemoryError
+
+    with record(pipe) as trace:
+        handle = pipe.transformer.register_forward_pre_hook(fail, with_kwargs=True)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            picture_and_state(pipe, **{**FAMILIES["flux"], "prompt": "a horse"})
+        handle.remove()
+        picture_and_state(pipe, **SHORT_T5)
+    assert (trace.settings.prompt, trace.settings.negative_prompt) == (tiny.PROMPT, None)
+    assert trace.complete and trace[0].noise_pred_cond is None
 
 
 def test_nested_blocks_both_record():
