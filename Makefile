@@ -68,5 +68,5 @@ lock: $(DEV)
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 clean:
-	rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" .venv-colab build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ THREADS = 2
 
 # Set before anything is imported that reads them, and inherited by the kernels and servers that tests start.
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # kernels and servers run beside the tests: wait without spinning
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 _empty_home = tempfile.TemporaryDirectory(prefix="sdwidgets-test-hub-")  # holds no model, no token
