@@ -562,10 +562,11 @@ def test_nested_blocks_both_record():
 
 
 def test_copies_made_inside_the_block_work_unwatched():
-    """Some pipelines copy their scheduler in mid-run, and must not step the original by it."""
+    """Some pipelines copy their scheduler in mid-run: that must not step the original, nor copy the pipeline."""
     pipe = tiny.pipeline("sd", scheduler=tiny.sd_scheduler("EulerDiscreteScheduler"))
     with record(pipe) as trace, record(pipe):
         copied = copy.deepcopy(pipe.scheduler)
+        assert copied.step.__self__ is copied and copied.step.__func__ is type(copied).step
         copied.set_timesteps(3)
         sample = torch.ones(1, 4, 8, 6)
         copied.scale_model_input(sample, copied.timesteps[0])
