@@ -21,11 +21,14 @@ def main() -> None:
         sys.exit("sdwidgets: notebooks/ holds no notebook; restore it with git checkout notebooks.")
     first = notebooks[0].relative_to(ROOT)
     command = [
-        sys.executable, "-m", "jupyterlab", str(first),
+        sys.executable,
+        "-m",
+        "jupyterlab",
         "--ServerApp.ip=127.0.0.1",
+        f"--LabApp.default_url=/lab/tree/{first.as_posix()}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]  # fmt: skip
+    ]
     print(f"sdwidgets: opening {first} in JupyterLab. Stop it with Ctrl-C.")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         print("sdwidgets: running as root, which Jupyter allows only when told so (--allow-root): going on.")
