@@ -16,6 +16,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from ..latents import fit_linear_preview
 from . import clip, denoiser, training, vae
+from .card import model_card
 from .scenes import Grammar, make_scene, render, spread
 from .train import override_schedule
 
@@ -176,6 +177,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
         for name in ("vae", "clip", "denoiser")
     }
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
+    (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
     return 0
