@@ -7,10 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
+import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,17 +60,37 @@ def browser():
 
 
 class Page:
-    """A page that remembers every error of its console, and how many messages went to the kernel."""
+    """A page that remembers the errors of its console, what it asked of the network, and frames sent to a kernel."""
 
     def __init__(self, context):
         self.page = context.new_page()
         self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.frames_sent = 0
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.errors.append("a dialog"), dialog.dismiss()))
+        self.page.on("dialog", lambda dialog: (self.errors.append("a dialog opened"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("websocket", lambda socket: socket.on("framesent", self._count))
+
+    def _count(self, _frame):
+        self.frames_sent += 1
 
     def __getattr__(self, name):
         return getattr(self.page, name)
+
+
+def pixels(canvas) -> str:
+    """What a canvas shows, as a data URI: two are equal if and only if every pixel is."""
+    return canvas.evaluate("canvas => canvas.toDataURL()")
+
+
+def eventually(page, check, seconds: float = 60):
+    """Call `check()` until it is true, letting the page go on meanwhile; returns what it said last."""
+    end = time.monotonic() + seconds
+    while not (answer := check()) and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    return answer
 
 
 @pytest.fixture
@@ -87,10 +109,10 @@ def new_page(browser) -> Iterator:
 
 
 class Lab:
-    """A running JupyterLab over a folder of its own."""
+    """A running JupyterLab over a folder of its own; `environment` is that of its process."""
 
-    def __init__(self, url: str, folder: Path):
-        self.url, self.folder = url, folder
+    def __init__(self, url: str, folder: Path, environment: dict[str, str]):
+        self.url, self.folder, self.environment = url, folder, environment
 
     def open(self, page: Page, name: str, *cells: str) -> Page:
         """Write a notebook with these cells, open it and run it; it is left running."""
@@ -99,10 +121,15 @@ class Lab:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / f"{name}.ipynb")
+        self.show(page, name)
+        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
+        page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
+        return page
+
+    def show(self, page: Page, name: str) -> Page:
+        """Open a notebook of the folder; nothing is run."""
         page.goto(f"{self.url}/lab/tree/{name}.ipynb?reset")
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext")
-        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
-        page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
         return page
 
 
@@ -115,36 +142,75 @@ def running_lab(python: str, folder: Path, **variables: str) -> Iterator[Lab]:
     work = folder / "work"
     work.mkdir()
     own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
-    quiet = Path(own["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")
+    quiet = Path(own["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")  # no question about news
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
-    environment = {**os.environ, **own, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", **variables}
-    command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--notebook-dir={work}"]
-    command += ["--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
-    with (folder / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
+    environment = {**os.environ, **own, "PYTHONPATH": str(REPOSITORY), "OMP_WAIT_POLICY": "passive", **variables}
+    command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
+    command += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={work}", "--IdentityProvider.token="]
+    command += ["--LabApp.expose_app_in_browser=True", f"--LabApp.app_dir={sys.prefix}/share/jupyter/lab"]
+    log = folder / "lab.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{url}/api", timeout=5).read()
-                break
-            except OSError:
-                if server.poll() is not None:
-                    break
-                time.sleep(0.25)
-        else:
-            server.poll()
-        if server.poll() is not None:
-            pytest.fail(f"JupyterLab did not start:\n{(folder / 'lab.log').read_text()[-3000:]}", pytrace=False)
-        yield Lab(url, work)
+        if not _answers(f"{url}/api", server):
+            pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}", pytrace=False)
+        yield Lab(url, work, environment)
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _answers(url: str, server: subprocess.Popen, seconds: float = 90) -> bool:
+    end = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+            return True
+        except OSError:
+            time.sleep(0.2)
+    return False
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory) -> Iterator[Lab]:
-    """JupyterLab of this environment."""
-    with running_lab(sys.executable, tmp_path_factory.mktemp("lab")) as running:
-        yield running
+def labs(tmp_path_factory) -> Iterator:
+    """`labs("current")`: JupyterLab of this environment; `labs("colab")`: with Colab's widgets and kernel."""
+    running: dict[str, Lab] = {}
+    with ExitStack() as stack:
+
+        def start(kind: str) -> Lab:
+            if kind not in running:
+                python = sys.executable if kind == "current" else colab_python()
+                running[kind] = stack.enter_context(running_lab(python, tmp_path_factory.mktemp(kind)))
+            return running[kind]
+
+        yield start
+
+
+def colab_python() -> str:
+    """The Python of `.venv-colab`: this environment with Colab's widget and kernel versions laid over it.
+
+    It is made once; nothing large is installed again, since all else comes from the environment underneath.
+    """
+    wanted = (Path(__file__).parent / "colab-requirements.txt").read_text() + sys.prefix + sys.version
+    folder = REPOSITORY / ".venv-colab"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = folder / ".made-for"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        venv.create(folder, clear=True, with_pip=False, symlinks=os.name != "nt")
+        purelib = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+        for place in dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")):
+            with Path(purelib, "underneath.pth").open("a") as lines:  # addsitedir: editable installs there count too
+                lines.write(f"import site; site.addsitedir({place!r})\n")
+        install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+        install += ["--ignore-installed", "--disable-pip-version-check"]
+        requirements = Path(__file__).with_name("colab-requirements.txt")
+        made = subprocess.run([*install, "-r", str(requirements)], capture_output=True, text=True)
+        if made.returncode:
+            give_up(f"Colab's versions could not be installed: {made.stderr.strip()[-500:]}")
+        stamp.write_text(wanted)
+    return str(python)

@@ -1,0 +1,142 @@
+"""The replay where it has to live without a kernel: a file, JupyterLab with and without trust, an exported notebook."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+
+import pytest
+
+from sdwidgets.widgets.replay import mimebundle, to_html
+from tests.browser.conftest import eventually, pixels
+from tests.test_replay import EVIL, a_trace
+
+
+def open_offline(page, path):
+    page.context.set_offline(True)
+    page.goto(path.as_uri())
+    page.locator(".status").first.wait_for()
+    return page
+
+
+def scrub(page, card):
+    """Walk through a run by keyboard; returns the distinct pictures seen."""
+    step = card.get_by_role("slider", name="Step", exact=True)
+    step.focus()
+    step.press("Home")
+    seen = [pixels(card.locator(".hero canvas"))]
+    for _ in range(5):
+        step.press("ArrowRight")
+        seen.append(pixels(card.locator(".hero canvas")))
+    return seen
+
+
+def test_a_file_replays_offline(new_page, tmp_path):
+    page = open_offline(new_page(), a_trace(steps=5).export_html(tmp_path / "run.html"))
+    card = page.locator(".card")
+    status = card.locator(".status")
+    assert eventually(page, lambda: card.locator(".hero canvas").evaluate("c => c.width") == 64)  # its bitmap is ready
+    assert len(set(scrub(page, card))) == 6
+    assert status.inner_text() == "finished · t = 0 · 100 % picture"
+    card.get_by_role("button", name="step 3").click()
+    assert status.inner_text() == "step 3 of 5 · t = 599 · 59 % picture"
+    page.keyboard.press("ArrowRight")  # the thumbnails answer to the arrow keys too
+    assert status.inner_text().startswith("step 4 of 5")
+    card.get_by_role("button", name="Play").click()
+    assert eventually(page, lambda: status.inner_text().startswith("finished"))
+    assert page.errors == [] and [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 800, 1920])
+def test_it_fits_every_width_in_light_and_dark(new_page, tmp_path, width, scheme):
+    path = a_trace(prompt=EVIL, complete=False, previews=False, channels=16).export_html(tmp_path / "run.html")
+    page = open_offline(new_page(width=width, color_scheme=scheme), path)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    spilled = page.locator(".card").evaluate(
+        """card => [...card.querySelectorAll("*")].filter((e) => {
+          const inner = e.getBoundingClientRect(), outer = card.getBoundingClientRect();
+          return inner.width && (inner.right > outer.right + 1 || inner.left < outer.left - 1);
+        }).map((e) => e.className || e.tagName)"""
+    )
+    assert spilled == [] and page.errors == []
+    assert page.locator(".card").get_attribute("data-theme") == scheme
+    hero = page.locator(".hero canvas").bounding_box()
+    standing = page.locator(".standing canvas").bounding_box()
+    assert hero["width"] > 1.9 * standing["width"]  # one picture leads
+    assert page.locator("h2").text_content() == EVIL
+    assert "stopped after step 5" in page.locator(".note").inner_text()
+
+
+def test_projector_mode_has_larger_type_and_fewer_things(new_page, tmp_path):
+    page = open_offline(new_page(), a_trace().export_html(tmp_path / "run.html"))
+    size = "e => parseFloat(getComputedStyle(e).fontSize)"
+    before = page.locator(".status").evaluate(size)
+    page.get_by_role("button", name="Projector mode").click()
+    assert page.locator(".status").evaluate(size) > 1.3 * before
+    assert not page.locator(".channels").is_visible() and page.locator(".hero canvas").is_visible()
+
+
+def test_several_live_on_one_page(new_page, tmp_path):
+    page_path = tmp_path / "several.html"
+    page_path.write_text("".join(to_html(a_trace(prompt=p, steps=5)) for p in ("a", "b", "a")), "utf-8")
+    page = open_offline(new_page(), page_path)
+    cards = page.locator(".card")
+    assert cards.count() == 3  # the first and the last are of the same trace
+    page.wait_for_timeout(300)
+    for i in range(3):
+        scrub(page, cards.nth(i))
+        assert cards.nth(i).locator(".status").inner_text().startswith("finished")
+    cards.nth(0).get_by_role("slider", name="Step", exact=True).press("Home")
+    assert [cards.nth(i).locator(".status").inner_text()[:4] for i in range(3)] == ["step", "fini", "fini"]
+    assert page.errors == []
+
+
+def notebook_with(path, *traces):
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook()
+    for trace in traces:
+        cell = nbformat.v4.new_code_cell("trace", execution_count=1)
+        data = mimebundle(trace)
+        data["image/png"] = base64.b64encode(data["image/png"]).decode()
+        cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
+        notebook.cells.append(cell)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def test_jupyterlab_shows_a_contact_sheet_first_and_the_replay_when_trusted(new_page, labs):
+    lab = labs("current")
+    notebook_with(lab.folder / "seen.ipynb", a_trace(prompt=EVIL, steps=5))
+    fresh = lab.show(new_page(), "seen")
+    sheet = fresh.locator(".jp-OutputArea-output img")
+    sheet.wait_for()
+    assert sheet.evaluate("i => i.complete && i.naturalWidth > 400") and fresh.locator(".card").count() == 0
+    assert "jupyter trust" in fresh.locator(".jp-OutputArea-output").inner_text()
+    trust = [sys.executable, "-m", "jupyter", "trust", str(lab.folder / "seen.ipynb")]
+    subprocess.run(trust, check=True, env=lab.environment, capture_output=True)
+    trusted = lab.show(new_page(), "seen")
+    card = trusted.locator(".card")
+    card.wait_for()
+    trusted.wait_for_timeout(300)
+    assert len(set(scrub(trusted, card))) == 6 and not trusted.locator(".jp-OutputArea-output img").is_visible()
+    errors = fresh.errors + trusted.errors
+    assert [error for error in errors if "Failed to load resource" not in error] == []  # a kernel that is slow to start
+
+
+def test_an_exported_notebook_replays_offline(new_page, tmp_path):
+    nbconvert = pytest.importorskip("nbconvert")
+    notebook_with(tmp_path / "talk.ipynb", a_trace(steps=5), a_trace(prompt=EVIL, steps=5))
+    page_path = tmp_path / "talk.html"
+    page_path.write_text(nbconvert.HTMLExporter().from_filename(str(tmp_path / "talk.ipynb"))[0], "utf-8")
+    page = new_page()
+    page.context.set_offline(True)
+    page.goto(page_path.as_uri())
+    page.locator(".status").nth(1).wait_for()
+    page.wait_for_timeout(300)
+    assert page.locator(".card").count() == 2
+    assert len(set(scrub(page, page.locator(".card").first))) == 6
+    own = [error for error in page.errors if "net::ERR_" not in error]  # nbconvert's template asks a CDN for MathJax
+    assert own == []
