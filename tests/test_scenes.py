@@ -127,7 +127,7 @@ def test_styles_change_the_picture_and_are_said(style):
 def test_weights_are_kept_within_sampling_error():
     kinds = [
         len(scene.things) == 1 and scene.things[0].kind == "person"
-        for scene in map(lambda i: make_scene(FULL, i), range(6000))
+        for scene in (make_scene(FULL, i) for i in range(6000))
     ]
     share = FULL.weights["person"] / sum(FULL.weights.values())
     assert abs(np.mean(kinds) - share) < 4 * (share * (1 - share) / 6000) ** 0.5
