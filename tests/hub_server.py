@@ -56,6 +56,9 @@ class Hub:
         Handler.hub = hub
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.store_url = (
+            f"http://localhost:{self.server.server_port}/store"  # another host, as the hub's store is
+        )
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
@@ -140,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if is_large(path):
             digest = hashlib.sha256(data).hexdigest()
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
-            headers["Location"] = f"{self.hub.url}/store/{digest}/{hub_id}"
+            headers["Location"] = f"{self.hub.store_url}/{digest}/{hub_id}"
             return self.send(302, b"", headers)
         self.send(200, data, headers | {"ETag": f'"{_blob(data)}"'})
 

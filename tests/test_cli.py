@@ -9,7 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,8 +43,13 @@ def prompts(here):
     return str(path)
 
 
-def command(*arguments: str) -> tuple[int, list[str]]:
-    return [sys.executable, "-m", "sdwidgets", *arguments]
+def start(*arguments: str) -> subprocess.Popen:
+    """The command in a process of its own, from a checkout as well as installed."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command, pipe = [sys.executable, "-m", "sdwidgets", *arguments], subprocess.PIPE
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
 
 
 def pictures(folder):
@@ -74,7 +81,8 @@ def test_one_picture_with_trace_and_page(model, here, capsys):
 def test_the_picture_is_the_pipelines_own(model, here):
     arguments = ["--model", model, *SMALL, "--guidance", "3", "--scheduler", "euler", "--negative", "a dog"]
     assert cli.main(["generate", "a cat", "--seed", "1", *arguments, "--output", "a.png"]) == 0
-    pipe = tiny.pipeline("sd", scheduler=tiny.sd_scheduler("EulerDiscreteScheduler"))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(model)
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     settings = {
         "prompt": "a cat",
         "negative_prompt": "a dog",
@@ -214,7 +222,7 @@ def test_ctrl_c_stops_with_130_and_keeps_what_was_made(model, prompts, here):
         "--output",
         "out",
     ]
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(*arguments)
     for line in process.stdout:
         if line.startswith("2/"):  # two pictures are made
             process.send_signal(signal.SIGINT)
@@ -352,5 +360,6 @@ def test_python_m_sdwidgets_and_its_help_need_no_torch():
     code = "import sys; from sdwidgets.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"
-    result = subprocess.run(command("generate", "a", "--seeds", "0:2"), capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    process = start("generate", "a", "--seeds", "0:2")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and error.count("\n") == 1

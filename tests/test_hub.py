@@ -15,19 +15,22 @@ from tests.hub_server import Hub
 
 # The hub's client reads its environment when it is imported, so it runs in a process of its own.
 CLIENT = """
-import contextlib, io, json, sys, torch
-from pathlib import Path
+import contextlib, io, json, os, sys, torch
+from huggingface_hub import constants
 from sdwidgets import hub
 from sdwidgets.errors import LoadError
 from sdwidgets.pipelines import load
 torch.set_num_threads(1)
-if "--full-disk" in sys.argv:
-    hub.free_disk = lambda folder: 500_000_000
+constants.DOWNLOAD_CHUNK_SIZE = 50_000  # what arrived is kept by the chunk, and a tiny file fits into one of 10 MB
+free_disk = hub.free_disk
 for line in sys.stdin:
-    out = io.StringIO()
+    arguments, out = json.loads(line), io.StringIO()
+    room = arguments.pop("room", None)
+    hub.free_disk = free_disk if room is None else lambda folder: room
+    os.environ["HF_TOKEN"] = arguments.pop("token", "")
     try:
         with contextlib.redirect_stdout(out):
-            pipe = load(device="cpu", **json.loads(line))
+            pipe = load(device="cpu", **arguments)
         answer = {"pipeline": type(pipe).__name__, "dtype": str(pipe.unet.dtype),
                   "sum": float(sum(p.double().sum() for p in pipe.unet.parameters()))}
     except LoadError as error:
@@ -37,9 +40,9 @@ for line in sys.stdin:
 
 
 class Client:
-    """`client(name=...)` is `load` in the other process: what came of it, or the error."""
+    """`client(name=...)` is `load` in the other process, with a token or a disk of `room` bytes: what came of it."""
 
-    def __init__(self, home: Path, url: str, *arguments: str, **environment: str):
+    def __init__(self, home: Path, url: str, **environment: str):
         environment = {
             **os.environ,
             "HF_ENDPOINT": url,
@@ -48,11 +51,11 @@ class Client:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_ETAG_TIMEOUT": "5",
             "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
             **environment,
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, *arguments],
+            [sys.executable, "-c", CLIENT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -184,14 +187,17 @@ def test_a_gated_model_tells_the_way_in(hub, client, saved):
         assert words in answer["text"]
 
 
-def test_a_token_opens_a_gated_model_and_a_wrong_one_does_not(hub, saved, tmp_path, checksum):
+def test_a_token_opens_a_gated_model_and_a_wrong_one_does_not(hub, client, saved, checksum):
     hub.add("owner/gated", saved, gated=True)
-    for token, opens in (("wrong", False), ("accepted", True)):
-        client = Client(tmp_path / token, hub.url, HF_TOKEN=token)
-        answer = client(name="owner/gated")
-        client.close()
-        assert (answer.get("sum") == checksum) is opens
-        assert opens or answer["error"] == "GatedModelError"
+    assert client(name="owner/gated")["error"] == "GatedModelError"
+    assert client(name="owner/gated", token="wrong")["error"] == "GatedModelError"
+    assert client(name="owner/gated", token="accepted")["sum"] == checksum
+
+
+def resumed(hub) -> bool:
+    """Was the rest of a file asked for, and not the whole?"""
+    ranges = [r[2] for r in hub.requests if r[0] == "GET" and "/store/" in r[1] and r[2]]
+    return any(not wanted.startswith("bytes=0-") for wanted in ranges)
 
 
 def test_a_broken_line_is_resumed_where_it_broke(hub, client, saved, checksum):
@@ -199,12 +205,15 @@ def test_a_broken_line_is_resumed_where_it_broke(hub, client, saved, checksum):
     hub.requests.clear()
     answer = client(name="owner/breaks")
     assert answer["sum"] == checksum and repo.breaks == 0
-    resumed = [
-        r
-        for r in hub.requests
-        if r[0] == "GET" and "/store/" in r[1] and r[2] and not r[2].startswith("bytes=0-")
-    ]
-    assert resumed, "the rest was asked for, not the whole"
+    assert resumed(hub)
+
+
+def test_a_download_that_breaks_off_is_told_and_the_next_try_completes_it(hub, client, saved, checksum):
+    repo = hub.add("owner/breaks-off", saved, breaks=1000)
+    answer = client(name="owner/breaks-off")
+    assert answer["error"] == "NoNetworkError" and 'load("pocket")' in answer["text"]
+    repo.breaks = 0
+    assert client(name="owner/breaks-off")["sum"] == checksum
 
 
 def test_a_cut_file_on_the_hub_is_named(hub, client, saved):
@@ -279,14 +288,28 @@ def test_offline_answers_from_the_cache_without_a_request(hub, client, home, sav
     assert hub.requests == []
 
 
-def test_no_network_and_a_small_disk_are_one_sentence(hub, saved, tmp_path):
+def test_a_small_disk_is_told_before_the_download(hub, client, home, saved):
     hub.add("owner/large", saved)
-    small = Client(tmp_path / "small", hub.url, "--full-disk")
-    answer = small(name="owner/large")
-    small.close()
+    answer = client(name="owner/large", room=500_000_000)
     assert answer["error"] == "NoSpaceError" and "HF_HOME" in answer["text"] and "MB" in answer["text"]
-    assert not list((tmp_path / "small").rglob("*.safetensors"))
-    nowhere = Client(tmp_path / "nowhere", "http://127.0.0.1:9")  # the discard port: nobody listens
-    answer = nowhere(name="owner/large")
-    nowhere.close()
-    assert answer["error"] == "NoNetworkError" and "cannot be reached" in answer["text"]
+    assert not [f for f in cached(home, "owner/large") if f.endswith(".safetensors")]
+
+
+def test_no_network_is_one_sentence(tmp_path):
+    with Hub() as hub:
+        closed = hub.url  # nobody listens there any more
+    code = (
+        "from sdwidgets.hub import fetch\n"
+        "from sdwidgets.errors import NoNetworkError\n"
+        "try: fetch('owner/elsewhere')\n"
+        "except NoNetworkError as error: print(error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_ENDPOINT": closed, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"},
+        cwd=Path(__file__).parents[1],
+    )
+    (sentence,) = result.stdout.splitlines()
+    assert "owner/elsewhere" in sentence and "cannot be reached" in sentence and 'load("pocket")' in sentence
