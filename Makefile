@@ -56,7 +56,7 @@ test: $(DEV)
 		echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
 		if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
 	fi; \
-	$(BIN)/python -m pytest tests notebooks $(NBVAL) $(ARGS)
+	$(BIN)/python -m pytest tests notebooks $(NBVAL) --durations=10 $(ARGS)
 
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .
