@@ -66,7 +66,11 @@ def test_a_run_is_the_pipelines_own(make, family):
     play = make(tiny.pipeline(family), num_inference_steps=2)
     trace = play.run(prompt="a cat", seed=5).wait(SECONDS)
     bare = tiny.pipeline(family)
-    arguments = {"prompt": "a cat", "num_inference_steps": 2, "guidance_scale": play.settings["guidance_scale"]}
+    arguments = {
+        "prompt": "a cat",
+        "num_inference_steps": 2,
+        "guidance_scale": play.settings["guidance_scale"],
+    }
     picture = bare(**arguments, negative_prompt="", generator=tiny.generator(5), output_type="np").images
     assert np.array_equal(trace.images, (picture * 255).round().astype(np.uint8))
     assert trace is play.trace and trace.complete and trace.settings.seed == 5
@@ -96,11 +100,20 @@ def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
     monkeypatch.setattr(playground, "PROGRESS", 1e9)
     play = make(num_inference_steps=6)
     play.run().wait(SECONDS)
-    assert play.kinds() == ["queued", "frames", "run", "pictures", "pictures", "done"]  # first at once, the rest together
+    assert play.kinds() == [
+        "queued",
+        "frames",
+        "run",
+        "pictures",
+        "pictures",
+        "done",
+    ]  # first at once, the rest together
 
 
 def test_the_newest_settings_win(make, monkeypatch):
-    monkeypatch.setattr(playground, "DEBOUNCE", 1.0)  # longer than a slow machine takes for the messages below
+    monkeypatch.setattr(
+        playground, "DEBOUNCE", 1.0
+    )  # longer than a slow machine takes for the messages below
     play = make(num_inference_steps=500)
     first = threading.Event()
     play.heard = lambda message: message["kind"] == "frames" and first.set()
@@ -110,7 +123,9 @@ def test_the_newest_settings_win(make, monkeypatch):
         play.page("run", settings={"seed": str(seed), "num_inference_steps": "2"})
     trace = play.wait(SECONDS)
     assert trace.settings.seed == 20 and len(trace) == 2
-    assert play.kinds().count("queued") == 21 and play.kinds().count("run") == 1  # what was replaced is never shown
+    assert (
+        play.kinds().count("queued") == 21 and play.kinds().count("run") == 1
+    )  # what was replaced is never shown
 
 
 def test_stop_keeps_the_steps_so_far(make, monkeypatch):
@@ -195,7 +210,9 @@ def test_bad_input_is_a_sentence_at_its_control_and_the_widget_lives_on(make, na
     assert play.run().wait(SECONDS).complete
 
 
-@pytest.mark.parametrize("prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"])
+@pytest.mark.parametrize(
+    "prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"]
+)
 def test_any_text_is_a_prompt(make, prompt):
     play = make(num_inference_steps=1)
     play.page("tokens", text=prompt)
@@ -244,7 +261,9 @@ def test_the_pieces_of_one_character_are_one_chip():
 def test_push_sends_from_the_worker(make):
     play = make(delivery="push")
     play.run().wait(SECONDS)
-    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {"sdwidgets-worker"}
+    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {
+        "sdwidgets-worker"
+    }
 
 
 def test_pull_sends_nothing_from_the_worker_and_everything_when_asked(make):
@@ -324,7 +343,10 @@ def test_the_first_page_starts_the_first_run(make):
 
 def test_bytes_travel_beside_the_message():
     buffers = []
-    assert mail.without_bytes({"a": [b"x", 1], "b": {"c": b"yz"}}, buffers) == {"a": [{"at": 0}, 1], "b": {"c": {"at": 1}}}
+    assert mail.without_bytes({"a": [b"x", 1], "b": {"c": b"yz"}}, buffers) == {
+        "a": [{"at": 0}, 1],
+        "b": {"c": {"at": 1}},
+    }
     assert buffers == [b"x", b"yz"]
 
 

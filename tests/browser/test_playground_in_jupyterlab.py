@@ -10,7 +10,7 @@ from tests.browser.conftest import eventually, pixels
 
 SETUP = """
 import threading
-from tests import tiny
+import tiny  # of tests/; IPython 7 has a package named tests of its own
 from sdwidgets import Playground
 
 class LosesThreads(Playground):
@@ -101,7 +101,12 @@ def test_the_versions_are_those_that_the_test_is_about(page):
 
 def test_the_first_picture_comes_by_itself(card):
     assert card.status.inner_text() == "finished · t = 0 · 100 % picture"
-    assert len(set(card.hero.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"))) > 10
+    assert (
+        len(
+            set(card.hero.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"))
+        )
+        > 10
+    )
     assert "CPU · float32" in card.card.locator(".badge").inner_text()
 
 
@@ -153,12 +158,16 @@ def test_bad_input_is_a_sentence_beside_its_control(card):
     box = card.box("Steps")
     box.fill("ten")
     box.press("Enter")
-    error = card.card.locator(".knob", has=card.page.get_by_role("textbox", name="Steps", exact=True)).locator(".error")
+    error = card.card.locator(
+        ".knob", has=card.page.get_by_role("textbox", name="Steps", exact=True)
+    ).locator(".error")
     assert eventually(card.page, lambda: error.is_visible())
     assert "whole number" in error.inner_text() and box.get_attribute("aria-invalid") == "true"
     box.fill("4")
     box.press("Enter")
-    assert eventually(card.page, lambda: "finished" in card.settled().status.inner_text() and not error.is_visible())
+    assert eventually(
+        card.page, lambda: "finished" in card.settled().status.inner_text() and not error.is_visible()
+    )
     assert card.card.locator(".strip button").count() == 5  # four steps and the picture
 
 
@@ -166,7 +175,9 @@ def test_tokens_appear_as_they_are_typed_and_jupyterlab_keeps_its_hands_off(card
     cells = card.page.locator(".jp-Cell").count()
     prompt = card.box("Prompt")
     prompt.fill("")
-    prompt.press_sequentially("add x <b>")  # "d d" deletes a cell in JupyterLab, "a" and "x" change the notebook too
+    prompt.press_sequentially(
+        "add x <b>"
+    )  # "d d" deletes a cell in JupyterLab, "a" and "x" change the notebook too
     chips = card.card.locator(".chip")
     assert eventually(card.page, lambda: "".join(chips.all_inner_texts()) == "addx<b>")
     assert "of 77 tokens" in card.card.locator(".tokens .count").inner_text()
@@ -187,10 +198,18 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_them(card):
     reached = []
     for _ in range(24):
         card.page.keyboard.press("Tab")
-        reached.append(card.card.evaluate("card => card.getRootNode().activeElement?.ariaLabel ?? card.getRootNode().activeElement?.textContent"))
+        reached.append(
+            card.card.evaluate(
+                "card => card.getRootNode().activeElement?.ariaLabel ?? card.getRootNode().activeElement?.textContent"
+            )
+        )
     for name in ("Seed", "Steps", "Guidance", "Step", "Speed of play"):
         assert name in reached
-    assert any(name in reached for name in ("Generate", "Stop")) and "Play" in reached and "Projector mode" in reached
+    assert (
+        any(name in reached for name in ("Generate", "Stop"))
+        and "Play" in reached
+        and "Projector mode" in reached
+    )
 
 
 def test_light_and_dark_follow_jupyterlab_and_can_be_read(card):
