@@ -111,7 +111,7 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
         raise ValueError("there is no finite value to draw; give latents of at least one number")
     ax = _axes(ax)
     reach = max(4.0, float(np.abs(values).max()))
-    ax.hist(values, bins, (-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents")
+    ax.hist(values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents")
     x = np.linspace(-reach, reach, 201)
     ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=COLORS[1], label="pure noise")
     ax.set_xlabel("value")
