@@ -68,7 +68,7 @@ def _pieces(tokenizer, ids: list[int]) -> list[list]:
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[start:end]).strip()
         if "\ufffd" not in text or end == len(ids) or end - start == 16:
-            pieces.append([text or "␣", end - start])
+            pieces.append([text if text and text.isprintable() else "␣", end - start])
             start = end
     return pieces
 

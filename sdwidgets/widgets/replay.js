@@ -316,7 +316,7 @@ class Replay {
     const kept = stride > 1 ? ` (one in ${stride} shown each way)` : "";
     this.channelCaption.replaceChildren(
       h("b", {}, `${title}: `),
-      values ? `${count} channels of ${run.shape[1]} × ${run.shape[2]} numbers${kept}, −${tidy(limit, 2)} (blue) to ${tidy(limit, 2)} (red)`
+      values ? `${count} channels of ${run.shape[1]} × ${run.shape[2]}${kept}, −${tidy(limit, 2)} (blue) to ${tidy(limit, 2)} (red)`
         : "there is none after the last step");
   }
 
