@@ -191,7 +191,7 @@ DAMAGE = {
     ),
     "a pickle": (lambda f: (f / UNET).rename(f / UNET.replace(".safetensors", ".bin")), "pickle"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "'tokenizer' is missing"),
-    "a broken tokenizer": (lambda f: (f / "tokenizer/tokenizer.json").write_text("{"), "does not load"),
+    "a broken tokenizer": (lambda f: [p.write_text("{") for p in f.glob("tokenizer/*")], "does not load"),
     "a broken index": (lambda f: (f / "model_index.json").write_text("{"), "damaged"),
     "no index at all": (lambda f: (f / "model_index.json").write_text("[]"), "damaged"),
     "own pipeline code": (lambda f: _index(f, _class_name=["mine", "Pipe"]), "no code is run"),
@@ -238,7 +238,7 @@ def _all_schedulers():
             yield family, label
 
 
-@pytest.mark.parametrize("family, label", _all_schedulers())
+@pytest.mark.parametrize("family, label", list(_all_schedulers()))
 def test_every_offer_draws_and_tells_whether_it_is_random(family, label):
     pipe = tiny.pipeline(family)
     entry = SCHEDULERS[label]
