@@ -156,6 +156,22 @@ def test_a_run_that_was_stopped_before_it_began_is_told_too(make):
     assert play.kinds()[-1] == "done" and play._worker.wait(SECONDS) and play.trace is None
 
 
+def test_two_playgrounds_of_one_pipeline_take_turns(make):
+    pipe = tiny.pipeline("sd")
+    first, second = make(pipe, num_inference_steps=500), make(pipe, num_inference_steps=2)
+    running = threading.Event()
+    first.heard = lambda message: message["kind"] == "frames" and running.set()
+    first.run(seed=1)
+    assert running.wait(SECONDS)
+    second.run(seed=2)
+    with pytest.raises(TimeoutError):
+        second.wait(0.3)  # it waits for its turn
+    assert second.kinds() == ["queued"]
+    first.stop()
+    assert second.wait(SECONDS).complete and second.trace.settings.seed == 2
+    assert first.wait(SECONDS).settings.seed == 1 and not first.trace.complete
+
+
 def test_a_pipeline_that_breaks_is_a_sentence_and_an_exception(make):
     play = make()
 

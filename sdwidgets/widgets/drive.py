@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
 SETTINGS = ("prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "scheduler")
 MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and left out
+
+
+_TURNS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a pipeline's VAE -> its lock
+
+
+@contextmanager
+def turn(pipe, stale):
+    """Wait until no other Playground runs on this pipeline's parts; gives False if `stale()` came first.
+
+    A cell that is run again makes a second Playground while the first may still be at work.
+    """
+    lock = _TURNS.setdefault(pipe.vae, threading.Lock())
+    while not (mine := lock.acquire(timeout=0.05)):
+        if stale():
+            break
+    try:
+        yield mine
+    finally:
+        if mine:
+            lock.release()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from .drive import (
     prepared,
     sentence_for,
     tokens,
+    turn,
 )
 from .mail import Mail
 from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, front_end, webp
@@ -146,10 +147,9 @@ class Playground(anywidget.AnyWidget):
 
     def _start(self, settings: dict, client: str = "", delay: float = 0.0) -> None:
         """Check settings and enqueue a run with them; `client` is the view that asked, if one did."""
-        if self._release.alive is False:
+        if not self._release.alive:
             raise RuntimeError("This Playground is closed; make a new one.")
-        notes = self._check(settings)
-        self.settings, self._error = settings, None
+        notes, self.settings, self._error = self._check(settings), settings, None
         self._mail.forget()
         self._mail.post(
             "queued", client=client, settings=settings, notes={note.field: note.text for note in notes}
@@ -165,7 +165,15 @@ class Playground(anywidget.AnyWidget):
         job(lambda: False)
 
     def _job(self, settings: dict, stale) -> None:
-        """The worker's job: the pipeline's run, then the full decoder's picture of every step."""
+        """The worker's job."""
+        with turn(self.pipe, stale) as mine:
+            if mine:
+                self._generate(settings, stale)
+            elif not self._worker.waiting:
+                self._mail.post("done", badge=" · ".join(self._badge()), failure=None)
+
+    def _generate(self, settings: dict, stale) -> None:
+        """The pipeline's run, then the full decoder's picture of every step."""
         from ..recording import StopRun, record
 
         trace, error, began = (), None, time.perf_counter()
