@@ -1,8 +1,7 @@
-"""`Playground(pipe)`: prompt, seed, steps, guidance and scheduler over a live pipeline, with every step under a scrubber.
+"""`Playground(pipe)`: controls over a live pipeline, and every step of its last run under a scrubber.
 
-The page draws and the kernel computes; between them go messages, and pictures as bytes. Callbacks only check settings and
-hand them to one worker thread, so cells never block; the newest settings win, and a run stops within one step.
-"""
+The page draws and the kernel computes; between them go messages. Callbacks only check settings and hand them to one
+worker thread, so cells never block; the newest settings win, and a run stops within one step."""
 
 from __future__ import annotations
 
