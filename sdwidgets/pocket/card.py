@@ -14,7 +14,7 @@ tags: [stable-diffusion, tiny, teaching]
 
 A real and very small Stable Diffusion, trained from scratch on drawn scenes whose every picture is known. It is the first model of the
 sdwidgets course and lies **below the tiers** that the course sets itself: a model in which the prompt visibly decides, not one that draws well.
-Colours, places and the number of things are mostly right; objects are blurred, faces are not to be judged at all.
+Background colours are mostly right and large things, astronauts above all, begin to be recognised; pairs, counts and most objects are not. Faces are not to be judged at all.
 
 ```python
 from diffusers import StableDiffusionPipeline
@@ -45,7 +45,7 @@ PSNR is over scenes drawn at random from the same grammar, so of glyphs that the
 ## Limits and bias
 
 English captions of one grammar; any other words are out of its world. One size, 128 x 128. The people are emoji: two drawn genders, five drawn tones, no one real; nothing here says
-anything about people. No score but the ones above has been measured.
+anything about people. No score but the ones above and the background colour (`tests/test_evaluation.py`) has been measured.
 """
 
 
