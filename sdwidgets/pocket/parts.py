@@ -165,6 +165,10 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(args.output, safe_serialization=True, max_shard_size="14MB")
+    for part in ("vae", "unet"):  # diffusers notes the folder on this machine that a part was loaded from
+        file = args.output / part / "config.json"
+        config = json.loads(file.read_text())
+        training.write_json(file, {key: value for key, value in config.items() if key != "_name_or_path"})
     _make_text_encoder_portable(args.output / "text_encoder")
     for file in ("vocab.json", "merges.txt"):  # transformers 4 reads these, 5 writes only tokenizer.json
         shutil.copy(work / "clip" / "tokenizer" / file, args.output / "tokenizer" / file)
