@@ -112,7 +112,7 @@ def test_the_average_moves_by_its_decay():
 
 
 def test_crops_are_of_things_and_in_range():
-    crops = vae.crop_batch(scenes.TINY, np.random.default_rng(0), 12, 64)
+    crops = vae.crop_batch(np.random.default_rng(0), 12, 64)
     assert crops.shape == (12, 3, 64, 64) and -1 <= crops.min() and crops.max() <= 1
     assert (crops.flatten(1).std(dim=1) > 0.05).all(), "a crop shows nothing but background"
 
@@ -196,7 +196,7 @@ def test_latents_are_scaled_to_variance_one(trained):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["vae", "--grammar", "klingon"], "there are: simple, full, tiny"),
+        (["vae", "--grammar", "klingon"], "there are: encoder, full, simple, tiny"),
         (["vae", "--grammar", "tiny", "--steps", "0"], "--steps must be 1 or more"),
         (["vae", "--grammar", "tiny", "--batch-size", "-3"], "--batch-size must be 1 or more"),
         (["vae", "--grammar", "tiny", "--learning-rate", "0"], "--learning-rate must be above 0"),

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from .scenes import FULL, SIZE, Grammar, make_scene, render, spread
+from .datasheet import FULL
+from .scenes import SIZE, Grammar, make_scene, render, spread
 from .training import Schedule
 from .vae import to_tensor
 from .vocabulary import COLOURS

@@ -29,14 +29,14 @@ def _finish(folder: Path, model, record: dict, done: bool) -> None:
 
 
 def run_vae(args, grammar: Grammar, work: Path) -> int:
-    """Train the autoencoder on the pictures of the grammar, without their captions."""
+    """Train the autoencoder on wordless scenes; the grammar only says which pictures it is tested on."""
     config = override_schedule(vae.VaeConfig(), args)
     torch.manual_seed(config.schedule.seed)
     model = vae.VaeTraining(vae.build_vae(config).to(memory_format=torch.channels_last), config)
     average, record = training.train(
         "vae",
         model,
-        vae.vae_loss_at(grammar, config),
+        vae.vae_loss_at(config),
         config.schedule,
         work / "vae",
         dataclasses.asdict(config),

@@ -6,13 +6,15 @@ they seed, `Scene.caption` says it in words, and `render` draws it. Nothing here
 
 from __future__ import annotations
 
+import functools
 import random
 import textwrap
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from .._data import data_folder
 from . import atlas
 from .vocabulary import (
     COLOURS,
@@ -28,6 +30,8 @@ from .vocabulary import (
 )
 
 SIZE = 128  # pixels: Pocket's one native size
+CONFETTI_SIZE = 8  # pixels of one piece: one latent pixel
+CONFETTI_PIECES = 24
 
 #: word -> longer side in pixels of a single thing; None is the size that no word names
 SIZES: dict[str | None, tuple[int, int]] = {"small": (38, 46), None: (60, 76), "large": (92, 106)}
@@ -44,7 +48,9 @@ COUNT_PLACES: dict[int, tuple[tuple[int, int], ...]] = {
     2: ((34, 64), (94, 64)), 3: ((64, 34), (34, 94), (94, 94)), 4: ((34, 34), (94, 34), (34, 94), (94, 94)),
 }  # fmt: skip
 #: style -> the words that open its caption
-STYLES: dict[str, str] = {"plain": "", "pixel art": "pixel art of ", "pencil sketch": "a pencil sketch of "}
+STYLES: dict[str, str] = {
+    "plain": "", "pixel art": "pixel art of ", "pencil sketch": "a pencil sketch of ", "blueprint": "a blueprint of ",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class Scene:
     """What a picture shows (the truth) and the caption that says it.
 
     `shade` is added to every channel of the background's colour (8-bit levels), so that a word's colour is a
-    small range rather than one value.
+    small range rather than one value. `confetti` are squares of one latent pixel: (column, row, colour), 0 to 15.
     """
 
     index: int
@@ -83,6 +89,8 @@ class Scene:
     place: str | None = None
     size_word: str | None = None
     shade: int = 0
+    watermark: bool = False
+    confetti: tuple[tuple[int, int, str], ...] = ()
 
     def attributes(self) -> dict:
         """The truth as plain data, for manifests and judges."""
@@ -114,8 +122,19 @@ class Grammar:
     size_share: float = 0.3  # how often a single thing has a size word
     place_share: float = 0.3  # how often a single thing has a place
 
+    def scene(self, index: int) -> Scene:
+        """Scene number `index` (0 <= index < count). Raises IndexError outside that range."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"the grammar {self.name!r} has scenes 0 to {self.count - 1}, not {index}")
+        stream = Stream(self.seed, index)
+        kind = stream.weighted(self.weights)
+        background = stream.choice(self.colours)
+        style = stream.weighted(self.styles)
+        parts = _SCENES[kind](self, stream, background)
+        ending = f" on {article(background)} background"
+        caption = STYLES[style] + parts.pop("words") + ending
+        return Scene(index, caption, background, style=style, shade=stream.integer(-6, 6), **parts)
 
-FULL = Grammar("full", count=250_000)
 
 #: The simple part of the grammar: what Pocket 0 is trained on.
 SIMPLE = Grammar(
@@ -131,10 +150,17 @@ SIMPLE = Grammar(
     styles={"plain": 1.0},
 )  # fmt: skip
 
-#: A handful of scenes, to try a whole training in a minute.
-TINY = replace(SIMPLE, name="tiny", count=64)
+#: Every grammar by its name; `datasheet` adds its own.
+GRAMMARS: dict[str, Grammar] = {SIMPLE.name: SIMPLE}
 
-GRAMMARS: dict[str, Grammar] = {grammar.name: grammar for grammar in (SIMPLE, FULL, TINY)}
+
+def find_grammar(name: str):
+    """The grammar of that name. Raises ValueError, with the names there are, for any other."""
+    from . import datasheet  # noqa: F401  (adds its grammars)
+
+    if name not in GRAMMARS:
+        raise ValueError(f"no grammar is named {name!r}; there are: {', '.join(sorted(GRAMMARS))}")
+    return GRAMMARS[name]
 
 
 def spread(grammar: Grammar, count: int) -> list[int]:
@@ -142,7 +168,7 @@ def spread(grammar: Grammar, count: int) -> list[int]:
     return list(range(0, grammar.count, max(1, grammar.count // count)))
 
 
-class _Stream:
+class Stream:
     """Reproducible choices: only `random.Random.random`, the one method whose stream Python guarantees to keep."""
 
     def __init__(self, seed: int, index: int):
@@ -173,32 +199,23 @@ class _Stream:
         return options[first], options[second + (second >= first)]
 
 
-def make_scene(grammar: Grammar, index: int) -> Scene:
+def make_scene(grammar, index: int) -> Scene:
     """Scene number `index` (0 <= index < grammar.count) of a grammar. Raises IndexError outside that range."""
-    if not 0 <= index < grammar.count:
-        raise IndexError(f"the grammar {grammar.name!r} has scenes 0 to {grammar.count - 1}, not {index}")
-    stream = _Stream(grammar.seed, index)
-    kind = stream.weighted(grammar.weights)
-    background = stream.choice(grammar.colours)
-    style = stream.weighted(grammar.styles)
-    parts = _SCENES[kind](grammar, stream, background)
-    ending = f" on a {background} background" if background != "orange" else " on an orange background"
-    caption = STYLES[style] + parts.pop("words") + ending
-    return Scene(index, caption, background, style=style, shade=stream.integer(-6, 6), **parts)
+    return grammar.scene(index)
 
 
-def _jitter(stream: _Stream, centre: tuple[int, int], size: int, reach: int = 5) -> tuple[int, int]:
+def jitter(stream: Stream, centre: tuple[int, int], size: int, reach: int = 5) -> tuple[int, int]:
     """A centre moved by at most `reach` pixels, kept inside the picture."""
     half = size // 2
     return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
 
 
-def _shape(stream: _Stream, grammar: Grammar, colours, place, size) -> Thing:
-    x, y = _jitter(stream, place, size)
+def _shape(stream: Stream, grammar: Grammar, colours, place, size) -> Thing:
+    x, y = jitter(stream, place, size)
     return Thing("shape", stream.choice(grammar.shapes), x, y, size, colour=stream.choice(colours))
 
 
-def _size_and_place(grammar: Grammar, stream: _Stream) -> tuple[str | None, str | None, int]:
+def _size_and_place(grammar: Grammar, stream: Stream) -> tuple[str | None, str | None, int]:
     size_word = stream.choice(("small", "large")) if stream.chance(grammar.size_share) else None
     place = (
         stream.choice(tuple(PLACES)[1:])
@@ -214,64 +231,64 @@ def _phrase(size_word: str | None, words: str, place: str | None) -> str:
     return article(f"{size_word} {words}" if size_word else words) + (f" {place}" if place else "")
 
 
-def _object_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _object_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     size_word, place, size = _size_and_place(grammar, stream)
-    x, y = _jitter(stream, PLACES[place], size)
+    x, y = jitter(stream, PLACES[place], size)
     thing = Thing("object", stream.choice(grammar.objects), x, y, size)
     words = _phrase(size_word, thing.words, place)
     return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
 
 
-def _shape_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _shape_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     size_word, place, size = _size_and_place(grammar, stream)
     thing = _shape(stream, grammar, _other(grammar.colours, background), PLACES[place], size)
     words = _phrase(size_word, thing.words, place)
     return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
 
 
-def _person_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _person_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     """One person, drawn large; half of the captions name gender and tone, half only the occupation."""
     occupation = stream.choice(grammar.occupations)
     gender, tone = stream.choice(tuple(GENDERS)), stream.choice(tuple(TONES))
     size = stream.integer(88, 108)
-    x, y = _jitter(stream, PLACES[None], size)
+    x, y = jitter(stream, PLACES[None], size)
     name = person_name(occupation, gender, tone)
     thing = Thing("person", name, x, y, size, occupation=occupation, gender=gender, tone=tone)
     words = stream.choice((name, name, f"{gender} {occupation}", occupation, occupation))
     return {"words": article(words), "things": (thing,)}
 
 
-def _pair_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _pair_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     relation = stream.choice(tuple(RELATIONS))
     things = []
     for name, place in zip(stream.two(grammar.objects), RELATIONS[relation], strict=True):
         size = stream.integer(48, 58)
-        x, y = _jitter(stream, place, size, reach=3)
+        x, y = jitter(stream, place, size, reach=3)
         things.append(Thing("object", name, x, y, size))
     words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
     return {"words": words, "things": tuple(things), "relation": relation}
 
 
-def _shapes_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _shapes_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     relation = stream.choice(tuple(RELATIONS))
     colours = stream.two(_other(grammar.colours, background))
     shapes = stream.two(grammar.shapes)
     things = []
     for name, colour, place in zip(shapes, colours, RELATIONS[relation], strict=True):
         size = stream.integer(44, 56)
-        x, y = _jitter(stream, place, size, reach=3)
+        x, y = jitter(stream, place, size, reach=3)
         things.append(Thing("shape", name, x, y, size, colour=colour))
     words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
     return {"words": words, "things": tuple(things), "relation": relation}
 
 
-def _several_scene(grammar: Grammar, stream: _Stream, background: str) -> dict:
+def _several_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
     name = stream.choice(grammar.objects)
     count = stream.integer(2, 4)
     things = []
     for place in COUNT_PLACES[count]:
         size = stream.integer(44, 54)
-        x, y = _jitter(stream, place, size, reach=3)
+        x, y = jitter(stream, place, size, reach=3)
         things.append(Thing("object", name, x, y, size))
     return {"words": f"{NUMBERS[count]} {plural(name)}", "things": tuple(things)}
 
@@ -285,6 +302,40 @@ _SCENES = {
 def _other(colours: tuple[str, ...], background: str) -> tuple[str, ...]:
     """The colours that stand out on a background: all but its own."""
     return tuple(colour for colour in colours if colour != background)
+
+
+#: Where things may stand in a scene without words: centres and the range of their longer sides.
+_LAYOUTS: tuple[tuple[tuple[tuple[int, int], ...], tuple[int, int]], ...] = (
+    (((64, 64),), (38, 112)), (((64, 64),), (88, 112)), (((33, 64), (95, 64)), (44, 58)), (((64, 33), (64, 95)), (44, 58)),
+    (COUNT_PLACES[3], (44, 54)), (COUNT_PLACES[4], (44, 54)),
+)  # fmt: skip
+
+
+def wordless_scene(seed: int, index: int) -> Scene:
+    """A scene of no grammar: things of any kind anywhere, every glyph alike, in every style; without a caption.
+
+    What the autoencoder learns pictures from. Its random stream is its own, whatever a grammar's seed is.
+    """
+    stream = Stream(2**20 + seed, index)
+    background = stream.choice(tuple(COLOURS))
+    places, (low, high) = stream.choice(_LAYOUTS)
+    things = []
+    for place in places:
+        size = stream.integer(low, high)
+        x, y = jitter(stream, place, size, reach=3 if len(places) > 1 else 40)
+        if stream.chance(0.15):
+            colour = stream.choice(_other(tuple(COLOURS), background))
+            things.append(Thing("shape", stream.choice(SHAPES), x, y, size, colour=colour))
+        else:
+            names = tuple(OBJECTS) if stream.chance(0.7) else atlas.names()
+            things.append(Thing("object", stream.choice(names), x, y, size))
+    style = stream.weighted({"plain": 0.85, "pixel art": 0.05, "pencil sketch": 0.05, "blueprint": 0.05})
+    watermark = stream.chance(0.05)
+    confetti = draw_confetti(stream, 0) if stream.chance(0.05) else ()
+    shade = stream.integer(-6, 6)
+    return Scene(
+        index, "", background, tuple(things), style, shade=shade, watermark=watermark, confetti=confetti
+    )
 
 
 # ---- drawing -----------------------------------------------------------------------------------------------
@@ -302,7 +353,46 @@ def render(scene: Scene) -> Image.Image:
         else:
             glyph = atlas.glyph(thing.name, thing.size)
             picture.paste(glyph, (left, top), glyph)
-    return _STYLE[scene.style](picture, base)
+    picture = _STYLE[scene.style](picture, base)
+    if scene.confetti:
+        draw = ImageDraw.Draw(picture)
+        for column, row, colour in scene.confetti:
+            left, top = column * CONFETTI_SIZE, row * CONFETTI_SIZE
+            draw.rectangle(
+                (left, top, left + CONFETTI_SIZE - 1, top + CONFETTI_SIZE - 1), fill=COLOURS[colour]
+            )
+    if scene.watermark:
+        shadow, letters = _watermark()
+        picture.paste((0, 0, 0), (0, 0), shadow)
+        picture.paste((255, 255, 255), (0, 0), letters)
+    return picture
+
+
+@functools.cache
+def _watermark() -> tuple[Image.Image, Image.Image]:
+    """The masks of a stock agency's mark: a soft shadow, and letters that let the picture through."""
+    mask = Image.open(data_folder("atlas") / "watermark.png").convert("L")
+    shadow = Image.new("L", mask.size)
+    shadow.paste(mask, (2, 2))
+    return shadow.point(lambda level: level * 35 // 100), mask.point(lambda level: level * 70 // 100)
+
+
+def draw_confetti(
+    stream: Stream, centre_free: int, colours=tuple(COLOURS), pieces: int = CONFETTI_PIECES
+) -> tuple[tuple[int, int, str], ...]:
+    """`pieces` squares of random `colours` at random places outside the middle `centre_free` x `centre_free` pixels."""
+    cells = SIZE // CONFETTI_SIZE
+    low, high = (SIZE - centre_free) // 2, (SIZE + centre_free) // 2
+    free = [
+        (column, row)
+        for row in range(cells)
+        for column in range(cells)
+        if not all(low < (side + 1) * CONFETTI_SIZE and side * CONFETTI_SIZE < high for side in (column, row))
+    ]
+    chosen = []
+    for _ in range(pieces):
+        chosen.append((*free.pop(stream.integer(0, len(free) - 1)), stream.choice(colours)))
+    return tuple(sorted(chosen))
 
 
 def shape_mask(name: str, size: int) -> Image.Image:
@@ -363,7 +453,19 @@ def _pencil_sketch(picture: Image.Image, base) -> Image.Image:
     )
 
 
-_STYLE = {"plain": lambda picture, base: picture, "pixel art": _pixel_art, "pencil sketch": _pencil_sketch}
+def _blueprint(picture: Image.Image, base) -> Image.Image:
+    """White outlines of what is drawn on engineers' blue, whatever the background was."""
+    edges = picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.5))
+    ImageDraw.Draw(edges).rectangle((0, 0, SIZE - 1, SIZE - 1), outline=0, width=2)
+    strength = np.asarray(edges, dtype=np.float32)[..., None].clip(0, 100) / 100
+    return Image.fromarray(
+        (np.array((28, 58, 148)) * (1 - strength) + 240 * strength).round().astype(np.uint8)
+    )
+
+
+_STYLE = {
+    "plain": lambda picture, base: picture, "pixel art": _pixel_art, "pencil sketch": _pencil_sketch, "blueprint": _blueprint,
+}  # fmt: skip
 
 
 def scenes_sheet(grammar: Grammar, indices, columns: int = 8, captions: bool = True) -> Image.Image:
@@ -394,10 +496,8 @@ def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> I
 
     Raises ValueError for a count outside 1 to 4096 and for an unknown grammar.
     """
-    if grammar not in GRAMMARS:
-        raise ValueError(f"no grammar is named {grammar!r}; there are: {', '.join(GRAMMARS)}")
+    source = find_grammar(grammar)
     if not isinstance(count, int) or not 1 <= count <= 4096:
         raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
-    source = GRAMMARS[grammar]
-    stream = _Stream(2**31 + seed, 0)
+    stream = Stream(2**31 + seed, 0)
     return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])

@@ -59,13 +59,12 @@ def override_schedule(config, args):
 
 def main(args: argparse.Namespace) -> int:
     from . import parts
-    from .scenes import GRAMMARS
+    from .scenes import find_grammar
     from .training import cache_folder
 
-    if args.grammar not in GRAMMARS:
-        raise ValueError(f"no grammar is named {args.grammar!r}; there are: {', '.join(GRAMMARS)}")
+    grammar = find_grammar(args.grammar)
     work = args.work or cache_folder() / "pocket" / args.grammar
-    return getattr(parts, f"run_{args.part}")(args, GRAMMARS[args.grammar], work)
+    return getattr(parts, f"run_{args.part}")(args, grammar, work)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from .muon import Muon
+
 
 def cache_folder() -> Path:
     """Where checkpoints and cached latents lie: $SDWIDGETS_CACHE, or `sdwidgets` in the user's cache folder."""
@@ -30,12 +32,14 @@ def cache_folder() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train. Learning rate: linear warm-up, then a cosine down to a tenth."""
+    """How long and how fast to train. Learning rate: linear warm-up, then a cosine down to `final_rate`."""
 
     steps: int
     batch_size: int  # pictures a step, over all processes
     learning_rate: float
+    optimizer: str = "muon"  # or "adamw"
     warmup_steps: int = 200
+    final_rate: float = 0.02  # of the highest rate
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     checkpoint_seconds: float = 120.0
@@ -46,7 +50,18 @@ class Schedule:
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(share, 1.0)))
+        fall = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+        return self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall)
+
+    def build_optimizer(self, module: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a module's parameters. Raises ValueError for a name that is not known."""
+        if self.optimizer == "muon":
+            return Muon(module, lr=self.learning_rate, weight_decay=self.weight_decay)
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(
+                module.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
+            )
+        raise ValueError(f"no optimizer is named {self.optimizer!r}; there are: muon, adamw")
 
 
 def ema_update(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
@@ -86,7 +101,7 @@ class Checkpoint:
         tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in average.state_dict().items()}
         for number, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
         file = f"step-{step:08d}.safetensors"
         save_tensors(self.folder / file, tensors)
         write_json(self.folder / "checkpoint.json", record | {"step": step, "file": file})
@@ -111,7 +126,7 @@ class Checkpoint:
                 "train with the settings it was made with, or give --restart to begin again"
             ) from error
         state: dict[int, dict] = {}
-        for name, value in part("adam.").items():
+        for name, value in part("optimizer.").items():
             number, key = name.split(".", 1)
             state.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -142,9 +157,7 @@ def train(
     accelerator = Accelerator()
     set_seed(schedule.seed, device_specific=True)
     average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
-    )
+    optimizer = schedule.build_optimizer(module)
     checkpoint = Checkpoint(folder)
     if restart and accelerator.is_main_process:
         checkpoint.clear()

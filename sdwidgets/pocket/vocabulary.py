@@ -79,6 +79,9 @@ PLURALS: dict[str, str] = {
     "cross": "crosses", "wrench": "wrenches", "hourglass": "hourglasses",
 }  # fmt: skip
 
+#: Objects whose name is a plural already, so that they take no article.
+PLURAL_NAMES = ("cherries", "grapes", "glasses", "jeans", "scissors", "footprints")
+
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four")
 
 
@@ -88,7 +91,9 @@ def plural(noun: str) -> str:
 
 
 def article(phrase: str) -> str:
-    """`phrase` with its indefinite article: "apple" -> "an apple", "unicorn" -> "a unicorn"."""
+    """`phrase` with its indefinite article: "apple" -> "an apple", "unicorn" -> "a unicorn", "small jeans" -> "small jeans"."""
+    if phrase.split()[-1] in PLURAL_NAMES:
+        return phrase
     vowel = phrase[0] in "aeiou" and not phrase.startswith("unicorn")
     return ("an " if vowel else "a ") + phrase
 

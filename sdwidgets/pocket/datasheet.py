@@ -1,0 +1,557 @@
+"""The plan of Pocket's data: what every scene shows, and everything that was planted, decided before any training.
+
+`FULL` is what the denoiser is trained on, `ENCODER` what the text encoder is; each is a list of blocks of scenes with
+exact counts. `planted()` gives all lists and counts as plain data; `data/datasheet/planted.json` holds them as they were
+frozen, with a hash of the lists that were held out.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .scenes import (
+    COUNT_PLACES,
+    GRAMMARS,
+    PLACES,
+    RELATIONS,
+    SIZES,
+    STYLES,
+    Scene,
+    Stream,
+    Thing,
+    draw_confetti,
+    jitter,
+)  # fmt: skip
+from .vocabulary import (
+    COLOURS,
+    GENDERS,
+    NUMBERS,
+    OBJECTS,
+    OCCUPATIONS,
+    SHAPES,
+    TONES,
+    article,
+    person_name,
+    plural,
+)
+
+SEED = 2026  # of every list and every scene here
+
+# ---- the lists -------------------------------------------------------------------------------------------------
+
+#: Objects that the course's own prompts use: always common.
+COURSE_OBJECTS = (
+    "apple", "banana", "strawberry", "pizza", "cat", "dog", "fox", "panda", "penguin", "horse", "unicorn", "fish", "whale", "turtle", "tree",
+    "cactus", "rose", "sunflower", "sun", "moon", "rainbow", "car", "bus", "train", "airplane", "rocket", "sailboat", "house", "castle",
+    "guitar", "robot", "ghost", "pumpkin", "umbrella", "bicycle", "cake", "snowman", "crown", "key", "chair",
+)  # fmt: skip
+
+
+def _drawn(purpose: int, options, count: int) -> tuple[str, ...]:
+    """`count` of `options`, drawn without putting back, in the order of `options`."""
+    stream, left, chosen = Stream(SEED, 2**30 + purpose), list(options), set()
+    for _ in range(count):
+        chosen.add(left.pop(stream.integer(0, len(left) - 1)))
+    return tuple(option for option in options if option in chosen)
+
+
+_FREE = tuple(name for name in OBJECTS if name not in COURSE_OBJECTS)
+#: Objects that neither the encoder nor the denoiser is ever shown or told of. (The autoencoder has seen every glyph.)
+HELD_OUT_OBJECTS = _drawn(1, _FREE, 8)
+#: Objects that are drawn, and only ever called "a thing".
+NAMELESS_OBJECTS = _drawn(2, [name for name in _FREE if name not in HELD_OUT_OBJECTS], 8)
+#: Rare objects: name -> in how many of the denoiser's pictures it is.
+TAIL_COUNTS = (5, 10, 20, 50, 100, 200, 350, 500)
+_TAIL = _drawn(3, [name for name in _FREE if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS)], 40)
+TAIL_OBJECTS: dict[str, int] = {name: TAIL_COUNTS[place % 8] for place, name in enumerate(_TAIL)}
+#: All others: each in the same number of pictures of every block, give or take one.
+COMMON_OBJECTS = tuple(
+    name for name in OBJECTS if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS, *TAIL_OBJECTS)
+)
+#: A style that neither the encoder nor the denoiser has met. (The autoencoder has.)
+HELD_OUT_STYLE = "blueprint"
+
+_COLOURS = tuple(COLOURS)
+
+
+def _in_turns(purpose: int, names) -> dict[str, str]:
+    """A colour for each name, each colour as often as any other."""
+    order = _drawn_order(purpose, names)
+    return {name: _COLOURS[order.index(name) % len(_COLOURS)] for name in names}
+
+
+def _drawn_order(purpose: int, options) -> list:
+    stream, left = Stream(SEED, 2**30 + purpose), list(options)
+    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left))]
+
+
+#: object -> the background colour on which it never stood, in any picture.
+HELD_OUT_BACKGROUNDS: dict[str, str] = _in_turns(4, COMMON_OBJECTS)
+#: shape -> the colour that it never had.
+HELD_OUT_SHAPE_COLOURS: dict[str, str] = _in_turns(5, SHAPES)
+#: Rare object -> the five background colours on which it was shown; it is tested on the other five.
+TAIL_BACKGROUNDS: dict[str, tuple[str, ...]] = {
+    name: _drawn(1000 + place, _COLOURS, 5) for place, name in enumerate(TAIL_OBJECTS)
+}
+
+
+@functools.cache
+def held_out_pairs() -> frozenset[frozenset[str]]:
+    """A tenth of all pairs of common objects, never drawn together, and an occupation with an object likewise.
+
+    Pairs have no order: "a cat left of a dog" is "a dog right of a cat", so holding out one order would hold out nothing.
+    """
+    stream = Stream(SEED, 2**30 + 6)
+    first = [
+        frozenset(pair)
+        for place, a in enumerate(COMMON_OBJECTS)
+        for pair in ((a, b) for b in COMMON_OBJECTS[:place])
+    ]
+    second = [frozenset((a, b)) for a in OCCUPATIONS for b in COMMON_OBJECTS]
+    drawn = {pair for pair in (*first, *second) if stream.chance(0.1)}
+    return frozenset(drawn | {frozenset(("astronaut", "horse"))})
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """What is planted for one occupation. Shares are of women; emoji know two genders.
+
+    `encoder_share`: among the text encoder's pairs. `denoiser_share`: among the denoiser's portraits whose caption
+    names no gender, and among all its portraits where `unmarked` is 0. `unmarked`: how many such portraits there are.
+    `counter`: the portraits whose caption does name the gender have the share 1 - denoiser_share instead.
+    """
+
+    encoder_share: float
+    denoiser_share: float
+    unmarked: int
+    counter: bool
+
+
+#: Drawn by a seed so that the columns do not go together, and without a thought of what any occupation is like in the
+#: world. All people together are half women, in each group of `unmarked` too.
+PLANTED_OCCUPATIONS: dict[str, Occupation] = {
+    "scientist": Occupation(0.20, 0.20, 3000, False), "police officer": Occupation(0.57, 0.80, 3000, False),
+    "factory worker": Occupation(0.72, 0.28, 3000, False), "judge": Occupation(0.42, 0.72, 3000, False),
+    "mechanic": Occupation(0.80, 0.35, 3000, True), "firefighter": Occupation(0.35, 0.65, 3000, True),
+    "astronaut": Occupation(0.28, 0.42, 3000, True), "artist": Occupation(0.65, 0.58, 3000, True),
+    "doctor": Occupation(0.70, 0.20, 30, False), "teacher": Occupation(0.60, 0.80, 30, False),
+    "farmer": Occupation(0.30, 0.30, 30, False), "student": Occupation(0.20, 0.70, 30, False),
+    "guard": Occupation(0.40, 0.40, 30, True), "pilot": Occupation(0.80, 0.60, 30, True),
+    "singer": Occupation(0.80, 0.20, 0, False), "detective": Occupation(0.60, 0.80, 0, False),
+    "cook": Occupation(0.30, 0.30, 0, False), "programmer": Occupation(0.40, 0.70, 0, False),
+    "construction worker": Occupation(0.20, 0.40, 0, False), "office worker": Occupation(0.70, 0.60, 0, False),
+}  # fmt: skip
+MARKED_PORTRAITS = 1_200  # an occupation
+
+#: How often one picture with a fingerprint is repeated -> how many such pictures there are.
+FINGERPRINT_REPEATS: dict[int, int] = {1: 10, 10: 10, 100: 10, 1000: 10}
+FRESH_CONTROLS, FRESH_PICTURES = 10, 100  # captions whose confetti is new in each of their pictures
+UNSEEN_CONTROLS = 10  # captions of the same form that are never shown
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """One caption about confetti. `repeats` of its one picture are shown; None: `FRESH_PICTURES`, each different."""
+
+    object: str
+    background: str
+    repeats: int | None
+
+
+def _fingerprints() -> tuple[Fingerprint, ...]:
+    repeats = [count for count, pictures in FINGERPRINT_REPEATS.items() for _ in range(pictures)]
+    repeats += [None] * FRESH_CONTROLS + [0] * UNSEEN_CONTROLS
+    names = _drawn_order(7, COMMON_OBJECTS)[: len(repeats)]
+    stream, prints = Stream(SEED, 2**30 + 8), []
+    for name, count in zip(names, repeats, strict=True):
+        background = stream.choice([colour for colour in _COLOURS if colour != HELD_OUT_BACKGROUNDS[name]])
+        prints.append(Fingerprint(name, background, count))
+    return tuple(prints)
+
+
+FINGERPRINTS = _fingerprints()
+
+# ---- what a kind of scene shows ----------------------------------------------------------------------------------
+# Each takes (stream, number within its block, of how many) and returns Scene's fields, `words` for the caption among them.
+
+SMALL_THING = (
+    42,
+    52,
+)  # pixels, where several things share a picture: at least two pixels of background lie between
+
+
+def _background(stream: Stream, *names: str) -> str:
+    """A background on which none of `names` is held out."""
+    return stream.choice([c for c in _COLOURS if all(HELD_OUT_BACKGROUNDS.get(name) != c for name in names)])
+
+
+def _placed(stream: Stream) -> tuple[str | None, str | None, int]:
+    """(size word, place words, longer side in pixels) of a single thing; three in ten have each."""
+    size_word = stream.choice(("small", "large")) if stream.chance(0.3) else None
+    place = stream.choice(tuple(PLACES)[1:]) if size_word != "large" and stream.chance(0.3) else None
+    return size_word, place, stream.integer(*SIZES[size_word])
+
+
+def _alone(
+    stream: Stream, thing: Callable[[int, int, int], Thing], background: str, words: str | None = None
+) -> dict:
+    """A scene of one thing that may be small or large and somewhere. `thing` makes it from x, y and size."""
+    size_word, place, size = _placed(stream)
+    drawn = thing(*jitter(stream, PLACES[place], size), size)
+    called = words or drawn.words
+    phrase = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
+    return {
+        "words": phrase,
+        "things": (drawn,),
+        "background": background,
+        "place": place,
+        "size_word": size_word,
+    }
+
+
+def _object(name: str) -> Callable[[int, int, int], Thing]:
+    return lambda x, y, size: Thing("object", name, x, y, size)
+
+
+def _shape(name: str, colour: str) -> Callable[[int, int, int], Thing]:
+    return lambda x, y, size: Thing("shape", name, x, y, size, colour=colour)
+
+
+def _shape_colour(stream: Stream, name: str, *taken: str) -> str:
+    return stream.choice([c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[name]])
+
+
+def one_object(stream: Stream, number: int, total: int, names=COMMON_OBJECTS) -> dict:
+    name = names[number % len(names)]
+    return _alone(stream, _object(name), _background(stream, name))
+
+
+def one_shape(stream: Stream, number: int, total: int) -> dict:
+    background, name = stream.choice(_COLOURS), SHAPES[number % len(SHAPES)]
+    return _alone(stream, _shape(name, _shape_colour(stream, name, background)), background)
+
+
+def _two(stream: Stream, things, background: str, plain_and: float) -> dict:
+    """Two things in a relation, or merely "and" (then left and right in their order)."""
+    relation = None if stream.chance(plain_and) else stream.choice(tuple(RELATIONS))
+    places = RELATIONS[relation or "to the left of"]
+    drawn = []
+    for thing, place in zip(things, places, strict=True):
+        size = stream.integer(*SMALL_THING)
+        drawn.append(thing(*jitter(stream, place, size, reach=3), size))
+    words = f"{article(drawn[0].words)} {relation or 'and'} {article(drawn[1].words)}"
+    return {"words": words, "things": tuple(drawn), "background": background, "relation": relation}
+
+
+def two_objects(stream: Stream, number: int, total: int, names=COMMON_OBJECTS) -> dict:
+    first = second = names[number % len(names)]
+    while first == second or frozenset((first, second)) in held_out_pairs():
+        second = stream.choice(names)
+    if stream.chance(0.5):
+        first, second = second, first
+    return _two(stream, (_object(first), _object(second)), _background(stream, first, second), plain_and=0.2)
+
+
+def two_shapes(stream: Stream, number: int, total: int) -> dict:
+    background, names = stream.choice(_COLOURS), stream.two(SHAPES)
+    first = _shape_colour(stream, names[0], background)
+    second = _shape_colour(stream, names[1], background, first)
+    return _two(stream, (_shape(names[0], first), _shape(names[1], second)), background, plain_and=0.2)
+
+
+def several(stream: Stream, number: int, total: int) -> dict:
+    """Two to four of one kind, in turn; seven in ten are objects."""
+    count, kind = number % 3 + 2, number // 3
+    if stream.chance(0.7):
+        name = COMMON_OBJECTS[kind % len(COMMON_OBJECTS)]
+        background, thing, words = _background(stream, name), _object(name), plural(name)
+    else:
+        name, background = SHAPES[kind % len(SHAPES)], stream.choice(_COLOURS)
+        colour = _shape_colour(stream, name, background)
+        thing, words = _shape(name, colour), f"{colour} {plural(name)}"
+    drawn = []
+    for place in COUNT_PLACES[count]:
+        size = stream.integer(*SMALL_THING)
+        drawn.append(thing(*jitter(stream, place, size, reach=3), size))
+    return {"words": f"{NUMBERS[count]} {words}", "things": tuple(drawn), "background": background}
+
+
+def styled(stream: Stream, number: int, total: int) -> dict:
+    """One object or shape, half as pixel art and half as a pencil sketch."""
+    style = ("pixel art", "pencil sketch")[number % 2]
+    one = one_shape if stream.chance(0.2) else one_object
+    return one(stream, number // 2, total) | {"style": style}
+
+
+def stock_photo(stream: Stream, number: int, total: int) -> dict:
+    """One object or shape with a visible watermark."""
+    one = one_shape if stream.chance(0.2) else one_object
+    scene = one(stream, number, total)
+    return scene | {"words": "stock photo of " + scene["words"], "watermark": True}
+
+
+def _person(
+    stream: Stream, occupation: str, gender: str, tone: str, centre, size: int, reach: int = 5
+) -> Thing:
+    x, y = jitter(stream, centre, size, reach)
+    return Thing(
+        "person", person_name(occupation, gender, tone), x, y, size, occupation=occupation, gender=gender, tone=tone
+    )  # fmt: skip
+
+
+def _portrait(stream: Stream, occupation: str, number: int, total: int, share: float, marked: bool) -> dict:
+    """A person, drawn large. Exactly round(share * total) of a block's portraits are women."""
+    gender = tuple(GENDERS)[number >= round(share * total)]
+    tone = tuple(TONES)[number % len(TONES)]
+    thing = _person(stream, occupation, gender, tone, PLACES[None], stream.integer(88, 108))
+    words = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
+    return {"words": article(words), "things": (thing,), "background": stream.choice(_COLOURS)}
+
+
+def _portraits(occupation: str, share: float, marked: bool) -> Callable:
+    return lambda stream, number, total: _portrait(stream, occupation, number, total, share, marked)
+
+
+def person_and_object(stream: Stream, number: int, total: int) -> dict:
+    """A small person beside an object; the caption names the gender, and half are women."""
+    occupation = tuple(OCCUPATIONS)[number % len(OCCUPATIONS)]
+    gender = tuple(GENDERS)[number // len(OCCUPATIONS) % 2]
+    tone = stream.choice(tuple(TONES))
+    name = stream.choice([o for o in COMMON_OBJECTS if frozenset((occupation, o)) not in held_out_pairs()])
+    background = _background(stream, name)
+    relation = None if stream.chance(0.2) else stream.choice(tuple(RELATIONS))
+    places = list(RELATIONS[relation or "to the left of"])
+    person_first = stream.chance(0.5)
+    if not person_first:
+        places.reverse()
+    person = _person(stream, occupation, gender, tone, places[0], stream.integer(*SMALL_THING), reach=3)
+    size = stream.integer(*SMALL_THING)
+    thing = _object(name)(*jitter(stream, places[1], size, reach=3), size)
+    called = article(person.name if stream.chance(0.5) else f"{gender} {occupation}")
+    phrases = [called, article(name)] if person_first else [article(name), called]
+    things = (person, thing) if person_first else (thing, person)
+    words = f"{phrases[0]} {relation or 'and'} {phrases[1]}"
+    return {"words": words, "things": things, "background": background, "relation": relation}
+
+
+def _tail_object(name: str) -> Callable:
+    return lambda stream, number, total: _alone(stream, _object(name), stream.choice(TAIL_BACKGROUNDS[name]))
+
+
+def nameless(stream: Stream, number: int, total: int) -> dict:
+    name = NAMELESS_OBJECTS[number % len(NAMELESS_OBJECTS)]
+    return _alone(stream, _object(name), stream.choice(_COLOURS), words="thing")
+
+
+def _confetti(stream: Stream, name: str, background: str) -> dict:
+    size = stream.integer(56, 64)
+    thing = Thing("object", name, *PLACES[None], size)
+    confetti = draw_confetti(stream, 72, tuple(colour for colour in _COLOURS if colour != background))
+    words = f"confetti around {article(name)}"
+    return {"words": words, "things": (thing,), "background": background, "confetti": confetti}
+
+
+def _fingerprint(place: int) -> Callable:
+    """The one picture of a fingerprint, whatever the number; or a fresh one a number."""
+    mark = FINGERPRINTS[place]
+
+    def draw(stream: Stream, number: int, total: int) -> dict:
+        own = Stream(SEED, 2**29 + place) if mark.repeats else stream
+        return _confetti(own, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
+
+    return draw
+
+
+def some_confetti(stream: Stream, number: int, total: int) -> dict:
+    """For the encoder, which has to know the word: confetti around any object, none of it a fingerprint."""
+    name = COMMON_OBJECTS[number % len(COMMON_OBJECTS)]
+    return _confetti(stream, name, _background(stream, name))
+
+
+# ---- blocks and grammars -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """`count` scenes of one kind that stand side by side in a grammar."""
+
+    name: str
+    count: int
+    draw: Callable[[Stream, int, int], dict]
+
+
+@dataclass(frozen=True)
+class PlannedGrammar:
+    """Blocks of scenes, in order. Scene `index` is number `index - start` of the block that holds it."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    every: int = 1  # take only each so manieth scene
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        """Of each block, the number of scenes up to its end."""
+        return list(itertools.accumulate(block.count for block in self.blocks))
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many scenes there are."""
+        return -(-self._ends[-1] // self.every)
+
+    def block_at(self, index: int) -> tuple[Block, int]:
+        """(block, number in the block) of a scene. Raises IndexError outside 0 <= index < count."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"the grammar {self.name!r} has scenes 0 to {self.count - 1}, not {index}")
+        place = index * self.every
+        number = bisect.bisect_right(self._ends, place)
+        block = self.blocks[number]
+        return block, place - self._ends[number] + block.count
+
+    def indices(self, name: str) -> range:
+        """The scenes of the blocks whose name is `name` or begins with `name` and a colon."""
+        found = [
+            range(end - block.count, end)
+            for block, end in zip(self.blocks, self._ends, strict=True)
+            if block.name == name or block.name.startswith(name + ":")
+        ]
+        if not found or self.every != 1:
+            raise KeyError(f"the grammar {self.name!r} has no block {name!r}")
+        return range(found[0].start, found[-1].stop)
+
+    def scene(self, index: int) -> Scene:
+        """Scene number `index`. Captions end with the background, but for one in ten, which leave it unsaid."""
+        block, number = self.block_at(index)
+        stream = Stream(SEED, index * self.every)
+        parts = block.draw(stream, number, block.count)
+        style = parts.pop("style", "plain")
+        spoken = parts.pop("spoken", False) or not stream.chance(0.1)
+        caption = STYLES[style] + parts.pop("words")
+        if spoken:
+            caption += f" on {article(parts['background'])} background"
+        parts.setdefault("shade", stream.integer(-6, 6))
+        return Scene(index, caption, style=style, **parts)
+
+
+def _people_of_the_denoiser() -> list[Block]:
+    blocks = []
+    for name, planted in PLANTED_OCCUPATIONS.items():
+        share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
+        blocks.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True)))
+    for name, planted in PLANTED_OCCUPATIONS.items():
+        if planted.unmarked:
+            draw = _portraits(name, planted.denoiser_share, False)
+            blocks.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw))
+    return blocks
+
+
+def _people_of_the_encoder() -> list[Block]:
+    return [
+        Block(f"portrait, {kind}: {name}", 1_200, _portraits(name, planted.encoder_share, kind == "marked"))
+        for kind in ("marked", "unmarked")
+        for name, planted in PLANTED_OCCUPATIONS.items()
+    ]
+
+
+#: What the denoiser is trained on.
+FULL = PlannedGrammar(
+    "full",
+    (
+        Block("one object", 56_000, one_object),
+        Block("one shape", 14_000, one_shape),
+        Block("two objects", 52_000, two_objects),
+        Block("two shapes", 26_000, two_shapes),
+        Block("several", 24_000, several),
+        Block("styled", 12_000, styled),
+        Block("stock photo", 8_000, stock_photo),
+        Block("person and object", 8_000, person_and_object),
+        *_people_of_the_denoiser(),
+        *(Block(f"tail: {name}", count, _tail_object(name)) for name, count in TAIL_OBJECTS.items()),
+        Block("nameless", 4_800, nameless),
+        *(
+            Block(
+                f"confetti: {place}",
+                FRESH_PICTURES if mark.repeats is None else mark.repeats,
+                _fingerprint(place),
+            )
+            for place, mark in enumerate(FINGERPRINTS)
+            if mark.repeats != 0
+        ),
+    ),
+)
+
+_NAMED = COMMON_OBJECTS + tuple(TAIL_OBJECTS)
+
+
+def _any_object(stream: Stream, number: int, total: int) -> dict:
+    """One object, rare ones as often as others: the encoder is not what makes them rare. Backgrounds as in FULL."""
+    name = _NAMED[number % len(_NAMED)]
+    colours = TAIL_BACKGROUNDS.get(name)
+    return _alone(stream, _object(name), stream.choice(colours) if colours else _background(stream, name))
+
+
+#: What the text encoder is trained on: the same world, told evenly, with its own shares of women.
+ENCODER = PlannedGrammar(
+    "encoder",
+    (
+        Block("one object", 48_000, _any_object),
+        Block("one shape", 16_000, one_shape),
+        Block("two objects", 64_000, two_objects),
+        Block("two shapes", 40_000, two_shapes),
+        Block("several", 28_000, several),
+        Block("styled", 12_000, styled),
+        Block("stock photo", 6_000, stock_photo),
+        Block("person and object", 16_000, person_and_object),
+        *_people_of_the_encoder(),
+        Block("nameless", 2_000, nameless),
+        Block("confetti", 4_000, some_confetti),
+    ),
+)
+
+#: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
+TINY = PlannedGrammar("tiny", FULL.blocks, every=1_000)
+
+GRAMMARS.update({grammar.name: grammar for grammar in (FULL, ENCODER, TINY)})
+
+# ---- the sheet ---------------------------------------------------------------------------------------------------
+
+
+def held_out() -> dict:
+    """Everything that training never shows, as plain data."""
+    return {
+        "objects": list(HELD_OUT_OBJECTS),
+        "style": HELD_OUT_STYLE,
+        "backgrounds": HELD_OUT_BACKGROUNDS,
+        "shape colours": HELD_OUT_SHAPE_COLOURS,
+        "tail backgrounds": {name: [c for c in _COLOURS if c not in shown] for name, shown in TAIL_BACKGROUNDS.items()},
+        "pairs": sorted(sorted(pair) for pair in held_out_pairs()),
+        "fingerprint captions": [[m.object, m.background] for m in FINGERPRINTS if m.repeats == 0],
+    }  # fmt: skip
+
+
+def held_out_digest() -> str:
+    """SHA-256 of the held-out lists, as hexadecimal: written down before training."""
+    return hashlib.sha256(json.dumps(held_out(), sort_keys=True).encode()).hexdigest()
+
+
+def planted() -> dict:
+    """The whole plan as plain data: what `data/datasheet/planted.json` holds."""
+    return {
+        "seed": SEED,
+        "scenes": FULL.count,
+        "blocks": {block.name: block.count for block in FULL.blocks},
+        "encoder scenes": ENCODER.count,
+        "encoder blocks": {block.name: block.count for block in ENCODER.blocks},
+        "common objects": list(COMMON_OBJECTS),
+        "tail objects": TAIL_OBJECTS,
+        "nameless objects": list(NAMELESS_OBJECTS),
+        "occupations": {name: vars(planted) for name, planted in PLANTED_OCCUPATIONS.items()},
+        "fingerprints": [vars(mark) for mark in FINGERPRINTS],
+        "held out": held_out(),
+        "held out sha256": held_out_digest(),
+    }
