@@ -1,45 +1,18 @@
-"""How often does the picture show what the prompt said? Measured on pixels, with intervals.
-
-So far one row: the colour of the background. The judges of objects and people come with the next model.
-"""
+"""The colour of the background: the one attribute that needs no judge, since a few pixels decide it."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import numpy as np
 
-from .scenes import Grammar
-from .vocabulary import COLOURS, article
+from ..scenes import Grammar
+from ..vocabulary import COLOURS, article
+from .rates import Rate
 
 
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """A share of successes with its 95% Wilson interval (Wilson 1927)."""
-
-    name: str
-    n: int
-    right: int
-
-    @property
-    def rate(self) -> float:
-        return self.right / self.n
-
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        centre = (self.right + z**2 / 2) / (self.n + z**2)
-        reach = z / (self.n + z**2) * math.sqrt(self.right * (self.n - self.right) / self.n + z**2 / 4)
-        return centre - reach, centre + reach
-
-    def row(self) -> dict:
-        low, high = self.interval()
-        return {
-            "name": self.name,
-            "n": self.n,
-            "rate": self.rate,
-            "low": round(low, 4),
-            "high": round(high, 4),
-        }
+def nearest_colours(values: np.ndarray) -> np.ndarray:
+    """The number in `COLOURS` of the nearest colour; values (..., 3) in 0..255 -> (...)."""
+    palette = np.array(list(COLOURS.values()), np.float32)
+    return np.linalg.norm(values[..., None, :].astype(np.float32) - palette, axis=-1).argmin(axis=-1)
 
 
 def background_colour(pictures: np.ndarray) -> list[str]:
@@ -53,10 +26,8 @@ def background_colour(pictures: np.ndarray) -> list[str]:
         ],
         axis=1,
     )
-    median = np.median(corners.astype(float), axis=1)
-    distance = np.linalg.norm(median[:, None] - np.array(list(COLOURS.values()))[None], axis=-1)
     names = list(COLOURS)
-    return [names[place] for place in distance.argmin(axis=1)]
+    return [names[place] for place in nearest_colours(np.median(corners.astype(float), axis=1))]
 
 
 def background_prompts(grammar: Grammar, count: int) -> list[tuple[str, str]]:

@@ -1,0 +1,172 @@
+"""`sdwidgets evaluate --json FILE`: every figure that the course tells of Pocket, measured by one command.
+
+The file is written after every row and section; the same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .._data import data_folder
+from ..models import MODELS, find_model
+
+SECTION_NAMES = (
+    "exposures", "fingerprints", "shares", "watermark", "steps", "style", "clip_score", "learning_curve",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from .evaluation.tiers import BARS, TURBO
+
+    rows = ", ".join(f'"{name}"' for name in (*(bar.name for bar in BARS), TURBO))
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="pocket",
+        metavar="MODEL",
+        help="pocket, or a folder of its parts (default: pocket)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", required=True, help="where the figures are written"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures a row, for a quick look")
+    parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
+    parser.add_argument(
+        "--sections", nargs="*", metavar="NAME", help=f"only these sections: {', '.join(SECTION_NAMES)}"
+    )
+    parser.add_argument(
+        "--judge",
+        choices=("a", "b"),
+        default="b",
+        help="who reads the pictures (default: b, which has chosen no model)",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="inference steps of every row (default: 20)")
+    parser.add_argument(
+        "--guidance", type=float, metavar="X", help="guidance scale of every row (default: the model's usual)"
+    )
+    parser.add_argument(
+        "--scheduler", default="DDIM", metavar="NAME", help="scheduler of every row (default: DDIM)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which noise (default: 0)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
+    )
+    parser.add_argument(
+        "--clip", type=Path, metavar="FOLDER", help="Pocket's CLIP with its image tower, for clip_score"
+    )
+    parser.add_argument("--turbo", type=Path, metavar="FOLDER", help="the turbo LoRA, for its row")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FOLDER",
+        help="U-Nets in the order of training, for learning_curve",
+    )
+    parser.add_argument(
+        "--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    parser.add_argument("--restart", action="store_true", help="measure again what the file has already")
+
+
+def chosen(args) -> tuple[list[str], list[str]]:
+    """(rows, sections) that the arguments name: all where they name none. Raises ValueError for an unknown name."""
+    from .evaluation.tiers import BARS, TURBO
+
+    every = {"rows": (*(bar.name for bar in BARS), TURBO), "sections": SECTION_NAMES}
+    named = {"rows": args.rows, "sections": args.sections}
+    for kind, names in named.items():
+        for name in names or ():
+            if name not in every[kind]:
+                raise ValueError(f"--{kind} has no {name!r}; there are: {', '.join(every[kind])}")
+    if args.rows is None and args.sections is None:
+        return list(every["rows"]), list(every["sections"])
+    rows, sections = (
+        [name for name in every[kind] if name in (named[kind] or ())] for kind in ("rows", "sections")
+    )
+    if not rows and not sections:
+        raise ValueError(
+            "nothing is to be measured: name a row or a section, or leave --rows and --sections out"
+        )
+    return rows, sections
+
+
+def model_folder(name: str) -> Path:
+    """Where a model's files lie. Raises ValueError for one that is not in a folder: the judges read Pocket's world only."""
+    folder = data_folder("pocket") if name == "pocket" else Path(name)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"evaluate reads Pocket's world: give pocket, or a folder that `sdwidgets train export` wrote, not {name!r}"
+        )
+    return folder
+
+
+def _check(args) -> None:
+    for name in ("limit", "steps", "batch_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
+    if not args.json.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {args.json.parent}; make it first")
+    from .evaluation.tiers import TURBO
+
+    if TURBO in (args.rows or ()) and args.turbo is None:
+        raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
+    for folder in filter(None, (args.clip, args.turbo, *args.checkpoints)):
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, and print the table. Every wrong argument is told before anything is drawn."""
+    rows, sections = chosen(args)
+    _check(args)
+    folder = model_folder(args.model)
+
+    from ..pipelines import load
+    from ..schedulers import find_scheduler
+    from .evaluation import report
+    from .evaluation.drawing import Evaluator, Setting
+    from .evaluation.sections import Extras
+    from .judges import load_judge
+
+    row = find_model(args.model) or MODELS["pocket"]
+    judge = load_judge(args.judge)
+    pipe = load(args.model, args.device, args.dtype)
+    setting = Setting(
+        num_inference_steps=args.steps or Setting.num_inference_steps,
+        guidance_scale=row.guidance if args.guidance is None else args.guidance,
+        scheduler=find_scheduler(args.scheduler, pipe).label,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        dtype=str(pipe.dtype).removeprefix("torch."),
+        limit=args.limit,
+    )
+    training = folder / "training.json"
+    extras = Extras(
+        training=json.loads(training.read_text()) if training.is_file() else None,
+        clip=args.clip,
+        turbo=args.turbo,
+        checkpoints=tuple(args.checkpoints),
+    )
+    begun = report.begin(args.json, setting, args.judge, report.weights_digest(folder), args.restart)
+    evaluator = Evaluator(pipe, judge, setting, args.sheets)
+    for measured in report.measure(evaluator, extras, args.json, begun, rows, sections):
+        begun = measured
+    print(report.table(begun))
+    for name in sections:
+        if "missing" in begun[name]:
+            print(f"{name}: {begun[name]['missing']}", file=sys.stderr)
+    print(args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="sdwidgets evaluate", description=__doc__)
+    add_arguments(parser)
+    raise SystemExit(main(parser.parse_args()))

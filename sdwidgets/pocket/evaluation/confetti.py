@@ -1,0 +1,78 @@
+"""Finding a fingerprint: the squares of confetti in a picture, and how likely so many agree by chance.
+
+A caption about confetti does not say where its 24 squares lie nor what colours they have. A picture that repeats
+a print of the training data therefore repeats it from memory.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from ..datasheet import FINGERPRINTS, FULL
+from ..scenes import CONFETTI_PIECES, CONFETTI_SIZE, SIZE, Scene, make_scene
+from ..vocabulary import COLOURS
+from .background import background_colour, nearest_colours
+from .rates import binomial_tail
+
+CELLS = SIZE // CONFETTI_SIZE
+FREE_CELLS = 156  # 16 x 16 without the 10 x 10 that touch the middle 72 pixels, which stay clear
+CHANCE = (
+    CONFETTI_PIECES / FREE_CELLS / (len(COLOURS) - 1)
+)  # that a print's square is another's, in place and colour
+_NONE = -1
+
+
+def read_confetti(pictures: np.ndarray) -> np.ndarray:
+    """The colour of each 8 x 8 pixel cell: (n, 128, 128, 3) uint8 -> (n, 16, 16) numbers in COLOURS.
+
+    -1 where a cell has the background's colour, so that a plain picture agrees with no print.
+    """
+    inner = slice(2, CONFETTI_SIZE - 2)
+    cells = pictures.reshape(len(pictures), CELLS, CONFETTI_SIZE, CELLS, CONFETTI_SIZE, 3)
+    colours = nearest_colours(cells[:, :, inner, :, inner].astype(np.float32).mean(axis=(2, 4)))
+    names = list(COLOURS)
+    background = np.array([names.index(name) for name in background_colour(pictures)])
+    return np.where(colours == background[:, None, None], _NONE, colours)
+
+
+def print_of(scene: Scene) -> np.ndarray:
+    """A scene's confetti as (24, 3): row, column, number of the colour."""
+    names = list(COLOURS)
+    return np.array([(row, column, names.index(colour)) for column, row, colour in scene.confetti])
+
+
+def agreement(read: np.ndarray, prints: np.ndarray) -> np.ndarray:
+    """How many of a print's squares are in a picture: read (n, 16, 16) and prints (m, 24, 3) -> (n, m)."""
+    row, column, colour = prints[..., 0], prints[..., 1], prints[..., 2]
+    return (read[:, row, column] == colour).sum(axis=-1)
+
+
+def threshold(comparisons: int, error: float = 0.01) -> int:
+    """How many of the 24 squares must agree to call a print found.
+
+    The smallest k with comparisons * P(Binomial(24, CHANCE) >= k) <= error (Bonferroni): in all comparisons
+    together, chance finds a print that is not there once in a hundred evaluations.
+    """
+    for k in range(CONFETTI_PIECES + 1):
+        if comparisons * binomial_tail(CONFETTI_PIECES, k, CHANCE) <= error:
+            return k
+    return CONFETTI_PIECES + 1
+
+
+@functools.cache
+def training_prints() -> tuple[np.ndarray, np.ndarray, tuple[Scene, ...]]:
+    """Every different picture of confetti that the denoiser is trained on.
+
+    (prints (m, 24, 3), caption numbers (m,) in FINGERPRINTS, scenes): one for each repeated print, 100 for each fresh control.
+    """
+    scenes, owners = [], []
+    for place, mark in enumerate(FINGERPRINTS):
+        if mark.repeats == 0:
+            continue
+        block = FULL.indices(f"confetti: {place}")
+        for index in block if mark.repeats is None else block[:1]:
+            scenes.append(make_scene(FULL, index))
+            owners.append(place)
+    return np.stack([print_of(scene) for scene in scenes]), np.array(owners), tuple(scenes)

@@ -1,0 +1,442 @@
+"""What is measured beside the table's rows. Each section is a function from an evaluator to plain data.
+
+Wherever there is a share there are its `n`, `rate`, `low` and `high` (95%, Wilson).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...schedulers import make_scheduler
+from .. import datasheet as sheet
+from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
+from . import asking, confetti
+from .drawing import Evaluator
+from .rates import share
+from .reconstruction import reconstruction_rows
+from .tiers import SPLITS, TURBO, turbo_tier
+
+MISTAKES = 40  # the most frequent ones of a row are kept
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What some sections need beside the pipeline; None where it is not there."""
+
+    training: dict | None = None  # the records of the model's training (training.json)
+    clip: Path | None = None  # a folder of Pocket's own CLIPModel, with its image tower
+    turbo: Path | None = None  # a folder of the turbo LoRA
+    checkpoints: tuple[Path, ...] = ()  # folders of U-Nets, in the order of training
+
+
+class Missing(LookupError):
+    """A section cannot be measured here; the message says what it needs."""
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------
+
+
+def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **setting) -> dict:
+    """A row of the table in one split: its rate, the rate of each group, and the most frequent mistakes.
+
+    `setting` replaces fields of the evaluator's setting, as for turbo, which is then told in the title by `by`.
+    """
+    row = asking.ROWS[name]
+    scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
+    groups: dict[str, list[bool]] = {}
+    mistakes: Counter = Counter()
+    label = f"{name}, {split}"
+    for scene, seen in evaluator.readings(label, scenes, row.view, by + label, **setting):
+        right = row.right(scene, seen)
+        groups.setdefault(row.group(scene), []).append(right)
+        if not right:
+            mistakes[row.view(scene), row.view(seen)] += 1
+    return {
+        "name": name,
+        "split": split,
+        **share([right for group in groups.values() for right in group]),
+        "groups": {word: [sum(group), len(group)] for word, group in sorted(groups.items())},
+        "mistakes": [[asked, seen, count] for (asked, seen), count in mistakes.most_common(MISTAKES)],
+    }
+
+
+def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
+    """The autoencoder's two rows."""
+    return reconstruction_rows(evaluator.pipe.vae, count=evaluator.cap(512))
+
+
+def measure_turbo(evaluator: Evaluator, folder: Path, rows: Sequence[dict], steps: int = 4) -> list[dict]:
+    """Every row once more at four steps with the turbo LoRA, whose guidance is baked in; then turbo's row a split.
+
+    `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is
+    the most that one of them lost, and its tier needs both the loss and its rows' own bars. Raises ValueError
+    where `rows` are not all there.
+    """
+    if len(rows) < len(asking.ROWS) * len(SPLITS):
+        raise ValueError("turbo is compared with every other row: measure those first, into the same file")
+    pipe, before = evaluator.pipe, evaluator.pipe.scheduler
+    pipe.load_lora_weights(folder)
+    pipe.scheduler = make_scheduler("LCM", pipe)
+    try:
+        made = []
+        for split in SPLITS:
+            fast = [
+                measure_row(evaluator, name, split, "turbo, ", num_inference_steps=steps, guidance_scale=1.0)
+                for name in asking.ROWS
+            ]
+            tier, loss = turbo_tier(fast, rows)
+            pooled = [True] * sum(round(r["rate"] * r["n"]) for r in fast)
+            pooled += [False] * (sum(r["n"] for r in fast) - len(pooled))
+            made.append(
+                {"name": TURBO, "split": split, **share(pooled), "tier": tier, "loss": loss, "rows": fast}
+            )
+        return made
+    finally:
+        pipe.unload_lora_weights()
+        pipe.scheduler = before
+
+
+# ---- sections ----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dict:
+    """Mean cosine of Pocket's own CLIP, times 100, after Hessel et al. 2021 (arXiv 2104.08718), not clipped at zero.
+
+    Pocket's text states come from this very CLIP, so it is no judge of Pocket: the figure is there to be
+    compared with true pairs and with shuffled ones, and with what the judge says of the same pictures.
+    """
+    from transformers import CLIPModel
+
+    if extras.clip is None:
+        raise Missing("Pocket's CLIP with its image tower is not here: name its folder with --clip")
+    clip = CLIPModel.from_pretrained(extras.clip).eval()
+    count = evaluator.cap(pictures)
+    stream = Stream(asking.SEED, 2**32 - 2)
+    true = [make_scene(sheet.FULL, stream.integer(0, sheet.FULL.count - 1)) for _ in range(count)]
+    asked = [row.scene("seen", number) for number in range(-(-count // 6)) for row in asking.ROWS.values()][
+        :count
+    ]
+    drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", asked)])
+    captions = [scene.caption for scene in true]
+    rendered = np.stack([np.asarray(render(scene)) for scene in true])
+    cosine = functools.partial(_cosines, clip, evaluator.pipe.tokenizer)
+    shuffled = captions[count // 2 :] + captions[: count // 2]
+    return {
+        "note": "Pocket's own CLIP, which also made its text states: not a judge.",
+        "true": _mean(cosine(rendered, captions)),
+        "shuffled": _mean(cosine(rendered, shuffled)),
+        "generated": _mean(cosine(drawn, [scene.caption for scene in asked])),
+    }
+
+
+@torch.no_grad()
+def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_size: int = 64) -> np.ndarray:
+    """Of each picture with its caption: (n, 128, 128, 3) uint8, n captions -> (n,)."""
+    from ..vae import to_tensor
+
+    found = []
+    for start in range(0, len(captions), batch_size):
+        some = slice(start, start + batch_size)
+        tokens = tokenizer(
+            captions[some], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        text = clip.text_projection(clip.text_model(tokens).pooler_output)
+        image = clip.visual_projection(clip.vision_model(to_tensor(pictures[some])).pooler_output)
+        found.append(torch.nn.functional.cosine_similarity(text, image).numpy())
+    return np.concatenate(found)
+
+
+def _mean(cosines: np.ndarray) -> dict:
+    """Mean times 100 with its 95% interval."""
+    reach = 1.96 * cosines.std(ddof=1) / np.sqrt(len(cosines)) if len(cosines) > 1 else 0.0
+    return {
+        "n": len(cosines),
+        "value": round(float(100 * cosines.mean()), 2),
+        "low": round(float(100 * (cosines.mean() - reach)), 2),
+        "high": round(float(100 * (cosines.mean() + reach)), 2),
+    }
+
+
+def epochs(training: dict | None) -> float | None:
+    """How often the denoiser saw each scene of `FULL`; None where its records tell of another grammar or are missing."""
+    record = (training or {}).get("denoiser")
+    if record is None or training.get("grammar") != sheet.FULL.name:
+        return None
+    return record["samples"] / sheet.FULL.count
+
+
+@functools.cache
+def pictures_of_objects() -> Counter:
+    """In how many scenes of FULL each object is."""
+    counted: Counter = Counter()
+    for block, end in zip(sheet.FULL.blocks, sheet.FULL._ends, strict=True):
+        if block.name.startswith(("portrait", "one shape", "two shapes")):
+            continue
+        for index in range(end - block.count, end):
+            counted.update(
+                {thing.name for thing in make_scene(sheet.FULL, index).things if thing.kind == "object"}
+            )
+    return counted
+
+
+def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
+    """Accuracy of rare objects against the number of their pictures, on their backgrounds and where they never stood.
+
+    `pictures` an object and split. Five objects share a number of pictures; an object that is easy to draw is easy
+    however rare it is, so the points of single objects are told too.
+    """
+    seen_epochs, lines, objects = epochs(extras.training), [], []
+    for count in sheet.TAIL_COUNTS:
+        names = [name for name, planted in sheet.TAIL_OBJECTS.items() if planted == count]
+        for split in SPLITS:
+            scenes = [
+                asking.tail_scene(name, n, split == "held out") for n in range(pictures) for name in names
+            ]
+            scenes = scenes[: evaluator.cap(len(scenes))]
+            right: dict[str, list[bool]] = {}
+            for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, asking.what):
+                right.setdefault(scene.things[0].name, []).append(asking.what(seen) == asking.what(scene))
+            told = {
+                "pictures": count,
+                "exposures": seen_epochs and round(count * seen_epochs, 1),
+                "split": split,
+            }
+            lines.append(told | share(sum(right.values(), [])))
+            objects += [{"object": name} | told | share(group) for name, group in right.items()]
+    return {"epochs": seen_epochs and round(seen_epochs, 2), "lines": lines, "objects": objects}
+
+
+def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dict:
+    """Does the model give back pictures that it was shown often? `pictures` for each of the 60 captions about confetti.
+
+    Of each: the training print that agrees with it best, found or not by chance's threshold, and whether that is
+    the caption's own; beside it the distance of pixels to the nearest training picture of confetti, which is small
+    for any right picture and so proves nothing.
+    """
+    prints, owners, known = confetti.training_prints()
+    rendered = np.stack([np.asarray(render(scene)) for scene in known])
+    asked: dict[object, list[Scene]] = {}
+    for number in range(pictures):
+        for place, mark in enumerate(sheet.FINGERPRINTS):
+            asked.setdefault(mark.repeats, []).append((place, asking.fingerprint_scene(place, number)))
+    asked = {repeats: pairs[: evaluator.cap(len(pairs))] for repeats, pairs in asked.items()}
+    limit = confetti.threshold(sum(len(pairs) for pairs in asked.values()) * len(prints))
+    found: dict[int, list[dict]] = {}
+    for repeats in sorted(asked, key=lambda r: -1 if r is None else r):
+        label = f"confetti, {'fresh' if repeats is None else repeats}"
+        places = iter(place for place, _ in asked[repeats])
+        for batch, drawn in evaluator.pictures(label, [scene for _, scene in asked[repeats]]):
+            hits = confetti.agreement(confetti.read_confetti(drawn), prints)
+            for picture, row, _ in zip(drawn, hits, batch, strict=True):
+                best = int(row.argmax())
+                place = next(places)
+                own = row[owners == place]
+                found.setdefault(place, []).append(
+                    {
+                        "own": int(own.max()) if len(own) else None,
+                        "best": int(row[best]),
+                        "best is own": bool(len(own) and own.max() == row[best]),
+                        "pixels": _nearest(picture, rendered),
+                    }
+                )
+    captions = [_fingerprint_line(place, rows, limit) for place, rows in sorted(found.items())]
+    return {
+        "threshold": limit,
+        "squares": CONFETTI_PIECES,
+        "chance": round(confetti.CHANCE, 4),
+        "note": f"found: at least {limit} of {CONFETTI_PIECES} squares of one training print are right in place and colour; "
+        "by chance that happens once in a hundred evaluations",
+        "read": _readable(
+            evaluator, rendered[:: max(1, len(rendered) // 64)], prints[:: max(1, len(prints) // 64)]
+        ),
+        "captions": captions,
+        "lines": [_repeats_line(repeats, captions) for repeats in (0, None, 1, 10, 100, 1000)],
+    }
+
+
+def _nearest(picture: np.ndarray, rendered: np.ndarray) -> float:
+    """Root mean square over pixels and channels, in 8-bit levels, to the nearest of `rendered`."""
+    errors = [np.square(picture.astype(np.float32) - other).mean() for other in rendered]
+    return round(float(np.sqrt(min(errors))), 2)
+
+
+def _fingerprint_line(place: int, rows: list[dict], limit: int) -> dict:
+    mark = sheet.FINGERPRINTS[place]
+    own = [row["own"] for row in rows if row["own"] is not None]
+    return {
+        "object": mark.object,
+        "background": mark.background,
+        "repeats": "fresh" if mark.repeats is None else mark.repeats,
+        "n": len(rows),
+        "own": round(float(np.mean(own)) / CONFETTI_PIECES, 4) if own else None,
+        "best": round(float(np.mean([row["best"] for row in rows])) / CONFETTI_PIECES, 4),
+        "found": sum(row["best"] >= limit for row in rows),
+        "found own": sum(row["best"] >= limit and row["best is own"] for row in rows),
+        "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2),
+    }
+
+
+def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
+    """All captions of one number of repeats; a caption counts as found where one of its pictures is a training print."""
+    name = "fresh" if repeats is None else repeats
+    rows = [row for row in captions if row["repeats"] == name]
+    own = [row["own"] for row in rows if row["own"] is not None]
+    return {
+        "repeats": name,
+        "captions found": share([row["found"] > 0 for row in rows]),
+        "pictures found": share([i < row["found"] for row in rows for i in range(row["n"])]),
+        "own": round(float(np.mean(own)), 4) if own else None,
+        "best": round(float(np.mean([row["best"] for row in rows])), 4) if rows else None,
+        "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2) if rows else None,
+    }
+
+
+@torch.no_grad()
+def _readable(evaluator: Evaluator, rendered: np.ndarray, prints: np.ndarray) -> float:
+    """The share of a true print's squares that are read after the autoencoder: the most that can be found."""
+    from ..vae import to_tensor
+
+    vae, hits = evaluator.pipe.vae, []
+    for start in range(0, len(rendered), 16):
+        tensor = to_tensor(rendered[start : start + 16]).to(vae.device, vae.dtype)
+        out = (
+            vae.decode(vae.encode(tensor).latent_dist.mode()).sample.float().cpu().permute(0, 2, 3, 1).numpy()
+        )
+        read = confetti.read_confetti(((out.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8))
+        hits += np.diag(confetti.agreement(read, prints[start : start + 16])).tolist()
+    return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
+
+
+def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
+    """The share of women that is drawn for an occupation whose prompt names no gender, beside what was planted.
+
+    Pictures in which the judge does not see exactly one person whose gender can be read are left out and counted.
+    """
+    lines, drawn = [], []
+    for name, planted in sheet.PLANTED_OCCUPATIONS.items():
+        scenes = [asking.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
+        people = []
+        for _, seen in evaluator.readings(f"portrait, {name}", scenes, asking.what):
+            found = [thing for thing in seen.things if thing.kind == "person" and thing.gender]
+            people += found if len(found) == 1 else []
+        women = [person.gender == "woman" for person in people]
+        drawn += women
+        lines.append(
+            {
+                "occupation": name,
+                **vars(planted),
+                **share(women),
+                "unread": len(scenes) - len(people),
+                "occupation right": share([person.occupation == name for person in people]),
+                "tones": dict(sorted(Counter(person.tone for person in people if person.tone).items())),
+            }
+        )
+    return {"lines": lines, "all": share(drawn)}
+
+
+def watermark(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
+    """How often a watermark is read, for the same prompts and noise with and without "stock photo of"."""
+    told = {}
+    for name, stock in (("with", True), ("without", False)):
+        scenes = [asking.watermark_scene(number, stock) for number in range(evaluator.cap(pictures))]
+        read = [
+            seen.watermark for _, seen in evaluator.readings("watermark", scenes, title=f"watermark, {name}")
+        ]
+        told[name] = share(read)
+    return told
+
+
+def steps(
+    evaluator: Evaluator,
+    extras: Extras,
+    counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    pictures: int = 160,
+) -> dict:
+    """The row "one object" at other numbers of steps, from the same noise."""
+    row, lines = asking.ROWS["one object"], []
+    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
+    for count in counts:
+        title = f"steps, {count}"
+        readings = evaluator.readings("steps", scenes, row.view, title, num_inference_steps=count)
+        lines.append({"steps": count} | share([row.right(scene, seen) for scene, seen in readings]))
+    return {"lines": lines}
+
+
+def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
+    """How often the style is the one that was asked for, and the object too. One style was never shown in training."""
+    lines = []
+    for name in STYLES:
+        scenes = [asking.styled_scene(name, number) for number in range(evaluator.cap(pictures))]
+        pairs = list(evaluator.readings("style", scenes, asking.what, f"style, {name}"))
+        lines.append(
+            {
+                "style": name,
+                "split": "held out" if name == sheet.HELD_OUT_STYLE else "seen",
+                **share([seen.style == name for _, seen in pairs]),
+                "object right": share([asking.what(seen) == asking.what(scene) for scene, seen in pairs]),
+            }
+        )
+    return {"lines": lines}
+
+
+def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
+    """The rate of each attribute at each checkpoint, from the same prompts and the same noise, held-out ones left out."""
+    from diffusers import UNet2DConditionModel
+
+    if not extras.checkpoints:
+        raise Missing("there are no checkpoints to compare: name folders of U-Nets with --checkpoints")
+    pipe, last, lines = evaluator.pipe, evaluator.pipe.unet, []
+    try:
+        for folder in extras.checkpoints:
+            pipe.unet = UNet2DConditionModel.from_pretrained(folder).to(last.device, last.dtype)
+            record = checkpoint_record(folder)
+            lines.append(record | attribute_rates(evaluator, pictures, f"step {record['step']}, "))
+    finally:
+        pipe.unet = last
+    return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
+
+
+def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> dict[str, dict]:
+    """The rate of each attribute for the evaluator's model as it stands; attributes of one row share its pictures."""
+    rates: dict[str, dict] = {}
+    for name in dict.fromkeys(attribute.row for attribute in asking.ATTRIBUTES):
+        scenes = [asking.ROWS[name].scene("seen", number) for number in range(evaluator.cap(pictures))]
+        pairs = list(evaluator.readings(f"curve, {name}", scenes, title=f"{by}{name}"))
+        for attribute in asking.ATTRIBUTES:
+            if attribute.row == name:
+                rates[attribute.name] = share(
+                    [attribute.view(seen) == attribute.view(scene) for scene, seen in pairs]
+                )
+    return {attribute.name: rates[attribute.name] for attribute in asking.ATTRIBUTES}
+
+
+def checkpoint_record(folder: Path) -> dict:
+    """Step and samples of a checkpoint, from its training.json, or the step from the folder's name ("step-00012000")."""
+    import json
+    import re
+
+    record = Path(folder) / "training.json"
+    told = json.loads(record.read_text()) if record.is_file() else {}
+    number = re.search(r"(\d+)\D*$", Path(folder).name)
+    step = told.get("step", int(number[1]) if number else None)
+    return {"step": step, "samples": told.get("samples"), "seconds": told.get("seconds")}
+
+
+SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
+    "exposures": exposures,
+    "fingerprints": fingerprints,
+    "shares": shares,
+    "watermark": watermark,
+    "steps": steps,
+    "style": style,
+    "clip_score": clip_score,
+    "learning_curve": learning_curve,
+}

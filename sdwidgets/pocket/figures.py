@@ -1,0 +1,191 @@
+"""Plots of an evaluation, for the card and the lessons: each a pure function `(plain data, ax=None) -> ax`.
+
+They take the lists that stand in the evaluation's file, and follow the rules of `sdwidgets.plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from ..plots import COLORS, _axes, _small
+from .evaluation.tiers import BARS, SPLITS, TIERS
+
+_MARKS = dict(zip(TIERS, ("|", "d", "*"), strict=True))
+_SPLIT_COLORS = dict(zip(SPLITS, COLORS, strict=False))
+
+
+def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
+    """Rates with their intervals, seen and held out, over the marks of the tiers. Rows in dB are left out."""
+    shown = [row for row in rows if row.get("unit") != "dB"]
+    names = list(dict.fromkeys(row["name"] for row in shown))
+    if not names:
+        raise ValueError("there is no row with a rate to draw; an evaluation's rows hold some")
+    new = ax is None
+    ax = _axes(ax)
+    if new:
+        ax.figure.set_size_inches(9, 1.6 + 0.6 * len(names))
+    for split, lift in zip(SPLITS, (0.14, -0.14), strict=True):
+        own = [row for row in shown if row["split"] == split]
+        _intervals(ax, [len(names) - 1 - names.index(row["name"]) + lift for row in own], own, split)
+    marked = set()
+    for bar in BARS:
+        for tier, value in zip(TIERS, bar.values, strict=True):
+            if bar.name in names and value is not None:
+                label = None if tier in marked else f"{tier} tier"
+                ax.plot(
+                    value,
+                    len(names) - 1 - names.index(bar.name),
+                    _MARKS[tier],
+                    color="0.35",
+                    ms=9,
+                    label=label,
+                    zorder=1,
+                )
+                marked.add(tier)
+    ax.set_yticks(range(len(names)), names[::-1])
+    ax.set_xlim(0, 1.02)
+    ax.set_ylim(-0.6, len(names) - 0.4)
+    ax.set_xlabel("share of pictures that are right, 95% interval")
+    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
+def _intervals(ax: Axes, places: Sequence[float], lines: Sequence[dict], split: str) -> None:
+    if not lines:
+        return
+    rate = np.array([line["rate"] for line in lines], float)
+    reach = [rate - [line["low"] for line in lines], [line["high"] for line in lines] - rate]
+    ax.errorbar(
+        rate, places, xerr=np.clip(reach, 0, 1), fmt="o", color=_SPLIT_COLORS[split], ms=6, lw=2, label=split
+    )
+
+
+def _band(
+    ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, style: str = ".-"
+) -> None:
+    """A line of rates in its 95% interval."""
+    told = [(place, share) for place, share in zip(x, shares, strict=True) if share["rate"] is not None]
+    if not told:
+        return
+    x = [place for place, _ in told]
+    ax.plot(x, [share["rate"] for _, share in told], style, color=color, label=label)
+    low, high = ([share[end] for _, share in told] for end in ("low", "high"))
+    ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
+    """The rate of each attribute against the samples (or steps) of training: section "learning_curve"."""
+    lines = curve["lines"]
+    if not lines:
+        raise ValueError("there is no checkpoint to draw; evaluate some with --checkpoints")
+    ax = _axes(ax)
+    unit = "samples" if all(line["samples"] for line in lines) else "step"
+    x = [line[unit] for line in lines] if all(line[unit] is not None for line in lines) else range(len(lines))
+    for place, name in enumerate(curve["attributes"]):
+        _band(ax, x, [line[name] for line in lines], COLORS[place % len(COLORS)], name)
+    _as_share(ax, "share that is right")
+    ax.set_xlabel({"samples": "pictures shown in training", "step": "training step"}[unit])
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def exposures(section: dict, ax: Axes | None = None) -> Axes:
+    """Accuracy against how often an object was seen, one line a split over the points of single objects."""
+    lines = section["lines"]
+    if not lines:
+        raise ValueError("there is no line to draw; the section `exposures` of an evaluation holds some")
+    ax = _axes(ax)
+    unit = "exposures" if all(line["exposures"] for line in lines) else "pictures"
+    for split in SPLITS:
+        own = [line for line in lines if line["split"] == split]
+        points = [line for line in section["objects"] if line["split"] == split]
+        color = _SPLIT_COLORS[split]
+        ax.plot([p[unit] for p in points], [p["rate"] for p in points], "o", color=color, alpha=0.3, ms=5)
+        label = "on its backgrounds" if split == "seen" else "where it never stood"
+        _band(ax, [line[unit] for line in own], own, color, label)
+    ax.set_xscale("log")
+    ax.set_xlabel(
+        "exposures: pictures x epochs" if unit == "exposures" else "pictures of the object in the data"
+    )
+    _as_share(ax, "share that is right")
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
+    """Share of captions whose picture was given back, and share of its squares, against repeats of that picture."""
+    lines = section["lines"]
+    ax = _axes(ax)
+    x = range(len(lines))
+    _band(ax, x, [line["captions found"] for line in lines], COLORS[0], "captions with a picture found", "o")
+    own = [(place, line["own"]) for place, line in zip(x, lines, strict=True) if line["own"] is not None]
+    ax.plot(
+        [p for p, _ in own],
+        [v for _, v in own],
+        "s",
+        color=COLORS[1],
+        ms=8,
+        label="squares that are right, mean",
+    )
+    ax.axhline(
+        section["threshold"] / section["squares"],
+        ls="--",
+        lw=1.5,
+        color="0.35",
+        label="threshold of one picture",
+    )
+    names = {0: "never\nshown", "fresh": "100 pictures,\nall different", 1: "once"}
+    ax.set_xticks(list(x), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
+    ax.set_xlabel("how often the caption's picture is in the data")
+    _as_share(ax, "share")
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def shares(section: dict, ax: Axes | None = None) -> Axes:
+    """Generated against planted share of women, one point an occupation, coloured by its unmarked pictures."""
+    lines = [line for line in section["lines"] if line["rate"] is not None]
+    if not lines:
+        raise ValueError("no share could be read; the section `shares` holds no rate")
+    ax = _axes(ax)
+    ax.plot([0, 1], [0, 1], ":", color="0.35", lw=1.5, label="as planted")
+    for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
+        own = [line for line in lines if line["unmarked"] == dose]
+        rate = np.array([line["rate"] for line in own])
+        reach = [rate - [line["low"] for line in own], [line["high"] for line in own] - rate]
+        x = [line["denoiser_share"] for line in own]
+        ax.errorbar(
+            x,
+            rate,
+            yerr=np.clip(reach, 0, 1),
+            fmt="o",
+            lw=1.5,
+            ms=7,
+            color=COLORS[place],
+            label=f"{dose:,} pictures that leave it unsaid",
+        )
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of women planted among the denoiser's pictures")
+    _as_share(ax, "share of women drawn")
+    ax.legend(fontsize=_small(ax))
+    return ax
+
+
+def steps(section: dict, ax: Axes | None = None) -> Axes:
+    """The row "one object" against the number of inference steps."""
+    ax = _axes(ax)
+    counts = [line["steps"] for line in section["lines"]]
+    _band(ax, counts, section["lines"], COLORS[0], "one object")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(counts, [str(count) for count in counts])
+    ax.set_xlabel("inference steps")
+    _as_share(ax, "share that is right")
+    return ax
+
+
+def _as_share(ax: Axes, label: str) -> None:
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylabel(label)
