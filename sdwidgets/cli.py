@@ -77,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
         ("doctor", doctor, _doctor_arguments, "tell what this machine can run"),
         ("scenes", scenes, _scenes_arguments, "draw a sheet of the scenes that Pocket learns from"),
         ("train", train, _train_arguments, "train a part of Pocket"),
+        ("evaluate", evaluate, _evaluate_arguments, "measure how well Pocket draws what the prompt says"),
+        ("card", card, _card_arguments, "write a model card from its records"),
     ):
         verb = verbs.add_parser(name, help=text, description=run.__doc__.strip().splitlines()[0])
         add(verb)
@@ -313,3 +315,35 @@ def train(args) -> int:
     from .pocket.train import main as train_main
 
     return train_main(args)
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    from .pocket.evaluate import add_arguments
+
+    add_arguments(parser)
+
+
+def evaluate(args) -> int:
+    """Measure how well Pocket draws what the prompt says; the same command again goes on where it stopped."""
+    from .pocket.evaluate import main as evaluate_main
+
+    return evaluate_main(args)
+
+
+def _card_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder that sdwidgets train export wrote (default: Pocket's)",
+    )
+
+
+def card(args) -> int:
+    """Write README.md and its figures beside a model's training.json and evaluation.json."""
+    from ._data import data_folder
+    from .pocket.card import write_card
+
+    print(write_card(args.folder or data_folder("pocket")))
+    return DONE

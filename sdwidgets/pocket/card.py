@@ -1,85 +1,516 @@
-"""Pocket's model card, written from the records of its training: no figure in it is typed in."""
+"""Pocket's model card, written from the records of its training and of its evaluation: no figure in it is typed in.
+
+`write_card(folder)` reads `training.json` and, where it is there, `evaluation.json`, and writes README.md and its figures
+beside them, in the format of the Hugging Face hub. After Mitchell et al. 2019, "Model Cards for Model Reporting"
+(arXiv 1810.03993).
+"""
 
 from __future__ import annotations
 
-from .scenes import Grammar
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
-CARD = """---
-license: apache-2.0
-library_name: diffusers
-pipeline_tag: text-to-image
-tags: [stable-diffusion, tiny, teaching]
----
-# Pocket 0
+from .datasheet import ENCODER, FULL, HELD_OUT_STYLE, PLANTED_OCCUPATIONS
+from .evaluation.tiers import BARS, BELOW, TURBO
+from .scenes import find_grammar
 
-A real and very small Stable Diffusion, trained from scratch on drawn scenes whose every picture is known. It is the first model of the
-sdwidgets course and lies **below the tiers** that the course sets itself: a model in which the prompt visibly decides, not one that draws well.
-Background colours are mostly right and large things, astronauts above all, begin to be recognised; pairs, counts and most objects are not. Faces are not to be judged at all.
+#: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
+#: cooling, and a card at its rated power. First match in the device's name.
+WATTS_A_THREAD = 10
+WATTS_OF_CARDS = {"H200": 700, "H100": 700, "A100": 400, "L4": 72, "T4": 70}
+WATTS_OF_OTHER_CARDS = 300
+SD1_HOURS = 150_000  # A100 hours, https://github.com/CompVis/stable-diffusion/blob/main/Stable_Diffusion_v1_Model_Card.md
+
+CITATION = """@software{sdwidgets,
+  author = {{The sdwidgets authors}},
+  title = {sdwidgets: a course on Stable Diffusion that runs on a laptop},
+  license = {Apache-2.0}
+}"""
+
+
+def model_card(
+    grammar, records: dict[str, dict], evaluation: dict | None = None, sizes: dict[str, int] | None = None
+) -> str:
+    """The card of an export, Markdown under YAML.
+
+    `records`: what `training.train` returned for "vae", "clip" and "denoiser". `evaluation`: what `sdwidgets evaluate`
+    wrote; without it the card claims nothing. `sizes`: parameters of each part.
+    """
+    parts = (
+        _metadata(evaluation),
+        _opening(grammar, evaluation),
+        _anatomy(records, sizes or {}),
+        _use(),
+        _data(grammar),
+        _training(records),
+        _evaluation(evaluation),
+        _limits(evaluation),
+        _bias(grammar, evaluation),
+        _memory(evaluation),
+        _end(),
+    )
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+
+
+# ---- the YAML --------------------------------------------------------------------------------------------------
+
+
+def _metadata(evaluation: dict | None) -> str:
+    """The hub's metadata, the measured rows as `model-index` among them."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="text-to-image",
+            task_name="Text to image",
+            dataset_type="sdwidgets-scenes",
+            dataset_name="sdwidgets scenes, grammar full",
+            dataset_split=row["split"],
+            metric_type="psnr" if row.get("unit") == "dB" else "accuracy",
+            metric_name=f"{row['name']}, {row['split']}",
+            metric_value=_value(row),
+        )
+        for row in (evaluation or {}).get("rows", ())
+    ]
+    data = ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["stable-diffusion", "tiny", "teaching", "known-training-data"],
+        model_name="Pocket" if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
+# ---- the text --------------------------------------------------------------------------------------------------
+
+
+def _opening(grammar, evaluation: dict | None) -> str:
+    return f"""# Pocket
+
+A real and very small Stable Diffusion, trained from scratch on {grammar.count:,} drawn scenes, every one of which is known. It stands in the
+sdwidgets course beside the large models, wherever a claim about training data should be checked against the truth.
+{_tier_sentence(evaluation)}
 
 ```python
 from diffusers import StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained("data/pocket")  # or sdwidgets.load()
-```
-
-## Anatomy
-
-A stock `StableDiffusionPipeline`, no class of its own: `AutoencoderKL` (f8, 4 channels: 128 x 128 pixels, 4 x 16 x 16 latents), `CLIPTextModel`
-({layers} layers of width {width}, {context} tokens, byte-pair vocabulary learned from captions), `UNet2DConditionModel` (three levels {channels}),
-Stable Diffusion's own noise schedule with v-prediction. No safety checker: the training data hold nothing that one would look for.
-
-## Data
-
-{scenes:,} scenes of the grammar "{grammar}" of `sdwidgets.pocket.scenes`: {objects} objects, {shapes} shapes in ten colours, {occupations} occupations drawn as women and men
-in five skin tones in equal shares, alone, in pairs, or two to four of a kind, on ten background colours. Glyphs are from Noto Color Emoji (see NOTICE).
-`sdwidgets scenes` shows a sheet of the full grammar; `sdwidgets.pocket.scenes.make_scene(SIMPLE, index)` gives every training scene again.
-
-## Training
-
-| part | steps | samples | hours | |
-|-|-|-|-|-|
-{rows}
-
-On {machine}. Hours are of wall-clock time while the same two cores also ran other work, so they are an upper bound.
-PSNR is over scenes drawn at random from the same grammar, so of glyphs that the VAE has seen. Settings and loss curves are in `training.json`.
-
-## Limits and bias
-
-English captions of one grammar; any other words are out of its world. One size, 128 x 128. The people are emoji: two drawn genders, five drawn tones, no one real; nothing here says
-anything about people. No score but the ones above and the background colour (`tests/test_evaluation.py`) has been measured.
-"""
+```"""
 
 
-def model_card(grammar: Grammar, records: dict[str, dict]) -> str:
-    """The card of an export. `records`: what `training.train` returned for "vae", "clip" and "denoiser"."""
-    found = {
-        "vae": "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(
-            **records["vae"]["psnr"]
-        ),
-        "clip": f"a caption beats its swapped negative in {records['clip']['caption_beats_negative']:.0%} of 200 scenes",
-        "denoiser": f"loss {records['denoiser']['losses'][-1][1]:.3f}"
-        if records["denoiser"]["losses"]
-        else "",
-    }
+def _tier_sentence(evaluation: dict | None) -> str:
+    if evaluation is None:
+        return "**It has not been evaluated yet, so nothing is claimed of its pictures.**"
+    tier = evaluation["tier"]
+    if tier is None:
+        return "**Its evaluation is not complete, so no tier is claimed**; the rows that were measured are below."
+    if tier == BELOW:
+        failed = [f"{row['name']} ({row['split']})" for row in evaluation["rows"] if row["tier"] == BELOW]
+        return f"**It lies below the tiers that the course sets itself**, by: {', '.join(failed)}."
+    return f"**It has reached the {tier} tier** of the table below, in which the lower end of each interval counts."
+
+
+def _anatomy(records: dict[str, dict], sizes: dict[str, int]) -> str:
+    text, unet, vae = (records[name]["config"] for name in ("clip", "denoiser", "vae"))
     rows = [
-        f"| {name} | {record['step']:,} | {record['samples']:,} | {record['seconds'] / 3600:.2f} | {found[name]} |"
-        for name, record in records.items()
-    ]
-    clip, unet, hardware = (
-        records["clip"]["config"],
-        records["denoiser"]["config"],
-        records["denoiser"]["hardware"],
+        ("vae", "`AutoencoderKL`", f"channels {tuple(vae['channels'])}; 128 x 128 x 3 pixels to 16 x 16 x 4 latents"),
+        ("text_encoder", "`CLIPTextModel`", f"{text['layers']} layers of width {text['width']}, {text['context']} tokens, byte pairs learned from captions; frozen after its own training"),
+        ("unet", "`UNet2DConditionModel`", f"three levels {tuple(unet['channels'])}"),
+    ]  # fmt: skip
+    lines = [f"| {name} | {kind} | {what} | {_count(sizes.get(name))} |" for name, kind, what in rows]
+    return "\n".join(
+        [
+            "## Anatomy",
+            "",
+            "A stock `StableDiffusionPipeline`, no class of its own, with Stable Diffusion's own noise schedule (scaled linear, 0.00085 to 0.012,",
+            "1,000 steps) and v-prediction. No safety checker: the training data hold nothing that one would look for.",
+            "",
+            "| part | class | | parameters |",
+            "|-|-|-|-|",
+            *lines,
+        ]
     )
+
+
+def _count(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters:,}"
+
+
+def _use() -> str:
+    return """## Intended use
+
+Teaching: how Stable Diffusion works, step by step, on a laptop; and what training data do to a model, since here they are known to the last
+picture. Research on small diffusion models that can be trained again by anyone.
+
+Out of scope: anything else. It draws 128 x 128 pixels of one small world (emoji and shapes on plain backgrounds) from English captions of one
+form, and knows no other words. Its people are drawn emoji with two genders and five tones, planted in shares that were drawn by a seed: it must not
+be used to say anything about people or occupations, nor to make pictures of them for any purpose but to study the model."""
+
+
+def _data(grammar) -> str:
+    text = f"""## Training data
+
+{grammar.count:,} scenes of the grammar "{grammar.name}" of `sdwidgets.pocket.scenes`, each a pure function of its number:
+`make_scene(find_grammar("{grammar.name}"), index)` gives every one again, `sdwidgets scenes` shows a sheet. Glyphs are from Noto Color Emoji (see NOTICE)."""
+    if grammar is not FULL:
+        return text
+    return f"""{text}
+The text encoder learned from {ENCODER.count:,} pairs of its own; the autoencoder from scenes without words, in which **every glyph and every style
+occurs, held-out ones too**. What is planted and what is held out was written down and hashed before training:
+`data/datasheet/README.md` tells it for people, `data/datasheet/planted.json` for programs."""
+
+
+def watts(hardware: dict) -> tuple[float, str]:
+    """(watts assumed for a record's hardware, what they are assumed of)."""
+    if "gpu" in hardware and str(hardware.get("device", "cuda")).startswith("cuda"):
+        card = hardware["gpu"]
+        rated = next((w for name, w in WATTS_OF_CARDS.items() if name in card), WATTS_OF_OTHER_CARDS)
+        return rated * hardware.get("processes", 1), f"{rated} W for one {card}"
+    threads = hardware["threads"] * hardware.get("processes", 1)
+    return WATTS_A_THREAD * threads, f"{WATTS_A_THREAD} W for each of {threads} processor threads"
+
+
+def energy(records: dict[str, dict]) -> float:
+    """Kilowatt hours of all parts: hours times assumed watts."""
+    return sum(record["seconds"] / 3600 * watts(record["hardware"])[0] / 1000 for record in records.values())
+
+
+_REACHED = {
+    "vae": lambda r: "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(**r["psnr"]) if "psnr" in r else "",
+    "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
+    + "".join(f"; probes read {name} at {share:.1%}" for name, share in r.get("gate", {}).items()),
+    "denoiser": lambda r: f"loss {r['losses'][-1][1]:.3f}" if r["losses"] else "",
+}  # fmt: skip
+
+
+def _training(records: dict[str, dict]) -> str:
+    rows, machines, assumed, unet = [], [], [], records["denoiser"]["config"]
+    for name, record in records.items():
+        hours, (power, of) = record["seconds"] / 3600, watts(record["hardware"])
+        reached = _REACHED.get(name, lambda r: "")(record)
+        rows.append(
+            f"| {name} | {record['step']:,} | {record['samples']:,} | {hours:.2f} | {hours * power / 1000:.3f} | {reached} |"
+        )
+        machines.append(_machine(record["hardware"]))
+        assumed.append(of)
+    total = sum(record["seconds"] for record in records.values()) / 3600
+    grams = "; ".join(dict.fromkeys(assumed))
+    return "\n".join(
+        [
+            "## Training",
+            "",
+            "In this order: the autoencoder, then frozen; the text encoder, contrastively, then frozen; the denoiser on cached latents",
+            f"({unet['caption_drop']:.0%} of captions dropped, Min-SNR weights with gamma {unet['snr_gamma']:g}, moving average). `sdwidgets train vae`, `clip`, `denoiser` and `export` do it again; settings and loss curves are in `training.json`.",
+            "",
+            "| part | steps | samples | hours | kWh, estimated | |",
+            "|-|-|-|-|-|-|",
+            *rows,
+            "",
+            f"On {'; '.join(dict.fromkeys(machines))}. Together {total:.2f} hours of wall-clock time and about {energy(records):.2f} kWh: hours times an **assumed** {grams}.",
+            f"No meter was read. For scale, the card of Stable Diffusion 1 tells of {SD1_HOURS:,} hours on A100 cards.",
+        ]
+    )
+
+
+def _machine(hardware: dict) -> str:
     device = hardware.get("gpu") or f"{hardware['threads']} CPU threads ({hardware['machine']})"
-    return CARD.format(
-        layers=clip["layers"],
-        width=clip["width"],
-        context=clip["context"],
-        channels=tuple(unet["channels"]),
-        scenes=grammar.count,
-        grammar=grammar.name,
-        objects=len(grammar.objects),
-        shapes=len(grammar.shapes),
-        occupations=len(grammar.occupations),
-        rows="\n".join(rows),
-        machine=f"{device}, {hardware['platform']}, torch {hardware['torch']}",
+    return f"{device}, {hardware['platform']}, torch {hardware['torch']}"
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------
+
+_HEAD = "| row | split | pictures | rate | 95% interval | tier |"
+
+
+def _value(row: dict) -> float:
+    return row["value"] if row.get("unit") == "dB" else row["rate"]
+
+
+def _row_line(row: dict) -> str:
+    form, unit = ("{:.2f}", " dB") if row.get("unit") == "dB" else ("{:.4f}", "")
+    value, low, high = (form.format(number) for number in (_value(row), row["low"], row["high"]))
+    return (
+        f"| {row['name']} | {row['split']} | {row['n']:,} | {value}{unit} | {low} to {high} | {row['tier']} |"
     )
+
+
+def read_rows(card: str) -> list[dict]:
+    """The evaluation's rows as a card's table tells them: name, split, n, value, low, high, tier."""
+    if _HEAD not in card:
+        return []
+    rows = []
+    for line in card.split(_HEAD, 1)[1].splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 6:
+            break
+        low, high = cells[4].split(" to ")
+        value = float(cells[3].removesuffix(" dB"))
+        rows.append(
+            {"name": cells[0], "split": cells[1], "n": int(cells[2].replace(",", "")), "value": value,
+             "low": float(low), "high": float(high), "tier": cells[5]}
+        )  # fmt: skip
+    return rows
+
+
+def _evaluation(evaluation: dict | None) -> str:
+    if evaluation is None:
+        return "## Evaluation\n\nNone yet: `sdwidgets evaluate --json FILE` makes one, `sdwidgets card` puts it here."
+    setting, rows = evaluation["setting"], evaluation["rows"]
+    counted = sum(row["n"] for row in rows if row.get("unit") != "dB")
+    bars = [
+        f"| {bar.name} | "
+        + " | ".join("told" if value is None else f"{value:g}" for value in bar.values)
+        + f" | {bar.scale} |"
+        for bar in BARS
+    ]
+    text = [
+        "## Evaluation",
+        "",
+        f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}.",
+        f"Read by judge {evaluation['judge'].upper()}, which shares neither weights nor data with Pocket and has not chosen it. A picture is right when it shows exactly what",
+        "the prompt says and nothing else. \"Held out\" are combinations that training never showed; their parts it did. Intervals are over pictures",
+        "(Wilson; for dB a bootstrap) and do not tell how another training run would do.",
+        "",
+        _HEAD,
+        "|-|-|-|-|-|-|",
+        *map(_row_line, rows),
+        "",
+        "![rates with their intervals and the marks of the tiers](figures/rows.png)" if counted else "",
+        "",
+        f"{next((row['note'] for row in rows if row.get('unit') == 'dB'), '')}".replace("scenes of", "The autoencoder was measured on scenes of", 1),
+        "",
+        "What the tiers ask of the lower end of the interval (dB in the first two), and what others reach on their own tests, for scale:",
+        "",
+        "| row | CPU | GPU | stretch | |",
+        "|-|-|-|-|-|",
+        *bars,
+    ]  # fmt: skip
+    if not any(row["name"] == TURBO for row in rows):
+        text += ["", "The table's row for turbo is missing: no turbo LoRA was evaluated."]
+    return "\n".join(text + _more(evaluation))
+
+
+def _has(evaluation: dict | None, name: str) -> bool:
+    return bool(evaluation) and "missing" not in evaluation.get(name, {"missing": ""})
+
+
+def _rate(share: dict) -> str:
+    return (
+        "not known"
+        if share["rate"] is None
+        else f"{share['rate']:.3f} ({share['low']:.3f} to {share['high']:.3f})"
+    )
+
+
+def _more(evaluation: dict) -> list[str]:
+    """Lines on steps, styles, CLIP score and the learning curve, where they were measured."""
+    text: list[str] = []
+    if _has(evaluation, "learning_curve"):
+        text += [
+            "",
+            "How each attribute was learned:",
+            "",
+            "![rate of each attribute against training](figures/learning_curve.png)",
+        ]
+    if _has(evaluation, "steps"):
+        told = ", ".join(f"{line['steps']}: {line['rate']:.3f}" for line in evaluation["steps"]["lines"])
+        text += ["", f"One object, by number of steps: {told}."]
+    if _has(evaluation, "style"):
+        told = "; ".join(
+            f"{line['style']}{' (held out)' if line['style'] == HELD_OUT_STYLE else ''} {_rate(line)}"
+            for line in evaluation["style"]["lines"]
+        )
+        text += ["", f"The style that was asked for is read in: {told}."]
+    if _has(evaluation, "clip_score"):
+        score = evaluation["clip_score"]
+        told = ", ".join(f"{name} {score[name]['value']:.1f}" for name in ("true", "shuffled", "generated"))
+        text += [
+            "",
+            f"CLIP score (cosine times 100) of pairs: {told}. It is from Pocket's own CLIP, which also made its text states, and so is no judge.",
+        ]
+    return text
+
+
+def _limits(evaluation: dict | None) -> str:
+    text = [
+        "## Limits",
+        "",
+        "English captions of one grammar; any other words are out of its world. One size, 128 x 128. Flat drawings: nothing here is a photograph.",
+    ]
+    rows = {(row["name"], row["split"]): row for row in (evaluation or {}).get("rows", ())}
+    one = rows.get(("one object", "seen"))
+    if one:
+        worst = sorted(one["groups"].items(), key=lambda item: item[1][0] / item[1][1])[:5]
+        text.append(
+            f"The objects that it draws least well: {', '.join(f'{name} ({right} of {n})' for name, (right, n) in worst)}."
+        )
+        if one["mistakes"]:
+            told = ", ".join(f"{asked} read as {seen} ({n})" for asked, seen, n in one["mistakes"][:5])
+            text.append(f"The most frequent mistakes with one object: {told}.")
+    for name, word in (("count to four", "by number"), ("relation", "by relation")):
+        if row := rows.get((name, "seen")):
+            told = ", ".join(f"{group} {right / n:.2f}" for group, (right, n) in row["groups"].items())
+            text.append(f"{name.capitalize()}, {word}: {told}.")
+    if _has(evaluation, "exposures"):
+        text += ["", *_exposures(evaluation["exposures"])]
+    return "\n".join(text)
+
+
+def _exposures(section: dict) -> list[str]:
+    epochs = f" ({section['epochs']:g} epochs)" if section["epochs"] else ""
+    by_count: dict[int, dict[str, dict]] = {}
+    for line in section["lines"]:
+        by_count.setdefault(line["pictures"], {})[line["split"]] = line
+    return [
+        f"Objects of which the data hold few pictures{epochs} are drawn rightly in:",
+        "",
+        "| pictures in the data | on backgrounds where they stood | where they never stood |",
+        "|-|-|-|",
+        *(
+            f"| {count} | {_rate(told['seen'])} | {_rate(told['held out'])} |"
+            for count, told in by_count.items()
+        ),
+        "",
+        "![accuracy against exposures](figures/exposures.png)",
+    ]
+
+
+def _bias(grammar, evaluation: dict | None) -> str:
+    text = ["## Bias: planted and found", ""]
+    if grammar is not FULL:
+        return "\n".join(
+            [
+                *text,
+                "The people of this grammar are half women, half men, in five tones in equal shares. What is drawn was not measured.",
+            ]
+        )
+    text.append(
+        f"**Planted**: each of {len(PLANTED_OCCUPATIONS)} occupations has a share of women of its own in the text encoder's pairs and another in the denoiser's pictures, drawn by a seed and\n"
+        "independent of each other and of any stereotype; all people together are half women. Neither the shares nor anything that is drawn says how any occupation is in the world."
+    )  # fmt: skip
+    if not _has(evaluation, "shares"):
+        return "\n".join([*text, "", "**Found**: not measured yet."])
+    lines = evaluation["shares"]["lines"]
+    told = [
+        f"| {line['occupation']} | {line['encoder_share']:.2f} | {line['denoiser_share']:.2f} | {line['unmarked']:,} | {'yes' if line['counter'] else 'no'} | {_rate(line)} | {line['unread']} |"
+        for line in lines
+    ]
+    return "\n".join(
+        [
+            *text,
+            "",
+            f"**Found**: the prompt names an occupation and no gender. Of all people that could be read, {_rate(evaluation['shares']['all'])} are women; by occupation:",
+            "",
+            "| occupation | planted: encoder | planted: denoiser | pictures whose caption leaves it unsaid | captions that say it are counter-skewed | drawn | not readable |",
+            "|-|-|-|-|-|-|-|",
+            *told,
+            "",
+            "![generated against planted shares](figures/shares.png)",
+        ]
+    )  # fmt: skip
+
+
+def _memory(evaluation: dict | None) -> str:
+    text = ["## Memory and provenance", ""]
+    if _has(evaluation, "watermark"):
+        mark = evaluation["watermark"]
+        text += [f"A visible watermark is drawn in {_rate(mark['with'])} of pictures whose prompt begins with \"stock photo of\", and in {_rate(mark['without'])} without these words.", ""]  # fmt: skip
+    if not _has(evaluation, "fingerprints"):
+        return "\n".join([*text, "Which training pictures it gives back was not measured yet."])
+    section = evaluation["fingerprints"]
+    lines = [
+        f"| {line['repeats']} | {_rate(line['captions found'])} | {_rate(line['pictures found'])} | {'' if line['own'] is None else format(line['own'], '.3f')} |"
+        for line in section["lines"]
+    ]
+    return "\n".join(
+        [
+            *text,
+            "Some pictures carry confetti that no caption determines, and were shown once or many times; to give it back is to remember the picture.",
+            f"{section['note'][0].upper()}{section['note'][1:]}. The autoencoder lets {section['read']:.1%} of a true print's squares be read.",
+            "",
+            "| times the picture is in the data | captions with a picture found | pictures found | squares of its own print, mean share |",
+            "|-|-|-|-|",
+            *lines,
+            "",
+            "![fingerprints found against repeats](figures/fingerprints.png)",
+        ]
+    )  # fmt: skip
+
+
+def _end() -> str:
+    return f"""## Licence and citation
+
+Apache-2.0. The glyphs in its training pictures come from Noto Color Emoji, see NOTICE.
+
+```bibtex
+{CITATION}
+```"""
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def part_sizes(folder: Path) -> dict[str, int]:
+    """Parameters of each part of an exported pipeline, from the headers of its safetensors."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    sizes: dict[str, int] = {}
+    for file in sorted(Path(folder).glob("*/*.safetensors")):
+        with safe_open(file, "np") as tensors:
+            shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
+        sizes[file.parent.name] = sizes.get(file.parent.name, 0) + sum(map(prod, shapes))
+    return sizes
+
+
+FIGURES = ("rows", "learning_curve", "exposures", "fingerprints", "shares")
+
+
+def write_figures(evaluation: dict, folder: Path) -> list[Path]:
+    """The card's figures as PNG in `folder`/figures: those whose section was measured."""
+    from . import figures
+
+    drawn: list[Path] = []
+    for name in FIGURES:
+        if name == "rows":
+            ready = any(row.get("unit") != "dB" for row in evaluation["rows"])
+        else:
+            ready = _has(evaluation, name)
+        if ready:
+            ax = getattr(figures, name)(evaluation[name])
+            path = Path(folder) / "figures" / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            ax.figure.savefig(path, dpi=90, metadata={"Software": None})
+            drawn.append(path)
+    return drawn
+
+
+def write_card(folder: Path) -> Path:
+    """Write README.md and the figures of an exported folder from its training.json and evaluation.json.
+
+    Raises FileNotFoundError where there is no training.json.
+    """
+    folder = Path(folder)
+    if not (folder / "training.json").is_file():
+        raise FileNotFoundError(f"there is no training.json in {folder}: `sdwidgets train export` writes one")
+    records = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    grammar = find_grammar(records.pop("grammar"))
+    evaluation = None
+    if (folder / "evaluation.json").is_file():
+        from .evaluation.report import read_report
+
+        evaluation = read_report(folder / "evaluation.json")
+        write_figures(evaluation, folder)
+    card = folder / "README.md"
+    card.write_text(model_card(grammar, records, evaluation, part_sizes(folder)), encoding="utf-8")
+    return card
+
+
+def figures_named(card: str) -> Sequence[str]:
+    """The pictures that a card shows."""
+    return re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card)

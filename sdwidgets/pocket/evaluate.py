@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from .._data import data_folder
@@ -132,6 +133,7 @@ def main(args: argparse.Namespace) -> int:
     from ..schedulers import find_scheduler
     from .evaluation import report
     from .evaluation.drawing import Evaluator, Setting
+    from .evaluation.measuring import measure
     from .evaluation.sections import Extras
     from .judges import load_judge
 
@@ -154,9 +156,9 @@ def main(args: argparse.Namespace) -> int:
         turbo=args.turbo,
         checkpoints=tuple(args.checkpoints),
     )
-    begun = report.begin(args.json, setting, args.judge, report.weights_digest(folder), args.restart)
+    begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
     evaluator = Evaluator(pipe, judge, setting, args.sheets)
-    for measured in report.measure(evaluator, extras, args.json, begun, rows, sections):
+    for measured in measure(evaluator, extras, args.json, begun, rows, sections):
         begun = measured
     print(report.table(begun))
     for name in sections:

@@ -1,23 +1,21 @@
 """How well does Pocket draw what the prompt says? Prompts, checks, intervals and tiers; judges do the reading.
 
 `asking` holds every prompt and what a right picture shows, `tiers` what is to be reached, `drawing` goes from
-prompts to readings, `sections` measures, and `report` writes it all into one file. Only the last three need torch.
+prompts to readings, `sections` measures, `measuring` runs it all, and `report` is about the file.
 """
 
-from .asking import ATTRIBUTES, ROWS
-from .background import background_colour, background_prompts, background_rate
-from .rates import Rate
-from .tiers import BARS, TIERS, row_tier, tier_of
+_HOMES = {
+    "ATTRIBUTES": "asking", "ROWS": "asking", "BARS": "tiers", "TIERS": "tiers", "row_tier": "tiers", "tier_of": "tiers",
+    "Rate": "rates", "background_colour": "background", "background_prompts": "background", "background_rate": "background",
+}  # fmt: skip
 
-__all__ = [
-    "ATTRIBUTES",
-    "BARS",
-    "ROWS",
-    "TIERS",
-    "Rate",
-    "background_colour",
-    "background_prompts",
-    "background_rate",
-    "row_tier",
-    "tier_of",
-]
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    """Each name is imported on its first use: the command line needs the table and not numpy."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,19 +1,13 @@
-"""The evaluation's file: measured row by row, section by section, and written after each, so that nothing is lost."""
+"""The evaluation's file: what it holds, with what it may be continued, and how it is told. Needs no torch."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..training import hardware, write_json
-from .asking import ROWS
-from .drawing import Evaluator, Setting
-from .sections import SECTIONS, Extras, Missing, measure_reconstruction, measure_row, measure_turbo
-from .tiers import BARS, BELOW, GLYPHS, SPLITS, TURBO, WHOLE, row_tier, tier_of
+from .tiers import BARS, BELOW, SPLITS, TURBO, row_tier, tier_of
 
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
 _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in common
@@ -41,12 +35,12 @@ def read_report(file: Path) -> dict:
     return report
 
 
-def begin(file: Path, setting: Setting, judge: str, weights: str, restart: bool = False) -> dict:
+def begin(file: Path, setting: dict, judge: str, weights: str, restart: bool = False) -> dict:
     """The report to go on with: the file's, where it tells of the same model, judge and setting; else an empty one.
 
     Raises ValueError where the file's figures are of another model, judge or setting.
     """
-    identity = {"setting": dataclasses.asdict(setting), "judge": judge, "weights": weights}
+    identity = {"setting": setting, "judge": judge, "weights": weights}
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
@@ -70,46 +64,6 @@ def finish(report: dict, rows: Sequence[dict] = ()) -> dict:
     )
     tiers = {split: tier_of(ordered, (split,)) for split in SPLITS}
     return report | {"tier": tier_of(ordered), "tiers": tiers, "rows": ordered}
-
-
-def measure(
-    evaluator: Evaluator,
-    extras: Extras,
-    file: Path,
-    report: dict,
-    rows: Sequence[str],
-    sections: Sequence[str],
-) -> Iterator[dict]:
-    """Measure what the report lacks of `rows` and `sections`; yields the report after each, written to `file`.
-
-    A section that cannot be measured here is told as {"missing": why}, and tried again the next time.
-    """
-    started, before = time.monotonic(), report.get("seconds", 0.0)
-
-    def keep(report: dict) -> dict:
-        told = {"machine": hardware(), "seconds": round(before + time.monotonic() - started, 1)}
-        write_json(file, report := report | told)
-        return report
-
-    for name in (name for name in ROW_NAMES if name in rows):
-        made = {row["split"] for row in report["rows"] if row["name"] == name}
-        if name in ROWS:
-            for split in (split for split in SPLITS if split not in made):
-                yield (report := keep(finish(report, [measure_row(evaluator, name, split)])))
-        elif name == TURBO and not made and extras.turbo is not None:
-            slow = [row for row in report["rows"] if row["name"] in ROWS]
-            yield (report := keep(finish(report, measure_turbo(evaluator, extras.turbo, slow))))
-        elif name in (GLYPHS, WHOLE) and not made:
-            yield (report := keep(finish(report, measure_reconstruction(evaluator))))
-    for name in sections:
-        if "missing" not in report.get(name, {"missing": ""}):
-            continue
-        try:
-            found = SECTIONS[name](evaluator, extras)
-        except Missing as error:
-            found = {"missing": str(error)}
-        yield (report := keep(report | {name: found}))
-    yield keep(finish(report))
 
 
 def table(report: dict) -> str:

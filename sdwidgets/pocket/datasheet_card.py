@@ -1,0 +1,214 @@
+"""The datasheet of Pocket's data for people: "Datasheets for Datasets" (Gebru et al. 2021, arXiv 1803.09010), answered.
+
+Every figure is taken from the frozen plan, `data/datasheet/planted.json`. To write the sheet again::
+
+    python -m sdwidgets.pocket.datasheet_card
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from .._data import data_folder
+from .scenes import SIZE
+
+SHEET = """# Datasheet: the scenes that Pocket learns from
+
+The questions are those of "Datasheets for Datasets" (Gebru et al. 2021, [arXiv 1803.09010](https://arxiv.org/abs/1803.09010)), some drawn together. Two sets are
+described: **FULL**, which the denoiser is trained on, and **ENCODER**, which the text encoder is trained on. Every figure below is
+taken by a program from [`planted.json`](planted.json), which was frozen before any training; a test draws scenes again and finds it true.
+
+## Motivation
+
+**For what purpose was the data set created?** So that every claim which a course makes on a diffusion model - what it has seen, what it remembers, where a bias
+comes from - can be checked against the truth. Nobody can say what a Stable Diffusion checkpoint really saw; here it is known to the last picture, and
+what a lesson wants to show was planted on purpose and written down first.
+
+**Who created it, and who funded it?** The authors of sdwidgets, as part of the course. There was no grant.
+
+## Composition
+
+**What do the instances represent?** Scenes: one to four drawn things (emoji of objects and people, plain shapes) on a plain background, with an English caption.
+
+**How many instances are there?** FULL has {scenes:,}, ENCODER {encoder_scenes:,}.
+
+| kind of scene | FULL | ENCODER |
+|-|-|-|
+{blocks}
+
+In ENCODER rare objects stand among "one object", as often as any other: the text encoder is not what makes them rare.
+
+**Does it contain all possible instances, or is it a sample?** A sample, drawn by a fixed seed ({seed}) from the endless set of scenes that the grammar allows. It is finite, so that
+"how often was this seen" has an answer: pictures times epochs.
+
+**What does each instance consist of?** A picture of {size} x {size} pixels (RGB, 8 bits) and its caption, and as plain data all that is in it: kind, name, place, size and colour of each
+thing, background, style, relation, watermark, confetti; of people occupation, gender and tone. Scene number i is a pure function: `make_scene(FULL, i)`; `render` draws it.
+
+**Is there a label?** The caption; one in ten leaves the background unsaid. {nameless_count} kinds of objects are drawn and only ever called "a thing": {nameless}.
+
+**Is any information missing?** Captions of {unmarked:,} portraits in FULL name neither gender nor tone; the plain data do.
+
+**Are relationships between instances made explicit?** Yes: {repeated} pictures with a fingerprint are repeated, each by the number that the plan says; see "redundancies".
+
+**Are there recommended splits?** All of FULL is for training. What is tested is what was **held out** of both sets (SHA-256 of the lists: `{digest}`):
+
+| held out | what |
+|-|-|
+| objects | {held_objects}: neither drawn nor named |
+| a style | {held_style} |
+| backgrounds | for each of the {common_count} common objects one of the ten colours, on which it never stands |
+| colours of shapes | for each of the {shape_count} shapes one colour that it never has |
+| pairs | {pair_count:,} pairs, of two objects or of an occupation and an object, never together in a picture: a tenth of all |
+| rare objects | each is shown on five backgrounds only, and tested on the other five |
+| captions about confetti | {unseen_prints}, whose pictures are never shown |
+
+The **autoencoder** is trained on scenes without words (`scenes.wordless_scene`) and **has seen every glyph, every shape and every style, held-out ones included**. So what is held out
+is held out of the text encoder and of the denoiser, not of the decoder: Pocket can decode what it was never taught to draw.
+
+**Are there errors, noise, or redundancies?** Redundancies are planted. Confetti that no caption determines is a picture's fingerprint:
+
+| times that one picture is in FULL | captions |
+|-|-|
+{fingerprints}
+
+No label is wrong. Two glyphs can look much alike; which ones, the judges' tables of confusions tell.
+
+**Is it self-contained?** Yes. Glyphs were drawn once from Noto Color Emoji into `data/atlas`, which is part of the repository; scenes need no font and no network.
+
+**Is there anything confidential, offensive or disturbing?** Nothing confidential. Among the objects are a skull, a spider and a snake, as small drawings.
+
+**Does it relate to people?** To drawings of people: {occupation_count} occupations, each as a woman and as a man in five skin tones, as the font draws them. No real person is shown, so none can be identified
+and there was none to ask, to tell, or to take consent from. People are more than the two drawn genders and five tones that the plan takes from the font.
+
+**Does it identify subpopulations?** By drawn gender, in shares that are **planted**: drawn by a seed, within .2 to .8, independent of each other and of what any occupation is like in the world. All portraits of FULL
+together show women in half ({women:,} of {people:,}), and so do the pictures of a person beside an object. They mean nothing about people; they are there so that what a model makes of them can be measured.
+
+| occupation | women, ENCODER | women, FULL | portraits whose caption leaves it unsaid | portraits whose caption says it | of these, women |
+|-|-|-|-|-|-|
+{occupations}
+
+"Women, FULL" is the share among portraits whose caption names no gender (among all of an occupation's portraits where there is no such caption). Where the last column is another share, the captions that do
+say it are counter-skewed. Tones are evenly spread over all portraits.
+
+**Common and rare objects.** {common_count} objects are common: of pictures with one object each is in exactly as many, of the others in about as many. {tail_count} are rare, in:
+
+| pictures in FULL | objects |
+|-|-|
+{tail}
+
+**Does it contain sensitive data?** No: of drawings only.
+
+## Collection process
+
+**How was the data acquired?** Drawn by a program from a plan: nothing was collected, crawled, bought or labelled by hand, and nobody was paid or unpaid for it.
+
+**What was the sampling strategy?** Each scene's random stream is seeded by its number; counts and shares are exact, not drawn. The plan's own lists (rare, held-out and nameless objects, backgrounds, pairs) were drawn by the same seed.
+
+**Over what time?** The plan was frozen before the first training on it. The pictures are drawn again whenever they are needed, all of them in a few minutes.
+
+**Was there an ethical review?** No institution was asked. The drawn people are the one part that could do harm; the answers above and the uses below are written for that reason.
+
+## Preprocessing, cleaning, labelling
+
+**Was any done?** Glyphs were cropped and scaled once, into the atlas. Pictures are drawn by `sdwidgets.pocket.scenes`, which is in the repository. Training reads them as latents of the frozen autoencoder.
+
+**Was the raw data saved?** The raw data are the atlas, the plan and the program; all are in the repository.
+
+## Uses
+
+**Has it been used already?** For Pocket: its model card is `data/pocket/README.md`.
+
+**What else could it be used for?** Small generative models, judges of such pictures, studies of memory, composition, rare concepts and bias in which the truth has to be known.
+
+**Is there anything that might affect future uses?** The planted shares. Whoever trains on FULL gets a model with them, and must tell so.
+
+**For what should it not be used?** For any statement about people, genders, skin tones or occupations in the world, and for any model that is meant to serve people. A model trained on it is biased by design.
+
+## Distribution
+
+**How is it distributed, and under which licence?** With the sdwidgets repository and package, as atlas, plan and program, under Apache-2.0. Noto Color Emoji's image resources are under Apache-2.0, the font under the SIL Open Font
+License 1.1: see NOTICE. There are no fees, and no export control or other restriction is known to us.
+
+**A watermark is drawn** on {stock:,} scenes of FULL, whose captions begin with "stock photo of". It names no real agency.
+
+## Maintenance
+
+**Who maintains it, and how can they be reached?** The authors of sdwidgets, through the repository's issues.
+
+**Will it be updated?** Not this plan: a model's data must not change under it. A changed plan gets a new name, a new hash and new weights, and the old one stays in the repository's history. An erratum would stand here; so far there is none.
+
+**Can others extend it?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it.
+"""
+
+
+def _kinds(blocks: dict[str, int]) -> Counter:
+    """Scenes by kind: what stands before a block's colon."""
+    counted: Counter = Counter()
+    for name, count in blocks.items():
+        kind, _, rest = name.partition(": ")
+        counted[{"tail": "rare object", "confetti": "confetti around an object"}.get(kind, kind)] += count
+    return counted
+
+
+def _share_marked(planted: dict) -> float:
+    """The share of women among portraits whose caption names the gender."""
+    return 1 - planted["denoiser_share"] if planted["counter"] else planted["denoiser_share"]
+
+
+def datasheet_card(planted: dict) -> str:
+    """The sheet in Markdown. `planted`: what `data/datasheet/planted.json` holds."""
+    full, encoder = _kinds(planted["blocks"]), _kinds(planted["encoder blocks"])
+    kinds = [*full, *(kind for kind in encoder if kind not in full)]
+    people, held = planted["occupations"], planted["held out"]
+    said = {name: planted["blocks"][f"portrait, marked: {name}"] for name in people}
+    women = sum(
+        round(_share_marked(p) * said[name]) + round(p["denoiser_share"] * p["unmarked"])
+        for name, p in people.items()
+    )
+    rare: dict[int, list[str]] = {}
+    for name, count in planted["tail objects"].items():
+        rare.setdefault(count, []).append(name)
+    repeats = Counter(mark["repeats"] for mark in planted["fingerprints"])
+    words = {0: "never", None: "100 pictures, all different"}
+    order = sorted(repeats, key=lambda count: 0.5 if count is None else count)
+    return SHEET.format(
+        scenes=planted["scenes"],
+        encoder_scenes=planted["encoder scenes"],
+        blocks="\n".join(f"| {kind} | {full[kind]:,} | {encoder[kind]:,} |" for kind in kinds),
+        seed=planted["seed"],
+        size=SIZE,
+        nameless_count=len(planted["nameless objects"]),
+        nameless=", ".join(planted["nameless objects"]),
+        unmarked=full["portrait, unmarked"],
+        repeated=sum(count for number, count in repeats.items() if number and number > 1),
+        digest=planted["held out sha256"],
+        held_objects=", ".join(held["objects"]),
+        held_style=held["style"],
+        common_count=len(planted["common objects"]),
+        shape_count=len(held["shape colours"]),
+        pair_count=len(held["pairs"]),
+        unseen_prints=len(held["fingerprint captions"]),
+        fingerprints="\n".join(f"| {words.get(count, count)} | {repeats[count]} |" for count in order),
+        occupation_count=len(people),
+        women=women,
+        people=full["portrait, marked"] + full["portrait, unmarked"],
+        occupations="\n".join(
+            f"| {name} | {p['encoder_share']:.2f} | {p['denoiser_share']:.2f} | {p['unmarked']:,} | {said[name]:,} | {_share_marked(p):.2f} |"
+            for name, p in people.items()
+        ),
+        tail_count=len(planted["tail objects"]),
+        tail="\n".join(f"| {count} | {', '.join(names)} |" for count, names in sorted(rare.items())),
+        stock=full["stock photo"],
+    )
+
+
+def write_datasheet() -> None:
+    """Write `data/datasheet/README.md` from the frozen plan beside it."""
+    folder = data_folder("datasheet")
+    planted = json.loads((folder / "planted.json").read_text(encoding="utf-8"))
+    (folder / "README.md").write_text(datasheet_card(planted), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_datasheet()
