@@ -1,36 +1,567 @@
-"""Evaluation: the measure reads true pictures rightly, and the shipped Pocket follows the prompt."""
+"""Evaluation: prompts ask what they should, checks tell right from wrong, tiers follow the table, cards tell the file."""
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import sdwidgets
-from sdwidgets.pocket import evaluation, scenes
+from sdwidgets._data import data_folder
+from sdwidgets.cli import main
+from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures, scenes
+from sdwidgets.pocket import datasheet as sheet
+from sdwidgets.pocket.datasheet import FULL
+from sdwidgets.pocket.evaluation import asking, confetti, report
+from sdwidgets.pocket.evaluation.rates import Rate, binomial_tail, pictures_for, share
+from sdwidgets.pocket.evaluation.tiers import (
+    BARS,
+    GLYPHS,
+    SPLITS,
+    TIERS,
+    TURBO,
+    WHOLE,
+    row_tier,
+    tier_of,
+    turbo_tier,
+)
+from sdwidgets.pocket.judges.judgement import Judgement, Seen
+from sdwidgets.pocket.scenes import make_scene, render
+from sdwidgets.pocket.vocabulary import COLOURS, OBJECTS, SHAPES, plural
+
+ROWS = list(asking.ROWS.values())
+BY_NAME = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
-def test_the_measure_reads_true_renders():
-    pictures = [scenes.make_scene(scenes.SIMPLE, index) for index in range(200)]
-    read = evaluation.background_colour(np.stack([np.asarray(scenes.render(scene)) for scene in pictures]))
-    assert np.mean([a == b.background for a, b in zip(read, pictures, strict=True)]) >= 0.99
+@pytest.fixture(scope="module")
+def pipe():
+    return sdwidgets.load("pocket", device="cpu", dtype="float32")
 
 
-def test_prompts_cover_objects_and_colours_evenly():
-    asked = evaluation.background_prompts(scenes.SIMPLE, 400)
-    assert len(set(asked)) == 400
-    assert {colour for _, colour in asked} == set(scenes.SIMPLE.colours)
+def judgement_of(scene) -> Judgement:
+    """What a judge without fault says of a scene."""
+    things = [
+        Seen(t.kind, t.occupation or t.name, t.x, t.y, t.size, t.colour, t.occupation, t.gender, t.tone)
+        for t in scene.things
+    ]
+    return Judgement(scene.background, scene.style, scene.watermark, tuple(things))
+
+
+def rendered(scenes) -> np.ndarray:
+    return np.stack([np.asarray(render(scene)) for scene in scenes])
+
+
+# ---- rates -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("right", "low", "high"), [(95, 0.888, 0.978), (100, 0.963, 1.0), (0, 0.0, 0.037)])
 def test_the_interval_is_wilsons(right, low, high):
     """Reference values from Wilson's formula as in scipy.stats.binomtest(...).proportion_ci(method="wilson")."""
-    assert evaluation.Rate("x", 100, right).interval() == pytest.approx((low, high), abs=1e-3)
+    assert Rate("x", 100, right).interval() == pytest.approx((low, high), abs=1e-3)
 
 
-def test_pocket_draws_the_background_that_the_prompt_names():
-    pipe = sdwidgets.load("pocket", device="cpu", dtype="float32")
+def test_what_was_not_counted_is_not_known():
+    assert share([]) == {"n": 0, "rate": None, "low": 0.0, "high": 1.0}
+    with pytest.raises(ValueError, match="3 of 2 is no share"):
+        Rate("x", 2, 3)
+
+
+@BY_NAME
+def test_there_are_pictures_enough_for_the_highest_tier(row):
+    bar = evaluation.tiers.find_bar(row.name).values[-1]
+    better = Rate("", row.count, math.ceil(row.count * (bar + 0.75 * (1 - bar))))
+    assert better.interval()[0] >= bar
+    assert Rate("", row.count, round(row.count * bar)).interval()[0] < bar
+
+
+def test_all_rows_together_have_two_thousand_pictures():
+    assert sum(2 * row.count for row in ROWS) >= 2_000
+    assert pictures_for(0.95) == 300 and pictures_for(0.995) == 1_400
+
+
+def test_the_binomial_tail_sums_to_one():
+    assert binomial_tail(24, 0, 0.1) == pytest.approx(1)
+    assert binomial_tail(3, 2, 0.5) == pytest.approx(0.5)
+
+
+# ---- prompts ---------------------------------------------------------------------------------------------------
+
+
+def is_held_out(row, scene) -> bool:
+    """Does a scene show a combination that training never did?"""
+    names = [thing.name for thing in scene.things]
+    return (
+        any(sheet.HELD_OUT_BACKGROUNDS.get(name) == scene.background for name in names)
+        or any(t.colour == sheet.HELD_OUT_SHAPE_COLOURS[t.name] for t in scene.things if t.colour)
+        or (len(names) == 2 and frozenset(names) in sheet.held_out_pairs())
+    )
+
+
+@BY_NAME
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_prompt_is_of_its_split(row, split):
+    asked = [row.scene(split, number) for number in range(row.count)]
+    assert {is_held_out(row, scene) for scene in asked} == {split == "held out"}
+    assert asked[7] == row.scene(split, 7) and asked[7] != asked[8]
+
+
+@BY_NAME
+@pytest.mark.parametrize("split", SPLITS)
+def test_prompts_are_balanced(row, split):
+    asked = [row.scene(split, number) for number in range(row.count)]
+    backgrounds = Counter(scene.background for scene in asked)
+    assert set(backgrounds) == set(COLOURS) and max(backgrounds.values()) < 3 * min(backgrounds.values())
+    names = Counter(thing.name for scene in asked for thing in scene.things)
+    wanted = sheet.COMMON_OBJECTS if asked[0].things[0].kind == "object" else SHAPES
+    assert set(names) == set(wanted)
+    if row.name in ("one object", "background and shape colour"):
+        assert max(names.values()) - min(names.values()) <= max(2, row.count // 80)
+    if row.name == "relation":
+        assert set(Counter(scene.relation for scene in asked).values()) == {row.count // 4}
+    if row.name == "count to four":
+        assert set(Counter(len(scene.things) for scene in asked).values()) == {row.count // 3}
+
+
+_NAMES = sorted([*map(plural, OBJECTS), *OBJECTS, *map(plural, SHAPES), *SHAPES], key=len, reverse=True)
+_COLOUR, _NAME = (
+    re.compile(rf"\b(?:an? )?(?:{'|'.join(map(re.escape, words))})\b") for words in (COLOURS, _NAMES)
+)
+
+
+def form_of(caption: str) -> str:
+    """A caption with its names and colours taken out."""
+    return _NAME.sub("X", _COLOUR.sub("C", caption))
+
+
+@BY_NAME
+def test_prompts_have_the_form_of_training_captions(row):
+    block = {"one object": "one object", "background and shape colour": "one shape", "count to four": "several",
+             "colour bound to the right shape": "two shapes"}.get(row.name, "two objects")  # fmt: skip
+    shown = {
+        form_of(make_scene(FULL, index).caption)
+        for index in FULL.indices(block)[:: len(FULL.indices(block)) // 300]
+    }
+    assert {form_of(row.scene(split, number).caption) for split in SPLITS for number in range(24)} <= shown
+
+
+def test_sections_ask_in_the_datasheets_words():
+    blocks = [
+        FULL.indices(f"confetti: {place}")[0]
+        for place, mark in enumerate(sheet.FINGERPRINTS)
+        if mark.repeats != 0
+    ]
+    told = {make_scene(FULL, index).caption for index in blocks}
+    for place, mark in enumerate(sheet.FINGERPRINTS):
+        assert (asking.fingerprint_scene(place, 0).caption in told) == (mark.repeats != 0)
+    portraits = {make_scene(FULL, index).caption for index in FULL.indices("portrait, unmarked: artist")[::8]}
+    assert {asking.portrait_scene("artist", number).caption for number in range(20)} <= portraits
+    assert (
+        asking.watermark_scene(3, True).caption
+        == "stock photo of " + asking.watermark_scene(3, False).caption
+    )
+    for name, shown in sheet.TAIL_BACKGROUNDS.items():
+        assert asking.tail_scene(name, 0, False).background in shown
+        assert asking.tail_scene(name, 0, True).background not in shown
+    assert asking.styled_scene("blueprint", 0).caption.startswith("a blueprint of ")
+
+
+def test_an_unknown_split_is_a_sentence():
+    with pytest.raises(ValueError, match="no split is named 'test'; there are: seen, held out"):
+        ROWS[0].scene("test", 0)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------
+
+
+@BY_NAME
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_right_picture_is_right(row, split):
+    for scene in (row.scene(split, number) for number in range(40)):
+        assert row.right(scene, judgement_of(scene))
+        assert row.right(scene, replace(judgement_of(scene), things=judgement_of(scene).things[::-1]))
+
+
+def likeliest_mistakes(row, scene):
+    """Judgements that a model which half understood the prompt would get."""
+    seen = judgement_of(scene)
+    first, *rest = seen.things
+    other = next(name for name in OBJECTS if name not in {thing.name for thing in seen.things})
+    yield replace(seen, things=())
+    yield replace(seen, things=(replace(first, kind="broken"), *rest))
+    yield replace(seen, things=(replace(first, name=other, kind="object"), *rest))
+    yield replace(seen, things=(*seen.things, replace(first, name=other, kind="object", x=110)))
+    yield replace(seen, things=(*seen.things, replace(first, x=110)))  # one too many
+    yield replace(seen, things=tuple(rest))  # one too few
+    if first.kind == "shape":
+        yield replace(seen, things=(replace(first, colour=scene.background), *rest))
+    if row.name == "background and shape colour":
+        yield replace(seen, background=first.colour)
+        yield replace(seen, background=first.colour, things=(replace(first, colour=seen.background),))
+    if row.name == "relation":
+        (a, b) = seen.things
+        yield replace(seen, things=(replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)))
+        yield replace(seen, things=(replace(a, x=a.y, y=a.x), replace(b, x=b.y, y=b.x)))  # beside, not above
+    if row.name == "colour bound to the right shape":
+        (a, b) = seen.things
+        yield replace(seen, things=(replace(a, colour=b.colour), replace(b, colour=a.colour)))
+        yield replace(seen, things=(a, replace(b, colour=a.colour)))
+
+
+@BY_NAME
+def test_the_likeliest_mistakes_are_wrong(row):
+    for scene in (row.scene("seen", number) for number in range(25)):
+        wrong = list(likeliest_mistakes(row, scene))
+        assert len(wrong) >= 6 and not any(row.right(scene, seen) for seen in wrong)
+
+
+def test_a_reading_can_be_read():
+    told = {name: asking.ROWS[name].view(asking.ROWS[name].scene("seen", 0)) for name in asking.ROWS}
+    assert re.fullmatch(r"[\w ]+ (left of|right of|above|below) [\w ]+", told["relation"])
+    assert told["count to four"].startswith("2 ") and " on " in told["background and shape colour"]
+    assert asking.what(Judgement("red")) == "nothing"
+
+
+def test_attributes_are_looked_at_apart():
+    """A red circle drawn as a red star has the right colour and the wrong shape, and the other way round."""
+    by_name = {attribute.name: attribute for attribute in asking.ATTRIBUTES}
+    scene = asking.ROWS["background and shape colour"].scene("seen", 0)
+    (thing,) = judgement_of(scene).things
+    other_shape = Judgement(
+        scene.background, things=(replace(thing, name="heart" if thing.name != "heart" else "star"),)
+    )
+    other_colour = Judgement(scene.background, things=(replace(thing, colour=scene.background),))
+    for name, seen in (("colour", other_shape), ("shape", other_colour)):
+        assert by_name[name].view(seen) == by_name[name].view(scene)
+    for name, seen in (("colour", other_colour), ("shape", other_shape)):
+        assert by_name[name].view(seen) != by_name[name].view(scene)
+
+
+def test_the_background_is_read_from_true_renders():
+    drawn = [make_scene(scenes.SIMPLE, index) for index in range(200)]
+    read = evaluation.background_colour(rendered(drawn))
+    assert np.mean([a == b.background for a, b in zip(read, drawn, strict=True)]) >= 0.99
+
+
+# ---- fingerprints ------------------------------------------------------------------------------------------------
+
+
+def test_a_print_is_found_in_its_picture_and_in_no_other():
+    prints, owners, known = confetti.training_prints()
+    assert len(prints) == 40 + 10 * sheet.FRESH_PICTURES
+    some = np.arange(0, len(prints), 13)
+    noise = np.random.default_rng(0).normal(0, 12, (len(some), 128, 128, 3))
+    blurred = (rendered([known[i] for i in some]) + noise).clip(0, 255).astype(np.uint8)
+    hits = confetti.agreement(confetti.read_confetti(blurred), prints)
+    limit = confetti.threshold(480 * len(prints))
+    assert 6 <= limit <= 12
+    own = hits[np.arange(len(some)), some]
+    hits[np.arange(len(some)), some] = 0
+    assert own.min() >= 23 and hits.max() < limit
+
+
+def test_new_confetti_and_plain_pictures_hold_no_print():
+    prints, _, known = confetti.training_prints()
+    stream = scenes.Stream(5, 5)
+    fresh = [replace(scene, confetti=scenes.draw_confetti(stream, 72)) for scene in known[::21]]
+    plain = [
+        replace(scene, confetti=(), background=colour) for scene, colour in zip(known, COLOURS, strict=False)
+    ]
+    hits = confetti.agreement(confetti.read_confetti(rendered([*fresh, *plain])), prints)
+    assert hits[: len(fresh)].max() < confetti.threshold(480 * len(prints))
+    assert hits[: len(fresh)].mean() / 24 == pytest.approx(confetti.CHANCE, rel=0.3)
+    assert hits[len(fresh) :].max() <= 2  # a plain picture agrees with nothing
+
+
+# ---- tiers -----------------------------------------------------------------------------------------------------
+
+
+def measured(tier: str, **lower) -> list[dict]:
+    """Rows whose lower bounds just reach a tier, but for those named in `lower`."""
+    rows = []
+    for bar in BARS:
+        value = bar.values[TIERS.index(tier)]
+        low = lower.get(bar.name, 0.0 if value is None else value)
+        for split in SPLITS if bar.unit != "dB" else ("held out",):
+            number = (
+                {"value": low + 0.5, "unit": "dB", "note": "scenes of a test"}
+                if bar.unit == "dB"
+                else {"rate": min(1.0, low + 0.01)}
+            )
+            row = {"name": bar.name, "split": split, "n": 400, **number, "low": low, "high": max(low, 0.5)}
+            rows.append(row | {"groups": {"cat": [390, 400]}, "mistakes": [["cat", "dog", 10]]})
+    return rows
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_rows_that_reach_a_tier_reach_it(tier):
+    assert tier_of(measured(tier)) == tier
+    below = ("below", *TIERS)[TIERS.index(tier)]
+    for bar in BARS:
+        value = bar.values[TIERS.index(tier)]
+        if value is not None:
+            short = measured(tier, **{bar.name: value - 0.001})
+            assert tier_of(short) == below, bar.name
+            assert {row_tier(row) for row in short if row["name"] == bar.name} == {below}
+
+
+def test_rows_that_are_only_told_do_not_bind_on_the_cpu_tier():
+    rows = measured("GPU", relation=0.1, **{"count to four": 0.0})
+    assert tier_of(rows) == "CPU"
+
+
+def test_one_split_alone_can_hold_a_tier_back():
+    rows = measured("GPU")
+    next(row for row in rows if row["name"] == "two objects" and row["split"] == "held out")["low"] = 0.2
+    assert (
+        tier_of(rows) == "below"
+        and tier_of(rows, ("seen",)) == "GPU"
+        and tier_of(rows, ("held out",)) == "below"
+    )
+
+
+def test_what_is_missing_is_not_reached():
+    assert tier_of([]) is None and tier_of(measured("GPU")[:-1]) is None
+    assert tier_of(measured("GPU", **{GLYPHS: 10})[:-1]) == "below"
+
+
+def test_turbo_may_lose_three_points():
+    slow = [row for row in measured("GPU") if row.get("unit") != "dB"]
+    fast = [row | {"rate": row["rate"] - 0.02} for row in slow]
+    assert turbo_tier(fast, slow) == ("GPU", 0.02)
+    assert turbo_tier([row | {"rate": row["rate"] - 0.05} for row in slow], slow)[0] == "below"
+    turbo = {"name": TURBO, "split": "seen", "tier": "CPU"}
+    assert tier_of([*measured("GPU"), turbo]) == "CPU"
+
+
+# ---- the file and the cards ----------------------------------------------------------------------------------------
+
+
+def whole_report(tier: str = "GPU") -> dict:
+    """A report with every section, as the command writes it, from made-up numbers."""
+    rate = share([True] * 90 + [False] * 10)
+    line = {"pictures": 5, "exposures": 12.5, **rate}
+    prints = {"captions found": rate, "pictures found": rate, "own": 0.5, "best": 0.6, "pixels": 31.0}
+    identity = {
+        "setting": {"num_inference_steps": 20, "guidance_scale": 3.0, "scheduler": "DDIM", "dtype": "float32"}
+    }
+    return report.finish({"tier": None, **identity, "judge": "b", "weights": "0" * 64, "rows": []}, measured(tier)) | {
+        "exposures": {"epochs": 2.5, "lines": [line | {"split": s} for s in SPLITS],
+                      "objects": [line | {"split": s, "object": "grapes"} for s in SPLITS]},
+        "fingerprints": {"threshold": 8, "squares": 24, "note": "found: at least 8", "read": 0.97, "captions": [],
+                         "lines": [{"repeats": r, **prints} for r in (0, "fresh", 1, 10, 100, 1000)]},
+        "shares": {"lines": [{"occupation": n, **vars(p), **rate, "unread": 3} for n, p in sheet.PLANTED_OCCUPATIONS.items()], "all": rate},
+        "watermark": {"with": rate, "without": share([False] * 50)},
+        "steps": {"lines": [{"steps": count, **rate} for count in (1, 4, 16)]},
+        "style": {"lines": [{"style": name, **rate} for name in scenes.STYLES]},
+        "clip_score": {name: {"value": 20.0} for name in ("true", "shuffled", "generated")},
+        "learning_curve": {"attributes": ["colour", "count"], "lines": [{"step": None, "samples": n, "colour": rate, "count": rate} for n in (10, 20)]},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def records() -> dict:
+    told = json.loads((data_folder("pocket") / "training.json").read_text())
+    return {name: told[name] for name in ("vae", "clip", "denoiser")}
+
+
+def assert_same_rows(text: str, told: dict) -> None:
+    """The card's table and metadata against the evaluation."""
+    from huggingface_hub import ModelCard
+
+    rows = card.read_rows(text)
+    assert len(rows) == len(told["rows"])
+    for row, true in zip(rows, told["rows"], strict=True):
+        assert [row[key] for key in ("name", "split", "n", "tier")] == [
+            true[key] for key in ("name", "split", "n", "tier")
+        ]
+        for key, value in (
+            ("value", true.get("value", true.get("rate"))),
+            ("low", true["low"]),
+            ("high", true["high"]),
+        ):
+            assert row[key] == pytest.approx(value, abs=5e-5 if "rate" in true else 5e-3)
+    results = {result.metric_name: result.metric_value for result in ModelCard(text).data.eval_results}
+    true_results = {
+        f"{true['name']}, {true['split']}": true.get("value", true.get("rate")) for true in told["rows"]
+    }
+    assert results == true_results
+
+
+@pytest.mark.parametrize("grammar", [FULL, scenes.SIMPLE], ids=lambda grammar: grammar.name)
+def test_the_card_tells_what_the_evaluation_found(records, grammar):
+    told = whole_report()
+    text = card.model_card(grammar, records, told)
+    assert_same_rows(text, told)
+    assert "reached the GPU tier" in text and "no turbo LoRA" in text and "None" not in text
+    assert set(card.figures_named(text)) <= {f"figures/{name}.png" for name in card.FIGURES}
+
+
+def test_a_card_without_an_evaluation_claims_nothing(records):
+    text = card.model_card(FULL, records)
+    assert "not been evaluated" in text and not card.read_rows(text) and not card.figures_named(text)
+    below = whole_report("CPU") | {"tier": "below"}
+    below["rows"][2]["tier"] = "below"
+    assert "lies below the tiers" in card.model_card(FULL, records, below)
+
+
+def test_energy_is_hours_times_what_is_assumed():
+    cpu = {"seconds": 7200, "hardware": {"threads": 2}}
+    gpu = {
+        "seconds": 3600,
+        "hardware": {"threads": 8, "gpu": "NVIDIA H200", "device": "cuda", "processes": 2},
+    }
+    assert card.energy({"a": cpu, "b": gpu}) == pytest.approx(2 * 2 * card.WATTS_A_THREAD / 1000 + 1.4)
+
+
+def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
+    folder = data_folder("pocket")
+    if not (folder / "evaluation.json").is_file():
+        pytest.skip("the carried weights have not been evaluated yet")
+    told = report.read_report(folder / "evaluation.json")
+    assert told["weights"] == report.weights_digest(folder)
+    text = (folder / "README.md").read_text()
+    assert_same_rows(text, told)
+    assert all((folder / name).is_file() for name in card.figures_named(text))
+    kept = json.loads((folder / "training.json").read_text())
+    assert text == card.model_card(
+        scenes.find_grammar(kept.pop("grammar")), kept, told, card.part_sizes(folder)
+    )
+
+
+def test_write_card_puts_card_and_figures_beside_the_records(tmp_path, records):
+    weights = "unet/diffusion_pytorch_model-00001-of-00002.safetensors"
+    (tmp_path / weights).parent.mkdir()
+    (tmp_path / weights).write_bytes((data_folder("pocket") / weights).read_bytes())
+    (tmp_path / "training.json").write_text(json.dumps(records | {"grammar": "full"}))
+    (tmp_path / "evaluation.json").write_text(json.dumps(whole_report()))
+    assert main(["card", str(tmp_path)]) == 0
+    text = (tmp_path / "README.md").read_text()
+    assert set(card.figures_named(text)) == {f"figures/{name}.png" for name in card.FIGURES}
+    assert all((tmp_path / name).stat().st_size > 5_000 for name in card.figures_named(text))
+
+
+def test_the_datasheet_for_people_is_made_from_the_plan():
+    folder = data_folder("datasheet")
+    plan = json.loads((folder / "planted.json").read_text())
+    text = datasheet_card.datasheet_card(plan)
+    assert (folder / "README.md").read_text() == text
+    assert f"{plan['scenes']:,}" in text and plan["held out sha256"] in text
+    assert all(name in text for name in plan["occupations"]) and "has seen every glyph" in text
+
+
+DRAWINGS = {
+    "rows": lambda told, ax=None: figures.rows(told["rows"], ax),
+    **{
+        name: lambda told, ax=None, name=name: getattr(figures, name)(told[name], ax)
+        for name in ("learning_curve", "exposures", "fingerprints", "shares", "steps")
+    },
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_figures_draw_what_the_file_holds(name):
+    from matplotlib.figure import Figure
+
+    told = whole_report()
+    given = Figure().add_subplot()
+    assert DRAWINGS[name](told, given) is given and given.has_data()
+    ax = DRAWINGS[name](told)
+    ax.figure.canvas.draw()
+    texts = [t for t in ax.figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    assert texts and all(t.get_fontsize() >= 12 for t in texts)
+
+
+def test_figures_of_nothing_are_sentences():
+    for draw, nothing, words in (
+        (figures.rows, [], "no row with a rate"),
+        (figures.learning_curve, {"lines": []}, "no checkpoint"),
+        (figures.exposures, {"lines": []}, "no line"),
+        (figures.shares, {"lines": []}, "no share could be read"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw(nothing)
+
+
+# ---- measuring ---------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_gone_on_with_only_where_it_fits(tmp_path):
+    file = tmp_path / "evaluation.json"
+    told = whole_report()
+    file.write_text(json.dumps(told))
+    setting = told["setting"]
+    assert report.begin(file, setting, "b", "0" * 64) == json.loads(file.read_text())
+    assert report.begin(file, setting, "b", "1" * 64, restart=True)["rows"] == []
+    with pytest.raises(ValueError, match="made with another setting and judge; give another file"):
+        report.begin(file, setting | {"seed": 1}, "a", "0" * 64)
+    file.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="is no evaluation"):
+        report.begin(file, setting, "b", "0" * 64)
+
+
+def test_the_autoencoders_psnr_is_the_trainings_own(pipe):
+    """Two codes, one over a batch and one in batches with sums: the same pictures give the same decibels."""
+    from sdwidgets.pocket import vae
+    from sdwidgets.pocket.evaluation.reconstruction import psnr, reconstruction_rows, square_errors
+
+    reference = vae.reconstruction_psnr(pipe.vae, FULL, count=6, seed=3)
+    indices = np.random.default_rng(3).integers(FULL.count, size=6)
+    pictures = rendered([make_scene(FULL, int(index)) for index in indices])
+    square = square_errors(pipe.vae, pictures)
+    whole = psnr(square.sum((1, 2)), np.full(6, 128 * 128))
+    assert whole["value"] == pytest.approx(reference["whole"], abs=0.02)
+    assert whole["low"] <= whole["value"] <= whole["high"]
+    rows = reconstruction_rows(pipe.vae, count=3, batch_size=2)
+    assert [row["name"] for row in rows] == [GLYPHS, WHOLE] and {row["n"] for row in rows} == {3}
+    assert rows[0]["value"] < rows[1]["value"]  # glyphs are harder than background
+
+
+def test_pocket_draws_the_background_that_the_prompt_names(pipe):
     pipe.set_progress_bar_config(disable=True)
     rate = evaluation.background_rate(
-        pipe, scenes.SIMPLE, count=40, num_inference_steps=12, guidance_scale=3.0
+        pipe, scenes.SIMPLE, count=20, num_inference_steps=10, guidance_scale=3.0
     )
-    assert rate.rate >= 0.9, rate.row()
+    assert rate.rate >= 0.8, rate.row()
+
+
+def test_exposures_are_pictures_times_epochs():
+    from sdwidgets.pocket.evaluation.sections import epochs
+
+    assert epochs({"grammar": "full", "denoiser": {"samples": 2 * FULL.count}}) == 2
+    assert epochs({"grammar": "simple", "denoiser": {"samples": 5}}) is None and epochs(None) is None
+
+
+def test_the_commands_names_are_the_sections():
+    from sdwidgets.pocket.evaluation.sections import SECTIONS
+
+    assert tuple(SECTIONS) == evaluate.SECTION_NAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rows", "one objekt"], "--rows has no 'one objekt'; there are: .*one object"),
+        (["--sections", "beauty"], "--sections has no 'beauty'; there are: exposures"),
+        (["--rows", "--sections"], "nothing is to be measured"),
+        (["--rows", TURBO], "needs --turbo FOLDER"),
+        (["--limit", "0"], "--limit must be 1 or more, not 0"),
+        (["--checkpoints", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_wrong_arguments_are_sentences(arguments, words, tmp_path, capsys):
+    assert main(["evaluate", "--json", str(tmp_path / "e.json"), *arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_world_is_a_sentence(tmp_path, capsys):
+    assert main(["evaluate", "sd15", "--json", str(tmp_path / "e.json")]) == 2
+    assert "evaluate reads Pocket's world" in capsys.readouterr().err
+    assert main(["evaluate", "--json", str(tmp_path / "no" / "e.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

@@ -56,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
     )
     parser.add_argument(
-        "--clip", type=Path, metavar="FOLDER", help="Pocket's CLIP with its image tower, for clip_score"
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of the training: its CLIP and its snapshots are found there",
+    )
+    parser.add_argument(
+        "--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score"
     )
     parser.add_argument("--turbo", type=Path, metavar="FOLDER", help="the turbo LoRA, for its row")
     parser.add_argument(
@@ -65,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="FOLDER",
-        help="U-Nets in the order of training, for learning_curve",
+        help="other U-Nets, in the order of training, for learning_curve",
     )
     parser.add_argument(
         "--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row"
@@ -107,6 +113,11 @@ def model_folder(name: str) -> Path:
     return folder
 
 
+def _clip_of(work: Path | None) -> Path | None:
+    folder = work and work / "clip" / "part"
+    return folder if folder and folder.is_dir() else None
+
+
 def _check(args) -> None:
     for name in ("limit", "steps", "batch_size"):
         value = getattr(args, name)
@@ -118,7 +129,7 @@ def _check(args) -> None:
 
     if TURBO in (args.rows or ()) and args.turbo is None:
         raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
-    for folder in filter(None, (args.clip, args.turbo, *args.checkpoints)):
+    for folder in filter(None, (args.work, args.clip, args.turbo, *args.checkpoints)):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}")
 
@@ -134,7 +145,7 @@ def main(args: argparse.Namespace) -> int:
     from .evaluation import report
     from .evaluation.drawing import Evaluator, Setting
     from .evaluation.measuring import measure
-    from .evaluation.sections import Extras
+    from .evaluation.sections import Extras, snapshots
     from .judges import load_judge
 
     row = find_model(args.model) or MODELS["pocket"]
@@ -152,9 +163,9 @@ def main(args: argparse.Namespace) -> int:
     training = folder / "training.json"
     extras = Extras(
         training=json.loads(training.read_text()) if training.is_file() else None,
-        clip=args.clip,
+        clip=args.clip or _clip_of(args.work),
         turbo=args.turbo,
-        checkpoints=tuple(args.checkpoints),
+        checkpoints=tuple(args.checkpoints) or (snapshots(args.work) if args.work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
     evaluator = Evaluator(pipe, judge, setting, args.sheets)

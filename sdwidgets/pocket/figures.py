@@ -46,7 +46,8 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
                 )
                 marked.add(tier)
     ax.set_yticks(range(len(names)), names[::-1])
-    ax.set_xlim(0, 1.02)
+    least = min(row["low"] for row in shown)
+    ax.set_xlim(0.6 if least > 0.65 else 0, 1.01)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel("share of pictures that are right, 95% interval")
     ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -76,6 +77,15 @@ def _band(
     ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
+def _points(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str) -> None:
+    """Rates as points with their 95% intervals."""
+    told = [(place, share) for place, share in zip(x, shares, strict=True) if share["rate"] is not None]
+    rate = np.array([share["rate"] for _, share in told], float)
+    reach = [rate - [share["low"] for _, share in told], [share["high"] for _, share in told] - rate]
+    places = [place for place, _ in told]
+    ax.errorbar(places, rate, yerr=np.clip(reach, 0, 1), fmt="o", lw=1.5, ms=7, color=color, label=label)
+
+
 def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     """The rate of each attribute against the samples (or steps) of training: section "learning_curve"."""
     lines = curve["lines"]
@@ -83,9 +93,10 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
         raise ValueError("there is no checkpoint to draw; evaluate some with --checkpoints")
     ax = _axes(ax)
     unit = "samples" if all(line["samples"] for line in lines) else "step"
-    x = [line[unit] for line in lines] if all(line[unit] is not None for line in lines) else range(len(lines))
+    x = [line[unit] if line[unit] is not None else place for place, line in enumerate(lines, 1)]
     for place, name in enumerate(curve["attributes"]):
         _band(ax, x, [line[name] for line in lines], COLORS[place % len(COLORS)], name)
+    ax.set_xscale("log")
     _as_share(ax, "share that is right")
     ax.set_xlabel({"samples": "pictures shown in training", "step": "training step"}[unit])
     ax.legend(fontsize=_small(ax))
@@ -120,7 +131,8 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     lines = section["lines"]
     ax = _axes(ax)
     x = range(len(lines))
-    _band(ax, x, [line["captions found"] for line in lines], COLORS[0], "captions with a picture found", "o")
+    found = [line["captions found"] for line in lines]
+    _points(ax, x, found, COLORS[0], "captions with a picture found")
     own = [(place, line["own"]) for place, line in zip(x, lines, strict=True) if line["own"] is not None]
     ax.plot(
         [p for p, _ in own],
@@ -154,19 +166,8 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
     ax.plot([0, 1], [0, 1], ":", color="0.35", lw=1.5, label="as planted")
     for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
         own = [line for line in lines if line["unmarked"] == dose]
-        rate = np.array([line["rate"] for line in own])
-        reach = [rate - [line["low"] for line in own], [line["high"] for line in own] - rate]
         x = [line["denoiser_share"] for line in own]
-        ax.errorbar(
-            x,
-            rate,
-            yerr=np.clip(reach, 0, 1),
-            fmt="o",
-            lw=1.5,
-            ms=7,
-            color=COLORS[place],
-            label=f"{dose:,} pictures that leave it unsaid",
-        )
+        _points(ax, x, own, COLORS[place], f"{dose:,} pictures that leave it unsaid")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of women planted among the denoiser's pictures")
     _as_share(ax, "share of women drawn")

@@ -52,12 +52,12 @@ def share(right: list[bool] | tuple[bool, ...]) -> dict:
 
 
 def pictures_for(bar: float, z: float = Z) -> int:
-    """How many pictures show a true rate halfway between `bar` and 1 to be above `bar`, in full hundreds from 300.
+    """How many pictures show that a true rate is above `bar`, in full hundreds from 300.
 
-    With p = (1 + bar) / 2 the normal interval's lower end p - z sqrt(p (1 - p) / n) meets the bar at
-    n = z^2 (1 + bar) / (1 - bar).
+    A rate p is told from the bar where (p - bar)^2 = z^2 bar (1 - bar) / n, which is Wilson's interval solved for n. Here
+    p lies three quarters of the way from the bar to 1: closer to it no affordable number tells them apart.
     """
-    return max(300, 100 * math.ceil(z**2 * (1 + bar) / (1 - bar) / 100))
+    return max(300, 100 * math.ceil(z**2 * bar / (0.75**2 * (1 - bar)) / 100))
 
 
 def binomial_tail(n: int, k: int, p: float) -> float:

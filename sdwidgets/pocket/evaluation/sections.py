@@ -6,6 +6,8 @@ Wherever there is a share there are its `n`, `rate`, `low` and `high` (95%, Wils
 from __future__ import annotations
 
 import functools
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -398,7 +400,7 @@ def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) ->
         for folder in extras.checkpoints:
             pipe.unet = UNet2DConditionModel.from_pretrained(folder).to(last.device, last.dtype)
             record = checkpoint_record(folder)
-            lines.append(record | attribute_rates(evaluator, pictures, f"step {record['step']}, "))
+            lines.append(record | attribute_rates(evaluator, pictures, f"{Path(folder).name}, "))
     finally:
         pipe.unet = last
     return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
@@ -419,15 +421,24 @@ def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> 
 
 
 def checkpoint_record(folder: Path) -> dict:
-    """Step and samples of a checkpoint, from its training.json, or the step from the folder's name ("step-00012000")."""
-    import json
-    import re
+    """How far a checkpoint was trained: its training.json, or what its folder's name says.
 
-    record = Path(folder) / "training.json"
+    Snapshots of a training are named by their samples ("000025600"), others may be by their step ("step-12000").
+    """
+    record, name = Path(folder) / "training.json", Path(folder).name
     told = json.loads(record.read_text()) if record.is_file() else {}
-    number = re.search(r"(\d+)\D*$", Path(folder).name)
-    step = told.get("step", int(number[1]) if number else None)
-    return {"step": step, "samples": told.get("samples"), "seconds": told.get("seconds")}
+    if name.isdigit():
+        told.setdefault("samples", int(name))
+    elif number := re.search(r"(\d+)$", name):
+        told.setdefault("step", int(number[1]))
+    return {"step": told.get("step"), "samples": told.get("samples")}
+
+
+def snapshots(work: Path) -> tuple[Path, ...]:
+    """The folders of U-Nets that the training of the denoiser kept in its work folder, in order."""
+    return tuple(
+        sorted(config.parent for config in (Path(work) / "denoiser" / "snapshots").glob("*/config.json"))
+    )
 
 
 SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
