@@ -17,10 +17,10 @@ from .background import background_colour, nearest_colours
 from .rates import binomial_tail
 
 CELLS = SIZE // CONFETTI_SIZE
-FREE_CELLS = 156  # 16 x 16 without the 10 x 10 that touch the middle 72 pixels, which stay clear
-CHANCE = (
-    CONFETTI_PIECES / FREE_CELLS / (len(COLOURS) - 1)
-)  # that a print's square is another's, in place and colour
+_FREE = np.ones(
+    (CELLS, CELLS), bool
+)  # where confetti may lie: not in the cells that touch the middle 72 pixels
+_FREE[3:13, 3:13] = False
 _NONE = -1
 
 
@@ -49,14 +49,29 @@ def agreement(read: np.ndarray, prints: np.ndarray) -> np.ndarray:
     return (read[:, row, column] == colour).sum(axis=-1)
 
 
-def threshold(comparisons: int, error: float = 0.01) -> int:
-    """How many of the 24 squares must agree to call a print found.
+def squares_in(read: np.ndarray) -> np.ndarray:
+    """How many cells outside the middle have a colour that is not the background's: (n, 16, 16) -> (n,)."""
+    return ((read != _NONE) & _FREE).sum(axis=(1, 2))
 
-    The smallest k with comparisons * P(Binomial(24, CHANCE) >= k) <= error (Bonferroni): in all comparisons
+
+def chance(squares: int) -> float:
+    """The probability that one square of a print agrees with a picture that knows nothing of it.
+
+    A print's places are uniform over the free cells and its colours over the nine that are not its background's,
+    whatever the picture is: so squares / free cells / 9. The more a picture is covered, the more agrees by chance.
+    """
+    return squares / int(_FREE.sum()) / (len(COLOURS) - 1)
+
+
+@functools.cache
+def threshold(comparisons: int, squares: int = CONFETTI_PIECES, error: float = 0.01) -> int:
+    """How many of a print's 24 squares must agree with a picture of so many squares to call the print found.
+
+    The smallest k with comparisons * P(Binomial(24, chance) >= k) <= error (Bonferroni): in all comparisons
     together, chance finds a print that is not there once in a hundred evaluations.
     """
     for k in range(CONFETTI_PIECES + 1):
-        if comparisons * binomial_tail(CONFETTI_PIECES, k, CHANCE) <= error:
+        if comparisons * binomial_tail(CONFETTI_PIECES, k, chance(squares)) <= error:
             return k
     return CONFETTI_PIECES + 1
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .tiers import BARS, BELOW, SPLITS, TURBO, row_tier, tier_of
+from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
 
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
 _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in common
@@ -58,7 +58,7 @@ def finish(report: dict, rows: Sequence[dict] = ()) -> dict:
     by_key = {(row["name"], row["split"]): row for row in (*report["rows"], *rows)}
     for row in by_key.values():
         if row["name"] != TURBO:
-            row["tier"] = row_tier(row)
+            row["tier"] = verdict(row)
     ordered = sorted(
         by_key.values(), key=lambda row: (ROW_NAMES.index(row["name"]), SPLITS.index(row["split"]))
     )

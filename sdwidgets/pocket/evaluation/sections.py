@@ -230,32 +230,33 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
         for place, mark in enumerate(sheet.FINGERPRINTS):
             asked.setdefault(mark.repeats, []).append((place, asking.fingerprint_scene(place, number)))
     asked = {repeats: pairs[: evaluator.cap(len(pairs))] for repeats, pairs in asked.items()}
-    limit = confetti.threshold(sum(len(pairs) for pairs in asked.values()) * len(prints))
+    comparisons = sum(len(pairs) for pairs in asked.values()) * len(prints)
     found: dict[int, list[dict]] = {}
     for repeats in sorted(asked, key=lambda r: -1 if r is None else r):
         label = f"confetti, {'fresh' if repeats is None else repeats}"
         places = iter(place for place, _ in asked[repeats])
         for batch, drawn in evaluator.pictures(label, [scene for _, scene in asked[repeats]]):
-            hits = confetti.agreement(confetti.read_confetti(drawn), prints)
-            for picture, row, _ in zip(drawn, hits, batch, strict=True):
-                best = int(row.argmax())
-                place = next(places)
-                own = row[owners == place]
+            read = confetti.read_confetti(drawn)
+            hits, squares = confetti.agreement(read, prints), confetti.squares_in(read)
+            for picture, row, covered, _ in zip(drawn, hits, squares, batch, strict=True):
+                place, best = next(places), int(row.max())
+                own = int(row[owners == place].max(initial=-1))
                 found.setdefault(place, []).append(
                     {
-                        "own": int(own.max()) if len(own) else None,
-                        "best": int(row[best]),
-                        "best is own": bool(len(own) and own.max() == row[best]),
+                        "own": own if own >= 0 else None,
+                        "best": best,
+                        "found": best >= confetti.threshold(comparisons, int(covered)),
+                        "best is own": own == best,
                         "pixels": _nearest(picture, rendered),
                     }
                 )
-    captions = [_fingerprint_line(place, rows, limit) for place, rows in sorted(found.items())]
+    captions = [_fingerprint_line(place, rows) for place, rows in sorted(found.items())]
+    usual = confetti.threshold(comparisons)
     return {
-        "threshold": limit,
+        "threshold": usual,
         "squares": CONFETTI_PIECES,
-        "chance": round(confetti.CHANCE, 4),
-        "note": f"found: at least {limit} of {CONFETTI_PIECES} squares of one training print are right in place and colour; "
-        "by chance that happens once in a hundred evaluations",
+        "note": f"found: more of the {CONFETTI_PIECES} squares of one training print are right in place and colour than chance "
+        f"gives once in a hundred evaluations: {usual} where a picture has {CONFETTI_PIECES} squares, more where it has more",
         "read": _readable(
             evaluator, rendered[:: max(1, len(rendered) // 64)], prints[:: max(1, len(prints) // 64)]
         ),
@@ -270,7 +271,7 @@ def _nearest(picture: np.ndarray, rendered: np.ndarray) -> float:
     return round(float(np.sqrt(min(errors))), 2)
 
 
-def _fingerprint_line(place: int, rows: list[dict], limit: int) -> dict:
+def _fingerprint_line(place: int, rows: list[dict]) -> dict:
     mark = sheet.FINGERPRINTS[place]
     own = [row["own"] for row in rows if row["own"] is not None]
     return {
@@ -280,8 +281,8 @@ def _fingerprint_line(place: int, rows: list[dict], limit: int) -> dict:
         "n": len(rows),
         "own": round(float(np.mean(own)) / CONFETTI_PIECES, 4) if own else None,
         "best": round(float(np.mean([row["best"] for row in rows])) / CONFETTI_PIECES, 4),
-        "found": sum(row["best"] >= limit for row in rows),
-        "found own": sum(row["best"] >= limit and row["best is own"] for row in rows),
+        "found": sum(row["found"] for row in rows),
+        "found own": sum(row["found"] and row["best is own"] for row in rows),
         "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2),
     }
 

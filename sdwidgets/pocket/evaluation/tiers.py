@@ -58,6 +58,13 @@ def row_tier(row: dict) -> str:
     return reached
 
 
+def verdict(row: dict) -> str:
+    """A row's tier for people: "told" where the only tier that it reaches asks nothing of it."""
+    reached = row_tier(row)
+    asks_nothing = reached != BELOW and find_bar(row["name"]).values[TIERS.index(reached)] is None
+    return "told" if asks_nothing else reached
+
+
 def lowest(tiers: Sequence[str]) -> str:
     order = (BELOW, *TIERS)
     return min(tiers, key=order.index)
