@@ -467,6 +467,7 @@ def test_the_datasheet_for_people_is_made_from_the_plan():
 
 DRAWINGS = {
     "rows": lambda told, ax=None: figures.rows(told["rows"], ax),
+    "mistakes": lambda told, ax=None: figures.mistakes(told["rows"], ax),
     **{
         name: lambda told, ax=None, name=name: getattr(figures, name)(told[name], ax)
         for name in ("learning_curve", "exposures", "fingerprints", "shares", "steps")
@@ -490,6 +491,7 @@ def test_figures_draw_what_the_file_holds(name):
 def test_figures_of_nothing_are_sentences():
     for draw, nothing, words in (
         (figures.rows, [], "no row with a rate"),
+        (figures.mistakes, [], "no mistake is told"),
         (figures.learning_curve, {"lines": []}, "no checkpoint"),
         (figures.exposures, {"lines": []}, "no line"),
         (figures.shares, {"lines": []}, "no share could be read"),

@@ -5,10 +5,12 @@ They take the lists that stand in the evaluation's file, and follow the rules of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..plots import COLORS, _axes, _small
 from .evaluation.tiers import BARS, SPLITS, TIERS
@@ -184,6 +186,27 @@ def steps(section: dict, ax: Axes | None = None) -> Axes:
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.set_xlabel("inference steps")
     _as_share(ax, "share that is right")
+    return ax
+
+
+def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one object", count: int = 12) -> Axes:
+    """What was read instead of what was asked for, the most frequent first, of a row in all its splits."""
+    counted: Counter = Counter()
+    for row in rows:
+        if row["name"] == name:
+            counted.update({(asked, seen): number for asked, seen, number in row["mistakes"]})
+    if not counted:
+        raise ValueError(f"no mistake is told of the row {name!r}; give an evaluation's rows")
+    new = ax is None
+    ax = _axes(ax)
+    shown = counted.most_common(count)
+    if new:
+        ax.figure.set_size_inches(8, 1.4 + 0.4 * len(shown))
+    ax.barh(range(len(shown)), [number for _, number in shown], color=COLORS[0])
+    ax.set_yticks(range(len(shown)), [f"{asked}: {seen}" for (asked, seen), _ in shown])
+    ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("pictures; asked for: read")
     return ax
 
 

@@ -25,7 +25,7 @@ from .rates import share
 from .reconstruction import reconstruction_rows
 from .tiers import SPLITS, TURBO, turbo_tier
 
-MISTAKES = 40  # the most frequent ones of a row are kept
+MISTAKES = 100  # the most frequent ones of a row are kept
 
 
 @dataclass(frozen=True)
