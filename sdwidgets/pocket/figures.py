@@ -99,10 +99,20 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     for place, name in enumerate(curve["attributes"]):
         _band(ax, x, [line[name] for line in lines], COLORS[place % len(COLORS)], name)
     ax.set_xscale("log")
+    ticks = x[:: -(-len(x) // 8)]
+    ax.set_xticks(ticks, [_short(tick) for tick in ticks])
+    ax.set_xticks([], minor=True)
     _as_share(ax, "share that is right")
     ax.set_xlabel({"samples": "pictures shown in training", "step": "training step"}[unit])
     ax.legend(fontsize=_small(ax))
     return ax
+
+
+def _short(number: float) -> str:
+    """25600 -> "26k", 1638400 -> "1.6M"."""
+    if number < 1_000:
+        return f"{number:g}"
+    return f"{number / 1e3:.0f}k" if number < 999_500 else f"{number / 1e6:.2g}M"
 
 
 def exposures(section: dict, ax: Axes | None = None) -> Axes:
