@@ -1,0 +1,156 @@
+"""Pocket's T2I-Adapter: silhouettes steer where things stand and what outline they have, words what they are.
+
+A stock `diffusers.T2IAdapter` (Mou et al. 2023, arXiv 2302.08453): it reads the condition once and adds a feature map
+to each level of the U-Net, which stays frozen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import T2IAdapter, UNet2DConditionModel
+from PIL import Image
+
+from . import denoiser, training
+from .scenes import Grammar, make_scene, render, spread
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """Anatomy and loss of the adapter; its channels are the denoiser's."""
+
+    num_res_blocks: int = 1
+    scenes: int = 24_000  # at most so many scenes, evenly over the grammar: their silhouettes lie in memory
+    caption_drop: float = 0.1
+    schedule: training.Schedule = training.Schedule(
+        steps=4_000, batch_size=32, learning_rate=1e-3, optimizer="adamw", ema_decay=0.995
+    )
+
+
+def silhouette(picture: Image.Image, threshold: int = 24) -> Image.Image:
+    """The outline of what a picture shows: mode "L", 255 where it differs from its background, else 0.
+
+    The background is one colour, the median of the picture's outermost pixels; a pixel differs where a channel
+    does by more than `threshold` of 255. Raises ValueError for a threshold outside 0 to 254.
+    """
+    if not 0 <= threshold < 255:
+        raise ValueError(f"a threshold is 0 to 254 levels, not {threshold!r}")
+    pixels = np.asarray(picture.convert("RGB")).astype(int)  # (h, w, 3)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    differs = np.abs(pixels - np.median(border, axis=0)).max(axis=-1) > threshold
+    return Image.fromarray(differs.astype(np.uint8) * 255)
+
+
+def scene_silhouettes(grammar: Grammar, indices) -> np.ndarray:
+    """Silhouettes of scenes, eight pixels a byte: (n, 128, 16) uint8, for `unpack`.
+
+    Of their things alone: without style, watermark and confetti, so that a sketch has the outline of what it shows.
+    """
+    packed = []
+    for index in indices:
+        plain = dataclasses.replace(make_scene(grammar, index), style="plain", watermark=False, confetti=())
+        packed.append(np.packbits(np.asarray(silhouette(render(plain))) > 0, axis=-1))
+    return np.stack(packed)
+
+
+def unpack(packed: np.ndarray) -> torch.Tensor:
+    """(n, 128, 16) uint8 -> (n, 1, 128, 128) float32, 0 or 1, as the pipeline hands a silhouette to the adapter."""
+    return torch.from_numpy(np.unpackbits(packed, axis=-1)).unsqueeze(1).float()
+
+
+def build_adapter(unet: UNet2DConditionModel, config: AdapterConfig) -> T2IAdapter:
+    """An untrained adapter for a U-Net: (n, 1, 8h, 8w) -> one feature map a level, the first (n, channels, h, w)."""
+    return T2IAdapter(
+        in_channels=1, channels=list(unet.config.block_out_channels), num_res_blocks=config.num_res_blocks,
+        downscale_factor=8, adapter_type="full_adapter",
+    )  # fmt: skip
+
+
+class AdapterTraining(torch.nn.Module):
+    """The denoising loss with a condition, as a module whose parameters are the adapter's alone."""
+
+    def __init__(self, adapter: T2IAdapter, unet: UNet2DConditionModel):
+        super().__init__()
+        self.adapter, self.scheduler = adapter, denoiser.build_scheduler()
+        self._frozen = (unet.requires_grad_(False),)  # in a tuple: checkpoints and averages need not hold it
+
+    def forward(self, silhouettes, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
+        # Outlines are decided while there is much noise: t' = (1 - (t / T)^3) T (arXiv 2302.08453, section 3.3).
+        last = self.scheduler.config.num_train_timesteps - 1
+        timesteps = ((1 - (timesteps / last) ** 3) * last).long()
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        unet = self._frozen[0].to(latents.device)
+        features = self.adapter(silhouettes)
+        predicted = unet(
+            noisy, timesteps, prompt_embeds, down_intrablock_additional_residuals=features
+        ).sample
+        return (predicted - target).square().mean()
+
+
+def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[int], config: AdapterConfig):
+    """The loss of training step `step`, for `training.train`. `packed[i]` is the silhouette of scene `rows[i]`."""
+    rows = torch.as_tensor(rows)
+
+    def loss_at(model, step, batch_size, accelerator):
+        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+        chosen = rng.integers(len(rows), size=batch_size)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        latents = data.latents[rows[chosen]].float()
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        captions = data.captions[rows[chosen]].clone()
+        captions[torch.rand(batch_size, generator=generator) < config.caption_drop] = 0
+        batch = (unpack(packed[chosen]), latents, noise, timesteps, data.prompt_embeds[captions].float())
+        return model(*(tensor.to(accelerator.device) for tensor in batch))
+
+    return loss_at
+
+
+def train_adapter(
+    unet: UNet2DConditionModel,
+    data: denoiser.LatentData,
+    grammar: Grammar,
+    config: AdapterConfig,
+    folder: Path,
+    restart: bool = False,
+    minutes: float | None = None,
+) -> dict:
+    """Train an adapter of a denoiser on a grammar's scenes, which `data` holds in their order; resumes what `folder` holds.
+
+    `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `training.train`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.schedule.seed)
+        model = AdapterTraining(build_adapter(unet, config), unet)
+    rows = spread(grammar, config.scenes)
+    average, record = training.train(
+        "adapter",
+        model,
+        adapter_loss_at(data, scene_silhouettes(grammar, rows), rows, config),
+        config.schedule,
+        folder,
+        dataclasses.asdict(config),
+        restart,
+        minutes,
+    )
+    average.adapter.half().save_pretrained(folder / "part", safe_serialization=True)
+    training.write_json(folder / "part" / "training.json", record)
+    return record
+
+
+def run_adapter(args, grammar: Grammar, work: Path) -> int:
+    """Train the silhouette adapter of the trained denoiser on the scenes that it was trained on."""
+    from . import parts  # which offers this as a part
+    from .train import override_schedule
+
+    config = override_schedule(AdapterConfig(), args)
+    unet = UNet2DConditionModel.from_pretrained(parts._part(work, "denoiser"))
+    data = parts.latent_data(grammar, work)
+    record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes)
+    done = record["step"] >= config.schedule.steps
+    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
+    return 0
