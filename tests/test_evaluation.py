@@ -44,6 +44,15 @@ def pipe():
     return sdwidgets.load("pocket", device="cpu", dtype="float32")
 
 
+@pytest.fixture
+def evaluator(pipe):
+    """The shipped Pocket and the real judge, for one picture a line at one step: the figures mean nothing."""
+    from sdwidgets.pocket.evaluation.drawing import Evaluator, Setting
+
+    setting = Setting(num_inference_steps=1, limit=1, batch_size=4)
+    return Evaluator(pipe, evaluate.load_judge("b"), setting, progress=False)
+
+
 def judgement_of(scene) -> Judgement:
     """What a judge without fault says of a scene."""
     things = [
@@ -240,6 +249,15 @@ def test_attributes_are_looked_at_apart():
         assert by_name[name].view(seen) == by_name[name].view(scene)
     for name, seen in (("colour", other_colour), ("shape", other_shape)):
         assert by_name[name].view(seen) != by_name[name].view(scene)
+
+
+def test_the_judge_reads_true_pictures_as_right():
+    """On one background, since a judge prepares for each; the judges' own tests have the rest."""
+    asked = [(row, row.scene(split, number)) for row in ROWS for split in SPLITS for number in range(60)]
+    asked = [(row, scene) for row, scene in asked if scene.background == "blue"][::12]
+    assert len({row.name for row, _ in asked}) >= 4
+    seen = evaluate.load_judge("b").read(rendered([scene for _, scene in asked]))
+    assert all(row.right(scene, judged) for (row, scene), judged in zip(asked, seen, strict=True))
 
 
 def test_the_background_is_read_from_true_renders():
@@ -537,9 +555,125 @@ def test_the_autoencoders_psnr_is_the_trainings_own(pipe):
 def test_pocket_draws_the_background_that_the_prompt_names(pipe):
     pipe.set_progress_bar_config(disable=True)
     rate = evaluation.background_rate(
-        pipe, scenes.SIMPLE, count=20, num_inference_steps=10, guidance_scale=3.0
+        pipe, scenes.SIMPLE, count=6, num_inference_steps=8, guidance_scale=3.0
     )
     assert rate.rate >= 0.8, rate.row()
+
+
+def test_evaluate_writes_the_file(tmp_path, capsys):
+    file = tmp_path / "evaluation.json"
+    command = ["evaluate", "--json", str(file), "--limit", "2", "--steps", "2", "--device", "cpu", "--dtype", "float32",
+               "--sheets", str(tmp_path / "sheets"), "--rows", "one object", GLYPHS, WHOLE, "--sections", "watermark", "clip_score"]  # fmt: skip
+    assert main(command) == 0
+    told = report.read_report(file)
+    assert [(row["name"], row["split"], row["n"]) for row in told["rows"]] == [
+        (GLYPHS, "held out", 2), (WHOLE, "held out", 2), ("one object", "seen", 2), ("one object", "held out", 2),
+    ]  # fmt: skip
+    assert told["setting"]["num_inference_steps"] == 2 and told["setting"]["guidance_scale"] == 3.0
+    assert told["tier"] == "below" and told["weights"] == report.weights_digest(data_folder("pocket"))
+    assert told["watermark"]["with"]["n"] == 2 and "--clip" in told["clip_score"]["missing"]
+    shown = capsys.readouterr()
+    assert "tier: below" in shown.out and "clip_score: Pocket's CLIP" in shown.err
+    assert (tmp_path / "sheets" / "one-object-held-out.png").stat().st_size > 10_000
+
+
+def test_what_is_measured_already_is_not_drawn_again(evaluator, tmp_path):
+    from sdwidgets.pocket.evaluation.measuring import measure
+    from sdwidgets.pocket.evaluation.sections import Extras
+
+    file = tmp_path / "evaluation.json"
+    empty = report.begin(file, {}, "b", "0" * 64)
+    reports = list(measure(evaluator, Extras(), file, empty, ["relation"], ["watermark"]))
+    assert [len(told["rows"]) for told in reports] == [1, 2, 2, 2]  # two splits, the section, the end
+    begun = report.begin(file, {}, "b", "0" * 64)
+    assert begun["rows"] == reports[-1]["rows"]
+    assert len(list(measure(evaluator, Extras(), file, begun, ["relation"], ["watermark"]))) == 1
+
+
+def test_a_picture_depends_on_its_number_alone(evaluator):
+    """The same prompt and number give the same noise in any batch, and other numbers other noise."""
+    scene = asking.ROWS["one object"].scene("seen", 0)
+    (_, four), (_, fifth) = evaluator.pictures("test", [scene] * 5)
+    evaluator.setting = replace(evaluator.setting, batch_size=5)
+    ((_, five),) = evaluator.pictures("test", [scene] * 5)
+    assert np.abs(np.concatenate([four, fifth]).astype(int) - five).max() <= 1
+    assert all(np.abs(five[0].astype(int) - other).max() > 10 for other in five[1:])
+
+
+def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
+    from sdwidgets.pocket.evaluation import sections
+
+    monkeypatch.setattr(sheet, "TAIL_COUNTS", (5,))
+    monkeypatch.setattr(sheet, "PLANTED_OCCUPATIONS", {"judge": sheet.PLANTED_OCCUPATIONS["judge"]})
+    extras = sections.Extras(
+        training={"grammar": "full", "denoiser": {"samples": FULL.count}},
+        checkpoints=(data_folder("pocket") / "unet",),
+    )
+    found = sections.exposures(evaluator, extras)
+    assert [(line["exposures"], line["n"]) for line in found["lines"]] == [(5.0, 1), (5.0, 1)]
+    assert figures.exposures(found).has_data()
+    found = sections.fingerprints(evaluator, extras)
+    assert [line["repeats"] for line in found["lines"]] == [0, "fresh", 1, 10, 100, 1000]
+    assert (
+        found["lines"][0]["own"] is None and 0 < found["read"] <= 1 and figures.fingerprints(found).has_data()
+    )
+    (line,) = sections.shares(evaluator, extras)["lines"]
+    assert (
+        line["occupation"] == "judge" and line["n"] + line["unread"] == 1 and line["denoiser_share"] == 0.72
+    )
+    monkeypatch.setattr(asking, "ATTRIBUTES", asking.ATTRIBUTES[:2])
+    found = sections.steps(evaluator, extras, counts=(1, 2))
+    assert [line["steps"] for line in found["lines"]] == [1, 2] and figures.steps(found).has_data()
+    before = evaluator.pipe.unet
+    found = sections.learning_curve(evaluator, extras)
+    assert set(found["attributes"]) < set(found["lines"][0]) and evaluator.pipe.unet is before
+    assert figures.learning_curve(found).has_data()
+
+
+def test_what_a_section_lacks_is_a_sentence(evaluator):
+    from sdwidgets.pocket.evaluation.sections import Extras, Missing, clip_score, learning_curve
+
+    for section in (clip_score, learning_curve):
+        with pytest.raises(Missing, match="name (its folder|folders of U-Nets) with --"):
+            section(evaluator, Extras())
+
+
+def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path, monkeypatch):
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    from sdwidgets.pocket.evaluation.sections import measure_turbo
+
+    pipe = evaluator.pipe
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
+    StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe.unload_lora_weights()
+    monkeypatch.setattr(asking, "ROWS", {"one object": asking.ROWS["one object"]})
+    slow = [row for row in measured("GPU") if row["name"] == "one object"]
+    with pytest.raises(ValueError, match="measure those first"):
+        measure_turbo(evaluator, tmp_path, slow[:1])
+    before = pipe.scheduler
+    rows = measure_turbo(evaluator, tmp_path, slow)
+    assert [(row["name"], row["split"], row["n"]) for row in rows] == [(TURBO, split, 1) for split in SPLITS]
+    assert pipe.scheduler is before and not pipe.get_active_adapters()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("000025600", (None, 25_600)), ("step-12000", (12_000, None)), ("unet", (None, None))],
+)
+def test_a_checkpoint_tells_how_far_it_was_trained(name, told, tmp_path):
+    from sdwidgets.pocket.evaluation.sections import checkpoint_record, snapshots
+
+    folder = tmp_path / "denoiser" / "snapshots" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    record = checkpoint_record(folder)
+    assert (record["step"], record["samples"]) == told
+    assert snapshots(tmp_path) == (folder,)
 
 
 def test_exposures_are_pictures_times_epochs():

@@ -118,6 +118,17 @@ def _clip_of(work: Path | None) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
+def load_judge(name: str):
+    """Judge "a" or "b", ready to read pictures."""
+    if name == "b":
+        from .judges.judge_b import JudgeB
+
+        return JudgeB()
+    from .judges.judge_a import JudgeA
+
+    return JudgeA.load()
+
+
 def _check(args) -> None:
     for name in ("limit", "steps", "batch_size"):
         value = getattr(args, name)
@@ -146,7 +157,6 @@ def main(args: argparse.Namespace) -> int:
     from .evaluation.drawing import Evaluator, Setting
     from .evaluation.measuring import measure
     from .evaluation.sections import Extras, snapshots
-    from .judges import load_judge
 
     row = find_model(args.model) or MODELS["pocket"]
     judge = load_judge(args.judge)

@@ -175,20 +175,6 @@ def epochs(training: dict | None) -> float | None:
     return record["samples"] / sheet.FULL.count
 
 
-@functools.cache
-def pictures_of_objects() -> Counter:
-    """In how many scenes of FULL each object is."""
-    counted: Counter = Counter()
-    for block, end in zip(sheet.FULL.blocks, sheet.FULL._ends, strict=True):
-        if block.name.startswith(("portrait", "one shape", "two shapes")):
-            continue
-        for index in range(end - block.count, end):
-            counted.update(
-                {thing.name for thing in make_scene(sheet.FULL, index).things if thing.kind == "object"}
-            )
-    return counted
-
-
 def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
     """Accuracy of rare objects against the number of their pictures, on their backgrounds and where they never stood.
 
@@ -220,11 +206,11 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
     """Does the model give back pictures that it was shown often? `pictures` for each of the 60 captions about confetti.
 
     Of each: the training print that agrees with it best, found or not by chance's threshold, and whether that is
-    the caption's own; beside it the distance of pixels to the nearest training picture of confetti, which is small
-    for any right picture and so proves nothing.
+    the caption's own; beside it the distance of pixels (over 4 x 4 each) to the nearest training picture of
+    confetti, which is small for any right picture and so proves nothing.
     """
     prints, owners, known = confetti.training_prints()
-    rendered = np.stack([np.asarray(render(scene)) for scene in known])
+    rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
     asked: dict[object, list[Scene]] = {}
     for number in range(pictures):
         for place, mark in enumerate(sheet.FINGERPRINTS):
@@ -238,7 +224,8 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
         for batch, drawn in evaluator.pictures(label, [scene for _, scene in asked[repeats]]):
             read = confetti.read_confetti(drawn)
             hits, squares = confetti.agreement(read, prints), confetti.squares_in(read)
-            for picture, row, covered, _ in zip(drawn, hits, squares, batch, strict=True):
+            distances = _nearest(_small(drawn), rendered)
+            for row, covered, distance, _ in zip(hits, squares, distances, batch, strict=True):
                 place, best = next(places), int(row.max())
                 own = int(row[owners == place].max(initial=-1))
                 found.setdefault(place, []).append(
@@ -247,7 +234,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
                         "best": best,
                         "found": best >= confetti.threshold(comparisons, int(covered)),
                         "best is own": own == best,
-                        "pixels": _nearest(picture, rendered),
+                        "pixels": float(distance),
                     }
                 )
     captions = [_fingerprint_line(place, rows) for place, rows in sorted(found.items())]
@@ -257,18 +244,25 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
         "squares": CONFETTI_PIECES,
         "note": f"found: more of the {CONFETTI_PIECES} squares of one training print are right in place and colour than chance "
         f"gives once in a hundred evaluations: {usual} where a picture has {CONFETTI_PIECES} squares, more where it has more",
-        "read": _readable(
-            evaluator, rendered[:: max(1, len(rendered) // 64)], prints[:: max(1, len(prints) // 64)]
-        ),
+        "read": _readable(evaluator, evaluator.cap(64)),
         "captions": captions,
         "lines": [_repeats_line(repeats, captions) for repeats in (0, None, 1, 10, 100, 1000)],
     }
 
 
-def _nearest(picture: np.ndarray, rendered: np.ndarray) -> float:
-    """Root mean square over pixels and channels, in 8-bit levels, to the nearest of `rendered`."""
-    errors = [np.square(picture.astype(np.float32) - other).mean() for other in rendered]
-    return round(float(np.sqrt(min(errors))), 2)
+def _small(pictures: np.ndarray) -> np.ndarray:
+    """Means over 4 x 4 pixels, half a piece of confetti: (n, 128, 128, 3) -> (n, 3072) float32."""
+    return (
+        pictures.reshape(len(pictures), 32, 4, 32, 4, 3)
+        .mean(axis=(2, 4), dtype=np.float32)
+        .reshape(len(pictures), -1)
+    )
+
+
+def _nearest(pictures: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Root mean square distance in 8-bit levels to the nearest of `known`, both as `_small` makes them: -> (n,)."""
+    square = (pictures**2).mean(1)[:, None] + (known**2).mean(1) - 2 * pictures @ known.T / known.shape[1]
+    return np.sqrt(square.clip(min=0).min(axis=1))
 
 
 def _fingerprint_line(place: int, rows: list[dict]) -> dict:
@@ -303,18 +297,20 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
 
 
 @torch.no_grad()
-def _readable(evaluator: Evaluator, rendered: np.ndarray, prints: np.ndarray) -> float:
-    """The share of a true print's squares that are read after the autoencoder: the most that can be found."""
+def _readable(evaluator: Evaluator, count: int) -> float:
+    """The share of a true print's squares that are read after the autoencoder, over `count` prints: the most to be found."""
     from ..vae import to_tensor
 
+    prints, _, known = confetti.training_prints()
+    some = np.linspace(0, len(known) - 1, count).astype(int)
     vae, hits = evaluator.pipe.vae, []
-    for start in range(0, len(rendered), 16):
-        tensor = to_tensor(rendered[start : start + 16]).to(vae.device, vae.dtype)
-        out = (
-            vae.decode(vae.encode(tensor).latent_dist.mode()).sample.float().cpu().permute(0, 2, 3, 1).numpy()
-        )
+    for start in range(0, count, 16):
+        here = some[start : start + 16]
+        pictures = np.stack([np.asarray(render(known[place])) for place in here])
+        latents = vae.encode(to_tensor(pictures).to(vae.device, vae.dtype)).latent_dist.mode()
+        out = vae.decode(latents).sample.float().cpu().permute(0, 2, 3, 1).numpy()
         read = confetti.read_confetti(((out.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8))
-        hits += np.diag(confetti.agreement(read, prints[start : start + 16])).tolist()
+        hits += np.diag(confetti.agreement(read, prints[here])).tolist()
     return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
 
 
