@@ -15,11 +15,12 @@ from matplotlib.text import Text
 import sdwidgets
 from sdwidgets._data import data_folder
 from sdwidgets.cli import main
-from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures, scenes
+from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures, judges, scenes
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket.datasheet import FULL
 from sdwidgets.pocket.evaluation import asking, confetti, report
 from sdwidgets.pocket.evaluation.rates import Rate, binomial_tail, pictures_for, share
+from sdwidgets.pocket.evaluation.reading import Readers
 from sdwidgets.pocket.evaluation.tiers import (
     BARS,
     GLYPHS,
@@ -50,7 +51,7 @@ def evaluator(pipe):
     from sdwidgets.pocket.evaluation.drawing import Evaluator, Setting
 
     setting = Setting(num_inference_steps=1, limit=1, batch_size=4)
-    return Evaluator(pipe, evaluate.load_judge("b"), setting, progress=False)
+    return Evaluator(pipe, judges.load("b"), setting, progress=False)
 
 
 def judgement_of(scene) -> Judgement:
@@ -256,8 +257,11 @@ def test_the_judge_reads_true_pictures_as_right():
     asked = [(row, row.scene(split, number)) for row in ROWS for split in SPLITS for number in range(60)]
     asked = [(row, scene) for row, scene in asked if scene.background == "blue"][::12]
     assert len({row.name for row, _ in asked}) >= 4
-    seen = evaluate.load_judge("b").read(rendered([scene for _, scene in asked]))
+    pictures = rendered([scene for _, scene in asked])
+    seen = judges.load("b").read(pictures)
     assert all(row.right(scene, judged) for (row, scene), judged in zip(asked, seen, strict=True))
+    with Readers(judges.load("b"), 2) as readers:
+        assert readers.read(pictures[:3]) == seen[:3]  # in order, whichever process has read what
 
 
 def test_the_background_is_read_from_true_renders():
@@ -554,9 +558,7 @@ def test_the_autoencoders_psnr_is_the_trainings_own(pipe):
 
 def test_pocket_draws_the_background_that_the_prompt_names(pipe):
     pipe.set_progress_bar_config(disable=True)
-    rate = evaluation.background_rate(
-        pipe, scenes.SIMPLE, count=6, num_inference_steps=8, guidance_scale=3.0
-    )
+    rate = evaluation.background_rate(pipe, scenes.SIMPLE, count=6, num_inference_steps=8, guidance_scale=3.0)
     assert rate.rate >= 0.8, rate.row()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row"
     )
+    parser.add_argument(
+        "--readers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that read pictures; with a GPU one a core (default: 1)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     parser.add_argument("--restart", action="store_true", help="measure again what the file has already")
@@ -118,19 +126,8 @@ def _clip_of(work: Path | None) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-def load_judge(name: str):
-    """Judge "a" or "b", ready to read pictures."""
-    if name == "b":
-        from .judges.judge_b import JudgeB
-
-        return JudgeB()
-    from .judges.judge_a import JudgeA
-
-    return JudgeA.load()
-
-
 def _check(args) -> None:
-    for name in ("limit", "steps", "batch_size"):
+    for name in ("limit", "steps", "batch_size", "readers"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
@@ -153,13 +150,15 @@ def main(args: argparse.Namespace) -> int:
 
     from ..pipelines import load
     from ..schedulers import find_scheduler
+    from . import judges
     from .evaluation import report
     from .evaluation.drawing import Evaluator, Setting
     from .evaluation.measuring import measure
+    from .evaluation.reading import Readers
     from .evaluation.sections import Extras, snapshots
 
     row = find_model(args.model) or MODELS["pocket"]
-    judge = load_judge(args.judge)
+    judge = judges.load(args.judge)
     pipe = load(args.model, args.device, args.dtype)
     setting = Setting(
         num_inference_steps=args.steps or Setting.num_inference_steps,
@@ -178,9 +177,10 @@ def main(args: argparse.Namespace) -> int:
         checkpoints=tuple(args.checkpoints) or (snapshots(args.work) if args.work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
-    evaluator = Evaluator(pipe, judge, setting, args.sheets)
-    for measured in measure(evaluator, extras, args.json, begun, rows, sections):
-        begun = measured
+    with Readers(judge, args.readers) if args.readers > 1 else nullcontext(judge) as reader:
+        evaluator = Evaluator(pipe, reader, setting, args.sheets)
+        for measured in measure(evaluator, extras, args.json, begun, rows, sections):
+            begun = measured
     print(report.table(begun))
     for name in sections:
         if "missing" in begun[name]:
