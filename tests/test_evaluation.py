@@ -319,7 +319,7 @@ def measured(tier: str, **lower) -> list[dict]:
         low = lower.get(bar.name, 0.0 if value is None else value)
         for split in SPLITS if bar.unit != "dB" else ("held out",):
             number = (
-                {"value": low + 0.5, "unit": "dB", "note": "scenes of a test"}
+                {"value": low + 0.5, "unit": "dB", "note": "scenes of a test."}
                 if bar.unit == "dB"
                 else {"rate": min(1.0, low + 0.01)}
             )
@@ -379,6 +379,7 @@ def whole_report(tier: str = "GPU") -> dict:
     rate = share([True] * 90 + [False] * 10)
     line = {"pictures": 5, "exposures": 12.5, **rate}
     prints = {"captions found": rate, "pictures found": rate, "own": 0.5, "best": 0.6, "pixels": 31.0}
+    exam = {"count": {"balanced": 0.995, "worst": {"class": "four", "rate": 0.9, "n": 40}, "passes": True}}
     identity = {
         "setting": {"num_inference_steps": 20, "guidance_scale": 3.0, "scheduler": "DDIM", "dtype": "float32"}
     }
@@ -388,6 +389,7 @@ def whole_report(tier: str = "GPU") -> dict:
         "fingerprints": {"threshold": 8, "squares": 24, "note": "found: at least 8", "read": 0.97, "captions": [],
                          "lines": [{"repeats": r, **prints} for r in (0, "fresh", 1, 10, 100, 1000)]},
         "shares": {"lines": [{"occupation": n, **vars(p), **rate, "unread": 3} for n, p in sheet.PLANTED_OCCUPATIONS.items()], "all": rate},
+        "judge exam": {"true renders": exam, "reconstructions": exam},
         "watermark": {"with": rate, "without": share([False] * 50)},
         "steps": {"lines": [{"steps": count, **rate} for count in (1, 4, 16)]},
         "style": {"lines": [{"style": name, **rate} for name in scenes.STYLES]},
@@ -430,6 +432,7 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
     told = whole_report()
     text = card.model_card(grammar, records, told)
     assert_same_rows(text, told)
+    assert "0.9950 (worst: four 0.90)" in text
     assert "reached the GPU tier" in text and "no turbo LoRA" in text and "None" not in text
     assert set(card.figures_named(text)) <= {f"figures/{name}.png" for name in card.FIGURES}
 

@@ -281,8 +281,7 @@ def _evaluation(evaluation: dict | None) -> str:
         "",
         "![rates with their intervals and the marks of the tiers](figures/rows.png)" if counted else "",
         "",
-        f"{next((row['note'] for row in rows if row.get('unit') == 'dB'), '')}".replace("scenes of", "The autoencoder was measured on scenes of", 1),
-        "",
+        *(f"The autoencoder's rows are over {note}\n" for note in dict.fromkeys(row["note"] for row in rows if "note" in row)),
         "What the tiers ask of the lower end of the interval (dB in the first two), and what others reach on their own tests, for scale:",
         "",
         "| row | CPU | GPU | stretch | |",
@@ -291,7 +290,32 @@ def _evaluation(evaluation: dict | None) -> str:
     ]  # fmt: skip
     if not any(row["name"] == TURBO for row in rows):
         text += ["", "The table's row for turbo is missing: no turbo LoRA was evaluated."]
-    return "\n".join(text + _more(evaluation))
+    return "\n".join(text + _exam(evaluation) + _more(evaluation))
+
+
+def _exam(evaluation: dict) -> list[str]:
+    """How far the judge is to be believed."""
+    exam = evaluation.get("judge exam")
+    if not exam:
+        return []
+    words = list(dict.fromkeys(word for shown in exam.values() for word in shown))
+    lines = []
+    for word in words:
+        cells = [exam[shown].get(word) for shown in exam]
+        told = [
+            "" if cell is None else f"{cell['balanced']:.4f} (worst: {cell['worst']['class']} {cell['worst']['rate']:.2f})"
+            + ("" if cell["passes"] else ", **not enough**")
+            for cell in cells
+        ]  # fmt: skip
+        lines.append(f"| {word} | {' | '.join(told)} |")
+    return [
+        "",
+        "How the judge itself did on drawn scenes that it was not set up with, and on their reconstructions by the autoencoder, balanced over classes:",
+        "",
+        f"| attribute | {' | '.join(exam)} |",
+        "|-" * (len(exam) + 1) + "|",
+        *lines,
+    ]
 
 
 def _has(evaluation: dict | None, name: str) -> bool:

@@ -126,6 +126,22 @@ def _clip_of(work: Path | None) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
+def judge_exam(name: str) -> dict | None:
+    """How far a judge is to be believed, from its own examination (data/judges/gate.json); None where there is none.
+
+    set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
+    """
+    try:
+        told = json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))[name]
+    except (FileNotFoundError, KeyError):
+        return None
+    return {
+        shown: {word: {key: row[key] for key in ("balanced", "worst", "passes")} for word, row in told[shown].items()}
+        for shown in ("true renders", "reconstructions")
+        if shown in told
+    }
+
+
 def _check(args) -> None:
     for name in ("limit", "steps", "batch_size", "readers"):
         value = getattr(args, name)
@@ -177,6 +193,7 @@ def main(args: argparse.Namespace) -> int:
         checkpoints=tuple(args.checkpoints) or (snapshots(args.work) if args.work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
+    begun["judge exam"] = judge_exam(args.judge)
     with Readers(judge, args.readers) if args.readers > 1 else nullcontext(judge) as reader:
         evaluator = Evaluator(pipe, reader, setting, args.sheets)
         for measured in measure(evaluator, extras, args.json, begun, rows, sections):
