@@ -469,12 +469,15 @@ def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
     )
 
 
-def test_write_card_puts_card_and_figures_beside_the_records(tmp_path, records):
+def test_write_card_puts_card_and_figures_beside_the_records(tmp_path, records, capsys):
     weights = "unet/diffusion_pytorch_model-00001-of-00002.safetensors"
     (tmp_path / weights).parent.mkdir()
     (tmp_path / weights).write_bytes((data_folder("pocket") / weights).read_bytes())
     (tmp_path / "training.json").write_text(json.dumps(records | {"grammar": "full"}))
-    (tmp_path / "evaluation.json").write_text(json.dumps(whole_report()))
+    told = whole_report()
+    (tmp_path / "evaluation.json").write_text(json.dumps(told))
+    assert main(["card", str(tmp_path)]) == 2 and "is of other weights" in capsys.readouterr().err
+    (tmp_path / "evaluation.json").write_text(json.dumps(told | {"weights": report.weights_digest(tmp_path)}))
     assert main(["card", str(tmp_path)]) == 0
     text = (tmp_path / "README.md").read_text()
     assert set(card.figures_named(text)) == {f"figures/{name}.png" for name in card.FIGURES}

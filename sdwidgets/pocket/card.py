@@ -517,7 +517,7 @@ def write_figures(evaluation: dict, folder: Path) -> list[Path]:
 def write_card(folder: Path) -> Path:
     """Write README.md and the figures of an exported folder from its training.json and evaluation.json.
 
-    Raises FileNotFoundError where there is no training.json.
+    Raises FileNotFoundError where there is no training.json, ValueError where the evaluation is of other weights.
     """
     folder = Path(folder)
     if not (folder / "training.json").is_file():
@@ -526,9 +526,14 @@ def write_card(folder: Path) -> Path:
     grammar = find_grammar(records.pop("grammar"))
     evaluation = None
     if (folder / "evaluation.json").is_file():
-        from .evaluation.report import read_report
+        from .evaluation.report import read_report, weights_digest
 
         evaluation = read_report(folder / "evaluation.json")
+        if evaluation["weights"] != weights_digest(folder):
+            raise ValueError(
+                f"evaluation.json in {folder} is of other weights than lie there: "
+                "make it anew with sdwidgets evaluate --restart, or remove it"
+            )
         write_figures(evaluation, folder)
     card = folder / "README.md"
     card.write_text(model_card(grammar, records, evaluation, part_sizes(folder)), encoding="utf-8")
