@@ -29,7 +29,8 @@ def measure(
     started, before = time.monotonic(), report.get("seconds", 0.0)
 
     def keep(report: dict) -> dict:
-        told = {"machine": hardware(), "seconds": round(before + time.monotonic() - started, 1)}
+        machine = hardware() | {"device": str(evaluator.pipe.device)}
+        told = {"machine": machine, "seconds": round(before + time.monotonic() - started, 1)}
         write_json(file, report := report | told)
         return report
 
