@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from transformers import CLIPModel, CLIPTokenizer
 
-from sdwidgets.pocket import clip, denoiser, scenes, train, training, vae
+from sdwidgets._data import data_folder
+from sdwidgets.pocket import clip, datasheet, denoiser, muon, parts, scenes, train, training, vae
 
 SCHEDULE = training.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
 
@@ -98,10 +105,112 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     assert checkpoint.load(Regression(), Regression(), optimizer)["step"] == 1
 
 
-def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
+def test_the_learning_rate_warms_up_and_falls_to_its_end():
     rates = [SCHEDULE.rate(step) for step in range(SCHEDULE.steps + 1)]
     assert rates[0] == pytest.approx(0.005) and max(rates) == pytest.approx(0.01)
-    assert rates[-1] == pytest.approx(0.001) and rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0002) and rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_late_fall_keeps_the_rate_until_then():
+    late = dataclasses.replace(SCHEDULE, steps=102, decay_share=0.3)
+    rates = [late.rate(step) for step in range(103)]
+    assert set(rates[2:72]) == {0.01} and rates[73] < 0.01 and rates[-1] == pytest.approx(0.0002)
+    assert dataclasses.replace(late, decay_share=0.0).rate(102) == 0.01
+
+
+def test_muon_takes_the_scale_out_of_every_direction():
+    """Newton-Schulz against the singular value decomposition that it stands for."""
+    torch.manual_seed(0)
+    for shape in ((3, 24, 216), (2, 96, 48), (1, 32, 80)):
+        matrices = torch.randn(shape) * torch.logspace(0, -1.5, shape[-1])
+        u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+        found = muon.orthogonalize(matrices)
+        values = torch.linalg.svdvals(found)
+        assert values.min() > 0.4 and values.max() < 1.3
+        alike = (found * (u @ v)).flatten(1).sum(1) / (
+            found.flatten(1).norm(dim=1) * (u @ v).flatten(1).norm(dim=1)
+        )
+        assert (alike > 0.97).all(), alike
+
+
+def test_muon_is_adamw_for_what_is_not_a_matrix():
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.LayerNorm(5), torch.nn.LayerNorm(5)
+    pair = (
+        muon.Muon(ours, lr=1e-2),
+        torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.0),
+    )
+    for _ in range(5):
+        x = torch.randn(4, 5)
+        for norm, optimizer in zip((ours, theirs), pair, strict=True):
+            optimizer.zero_grad()
+            (norm(x) - 1).pow(3).sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6) and torch.allclose(
+        ours.bias, theirs.bias, atol=1e-6
+    )
+
+
+def test_an_unknown_optimizer_is_a_sentence(tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, optimizer="lion")
+    with pytest.raises(ValueError, match="'lion'; there are: muon, adamw"):
+        training.train("line", Regression(), loss_at, schedule, tmp_path, {})
+
+
+def test_snapshots_are_taken_at_doublings():
+    marks = [step * 64 for step in range(1, 4000) if training.passed(step * 64, 64)]
+    assert [mark // 1000 for mark in marks] == [25, 50, 100, 200]
+
+
+TWO_PROCESSES = """
+import json, sys, torch
+from sdwidgets.pocket import training
+
+def loss_at(model, step, batch_size, accelerator):
+    whole = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+    rows = slice(accelerator.process_index * batch_size, (accelerator.process_index + 1) * batch_size)
+    x = whole[rows]
+    return (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+torch.manual_seed(0)
+schedule = training.Schedule(steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9)
+average, record = training.train("line", torch.nn.Linear(3, 1), loss_at, schedule, sys.argv[1], {})
+if record["hardware"]["processes"] == int(sys.argv[2]):
+    with open(sys.argv[1] + "/end.json", "w") as file:
+        json.dump([*average.weight[0].tolist(), *average.bias.tolist(), record["losses"][0][1]], file)
+"""
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    """The same global batch over one process and over two, each started by `accelerate launch`: the same weights."""
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    ends = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        several = (
+            ["--multi_gpu", f"--main_process_port={free_port()}"] if processes > 1 else []
+        )  # what it calls several of anything
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]  # fmt: skip
+        command = [
+            *launch,
+            *several,
+            f"--num_processes={processes}",
+            str(script),
+            str(folder),
+            str(processes),
+        ]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        ends.append(json.loads((folder / "end.json").read_text()))
+    assert ends[0] == pytest.approx(ends[1], abs=1e-5)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def test_the_average_moves_by_its_decay():
@@ -137,12 +246,42 @@ def test_every_epoch_shows_every_scene_once():
     assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12)) and rows[:12] != rows[12:]
 
 
-def test_hard_negatives_differ_in_the_words_that_matter():
+def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():
     rng = np.random.default_rng(0)
-    for index in range(500):
-        caption = scenes.make_scene(scenes.SIMPLE, index).caption
+    kinds = {"order": 0, "length": 0}
+    for index in range(0, datasheet.ENCODER.count, 500):
+        caption = scenes.make_scene(datasheet.ENCODER, index).caption
         wrong = clip.swapped(caption, rng)
-        assert wrong != caption and len(wrong.split()) == len(caption.split())
+        assert wrong != caption
+        for first, second in zip(wrong.split(), wrong.split()[1:], strict=False):
+            if first in ("a", "an"):
+                assert first == ("an" if second[0] in "aeiou" and second != "unicorn" else "a"), wrong
+        for name, colour in datasheet.HELD_OUT_BACKGROUNDS.items():
+            assert not (wrong.endswith(f"{colour} background") and f" {name} " in wrong), wrong
+        kinds["order"] += sorted(wrong.split()) == sorted(caption.split())
+        kinds["length"] += len(wrong.split()) != len(caption.split())
+    assert kinds["order"] > 30, "too few negatives differ in nothing but the order of their words"
+
+
+def test_the_gate_sees_what_states_carry_and_what_they_do_not():
+    """States made of the words themselves pass; states of a single constant do not."""
+    tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer")
+
+    class Words(torch.nn.Module):
+        device = "cpu"
+
+        def __init__(self, known):
+            super().__init__()
+            self.table, self.known = torch.randn(len(tokenizer), 96), known
+
+        def forward(self, tokens):
+            place = torch.nn.functional.one_hot(torch.arange(tokens.shape[1]), 32).float()
+            states = torch.cat([self.table[tokens], place.expand(len(tokens), -1, -1)], -1)
+            return argparse.Namespace(last_hidden_state=states if self.known else torch.zeros_like(states))
+
+    size = {"count": 200, "learn": 600, "steps": 300, "attributes": ["count"]}
+    seen, blind = (clip.gate(Words(known), tokenizer, **size) for known in (True, False))
+    assert seen["count"] > 0.95 and blind["count"] < 0.5
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +325,23 @@ def test_any_text_has_known_tokens(trained, text):
 def test_latents_are_scaled_to_variance_one(trained):
     from safetensors.torch import load_file
 
-    tensors = load_file(trained / "latents.safetensors")
-    latents = tensors["latents"].float()
+    latents = load_file(trained / "encoded" / "latents-0000000.safetensors")["latents"].float()
     centred = latents - latents.mean(dim=(0, 2, 3), keepdim=True)
+    assert latents.shape == (scenes.find_grammar("tiny").count, 4, 16, 16)
     assert float(centred.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
-    assert tensors["captions"].max() < len(tensors["prompt_embeds"])
+
+
+def test_every_scene_is_told_in_its_own_words(trained):
+    tiny, device = scenes.find_grammar("tiny"), "cpu"
+    data = parts.latent_data(tiny, trained)
+    tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(trained / "clip" / "part")).to(device)
+    for index in (0, 100, tiny.count - 1):
+        caption = scenes.make_scene(tiny, index).caption
+        (states,) = clip.encode_captions(encoder, tokenizer, [caption])
+        assert torch.allclose(data.prompt_embeds[data.captions[index]].float(), states[0].float(), atol=2e-2)
+    (empty,) = clip.encode_captions(encoder, tokenizer, [""])
+    assert torch.allclose(data.prompt_embeds[0].float(), empty[0].float(), atol=2e-2)
 
 
 @pytest.mark.parametrize(

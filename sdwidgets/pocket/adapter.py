@@ -148,7 +148,7 @@ def run_adapter(args, grammar: Grammar, work: Path) -> int:
     from .train import override_schedule
 
     config = override_schedule(AdapterConfig(), args)
-    unet = UNet2DConditionModel.from_pretrained(parts._part(work, "denoiser"))
+    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
     data = parts.latent_data(grammar, work)
     record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes)
     done = record["step"] >= config.schedule.steps

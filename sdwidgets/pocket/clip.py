@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,18 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from .datasheet import FULL
-from .scenes import SIZE, Grammar, make_scene, render, spread
+from .datasheet import (
+    COMMON_OBJECTS,
+    ENCODER,
+    FULL,
+    HELD_OUT_BACKGROUNDS,
+    HELD_OUT_SHAPE_COLOURS,
+    TAIL_OBJECTS,
+)
+from .scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
 from .training import Schedule
 from .vae import to_tensor
-from .vocabulary import COLOURS
+from .vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -34,17 +42,18 @@ class ClipConfig:
     heads: int = 6
     context: int = 77  # tokens, as in Stable Diffusion
     merges: int = 900  # byte pairs on top of 512 single bytes
-    vision_width: int = 128
-    vision_layers: int = 3
+    vision_width: int = 192
+    vision_layers: int = 4
     patch: int = 16  # pixels
     projection: int = 128
+    negatives: int = 2  # captions made wrong, beside each right one
     schedule: Schedule = Schedule(
-        steps=800, batch_size=128, learning_rate=1e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99
+        steps=1_600, batch_size=128, learning_rate=3e-3, warmup_steps=100, weight_decay=0.05, ema_decay=0.99
     )
 
 
 def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) -> CLIPTokenizer:
-    """Learn byte pairs from captions of the full grammar and write CLIP's files into `folder`.
+    """Learn byte pairs from the encoder's captions and write CLIP's files into `folder`.
 
     The ids follow OpenAI's order: 256 bytes, 256 bytes that end a word, the merges, start, end. So any text at
     all has tokens, and none is unknown.
@@ -66,7 +75,7 @@ def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) ->
         show_progress=False,
     )
     learner.train_from_iterator(
-        (make_scene(FULL, index).caption for index in spread(FULL, captions)), trainer
+        (make_scene(ENCODER, index).caption for index in spread(ENCODER, captions)), trainer
     )
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]][: config.merges]
     tokens = [
@@ -102,23 +111,105 @@ def build_clip(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
 
 
-def swapped(caption: str, rng: np.random.Generator) -> str:
-    """The caption made wrong in one place: two colours or two sides swapped, or a colour replaced."""
+_OPPOSITES = {
+    "left": "right", "right": "left", "above": "below", "below": "above", "top": "bottom", "bottom": "top", "small": "large", "large": "small",
+    "woman": "man", "man": "woman", "two": "three", "three": "four", "four": "two",
+}  # fmt: skip
+_BETWEEN = tuple(f" {words} " for words in (*RELATIONS, "and"))
+
+
+def _turn(caption: str, rng: np.random.Generator) -> str | None:
+    """One word turned into its opposite."""
+    words = caption.split()
+    turns = [place for place, word in enumerate(words) if word in _OPPOSITES]
+    if not turns:
+        return None
+    place = rng.choice(turns)
+    words[place] = _OPPOSITES[words[place]]
+    return " ".join(words)
+
+
+def _recolour(caption: str, rng: np.random.Generator) -> str | None:
+    """Two colours exchanged, or one replaced."""
     words = caption.split()
     colours = [place for place, word in enumerate(words) if word in COLOURS]
-    opposites = {"left": "right", "right": "left", "above": "below", "below": "above", "top": "bottom", "bottom": "top",
-                 "small": "large", "large": "small", "woman": "man", "man": "woman", "two": "three", "three": "four", "four": "two"}  # fmt: skip
-    turns = [place for place, word in enumerate(words) if word in opposites]
-    if len(colours) > 1 and rng.random() < 0.5:
+    if not colours:
+        return None
+    if len({words[place] for place in colours}) > 1 and rng.random() < 0.5:
         a, b = rng.choice(colours, 2, replace=False)
         words[a], words[b] = words[b], words[a]
-    elif turns and rng.random() < 0.7:
-        place = rng.choice(turns)
-        words[place] = opposites[words[place]]
     else:
         place = rng.choice(colours)
         words[place] = str(rng.choice([colour for colour in COLOURS if colour != words[place]]))
     return " ".join(words)
+
+
+def _exchange(caption: str, rng: np.random.Generator) -> str | None:
+    """The two things on the sides of a relation exchanged."""
+    scene, on, background = caption.partition(" on a")
+    for between in _BETWEEN[:-1]:
+        if between in scene:
+            first, second = scene.split(between, 1)
+            return second + between + first + on + background
+    return None
+
+
+def _articles(caption: str) -> str:
+    """The caption with "a" and "an" put right, so that no wrong caption gives itself away by its grammar."""
+    words = caption.split()
+    for place, word in enumerate(words[:-1]):
+        if word in ("a", "an"):
+            words[place] = article(words[place + 1]).split()[0]
+    return " ".join(words)
+
+
+_SINGULAR = tuple(name for name in COMMON_OBJECTS if name not in PLURAL_NAMES)
+_PLURAL = tuple(name for name in COMMON_OBJECTS if name in PLURAL_NAMES)
+_RARE = tuple(name for name in TAIL_OBJECTS if name not in PLURAL_NAMES)
+#: (names that may stand in a caption, names that may take their place)
+_KINDS = (
+    (_SINGULAR + _RARE, _SINGULAR), (PLURAL_NAMES, _PLURAL), (SHAPES, SHAPES), (tuple(OCCUPATIONS), tuple(OCCUPATIONS)),
+    (("thing",), _SINGULAR),
+)  # fmt: skip
+
+
+def _rename(caption: str, rng: np.random.Generator) -> str | None:
+    """One object, shape or occupation replaced by another of its kind."""
+    padded = f" {caption} "
+    for present, others in _KINDS:
+        named = [name for name in present if f" {name} " in padded or f" {plural(name)} " in padded]
+        if named:
+            old, new = named[int(rng.integers(len(named)))], others[int(rng.integers(len(others)))]
+            padded = padded.replace(f" {plural(old)} ", f" {plural(new)} ").replace(f" {old} ", f" {new} ")
+            return padded.strip() if new != old else None
+    return None
+
+
+def swapped(caption: str, rng: np.random.Generator) -> str:
+    """The caption made wrong in one place: an opposite, another colour, two things or colours exchanged, another name.
+
+    What is held out is not said in a wrong caption either, or the encoder would learn that it is always wrong.
+    """
+    for _ in range(100):
+        change = (_turn, _recolour, _exchange, _rename)[int(rng.integers(4))]
+        wrong = change(caption, rng)
+        if wrong is not None:
+            wrong = _articles(wrong)
+            if wrong != caption and not _says_held_out(wrong):
+                return wrong
+    raise ValueError(f"no word of the caption {caption!r} can be changed into a wrong one")
+
+
+def _says_held_out(caption: str) -> bool:
+    """Whether a caption names a background or a colour that is held out for what it names."""
+    padded = f" {caption} "
+    for name, colour in HELD_OUT_SHAPE_COLOURS.items():
+        if f" {colour} {name} " in padded or f" {colour} {plural(name)} " in padded:
+            return True
+    return any(
+        f" {colour} background " in padded and (f" {name} " in padded or f" {plural(name)} " in padded)
+        for name, colour in HELD_OUT_BACKGROUNDS.items()
+    )
 
 
 class ClipTraining(torch.nn.Module):
@@ -129,13 +220,13 @@ class ClipTraining(torch.nn.Module):
         self.clip = clip
 
     def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """(n, 3, 128, 128) in [-1, 1] and (2n, length) token ids, the second half hard negatives -> loss."""
+        """(n, 3, 128, 128) in [-1, 1] and (n (1 + negatives), length) token ids, right captions first -> loss."""
         count = len(pictures)
         image = F.normalize(
             self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output), dim=-1
         )
         text = F.normalize(self.clip.text_projection(self.clip.text_model(tokens).pooler_output), dim=-1)
-        logits = self.clip.logit_scale.exp().clamp(max=100) * image @ text.T  # (n, 2n)
+        logits = self.clip.logit_scale.exp().clamp(max=100) * image @ text.T  # (n, n (1 + negatives))
         target = torch.arange(count, device=logits.device)
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2
 
@@ -147,7 +238,7 @@ def clip_loss_at(grammar: Grammar, config: ClipConfig, tokenizer: CLIPTokenizer)
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
         scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=batch_size)]
         captions = [scene.caption for scene in scenes]
-        captions += [swapped(caption, rng) for caption in captions]
+        captions += [swapped(caption, rng) for _ in range(config.negatives) for caption in captions]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
         pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
         return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
@@ -161,6 +252,22 @@ def text_encoder(clip: CLIPModel) -> CLIPTextModel:
     tower = getattr(encoder, "text_model", encoder)  # transformers 4 has one wrapper more than 5
     tower.load_state_dict(clip.text_model.state_dict())
     return encoder.eval()
+
+
+@torch.no_grad()
+def encode_captions(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256
+):
+    """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16 on the CPU."""
+    for start in range(0, len(captions), batch_size):
+        tokens = tokenizer(
+            captions[start : start + batch_size],
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        yield encoder(tokens.input_ids.to(encoder.device)).last_hidden_state.half().cpu()
 
 
 @torch.no_grad()
@@ -178,3 +285,90 @@ def retrieval(
     image = clip.visual_projection(clip.vision_model(pictures).pooler_output)
     text = F.normalize(clip.text_projection(clip.text_model(tokens).pooler_output), dim=-1)
     return float(((image * text[:count]).sum(-1) > (image * text[count:]).sum(-1)).float().mean())
+
+
+# ---- the gate ----------------------------------------------------------------------------------------------------
+
+
+class Probe(torch.nn.Module):
+    """The smallest reader of token states that resembles cross-attention: one query a question, one linear answer."""
+
+    def __init__(self, width: int, questions: int, answers: int):
+        super().__init__()
+        self.queries = torch.nn.Parameter(torch.randn(questions, width) / width**0.5)
+        self.keys = torch.nn.Linear(width, width, bias=False)
+        self.answer = torch.nn.Linear(width, answers)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, tokens, width) -> (n, questions, answers) logits."""
+        weights = (self.queries @ self.keys(states).mT).softmax(dim=-1)  # (n, questions, tokens)
+        return self.answer(weights @ states)
+
+
+def _questions() -> dict[str, tuple[str, int, tuple[str, ...], Callable]]:
+    """attribute -> (block of FULL, questions, answers, scene -> one answer a question, None where it is not asked)."""
+    said = lambda thing: thing.occupation or thing.name  # noqa: E731
+
+    def colours(scene):
+        worn = {thing.name: thing.colour for thing in scene.things}
+        return [worn.get(shape) for shape in SHAPES]
+
+    relations = (*RELATIONS, "and")
+    return {
+        "object 1": ("two objects", 1, COMMON_OBJECTS, lambda scene: [said(scene.things[0])]),
+        "object 2": ("two objects", 1, COMMON_OBJECTS, lambda scene: [said(scene.things[1])]),
+        "bound colour": ("two shapes", len(SHAPES), tuple(COLOURS), colours),
+        "relation": ("two objects", 1, relations, lambda scene: [scene.relation or "and"]),
+        "count": ("several", 1, ("2", "3", "4"), lambda scene: [str(len(scene.things))]),
+    }
+
+
+def gate(
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    *,
+    count: int = 2_000,
+    learn: int = 10_000,
+    steps: int = 1_200,
+    seed: int = 1,
+    attributes=None,
+) -> dict[str, float]:
+    """What probes read from the frozen token states: attribute -> share of right answers, in 0..1.
+
+    Each probe learns from `learn` captions of FULL and answers on `count` others. The denoiser can learn from words only what is
+    in these states, so an attribute below 0.99 would be a wall for it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    asked_for = _questions()
+    for attribute in attributes or asked_for:
+        block, questions, answers, truth = asked_for[attribute]
+        indices = FULL.indices(block)
+        chosen = np.random.default_rng(seed).permutation(len(indices))[: learn + count]
+        scenes = [make_scene(FULL, indices[int(place)]) for place in chosen]
+        states = _token_states(encoder, tokenizer, [scene.caption for scene in scenes])
+        target = torch.tensor(
+            [[answers.index(word) if word else -1 for word in truth(scene)] for scene in scenes]
+        )
+        torch.manual_seed(seed)
+        probe = Probe(states.shape[-1], questions, len(answers)).to(states.device)
+        optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3)
+        for step in range(steps):
+            rows = torch.randint(len(scenes) - count, (256,), generator=generator)
+            loss = F.cross_entropy(probe(states[rows]).flatten(0, 1), target[rows].flatten(), ignore_index=-1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+        with torch.no_grad():
+            answered = probe(states[-count:]).argmax(-1)
+        asked = target[-count:] >= 0
+        found[attribute] = float((answered == target[-count:])[asked].float().mean())
+    return found
+
+
+@torch.no_grad()
+def _token_states(encoder, tokenizer, captions: list[str], batch_size: int = 500) -> torch.Tensor:
+    """The states of real tokens, padded to the longest caption: (n, tokens, width)."""
+    tokens = tokenizer(captions, padding=True, return_tensors="pt").input_ids
+    return torch.cat([encoder(batch).last_hidden_state for batch in tokens.split(batch_size)])

@@ -420,7 +420,7 @@ def run_zero_snr(args, grammar, work: Path) -> int:
     from .train import override_schedule
 
     config = override_schedule(ZeroSnrConfig(), args)
-    unet = UNet2DConditionModel.from_pretrained(parts._part(work, "denoiser"))
+    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
     data = parts.latent_data(grammar, work)
     record = train_zero_snr(unet, data, config, work / "zero-snr", args.restart, args.minutes)
     done = record["step"] >= config.schedule.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from ..latents import fit_linear_preview
 from . import clip, denoiser, training, vae
+from .adapter import run_adapter  # noqa: F401  (offered here as the other parts are)
 from .card import model_card
+from .datasheet import ENCODER, FULL
+from .finetune import run_zero_snr  # noqa: F401
 from .scenes import Grammar, make_scene, render, spread
 from .train import override_schedule
 
@@ -42,6 +46,7 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
         dataclasses.asdict(config),
         args.restart,
         args.minutes,
+        args.compile,
     )
     trained = average.vae
     record["psnr"] = vae.reconstruction_psnr(trained, grammar)
@@ -54,7 +59,7 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
     return 0
 
 
-def _part(work: Path, name: str) -> Path:
+def finished_part(work: Path, name: str) -> Path:
     """The folder of a part that must be there. Raises FileNotFoundError with the command that makes it."""
     folder = work / name / "part"
     if not folder.is_dir():
@@ -65,7 +70,12 @@ def _part(work: Path, name: str) -> Path:
 
 
 def run_clip(args, grammar: Grammar, work: Path) -> int:
-    """Train the text encoder beside an image tower, contrastively."""
+    """Train the text encoder beside an image tower, contrastively, and ask its states what they know.
+
+    The full grammar's encoder learns from pairs of its own, with shares of its own.
+    """
+    if grammar is FULL:
+        grammar = ENCODER
     config = override_schedule(clip.ClipConfig(), args)
     torch.manual_seed(config.schedule.seed)
     tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
@@ -79,52 +89,62 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         dataclasses.asdict(config),
         args.restart,
         args.minutes,
+        args.compile,
     )
     record["caption_beats_negative"] = clip.retrieval(average.clip.eval(), tokenizer, grammar)
+    size = {} if grammar is ENCODER else {"count": 100, "learn": 400, "steps": 50}
+    record["gate"] = clip.gate(clip.text_encoder(average.clip), tokenizer, **size)
     _finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
+    print("probes read " + ", ".join(f"{name} {share:.1%}" for name, share in record["gate"].items()))
     print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes")
     return 0
 
 
+SHARD = 8_192  # scenes or captions a file: what an interrupt can cost
+
+
 @torch.no_grad()
+def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.Tensor]) -> torch.Tensor:
+    """`make(range)` for all of range(total), in files of `SHARD` rows that are made once; one tensor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = []
+    for start in tqdm(range(0, total, SHARD), desc=f"encode {name}", mininterval=2):
+        file = folder / f"{name}-{start:07d}.safetensors"
+        if not file.exists():
+            training.save_tensors(file, {name: make(range(start, min(start + SHARD, total)))})
+        tensors.append(load_file(file)[name])
+    return torch.cat(tensors)
+
+
 def latent_data(grammar: Grammar, work: Path) -> denoiser.LatentData:
-    """Every scene's latents and every caption's text states, made once and kept in `work`/latents.safetensors."""
-    file = work / "latents.safetensors"
-    if not file.exists():
-        autoencoder = (
-            AutoencoderKL.from_pretrained(_part(work, "vae")).eval().to(memory_format=torch.channels_last)
-        )
-        bar = tqdm(total=grammar.count, desc="encode scenes", mininterval=2)
-        batches = []
-        for batch in vae.encode_scenes(autoencoder, grammar, range(grammar.count)):
-            batches.append((batch * autoencoder.config.scaling_factor).half())
-            bar.update(len(batch))
-        bar.close()
-        captions = [make_scene(grammar, index).caption for index in range(grammar.count)]
-        rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
-        tensors = {
-            "latents": torch.cat(batches),
-            "prompt_embeds": torch.cat(list(_encode_captions(list(rows), work))),
-            "captions": torch.tensor([rows[caption] for caption in captions]),
-        }
-        training.save_tensors(file, tensors)
-    return denoiser.LatentData(**load_file(file))
+    """Every scene's scaled latents and every caption's text states, as float16; made once, kept in `work`/encoded.
 
-
-def _encode_captions(captions: list[str], work: Path, batch_size: int = 256):
-    """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16."""
+    An interrupted run goes on where it stopped. Train a part again and this folder has to go.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    autoencoder = (
+        AutoencoderKL.from_pretrained(finished_part(work, "vae"))
+        .eval()
+        .to(device, memory_format=torch.channels_last)
+    )
     tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(_part(work, "clip")))
-    for start in tqdm(range(0, len(captions), batch_size), desc="encode captions", mininterval=2):
-        batch = captions[start : start + batch_size]
-        tokens = tokenizer(
-            batch,
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        yield encoder(tokens.input_ids).last_hidden_state.half()
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)
+    captions = [make_scene(grammar, index).caption for index in range(grammar.count)]
+    rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
+    told = list(rows)
+
+    def encode_scenes(indices: range) -> torch.Tensor:
+        batches = torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices, device)))
+        return (batches * autoencoder.config.scaling_factor).half()
+
+    def encode_captions(indices: range) -> torch.Tensor:
+        return torch.cat(list(clip.encode_captions(encoder, tokenizer, [told[row] for row in indices])))
+
+    return denoiser.LatentData(
+        latents=_shards(work / "encoded", "latents", grammar.count, encode_scenes),
+        prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(told), encode_captions),
+        captions=torch.tensor([rows[caption] for caption in captions]),
+    )
 
 
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
@@ -144,6 +164,10 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         dataclasses.asdict(config),
         args.restart,
         args.minutes,
+        args.compile,
+        lambda samples, trained: trained.unet.save_pretrained(
+            work / "denoiser" / "snapshots" / f"{samples:09d}", safe_serialization=True
+        ),
     )
     _finish(work / "denoiser", average.unet, record, record["step"] >= config.schedule.steps)
     return 0
@@ -153,12 +177,12 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
     if args.output is None:
         raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
-    autoencoder = AutoencoderKL.from_pretrained(_part(work, "vae")).eval()
+    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval()
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
-        text_encoder=clip.text_encoder(CLIPModel.from_pretrained(_part(work, "clip"))),
+        text_encoder=clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))),
         tokenizer=CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(_part(work, "denoiser")),
+        unet=UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")),
         scheduler=denoiser.build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -177,10 +201,13 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
         args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
     )
     records = {
-        name: json.loads((_part(work, name) / "training.json").read_text())
+        name: json.loads((finished_part(work, name) / "training.json").read_text())
         for name in ("vae", "clip", "denoiser")
     }
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
+    for extra in ("zero-snr", "adapter"):
+        if (work / extra / "part").is_dir():
+            shutil.copytree(work / extra / "part", args.output / "extras" / extra, dirs_exist_ok=True)
     (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")

@@ -165,7 +165,7 @@ def find_grammar(name: str):
 
 def spread(grammar: Grammar, count: int) -> list[int]:
     """At most `count` scene numbers, evenly over the grammar."""
-    return list(range(0, grammar.count, max(1, grammar.count // count)))
+    return list(range(0, grammar.count, max(1, -(-grammar.count // count))))
 
 
 class Stream:

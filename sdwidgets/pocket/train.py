@@ -1,6 +1,6 @@
-"""`sdwidgets train vae|clip|denoiser`: one command a part, each resumable by the same command.
+"""`sdwidgets train vae|clip|denoiser|zero-snr|adapter`: one command a part, each resumable by the same command.
 
-Parts build on each other: the denoiser needs the other two. Checkpoints, cached latents and finished parts
+Parts build on each other: the denoiser needs the first two, and what changes it needs the denoiser. Checkpoints, cached latents and finished parts
 lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
 folder that stock diffusers loads.
 """
@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-PARTS = ("vae", "clip", "denoiser", "export")
+PARTS = ("vae", "clip", "denoiser", "zero-snr", "adapter", "export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, default=None, help="stop after so many minutes, to be resumed later"
     )
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="train through torch.compile (needs a compiler; pays on long runs)",
+    )
     parser.add_argument("--restart", action="store_true", help="begin again instead of resuming")
 
 
@@ -64,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
 
     grammar = find_grammar(args.grammar)
     work = args.work or cache_folder() / "pocket" / args.grammar
-    return getattr(parts, f"run_{args.part}")(args, grammar, work)
+    return getattr(parts, f"run_{args.part.replace('-', '_')}")(args, grammar, work)
 
 
 if __name__ == "__main__":

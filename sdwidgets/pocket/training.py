@@ -32,13 +32,18 @@ def cache_folder() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train. Learning rate: linear warm-up, then a cosine down to `final_rate`."""
+    """How long and how fast to train.
+
+    The learning rate warms up along a line, stays, and falls along a cosine to `final_rate` over the last `decay_share` of
+    the steps. A run whose length is not known beforehand stays long and falls late.
+    """
 
     steps: int
     batch_size: int  # pictures a step, over all processes
     learning_rate: float
     optimizer: str = "muon"  # or "adamw"
     warmup_steps: int = 200
+    decay_share: float = 1.0  # in 0..1, of all steps after the warm-up
     final_rate: float = 0.02  # of the highest rate
     weight_decay: float = 0.01
     ema_decay: float = 0.999
@@ -49,7 +54,8 @@ class Schedule:
         """The learning rate at `step`, 0 <= step <= steps."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        share = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        falling = self.decay_share * max(1, self.steps - self.warmup_steps)
+        share = max(0.0, 1 - (self.steps - step) / falling) if falling else 0.0
         fall = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
         return self.learning_rate * (self.final_rate + (1 - self.final_rate) * fall)
 
@@ -146,15 +152,20 @@ def train(
     config: dict,
     restart: bool = False,
     minutes: float | None = None,
+    compiled: bool = False,
+    snapshot: Callable[[int, torch.nn.Module], None] | None = None,
 ) -> tuple[torch.nn.Module, dict]:
-    """Train `module` until `schedule.steps`, or for `minutes`; resume where the folder holds a checkpoint.
+    """Train `module` until `schedule.steps`, or for about `minutes`; resume where the folder holds a checkpoint.
 
     `loss_at(module, step, batch_size, accelerator)` makes its own batch from the step number and the process
     index, so that a resumed run sees what an unbroken one would have seen. With `minutes`, the learning rate
-    still follows the steps. Returns the averaged module on the CPU and a record (steps, samples, seconds,
+    still follows the steps. `compiled`: through torch.compile, which takes minutes and pays on long runs.
+    `snapshot(samples, averaged module)` is called whenever the number of samples passes 25,000 times a power of two.
+    On a GPU the arithmetic is bfloat16 where it has it (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
     losses, hardware). Ctrl-C saves a checkpoint before it passes on.
     """
-    accelerator = Accelerator()
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
     set_seed(schedule.seed, device_specific=True)
     average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
     optimizer = schedule.build_optimizer(module)
@@ -164,13 +175,17 @@ def train(
     accelerator.wait_for_everyone()
     record = checkpoint.load(module, average, optimizer) or {"step": 0, "seconds": 0.0, "losses": []}
     model, optimizer = accelerator.prepare(module, optimizer)
+    if compiled:
+        model.compile()
     per_process = max(1, schedule.batch_size // accelerator.num_processes)
+    first = record["step"]
     step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
     began = time.monotonic()
     bar = tqdm(
         total=schedule.steps, initial=step, desc=name, disable=not accelerator.is_main_process, mininterval=2
     )
-    window: list[float] = []
+    window: list[torch.Tensor] = []
+    out_of_time = False
 
     def save() -> None:
         record.update(
@@ -182,7 +197,7 @@ def train(
             )
 
     try:
-        while step < schedule.steps and not (minutes and time.monotonic() - began > 60 * minutes):
+        while step < schedule.steps and not out_of_time:
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             loss = loss_at(model, step, per_process, accelerator)
@@ -194,12 +209,22 @@ def train(
                 average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step))
             )
             step += 1
-            window.append(float(loss.detach()))
+            window.append(loss.detach())  # read later: reading a GPU's number waits for the GPU
             bar.update()
+            if (
+                snapshot
+                and accelerator.is_main_process
+                and passed(step * schedule.batch_size, schedule.batch_size)
+            ):
+                snapshot(step * schedule.batch_size, average)
             if len(window) == 50 or step == schedule.steps:
-                mean = sum(window) / len(window)
+                spent = torch.tensor(time.monotonic() - began, device=accelerator.device)
+                mean, spent = accelerator.reduce(
+                    torch.stack([sum(window) / len(window), spent]), "mean"
+                ).tolist()
+                out_of_time = bool(minutes) and spent > 60 * minutes  # the same answer in every process
                 record["losses"].append([step, round(mean, 6)])
-                rate = (step - bar.initial) * schedule.batch_size / (time.monotonic() - began)
+                rate = (step - first) * schedule.batch_size / spent
                 bar.set_postfix(loss=f"{mean:.4f}", samples_per_second=f"{rate:.1f}")
                 window.clear()
             if time.monotonic() - saved > schedule.checkpoint_seconds:
@@ -211,6 +236,12 @@ def train(
         bar.close()
     record["samples"] = step * schedule.batch_size
     return average.to("cpu").eval(), record
+
+
+def passed(samples: int, batch_size: int) -> bool:
+    """Whether the last batch crossed 25,000 samples times a power of two."""
+    marks = samples // 25_000, (samples - batch_size) // 25_000
+    return marks[0].bit_length() > marks[1].bit_length()
 
 
 def hardware(accelerator: Accelerator | None = None) -> dict:

@@ -1,0 +1,228 @@
+"""What makes Pocket's training faster: each change against the plain recipe, in one process, taking turns.
+
+    python bench/training.py                          # speed: samples a second, this machine
+    python bench/training.py --learn vae              # learning: loss after as many samples, AdamW against Muon
+    python bench/training.py --learn denoiser --work FOLDER   # needs encoded scenes, see `sdwidgets train`
+
+Ratios are against the first row of each part; medians of turns, with quartiles. `expected` was written down before
+measuring, with its reason, so that the table also shows where we were wrong. Run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+
+from sdwidgets.pocket import clip, denoiser, training, vae
+from sdwidgets.pocket.datasheet import ENCODER, FULL
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One row: what is changed in the plain recipe, what we expected of it and why."""
+
+    name: str
+    expected: str
+    options: dict
+
+
+PLAIN = {"optimizer": "adamw", "batch_size": 32, "format": torch.channels_last, "compile": False, "bf16": False, "attention": "sdpa"}  # fmt: skip
+
+DENOISER = (
+    Change("plain: AdamW, batch 32", "1", {}),
+    Change("batch 128", "1.2: fewer calls for the same arithmetic", {"batch_size": 128}),
+    Change("compiled", "1.8 as in a trial on another CPU: fuses what is not a product", {"compile": True}),
+    Change("compiled, batch 128", "1.8", {"compile": True, "batch_size": 128}),
+    Change("bfloat16", "2 with AMX, below 1 without: then it is emulated", {"bf16": True}),
+    Change("plain attention", "1.2: flash attention's backward is slow on CPUs", {"attention": "plain"}),
+    Change("contiguous", "0.9: convolutions like channels last", {"format": torch.contiguous_format}),
+    Change("Muon", "0.85: matrix products on the weights, 34 GFLOP a step", {"optimizer": "muon"}),
+    Change("Muon, batch 128", "1.15", {"optimizer": "muon", "batch_size": 128}),
+)
+AUTOENCODER = (
+    Change("plain: AdamW, 16 crops of 64 pixels", "1", {"batch_size": 16}),
+    Change("32 crops", "1: arithmetic, not calls", {"batch_size": 32}),
+    Change("4 whole pictures", "1: the same pixels", {"batch_size": 4, "crop": 128}),
+    Change("compiled", "1.2: fuses norms and activations", {"batch_size": 16, "compile": True}),
+    Change("bfloat16", "2 with AMX, below 1 without", {"batch_size": 16, "bf16": True}),
+    Change("contiguous", "0.9", {"batch_size": 16, "format": torch.contiguous_format}),
+    Change("Muon", "0.95: 4 of 145 GFLOP a step", {"batch_size": 16, "optimizer": "muon"}),
+)
+
+
+def build(part: str, options: dict) -> Callable[[], int]:
+    """A function that does one training step of `part` and returns how many pictures it saw."""
+    setting = PLAIN | options
+    size = setting["batch_size"]
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    if part == "vae":
+        config = vae.VaeConfig()
+        module = vae.VaeTraining(vae.build_vae(config), config)
+        crop = setting.get("crop", config.crop)
+        batch = (vae.crop_batch(np.random.default_rng(0), size, crop),)
+    else:
+        config = denoiser.DenoiserConfig()
+        module = denoiser.DenoiserTraining(denoiser.build_unet(config), config)
+        if setting["attention"] == "plain":
+            module.unet.set_attn_processor(AttnProcessor())
+        latents, noise = (torch.randn(size, 4, 16, 16, generator=generator) for _ in range(2))
+        timesteps = torch.randint(0, 1000, (size,), generator=generator)
+        batch = latents, noise, timesteps, torch.randn(size, 77, config.text_width, generator=generator)
+    module = module.to(DEVICE, memory_format=setting["format"])
+    batch = tuple(tensor.to(DEVICE) for tensor in batch)
+    if part == "vae":
+        batch = tuple(tensor.to(memory_format=setting["format"]) for tensor in batch)
+    schedule = dataclasses.replace(config.schedule, optimizer=setting["optimizer"])
+    optimizer = schedule.build_optimizer(module)
+    if setting["compile"]:
+        module.compile()
+
+    def step() -> int:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=setting["bf16"]):
+            loss = module(*batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if CUDA:
+            torch.cuda.synchronize()
+        return size * (setting.get("crop", 64) // 64) ** 2 if part == "vae" else size
+
+    return step
+
+
+def speed(part: str, changes: tuple[Change, ...], turns: int) -> list[dict]:
+    """Samples a second of each change, the changes taking turns; for the autoencoder a sample is a crop of 64 pixels."""
+    steps, rates = {}, {change.name: [] for change in changes}
+    for change in changes:
+        began = time.perf_counter()
+        try:
+            steps[change.name] = build(part, change.options)
+            steps[change.name](), steps[change.name]()
+        except Exception as error:  # a machine without a compiler loses that row, not the table
+            print(f"{change.name}: does not run here ({type(error).__name__}: {str(error)[:80]})")
+            steps.pop(change.name, None)
+            continue
+        print(f"{change.name}: ready after {time.perf_counter() - began:.0f} s", flush=True)
+    for _ in range(turns):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            samples = step()
+            rates[name].append(samples / (time.perf_counter() - began))
+    base = statistics.median(rates[changes[0].name])
+    rows = []
+    for change in changes:
+        if change.name not in steps:
+            continue
+        low, middle, high = np.percentile(rates[change.name], [25, 50, 75])
+        rows.append(
+            {"part": part, "change": change.name, "expected": change.expected, "ratio": round(middle / base, 2)}
+            | {"samples_per_second": round(middle, 1), "quartiles": [round(low, 1), round(high, 1)]}
+        )  # fmt: skip
+    return rows
+
+
+#: (optimizer, highest learning rate) to compare
+RECIPES = (("adamw", 8e-4), ("adamw", 2e-3), ("muon", 2e-3), ("muon", 5e-3), ("muon", 1e-2))
+
+
+def learn(part: str, samples: int, work: Path | None) -> list[dict]:
+    """The loss over the last tenth of short whole trainings (warm-up, cosine), same batches, same beginning."""
+    rows = []
+    if part == "denoiser":
+        from sdwidgets.pocket import parts
+
+        data = parts.latent_data(FULL, work)
+    for optimizer, rate in RECIPES:
+        torch.manual_seed(0)
+        if part == "vae":
+            config = vae.VaeConfig()
+            module, loss_at = vae.VaeTraining(vae.build_vae(config), config), vae.vae_loss_at(config)
+        elif part == "clip":
+            config = clip.ClipConfig()
+            tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
+            module = clip.ClipTraining(clip.build_clip(config, tokenizer))
+            loss_at = clip.clip_loss_at(ENCODER, config, tokenizer)
+        else:
+            config = denoiser.DenoiserConfig()
+            module = denoiser.DenoiserTraining(denoiser.build_unet(config), config)
+            loss_at = denoiser.denoiser_loss_at(data, config)
+        size = config.schedule.batch_size
+        schedule = dataclasses.replace(
+            config.schedule, optimizer=optimizer, learning_rate=rate, steps=samples // size, warmup_steps=50, decay_share=1.0
+        )  # fmt: skip
+        folder = (
+            Path(f"bench-{part}-{optimizer}-{rate:g}")
+            if work is None
+            else work / f"bench-{part}-{optimizer}-{rate:g}"
+        )
+        _, record = training.train(
+            f"{optimizer} {rate:g}", module.to(memory_format=torch.channels_last), loss_at, schedule, folder, {}, restart=True
+        )  # fmt: skip
+        tail = record["losses"][-max(1, len(record["losses"]) // 10) :]
+        rows.append(
+            {"part": part, "optimizer": optimizer, "learning_rate": rate, "samples": samples}
+            | {"loss": round(statistics.mean(loss for _, loss in tail), 4)}
+        )
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", default=["denoiser", "vae"], choices=["denoiser", "vae"])
+    parser.add_argument("--turns", type=int, default=7, help="steps measured of each change (default: 7)")
+    parser.add_argument(
+        "--learn", choices=["vae", "clip", "denoiser"], help="compare learning instead of speed"
+    )
+    parser.add_argument("--samples", type=int, default=6_400, help="--learn: samples of each training")
+    parser.add_argument("--work", type=Path, help="--learn clip or denoiser: the folder of the trained parts")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    args = parser.parse_args()
+    if args.learn in ("clip", "denoiser") and args.work is None:
+        parser.error(f"--learn {args.learn} needs --work, the folder that `sdwidgets train` worked in")
+    if args.learn:
+        rows = learn(args.learn, args.samples, args.work)
+        for row in rows:
+            print(f"{row['part']:10} {row['optimizer']:6} {row['learning_rate']:<8g} loss {row['loss']:.4f}")
+    else:
+        tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
+        rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
+        print("\n| part | change | expected | measured | samples a second |\n|-|-|-|-|-|")
+        for row in rows:
+            low, high = row["quartiles"]
+            print(
+                f"| {row['part']} | {row['change']} | {row['expected']} | {row['ratio']} | {row['samples_per_second']} ({low} to {high}) |"
+            )
+    report = {
+        "bench": "training",
+        "machine": training.hardware() | {"cpu": platform.processor()},
+        "rows": rows,
+    }
+    print(json.dumps(report))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
