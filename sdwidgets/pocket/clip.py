@@ -352,14 +352,14 @@ def gate(
         )
         torch.manual_seed(seed)
         probe = Probe(states.shape[-1], questions, len(answers)).to(states.device)
-        optimizer = torch.optim.AdamW(probe.parameters(), lr=3e-3)
+        optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-2)
         for step in range(steps):
             rows = torch.randint(len(scenes) - count, (256,), generator=generator)
             loss = F.cross_entropy(probe(states[rows]).flatten(0, 1), target[rows].flatten(), ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps)
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
         with torch.no_grad():
             answered = probe(states[-count:]).argmax(-1)
         asked = target[-count:] >= 0
