@@ -65,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score"
     )
-    parser.add_argument("--turbo", type=Path, metavar="FOLDER", help="the turbo LoRA, for its row")
+    parser.add_argument(
+        "--turbo",
+        type=Path,
+        metavar="FOLDER",
+        help="the turbo LoRA, for its row (default: the model's extras/turbo)",
+    )
     parser.add_argument(
         "--checkpoints",
         type=Path,
@@ -121,9 +126,8 @@ def model_folder(name: str) -> Path:
     return folder
 
 
-def _clip_of(work: Path | None) -> Path | None:
-    folder = work and work / "clip" / "part"
-    return folder if folder and folder.is_dir() else None
+def _first_there(*folders: Path | None) -> Path | None:
+    return next((folder for folder in folders if folder and folder.is_dir()), None)
 
 
 def judge_exam(name: str) -> dict | None:
@@ -136,7 +140,10 @@ def judge_exam(name: str) -> dict | None:
     except (FileNotFoundError, KeyError):
         return None
     return {
-        shown: {word: {key: row[key] for key in ("balanced", "worst", "passes")} for word, row in told[shown].items()}
+        shown: {
+            word: {key: row[key] for key in ("balanced", "worst", "passes")}
+            for word, row in told[shown].items()
+        }
         for shown in ("true renders", "reconstructions")
         if shown in told
     }
@@ -149,10 +156,6 @@ def _check(args) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
     if not args.json.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {args.json.parent}; make it first")
-    from .evaluation.tiers import TURBO
-
-    if TURBO in (args.rows or ()) and args.turbo is None:
-        raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
     for folder in filter(None, (args.work, args.clip, args.turbo, *args.checkpoints)):
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}")
@@ -160,9 +163,14 @@ def _check(args) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, and print the table. Every wrong argument is told before anything is drawn."""
+    from .evaluation.tiers import TURBO
+
     rows, sections = chosen(args)
     _check(args)
     folder = model_folder(args.model)
+    turbo = _first_there(args.turbo, folder / "extras" / "turbo")
+    if turbo is None and TURBO in (args.rows or ()):
+        raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
 
     from ..pipelines import load
     from ..schedulers import find_scheduler
@@ -188,8 +196,8 @@ def main(args: argparse.Namespace) -> int:
     training = folder / "training.json"
     extras = Extras(
         training=json.loads(training.read_text()) if training.is_file() else None,
-        clip=args.clip or _clip_of(args.work),
-        turbo=args.turbo,
+        clip=_first_there(args.clip, args.work and args.work / "clip" / "part", folder / "extras" / "clip"),
+        turbo=turbo,
         checkpoints=tuple(args.checkpoints) or (snapshots(args.work) if args.work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)

@@ -14,9 +14,9 @@ _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in 
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all safetensors in a model's folder, in the order of their names."""
+    """SHA-256 over the names and bytes of the safetensors of a pipeline's parts, in the order of their names; extras do not count."""
     digest = hashlib.sha256()
-    for file in sorted(Path(folder).rglob("*.safetensors")):
+    for file in sorted(Path(folder).glob("*/*.safetensors")):
         digest.update(file.relative_to(folder).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
