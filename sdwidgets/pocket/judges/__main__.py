@@ -1,0 +1,127 @@
+"""`python -m sdwidgets.pocket.judges fit` makes both judges, `... gate` says how far they are to be believed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..training import cache_folder, write_json
+from . import calibrate, load
+from .exam import FIT, TUNE, pictures_of
+from .gate import as_lines, gate, reconstruct
+
+TRAINED_VAE = cache_folder() / "pocket" / "full" / "vae" / "part"
+
+
+def load_vae(path: Path):
+    """A trained autoencoder: diffusers' folder, or a checkpoint of its training, whose average is taken.
+
+    Raises FileNotFoundError where there is neither.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no autoencoder at {path}: train it with `sdwidgets train vae --grammar full`, or give --vae"
+        )
+    from safetensors.torch import load_file
+
+    from .. import vae
+
+    if path.is_dir():
+        return vae.AutoencoderKL.from_pretrained(path).eval()
+    tensors = load_file(path)
+    model = vae.build_vae(vae.VaeConfig())
+    average = "ema.vae."
+    model.load_state_dict(
+        {name[len(average) :]: t for name, t in tensors.items() if name.startswith(average)}
+    )
+    return model.eval()
+
+
+def run_fit(args) -> int:
+    """Train judge A and set the limits of both, on true scenes and on their reconstructions."""
+    import dataclasses
+
+    import torch
+    from safetensors.torch import save_file
+
+    from . import fit_a, judge_a
+
+    torch.set_num_threads(1)
+    autoencoder = load_vae(args.vae)
+    learn, tune = (
+        calibrate.scenes_of(exam, counts, args.share)
+        for exam, counts in ((FIT, calibrate.LEARN_COUNTS), (TUNE, calibrate.TUNE_COUNTS))
+    )
+    given = calibrate.crops_to_learn(learn, reconstruct(autoencoder, pictures_of(learn)))
+    config = fit_a.FitConfig(**({"steps": args.steps} if args.steps else {}))
+    network = fit_a.fit(config, given)
+    pictures = reconstruct(autoencoder, pictures_of(tune))
+    sure = calibrate.surety_of_a(judge_a.JudgeA(network), tune, pictures)
+    limits = calibrate.limits_of_b(tune, pictures)
+    args.output.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.half().contiguous() for name, tensor in network.state_dict().items() if tensor.ndim
+    }
+    save_file(
+        tensors | {"sure": torch.tensor(sure)},
+        args.output / "judge_a.safetensors",
+        metadata={"settings": json.dumps(dataclasses.asdict(config))},
+    )
+    write_json(args.output / "judge_b.json", {"limits": dataclasses.asdict(limits)})
+    print(f"made both judges in {args.output}: A is sure from {sure} on, B's limits are {limits}")
+    return 0
+
+
+def run_gate(args) -> int:
+    """Examine both judges, or one, and print what came out."""
+    autoencoder = None if args.true_only else load_vae(args.vae)
+    results = {}
+    for name in args.judge:
+        results[name] = gate(load(name, args.folder), autoencoder, share=args.share)
+        print(f"judge {name}", *as_lines(results[name]), sep="\n")
+    if args.json:
+        write_json(args.json, results)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    whole = argparse.ArgumentParser(prog="python -m sdwidgets.pocket.judges", description=__doc__)
+    verbs = whole.add_subparsers(dest="verb", required=True)
+    for verb, run in (("fit", run_fit), ("gate", run_gate)):
+        one = verbs.add_parser(verb, help=run.__doc__)
+        one.set_defaults(run=run)
+        one.add_argument(
+            "--vae", type=Path, default=TRAINED_VAE, help="folder or checkpoint of an autoencoder"
+        )
+        one.add_argument(
+            "--share", type=float, default=1.0, help="take this share of the scenes, for a quick look"
+        )
+    verbs.choices["fit"].add_argument("--steps", type=int, default=None, help="of judge A's training")
+    verbs.choices["fit"].add_argument(
+        "--output", type=Path, default=Path("data/judges"), help="folder of what is made"
+    )
+    verbs.choices["gate"].add_argument("--judge", nargs="+", choices=("a", "b"), default=("a", "b"))
+    verbs.choices["gate"].add_argument(
+        "--folder", type=Path, default=None, help="of judges (default: the course's)"
+    )
+    verbs.choices["gate"].add_argument("--true-only", action="store_true", help="leave reconstructions out")
+    verbs.choices["gate"].add_argument(
+        "--json", type=Path, default=None, help="file that everything is written to"
+    )
+    return whole
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except (FileNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,211 @@
+"""How far a judge is to be believed: what it makes of scenes whose truth is known, drawn and reconstructed.
+
+A judge counts for an attribute where it reads at least 99% of held-out true renders and 97% of their reconstructions
+rightly. Rates of names are means over classes, with the worst class beside them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..evaluation import Rate
+from ..scenes import Scene
+from . import judgement as ask
+from .exam import TEST, Exam, pictures_of
+from .judgement import Judgement, Seen
+from .wrecks import WRECKS, wreck
+
+TRUE_RATE, RECONSTRUCTION_RATE = 0.99, 0.97
+
+#: How many scenes of each kind a whole examination has: every name at least twice alone, every person twice.
+COUNTS = {
+    "one object": 432, "one shape": 160, "two objects": 216, "two shapes": 160, "several": 216, "portrait": 400,
+    "person and object": 200, "confetti": 72, "watermark": 100, "pixel art": 135, "pencil sketch": 135, "blueprint": 70,
+}  # fmt: skip
+WRECK_COUNT = 60  # of each kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One attribute of one thing or picture: what is true, and what a judge saw ("missing" where it saw nothing)."""
+
+    attribute: str
+    truth: str
+    seen: str
+
+
+# ---- asking ------------------------------------------------------------------------------------------------------
+
+
+def match(scene: Scene, judged: Judgement, reach: float = 30.0) -> list[Seen | None]:
+    """For each thing of a scene, the seen thing nearest to it, each given once; None where none is within `reach` pixels."""
+    left, found = list(judged.things), []
+    for thing in scene.things:
+        near = min(left, key=lambda seen: (seen.x - thing.x) ** 2 + (seen.y - thing.y) ** 2, default=None)
+        if near is not None and (near.x - thing.x) ** 2 + (near.y - thing.y) ** 2 > reach**2:
+            near = None
+        if near is not None:
+            left.remove(near)
+        found.append(near)
+    return found
+
+
+def answers(kind: str, scene: Scene, judged: Judgement) -> Iterator[Answer]:
+    """All that is asked of one picture of a kind of scene."""
+    yield Answer("watermark", str(scene.watermark), str(judged.watermark))
+    if scene.watermark:
+        return
+    yield Answer("style" if scene.things[0].kind != "shape" else "style of shapes", scene.style, judged.style)
+    if scene.style != "blueprint":
+        yield Answer("background", scene.background, judged.background)
+    ending = "" if scene.style == "plain" else f", {scene.style}"
+    yield Answer("count" + ending, str(len(scene.things)), str(ask.count(judged)))
+    ending = ", small" if kind == "person and object" else ending
+    for thing, seen in zip(scene.things, match(scene, judged), strict=True):
+        yield from _answers_of_thing(thing, seen, ending)
+    if len(scene.things) == 2 and kind != "several":
+        names = [thing.occupation or thing.name for thing in scene.things]
+        seen = ask.relation(judged, *names)
+        yield Answer("relation", scene.relation or "to the left of", str(seen))
+    if len(scene.things) == 1 and scene.style == "plain":
+        seen = ask.place(judged) if len(judged.things) == 1 else "missing"
+        yield Answer("place", str(scene.place), str(seen))
+
+
+def _answers_of_thing(thing, seen: Seen | None, ending: str) -> Iterator[Answer]:
+    name = "missing" if seen is None else "broken" if seen.kind == "broken" else seen.name
+    if thing.kind == "shape":
+        yield Answer("shape" + ending, thing.name, name)
+        if ending in ("", ", pixel art"):
+            yield Answer("shape colour" + ending, thing.colour, str(seen and seen.colour))
+    elif thing.kind == "object":
+        yield Answer("object" + ("" if ending == ", small" else ending), thing.name, name)
+    else:
+        yield Answer("occupation" + ending, thing.occupation, name)
+        yield Answer("gender" + ending, thing.gender, str(seen and seen.gender))
+        yield Answer("tone" + ending, thing.tone, str(seen and seen.tone))
+
+
+# ---- counting ----------------------------------------------------------------------------------------------------
+
+
+def balanced(given: list[Answer]) -> dict:
+    """Of one attribute: the mean of its classes' rates, the worst class, and all answers' rate with its interval."""
+    classes = collections.defaultdict(list)
+    for answer in given:
+        classes[answer.truth].append(answer.seen == answer.truth)
+    rates = {truth: float(np.mean(right)) for truth, right in classes.items()}
+    worst = min(rates, key=rates.get)
+    total = Rate(given[0].attribute, len(given), sum(sum(right) for right in classes.values()))
+    return total.row() | {
+        "balanced": round(float(np.mean(list(rates.values()))), 4),
+        "worst": {"class": worst, "rate": round(rates[worst], 4), "n": len(classes[worst])},
+    }
+
+
+def confusions(given: list[Answer]) -> dict[str, dict[str, int]]:
+    """truth -> what was seen in its place -> how often; right answers are left out."""
+    table: dict[str, dict[str, int]] = {}
+    for answer in given:
+        if answer.seen != answer.truth:
+            row = table.setdefault(answer.truth, {})
+            row[answer.seen] = row.get(answer.seen, 0) + 1
+    return table
+
+
+def table_of(given: list[Answer], wanted: float) -> dict[str, dict]:
+    """attribute -> its balanced row, its confusions, and whether it reaches the rate that is wanted."""
+    groups = collections.defaultdict(list)
+    for answer in given:
+        groups[answer.attribute].append(answer)
+    rows = {}
+    for attribute, group in sorted(groups.items()):
+        row = balanced(group)
+        rows[attribute] = row | {"passes": row["balanced"] >= wanted, "confusions": confusions(group)}
+    return rows
+
+
+# ---- the gate ----------------------------------------------------------------------------------------------------
+
+
+def reconstruct(vae, pictures: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """Pictures encoded and decoded by an AutoencoderKL, (n, 128, 128, 3) uint8 like the pictures."""
+    import torch
+
+    from ..vae import to_tensor
+
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(pictures), batch_size):
+            latents = vae.encode(to_tensor(pictures[start : start + batch_size])).latent_dist.mode()
+            out = ((vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round()
+            parts.append(out.permute(0, 2, 3, 1).to(torch.uint8).numpy())
+    return np.concatenate(parts)
+
+
+def exam_scenes(exam: Exam, share: float = 1.0) -> list[tuple[str, Scene]]:
+    """(kind, scene) of a whole examination, or of a share of it; the numbers are spread, so a share has every class it can."""
+    return [
+        (kind, exam.scene(kind, number))
+        for kind, count in COUNTS.items()
+        for number in range(max(1, round(share * count)))
+    ]
+
+
+def refused(judge, exam: Exam, count: int = WRECK_COUNT) -> dict[str, dict]:
+    """Of each kind of wreck, how often the judge names nothing in it."""
+    rows = {}
+    for kind in WRECKS:
+        judged = judge.read(np.stack([wreck(exam, kind, number) for number in range(count)]))
+        right = sum(all(thing.kind == "broken" for thing in one.things) for one in judged)
+        rows[kind] = Rate(kind, count, right).row()
+    return rows
+
+
+def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
+    """How often a judge is right, as plain data.
+
+    "true renders" and, where a `vae` is given, "reconstructions": attribute -> its rate balanced over classes, the
+    worst class, the rate over all answers with its 95% interval, what was confused with what, and whether it passes.
+    "refused": how often each kind of wreck is named nothing. `share` of the scenes makes it shorter.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of the examination must be above 0 and at most 1, not {share}")
+    scenes = exam_scenes(exam, share)
+    pictures = pictures_of([scene for _, scene in scenes])
+    sets = [("true renders", pictures, TRUE_RATE)]
+    if vae is not None:
+        sets.append(("reconstructions", reconstruct(vae, pictures), RECONSTRUCTION_RATE))
+    result = {
+        "scenes": len(scenes),
+        "wanted": {"true renders": TRUE_RATE, "reconstructions": RECONSTRUCTION_RATE},
+    }
+    for name, shown, wanted in sets:
+        judged = judge.read(shown)
+        given = [
+            a for (kind, scene), one in zip(scenes, judged, strict=True) for a in answers(kind, scene, one)
+        ]
+        result[name] = table_of(given, wanted)
+    result["refused"] = refused(judge, exam, max(1, round(share * WRECK_COUNT)))
+    return result
+
+
+def as_lines(result: dict) -> list[str]:
+    """The result as a table to read."""
+    lines = []
+    for name in ("true renders", "reconstructions"):
+        for attribute, row in result.get(name, {}).items():
+            worst = f"{row['worst']['class']} {row['worst']['rate']:.2f} of {row['worst']['n']}"
+            lines.append(
+                f"{name:16} {attribute:24} {'passes' if row['passes'] else 'FAILS':7} balanced {row['balanced']:.4f}  "
+                f"all {row['rate']:.4f} [{row['low']:.4f}, {row['high']:.4f}] of {row['n']:5}  worst {worst}"
+            )
+    for kind, row in result["refused"].items():
+        lines.append(
+            f"{'refused':16} {kind:24} {row['rate']:.4f} [{row['low']:.4f}, {row['high']:.4f}] of {row['n']}"
+        )
+    return lines
