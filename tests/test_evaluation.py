@@ -19,6 +19,7 @@ from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket.datasheet import FULL
 from sdwidgets.pocket.evaluation import asking, confetti, report
+from sdwidgets.pocket.evaluation.background import main_colours
 from sdwidgets.pocket.evaluation.rates import Rate, binomial_tail, pictures_for, share
 from sdwidgets.pocket.evaluation.reading import Readers
 from sdwidgets.pocket.evaluation.tiers import (
@@ -240,16 +241,18 @@ def test_a_reading_can_be_read():
 def test_attributes_are_looked_at_apart():
     """A red circle drawn as a red star has the right colour and the wrong shape, and the other way round."""
     by_name = {attribute.name: attribute for attribute in asking.ATTRIBUTES}
-    scene = asking.ROWS["background and shape colour"].scene("seen", 0)
-    (thing,) = judgement_of(scene).things
-    other_shape = Judgement(
-        scene.background, things=(replace(thing, name="heart" if thing.name != "heart" else "star"),)
-    )
-    other_colour = Judgement(scene.background, things=(replace(thing, colour=scene.background),))
-    for name, seen in (("colour", other_shape), ("shape", other_colour)):
-        assert by_name[name].view(seen) == by_name[name].view(scene)
-    for name, seen in (("colour", other_colour), ("shape", other_shape)):
-        assert by_name[name].view(seen) != by_name[name].view(scene)
+    colour, shape = by_name["colour"], by_name["shape"]
+    asked = [asking.ROWS[colour.row].scene("seen", number) for number in range(24)]
+    assert main_colours(rendered(asked)) == [colour.view(scene) for scene in asked]
+    assert main_colours(rendered([replace(asked[0], things=())])) == [f"nothing on {asked[0].background}"]
+    for scene in asked:
+        (thing,) = scene.things
+        other_shape = replace(
+            scene, things=(replace(thing, name="heart" if thing.name != "heart" else "star"),)
+        )
+        other_colour = replace(scene, things=(replace(thing, colour=scene.background),))
+        assert colour.view(other_shape) == colour.view(scene) != colour.view(other_colour)
+        assert shape.view(other_colour) == shape.view(scene) != shape.view(other_shape)
 
 
 def test_the_judge_reads_true_pictures_as_right():

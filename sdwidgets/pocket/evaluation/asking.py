@@ -236,9 +236,8 @@ def what_on_which(seen) -> str:
 
 
 def colours_only(seen) -> str:
-    """The colours of shapes and of the background, whatever the shapes: "red on blue"."""
-    colours = sorted(thing.colour for thing in seen.things if thing.kind == "shape" and thing.colour)
-    return f"{' + '.join(colours) or 'nothing'} on {seen.background}"
+    """The colours of a thing and of the background: "red on blue". Of pictures `background.main_colours` says it."""
+    return f"{' + '.join(thing.colour for thing in seen.things)} on {seen.background}"
 
 
 def shapes_only(seen) -> str:
@@ -290,15 +289,19 @@ ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Attribute:
-    """A line of the learning curve: a row's pictures, looked at for one attribute."""
+    """A line of the learning curve: a row's pictures, looked at for one attribute.
+
+    `by_pixels`: read without a judge, for whom a half-learned shape is broken and has no colour.
+    """
 
     name: str
     row: str
     view: Callable[..., str]
+    by_pixels: bool = False
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    Attribute("colour", "background and shape colour", colours_only),
+    Attribute("colour", "background and shape colour", colours_only, by_pixels=True),
     Attribute("shape", "background and shape colour", shapes_only),
     Attribute("object", "one object", what),
     Attribute("binding", "colour bound to the right shape", what),

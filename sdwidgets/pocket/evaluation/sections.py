@@ -20,6 +20,7 @@ from ...schedulers import make_scheduler
 from .. import datasheet as sheet
 from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
 from . import asking, confetti
+from .background import main_colours
 from .drawing import Evaluator
 from .rates import share
 from .reconstruction import reconstruction_rows
@@ -405,16 +406,17 @@ def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) ->
 
 def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> dict[str, dict]:
     """The rate of each attribute for the evaluator's model as it stands; attributes of one row share its pictures."""
-    rates: dict[str, dict] = {}
+    right: dict[str, list[bool]] = {attribute.name: [] for attribute in asking.ATTRIBUTES}
     for name in dict.fromkeys(attribute.row for attribute in asking.ATTRIBUTES):
         scenes = [asking.ROWS[name].scene("seen", number) for number in range(evaluator.cap(pictures))]
-        pairs = list(evaluator.readings(f"curve, {name}", scenes, title=f"{by}{name}"))
-        for attribute in asking.ATTRIBUTES:
-            if attribute.row == name:
-                rates[attribute.name] = share(
-                    [attribute.view(seen) == attribute.view(scene) for scene, seen in pairs]
-                )
-    return {attribute.name: rates[attribute.name] for attribute in asking.ATTRIBUTES}
+        for batch, drawn in evaluator.pictures(f"curve, {name}", scenes, f"{by}{name}"):
+            judged, colours = evaluator.judge.read(drawn), main_colours(drawn)
+            for attribute in (attribute for attribute in asking.ATTRIBUTES if attribute.row == name):
+                seen = colours if attribute.by_pixels else map(attribute.view, judged)
+                right[attribute.name] += [
+                    a == b for a, b in zip(map(attribute.view, batch), seen, strict=True)
+                ]
+    return {name: share(found) for name, found in right.items()}
 
 
 def checkpoint_record(folder: Path) -> dict:
