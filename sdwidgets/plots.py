@@ -111,7 +111,9 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
         raise ValueError("there is no finite value to draw; give latents of at least one number")
     ax = _axes(ax)
     reach = max(4.0, float(np.abs(values).max()))
-    ax.hist(values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents")
+    ax.hist(
+        values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents"
+    )
     x = np.linspace(-reach, reach, 201)
     ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=COLORS[1], label="pure noise")
     ax.set_xlabel("value")
@@ -199,10 +201,19 @@ def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     colours = itertools.cycle(COLORS)
     for place, (part, colour) in enumerate(zip(parts, colours, strict=False)):
         left = 3 * place
-        ax.add_patch(FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0))
+        ax.add_patch(
+            FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0)
+        )
         ax.text(left + 1, 0.22, part.name, ha="center", va="center", weight="bold", fontsize=14)
         ax.text(left + 1, -0.12, part.class_name, ha="center", va="center", fontsize=8)
-        ax.text(left + 1, -0.36, f"{part.parameters / 1e6:.1f} M parameters", ha="center", va="center", fontsize=10)
+        ax.text(
+            left + 1,
+            -0.36,
+            f"{part.parameters / 1e6:.1f} M parameters",
+            ha="center",
+            va="center",
+            fontsize=10,
+        )
         ax.text(left + 1, -0.75, part.role, ha="center", va="top", fontsize=9, wrap=True)
         ax.text(left + 2.5, 0.12, _shape(part.writes), ha="center", va="bottom", fontsize=9)
         ax.annotate("", (left + 2.86, 0), (left + 2.14, 0), arrowprops={"arrowstyle": "->", "lw": 1.5})

@@ -17,6 +17,7 @@ THREADS = 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # kernels and servers run beside the tests: wait without spinning
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["SDWIDGETS_BF16"] = "0"  # training computes alike on every machine
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 _empty_home = tempfile.TemporaryDirectory(prefix="sdwidgets-test-hub-")  # holds no model, no token
 os.environ["HF_HOME"] = _empty_home.name

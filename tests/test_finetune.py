@@ -353,6 +353,7 @@ def data() -> denoiser.LatentData:
         latents=(torch.nn.functional.avg_pool2d(masks, 8) - 0.5).expand(-1, 4, -1, -1).half(),
         prompt_embeds=torch.randn(len(rows), 77, 192, generator=tiny.generator()).half(),
         captions=torch.tensor([rows[caption] for caption in captions]),
+        scenes=torch.arange(GRAMMAR.count),
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from sdwidgets._data import data_folder
@@ -238,6 +240,7 @@ def test_every_epoch_shows_every_scene_once():
         latents=torch.arange(12.0).reshape(12, 1, 1, 1).expand(12, 4, 2, 2),
         prompt_embeds=torch.zeros(3, 5, 8),
         captions=torch.ones(12, dtype=torch.long),
+        scenes=torch.arange(12),
     )
     accelerator = argparse.Namespace(num_processes=1, process_index=0, device="cpu")
     draw = denoiser.denoiser_loss_at(data, denoiser.DenoiserConfig())
@@ -291,7 +294,7 @@ def trained(tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    for part in train.PARTS:
+    for part in [part for part in train.PARTS if part != "restore"]:
         size = (
             ["--batch-size", "4", "--steps", "2"] if part != "export" else ["--output", str(work / "model")]
         )
@@ -324,9 +327,8 @@ def test_any_text_has_known_tokens(trained, text):
 
 
 def test_latents_are_scaled_to_variance_one(trained):
-    from safetensors.torch import load_file
-
-    latents = load_file(trained / "encoded" / "latents-0000000.safetensors")["latents"].float()
+    (file,) = (trained / "encoded").glob("latents-0000000-*.safetensors")
+    latents = load_file(file)["latents"].float()
     centred = latents - latents.mean(dim=(0, 2, 3), keepdim=True)
     assert latents.shape == (scenes.find_grammar("tiny").count, 4, 16, 16)
     assert float(centred.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
@@ -337,12 +339,68 @@ def test_every_scene_is_told_in_its_own_words(trained):
     data = parts.latent_data(tiny, trained)
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(trained / "clip" / "part")).to(device)
-    for index in (0, 100, tiny.count - 1):
-        caption = scenes.make_scene(tiny, index).caption
+    assert sorted(data.scenes.tolist()) == list(range(tiny.count))
+    for row in (0, 100, tiny.count - 1):
+        caption = scenes.make_scene(tiny, int(data.scenes[row])).caption
         (states,) = clip.encode_captions(encoder, tokenizer, [caption])
-        assert torch.allclose(data.prompt_embeds[data.captions[index]].float(), states[0].float(), atol=2e-2)
+        assert torch.allclose(data.prompt_embeds[data.captions[row]].float(), states[0].float(), atol=2e-2)
     (empty,) = clip.encode_captions(encoder, tokenizer, [""])
     assert torch.allclose(data.prompt_embeds[0].float(), empty[0].float(), atol=2e-2)
+
+
+def test_a_short_training_learns_from_a_fair_sample_that_a_longer_one_extends(trained, tmp_path):
+    tiny = scenes.find_grammar("tiny")
+    few, more = parts.training_scenes(tiny, 50), parts.training_scenes(tiny, 120)
+    assert more[:50] == few and len(set(more)) == 120
+    assert few == parts.training_scenes(tiny, 50) and few != sorted(few)
+    work = tmp_path / "work"
+    for part in ("vae", "clip"):
+        shutil.copytree(trained / part, work / part)
+    data = parts.latent_data(tiny, work, 50)
+    assert data.scenes.tolist() == few and len(data.latents) == len(data.captions) == 50
+    again = parts.latent_data(tiny, work)  # as many as the last time
+    assert again.scenes.tolist() == few and torch.equal(again.latents, data.latents)
+    everything = parts.latent_data(tiny, trained)
+    assert torch.allclose(everything.latents[:50].float(), data.latents.float(), atol=0.05)
+
+
+def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
+    arguments = ["--grammar", "tiny", "--work", str(tmp_path / "work")]
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    run = lambda part, *more: train.main(parser.parse_args([part, *arguments, *more]))  # noqa: E731
+    assert run("restore", "--output", str(trained / "model")) == 0
+    told = json.loads((trained / "model" / "training.json").read_text())["denoiser"]
+    before = load_file(tmp_path / "work" / "denoiser" / f"step-{told['step']:08d}.safetensors")
+    for shard in (trained / "model" / "unet").glob("*.safetensors"):
+        for name, tensor in load_file(shard).items():
+            assert torch.equal(before[f"model.unet.{name}"], tensor.float()), name
+
+    assert run("denoiser", "--steps", str(told["step"] + 1), "--batch-size", "3", "--scenes", "20") == 0
+    record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())
+    assert record["step"] == told["step"] + 1 and record["samples"] == told["samples"] + 3
+    assert record["seconds"] > told["seconds"] and record["scenes"] == 20
+    with pytest.raises(FileExistsError, match="holds a denoiser already"):
+        run("restore", "--output", str(trained / "model"))
+    for folder, sentence in (
+        (tmp_path, "folder that `sdwidgets train export` wrote"),
+        (data_folder("pocket"), ""),
+    ):
+        with pytest.raises(ValueError, match=sentence or "was trained on the grammar"):
+            run("restore", "--output", str(folder))
+
+
+@pytest.mark.parametrize("told", ["0", "1"])
+def test_bfloat16_is_what_the_environment_says_and_else_what_is_faster(monkeypatch, told):
+    monkeypatch.setenv("SDWIDGETS_BF16", told)
+    training.faster_in_bfloat16.cache_clear()
+    layer = torch.nn.Linear(4, 4)
+    with training.fast_arithmetic("cpu"):
+        assert layer(torch.zeros(1, 4)).dtype == (torch.bfloat16 if told == "1" else torch.float32)
+    monkeypatch.delenv("SDWIDGETS_BF16")
+    training.faster_in_bfloat16.cache_clear()
+    assert training.faster_in_bfloat16() in (True, False)
+    training.faster_in_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -353,6 +411,7 @@ def test_every_scene_is_told_in_its_own_words(trained):
         (["vae", "--grammar", "tiny", "--batch-size", "-3"], "--batch-size must be 1 or more"),
         (["vae", "--grammar", "tiny", "--learning-rate", "0"], "--learning-rate must be above 0"),
         (["export", "--grammar", "tiny"], "export needs --output"),
+        (["denoiser", "--grammar", "tiny", "--scenes", "0"], "--scenes must be 1 to 272"),
         (["denoiser", "--grammar", "tiny"], "run `sdwidgets train vae`"),
     ],
 )

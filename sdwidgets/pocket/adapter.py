@@ -15,7 +15,7 @@ from diffusers import T2IAdapter, UNet2DConditionModel
 from PIL import Image
 
 from . import denoiser, training
-from .scenes import Grammar, make_scene, render, spread
+from .scenes import Grammar, make_scene, render
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AdapterConfig:
     """Anatomy and loss of the adapter; its channels are the denoiser's."""
 
     num_res_blocks: int = 1
-    scenes: int = 24_000  # at most so many scenes, evenly over the grammar: their silhouettes lie in memory
+    scenes: int = 24_000  # at most so many scenes: their silhouettes lie in memory
     caption_drop: float = 0.1
     schedule: training.Schedule = training.Schedule(
         steps=4_000, batch_size=32, learning_rate=1e-3, optimizer="adamw", ema_decay=0.995
@@ -92,7 +92,7 @@ class AdapterTraining(torch.nn.Module):
 
 
 def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[int], config: AdapterConfig):
-    """The loss of training step `step`, for `training.train`. `packed[i]` is the silhouette of scene `rows[i]`."""
+    """The loss of training step `step`, for `training.train`. `packed[i]` is the silhouette of row `rows[i]`."""
     rows = torch.as_tensor(rows)
 
     def loss_at(model, step, batch_size, accelerator):
@@ -119,18 +119,19 @@ def train_adapter(
     restart: bool = False,
     minutes: float | None = None,
 ) -> dict:
-    """Train an adapter of a denoiser on a grammar's scenes, which `data` holds in their order; resumes what `folder` holds.
+    """Train an adapter of a denoiser on scenes that `data` holds; resumes what `folder` holds.
 
     `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `training.train`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.schedule.seed)
         model = AdapterTraining(build_adapter(unet, config), unet)
-    rows = spread(grammar, config.scenes)
+    rows = list(range(min(config.scenes, len(data.scenes))))  # the order is random already
+    silhouettes = scene_silhouettes(grammar, data.scenes[rows].tolist())
     average, record = training.train(
         "adapter",
         model,
-        adapter_loss_at(data, scene_silhouettes(grammar, rows), rows, config),
+        adapter_loss_at(data, silhouettes, rows, config),
         config.schedule,
         folder,
         dataclasses.asdict(config),

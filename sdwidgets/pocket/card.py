@@ -210,10 +210,23 @@ def _training(records: dict[str, dict]) -> str:
             "|-|-|-|-|-|-|",
             *rows,
             "",
+            *_sample(records["denoiser"]),
             f"On {'; '.join(dict.fromkeys(machines))}. Together {total:.2f} hours of wall-clock time and about {energy(records):.2f} kWh: hours times an **assumed** {grams}.",
             f"No meter was read. For scale, the card of Stable Diffusion 1 tells of {SD1_HOURS:,} hours on A100 cards.",
         ]
     )
+
+
+def _sample(record: dict) -> list[str]:
+    """What a denoiser that learned from a part of the scenes has seen of them."""
+    if record.get("scenes", FULL.count) >= FULL.count:
+        return []
+    times = record["samples"] / record["scenes"]
+    return [
+        f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and saw each {times:.1f} times:",
+        "`parts.training_scenes` names them.",
+        "",
+    ]
 
 
 def _machine(hardware: dict) -> str:

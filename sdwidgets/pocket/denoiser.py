@@ -48,7 +48,7 @@ def build_unet(config: DenoiserConfig) -> UNet2DConditionModel:
 
 @dataclasses.dataclass(frozen=True)
 class LatentData:
-    """All scenes as the denoiser sees them. `captions[i]` is the row of `prompt_embeds` that scene i is told with.
+    """Scenes as the denoiser sees them. Row i is scene number `scenes[i]`, told with row `captions[i]` of `prompt_embeds`.
 
     `latents` (n, 4, 16, 16) are scaled; `prompt_embeds` (m, 77, width), row 0 that of the empty caption.
     """
@@ -56,10 +56,13 @@ class LatentData:
     latents: torch.Tensor
     prompt_embeds: torch.Tensor
     captions: torch.Tensor
+    scenes: torch.Tensor
 
     def to(self, device) -> LatentData:
         """The same on a device: a GPU holds all of it, so that no batch waits for a copy."""
-        return LatentData(self.latents.to(device), self.prompt_embeds.to(device), self.captions.to(device))
+        return LatentData(
+            self.latents.to(device), self.prompt_embeds.to(device), self.captions.to(device), self.scenes
+        )
 
 
 class DenoiserTraining(torch.nn.Module):

@@ -199,7 +199,9 @@ def steps(section: dict, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one object", count: int = 12) -> Axes:
+def mistakes(
+    rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one object", count: int = 12
+) -> Axes:
     """What was read instead of what was asked for, the most frequent first, of a row in all its splits."""
     counted: Counter = Counter()
     for row in rows:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import CLIPModel, CLIPTokenizer
@@ -109,18 +110,35 @@ def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.T
     folder.mkdir(parents=True, exist_ok=True)
     tensors = []
     for start in tqdm(range(0, total, SHARD), desc=f"encode {name}", mininterval=2):
-        file = folder / f"{name}-{start:07d}.safetensors"
+        stop = min(start + SHARD, total)
+        file = folder / f"{name}-{start:07d}-{stop:07d}.safetensors"
         if not file.exists():
-            training.save_tensors(file, {name: make(range(start, min(start + SHARD, total)))})
+            training.save_tensors(file, {name: make(range(start, stop))})
         tensors.append(load_file(file)[name])
     return torch.cat(tensors)
 
 
-def latent_data(grammar: Grammar, work: Path) -> denoiser.LatentData:
-    """Every scene's scaled latents and every caption's text states, as float16; made once, kept in `work`/encoded.
+def training_scenes(grammar: Grammar, count: int | None = None) -> list[int]:
+    """The numbers of the first `count` scenes of a grammar in one fixed random order; all of them by default.
 
+    Any beginning of this order is a fair sample: a short training learns from one, and sees in it what is planted in
+    the shares in which it is planted. Raises ValueError for a count that the grammar does not have.
+    """
+    if count is not None and not 1 <= count <= grammar.count:
+        raise ValueError(f"--scenes must be 1 to {grammar.count} for the grammar {grammar.name}, not {count}")
+    return np.random.default_rng(grammar.count).permutation(grammar.count)[:count].tolist()
+
+
+def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
+    """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
+
+    `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time.
     An interrupted run goes on where it stopped. Train a part again and this folder has to go.
     """
+    chosen = work / "encoded" / "scenes.json"
+    if scenes is None and chosen.exists():
+        scenes = json.loads(chosen.read_text())["scenes"]
+    indices = training_scenes(grammar, scenes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
         AutoencoderKL.from_pretrained(finished_part(work, "vae"))
@@ -129,32 +147,37 @@ def latent_data(grammar: Grammar, work: Path) -> denoiser.LatentData:
     )
     tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)
-    captions = [make_scene(grammar, index).caption for index in range(grammar.count)]
+    captions = [make_scene(grammar, index).caption for index in indices]
     rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
     told = list(rows)
 
-    def encode_scenes(indices: range) -> torch.Tensor:
-        batches = torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices, device)))
+    def encode_scenes(places: range) -> torch.Tensor:
+        drawn = [indices[place] for place in places]
+        batches = torch.cat(list(vae.encode_scenes(autoencoder, grammar, drawn, device)))
         return (batches * autoencoder.config.scaling_factor).half()
 
-    def encode_captions(indices: range) -> torch.Tensor:
-        return torch.cat(list(clip.encode_captions(encoder, tokenizer, [told[row] for row in indices])))
+    def encode_captions(places: range) -> torch.Tensor:
+        return torch.cat(list(clip.encode_captions(encoder, tokenizer, [told[row] for row in places])))
 
-    return denoiser.LatentData(
-        latents=_shards(work / "encoded", "latents", grammar.count, encode_scenes),
+    data = denoiser.LatentData(
+        latents=_shards(work / "encoded", "latents", len(indices), encode_scenes),
         prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(told), encode_captions),
         captions=torch.tensor([rows[caption] for caption in captions]),
+        scenes=torch.tensor(indices),
     )
+    training.write_json(chosen, {"scenes": len(indices)})
+    return data
 
 
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states."""
     config = override_schedule(denoiser.DenoiserConfig(), args)
-    data = latent_data(grammar, work)
+    data = latent_data(grammar, work, args.scenes)
     torch.manual_seed(config.schedule.seed)
-    model = denoiser.DenoiserTraining(
-        denoiser.build_unet(config).to(memory_format=torch.channels_last), config
-    )
+    unet = denoiser.build_unet(config).to(memory_format=torch.channels_last)
+    if not torch.cuda.is_available():
+        unet.set_attn_processor(AttnProcessor())  # its backward is faster on CPUs than the fused one's
+    model = denoiser.DenoiserTraining(unet, config)
     average, record = training.train(
         "denoiser",
         model,
@@ -169,6 +192,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
             work / "denoiser" / "snapshots" / f"{samples:09d}", safe_serialization=True
         ),
     )
+    record["scenes"] = len(data.scenes)
     _finish(work / "denoiser", average.unet, record, record["step"] >= config.schedule.steps)
     return 0
 
@@ -208,9 +232,43 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     for extra in ("zero-snr", "adapter"):
         if (work / extra / "part").is_dir():
             shutil.copytree(work / extra / "part", args.output / "extras" / extra, dirs_exist_ok=True)
+    towers = CLIPModel.from_pretrained(
+        finished_part(work, "clip")
+    )  # both: the CLIP score needs the image tower
+    towers.half().save_pretrained(args.output / "extras" / "clip", safe_serialization=True)
+    _load_as_float32(args.output / "extras" / "clip")
     (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
+    return 0
+
+
+def run_restore(args, grammar: Grammar, work: Path) -> int:
+    """Lay a work folder from an exported model: its parts are finished ones, its denoiser a checkpoint to train on from.
+
+    What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
+    ValueError where the folder is no export of this grammar, FileExistsError where the work folder holds a denoiser already.
+    """
+    if args.output is None or not (args.output / "training.json").is_file():
+        raise ValueError("restore needs --output FOLDER, a folder that `sdwidgets train export` wrote")
+    told = json.loads((args.output / "training.json").read_text())
+    if told.get("grammar") != grammar.name:
+        raise ValueError(
+            f"{args.output} was trained on the grammar {told.get('grammar')}, not {grammar.name}; give --grammar"
+        )
+    if (work / "denoiser").exists():
+        raise FileExistsError(f"{work} holds a denoiser already: go on with it, or give another --work")
+    shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
+    shutil.copytree(args.output / "extras" / "clip", work / "clip" / "part", dirs_exist_ok=True)
+    shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
+    for name in ("vae", "clip"):
+        training.write_json(work / name / "part" / "training.json", told[name])
+    config = denoiser.DenoiserConfig()
+    model = denoiser.DenoiserTraining(UNet2DConditionModel.from_pretrained(args.output / "unet"), config)
+    optimizer = config.schedule.build_optimizer(model)
+    record = told["denoiser"]
+    training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
+    print(f"restored {args.output} to {work} at step {record['step']:,}")
     return 0
 
 
@@ -223,7 +281,16 @@ def _make_text_encoder_portable(folder: Path) -> None:
         for name, tensor in load_file(file).items()
     }
     save_file(tensors, file, metadata={"format": "pt"})
+    _load_as_float32(folder)
+
+
+def _load_as_float32(folder: Path) -> None:
+    """Name float32 in the configuration of half-precision weights: it is what transformers 5 loads them as."""
     config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "_name_or_path"}
+    for tower in ("text_config", "vision_config"):
+        if tower in config:
+            config[tower]["dtype"] = "float32"
     training.write_json(folder / "config.json", config | {"dtype": "float32"})
 
 

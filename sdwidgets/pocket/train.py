@@ -2,7 +2,8 @@
 
 Parts build on each other: the denoiser needs the first two, and what changes it needs the denoiser. Checkpoints, cached latents and finished parts
 lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
-folder that stock diffusers loads.
+folder that stock diffusers loads. `sdwidgets train restore` goes the other way, so that `sdwidgets train denoiser --steps MORE` trains an exported
+model on, on any machine.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-PARTS = ("vae", "clip", "denoiser", "zero-snr", "adapter", "export")
+PARTS = ("vae", "clip", "denoiser", "zero-snr", "adapter", "export", "restore")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "part", choices=PARTS, help="which part to train; export puts finished parts together"
+        "part",
+        choices=PARTS,
+        help="which part to train; export puts finished parts together, restore takes an exported folder apart again",
     )
     parser.add_argument(
         "--grammar", default="simple", help="which scenes: simple, full or tiny (default: simple)"
@@ -28,9 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of checkpoints and parts (default: the user's cache folder)",
     )
     parser.add_argument(
-        "--output", type=Path, default=None, help="export: the folder that becomes the pipeline"
+        "--output",
+        type=Path,
+        default=None,
+        help="export: the folder that becomes the pipeline; restore: such a folder, to go on from",
     )
     parser.add_argument("--steps", type=int, default=None, help="training steps (default: the part's own)")
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=None,
+        metavar="N",
+        help="denoiser: train on N scenes, a fair sample of all (default: as many as are encoded, first all)",
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="pictures a step over all processes")
     parser.add_argument("--learning-rate", type=float, default=None)
     parser.add_argument(

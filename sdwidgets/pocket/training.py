@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -161,11 +162,10 @@ def train(
     index, so that a resumed run sees what an unbroken one would have seen. With `minutes`, the learning rate
     still follows the steps. `compiled`: through torch.compile, which takes minutes and pays on long runs.
     `snapshot(samples, averaged module)` is called whenever the number of samples passes 25,000 times a power of two.
-    On a GPU the arithmetic is bfloat16 where it has it (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
+    The arithmetic is bfloat16 where that is faster (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
     losses, hardware). Ctrl-C saves a checkpoint before it passes on.
     """
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if faster_in_bfloat16() else "no")
     set_seed(schedule.seed, device_specific=True)
     average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
     optimizer = schedule.build_optimizer(module)
@@ -178,7 +178,7 @@ def train(
     if compiled:
         model.compile()
     per_process = max(1, schedule.batch_size // accelerator.num_processes)
-    first = record["step"]
+    first, samples_before = record["step"], record.get("samples", record["step"] * schedule.batch_size)
     step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
     began = time.monotonic()
     bar = tqdm(
@@ -189,7 +189,11 @@ def train(
 
     def save() -> None:
         record.update(
-            step=step, seconds=time.monotonic() - started, config=config, hardware=hardware(accelerator)
+            samples=samples_before + (step - first) * schedule.batch_size,  # batches may have had other sizes
+            step=step,
+            seconds=time.monotonic() - started,
+            config=config,
+            hardware=hardware(accelerator),
         )
         if accelerator.is_main_process:
             checkpoint.save(
@@ -234,8 +238,37 @@ def train(
         if step > record["step"]:
             save()
         bar.close()
-    record["samples"] = step * schedule.batch_size
     return average.to("cpu").eval(), record
+
+
+@functools.cache
+def faster_in_bfloat16() -> bool:
+    """Whether to compute in bfloat16: a GPU that has it does, a CPU where a convolution like ours gains at least a quarter.
+
+    CPUs differ: with AMX or AVX512-BF16 it gains, without it is emulated and loses. So it is measured, in half a second;
+    $SDWIDGETS_BF16=0 or 1 decides instead, for runs that must be repeated to the bit elsewhere.
+    """
+    if (told := os.environ.get("SDWIDGETS_BF16", "")) in ("0", "1"):
+        return told == "1"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = torch.nn.Conv2d(128, 128, 3, padding=1, dtype=dtype)
+        batch = torch.randn(16, 128, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
+        times = []
+        with torch.no_grad():
+            for _ in range(8):
+                began = time.perf_counter()
+                layer(batch)
+                times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)  # others on the machine only ever add
+    return seconds[torch.float32] > 1.25 * seconds[torch.bfloat16]
+
+
+def fast_arithmetic(device) -> torch.autocast:
+    """A context in which a model computes in bfloat16 where that is faster; its weights stay as they are."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=faster_in_bfloat16())
 
 
 def passed(samples: int, batch_size: int) -> bool:

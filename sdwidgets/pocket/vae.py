@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from .datasheet import FULL
 from .scenes import SIZE, Grammar, make_scene, render, wordless_scene
-from .training import Schedule
+from .training import Schedule, fast_arithmetic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,9 @@ def encode_scenes(vae: AutoencoderKL, grammar: Grammar, indices, device="cpu", b
         _Rendered(grammar, batches), batch_size=None, num_workers=workers
     ):
         pictures = to_tensor(pixels).to(device, memory_format=torch.channels_last)
-        yield vae.encode(pictures).latent_dist.mode().float().cpu()
+        with fast_arithmetic(device):
+            latents = vae.encode(pictures).latent_dist.mode()
+        yield latents.float().cpu()
 
 
 def measure_scaling_factor(latents: torch.Tensor) -> float:
