@@ -2,7 +2,7 @@
 # Kept to GNU make 3.81 and POSIX sh, which every Mac has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev lab test lint lock clean
+.PHONY: help install dev lab test lint lock pocket clean
 
 # Settings, for example: make install TORCH=cuda PYTHON=python3.12
 VENV = .venv
@@ -24,6 +24,7 @@ help: ## show this help
 	@echo "make install   prepare the environment $(VENV) and nothing more"
 	@echo "make lint      read the code with ruff"
 	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
+	@echo "make pocket    put trained parts together as data/pocket, and make all that depends on them again (WORK=folder)"
 	@echo "make clean     remove the environment and what tests leave behind"
 	@echo ""
 	@echo "Settings: TORCH=cpu|cuda (now $(TORCH))   PYTHON=python3.12   VENV=/another/folder   CHROMIUM=/path/to/browser"
@@ -66,6 +67,14 @@ lock: $(DEV)
 	@$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
 		--constraint tools/tested-torch.txt $(if $(UPGRADE),--upgrade) --no-emit-index-url --annotation-style line \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+# The parts come from `sdwidgets train vae|clip|denoiser --grammar full`, each resumable; this is what follows.
+pocket: $(DEV)
+	$(BIN)/sdwidgets train export --grammar full $(if $(WORK),--work "$(WORK)") --output data/pocket
+	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
+	$(BIN)/sdwidgets card
+	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python tools/replay_picture.py docs/replay.png
 
 clean:
 	rm -rf "$(VENV)" .venv-colab build dist .pytest_cache .ruff_cache
