@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    LCMScheduler,
     StableDiffusionAdapterPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -19,7 +21,7 @@ from diffusers import (
 from PIL import Image
 from safetensors.torch import load_file
 
-from sdwidgets.pocket import adapter, denoiser, finetune, scenes, training
+from sdwidgets.pocket import adapter, denoiser, finetune, scenes, training, turbo
 from tests import tiny
 
 GRAMMAR = dataclasses.replace(scenes.SIMPLE, name="few", count=64)
@@ -375,6 +377,11 @@ def train_adapter(data, folder):
     )
 
 
+def train_turbo(data, folder):
+    config = turbo.TurboConfig(rank=4, targets=("to_k", "conv1", "time_emb_proj"), schedule=SCHEDULE)
+    return turbo.train_turbo(small_unet(), data, config, folder)
+
+
 class Interrupted(KeyboardInterrupt):
     pass
 
@@ -394,6 +401,7 @@ def interrupt(monkeypatch, training_class, step: int) -> None:
 
 PARTS = {
     "zero-snr": (train_zero_snr, finetune.ZeroSnrTraining, "pytorch_lora_weights.safetensors"),
+    "turbo": (train_turbo, turbo.TurboTraining, "pytorch_lora_weights.safetensors"),
     "adapter": (train_adapter, adapter.AdapterTraining, "diffusion_pytorch_model.safetensors"),
 }
 
@@ -452,6 +460,74 @@ def test_the_zero_snr_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     loaded = sum("lora" in name for name, _ in unet.named_parameters())
     assert loaded == len(load_file(folder / "pytorch_lora_weights.safetensors")), "no layer is left out"
     assert torch.equal(tiny.run(pipe, **settings, cross_attention_kwargs={"scale": 0.0}), bare)
+
+
+def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
+    folder = trained / "turbo" / "part"
+    scheduler = LCMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler.set_timesteps(4)
+    points = {(place + 1) * 20 - 1 for place in range(50)}
+    assert scheduler.timesteps[0] == 999 and set(scheduler.timesteps.tolist()) <= points, "what was trained"
+    unet = small_unet()
+    pipe = StableDiffusionPipeline(
+        **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler},
+        requires_safety_checker=False,
+    )
+    pipe.load_lora_weights(folder)
+    loaded = sum("lora" in name for name, _ in unet.named_parameters())
+    assert loaded == len(load_file(folder / "pytorch_lora_weights.safetensors")), "no layer is left out"
+
+
+def test_turbos_teacher_takes_the_guided_step_of_diffusers_ddim():
+    unet = small_unet()
+    training = turbo.TurboTraining(unet, turbo.TurboConfig(rank=2, guidance_scale=3.0))
+    generator = tiny.generator()
+    noisy = torch.randn(2, 4, 16, 16, generator=generator)
+    told, empty = torch.randn(2, 2, 77, 192, generator=generator)
+    scheduler = denoiser.build_scheduler()
+    scheduler.set_timesteps(50)
+    with torch.no_grad():
+        bare = small_unet()
+        answer = lambda embeds: bare(noisy, 499, embeds).sample  # noqa: E731
+        guided = answer(empty) + 3.0 * (answer(told) - answer(empty))
+        expected = scheduler.step(guided, 499, noisy).prev_sample
+    at = lambda t: torch.tensor([t, t])  # noqa: E731
+    assert torch.allclose(training.teacher_step(noisy, at(499), at(479), told, empty), expected, atol=1e-5)
+
+
+class Knows(torch.nn.Module):
+    """A denoiser of a world with one picture, which it knows: its velocity is exact at every timestep."""
+
+    def __init__(self, picture, wrong: float = 0.0):
+        super().__init__()
+        self.picture, self.wrong = picture, wrong
+        self.alphas = denoiser.build_scheduler().alphas_cumprod
+
+    def forward(self, noisy, timesteps, prompt_embeds):
+        alpha = self.alphas[timesteps].sqrt()[:, None, None, None]
+        velocity = (alpha * noisy - self.picture) / (1 - alpha**2).sqrt()
+        return SimpleNamespace(sample=velocity + self.wrong * noisy * timesteps[:, None, None, None] / 1000)
+
+
+def test_turbos_loss_is_zero_for_a_model_that_knows_the_end_of_every_path():
+    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2))
+    picture, generator = torch.full((1, 4, 4, 4), 0.7), tiny.generator()
+    latents, noise = picture.expand(8, -1, -1, -1), torch.randn(8, 4, 4, 4, generator=generator)
+    timesteps, embeds = torch.linspace(100, 999, 8).long(), torch.zeros(8, 77, 192)
+    losses = {}
+    for wrong in (0.0, 0.5):
+        training._frozen = (Knows(picture, wrong), Knows(picture))
+        losses[wrong] = float(training(latents, noise, timesteps, embeds, embeds))
+    assert losses[0.0] < 1e-3 < 20e-3 < losses[0.5]
+    training._frozen = (Knows(picture), Knows(picture))
+    zero = torch.zeros(8, dtype=torch.long)
+    assert torch.allclose(training.picture_at_the_end(noise, zero, embeds), noise, atol=1e-5), "at 0, itself"
+
+
+@pytest.mark.parametrize("wrong", [{"guidance_scale": 0.5}, {"ddim_steps": 1}, {"ddim_steps": 2000}])
+def test_turbo_says_what_it_cannot_distil(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        turbo.TurboConfig(**wrong)
 
 
 def test_zero_snr_training_sees_the_last_timestep_and_learns_there():

@@ -23,7 +23,7 @@ class DenoiserConfig:
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
     snr_gamma: float = 5.0  # Min-SNR weighting (arXiv 2303.09556)
     schedule: Schedule = Schedule(
-        steps=48_000, batch_size=64, learning_rate=2e-3, ema_decay=0.9995, decay_share=0.3
+        steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
     )
 
 

@@ -24,6 +24,7 @@ from .datasheet import ENCODER, FULL
 from .finetune import run_zero_snr  # noqa: F401
 from .scenes import Grammar, make_scene, render, spread
 from .train import override_schedule
+from .turbo import run_turbo  # noqa: F401
 
 
 def _finish(folder: Path, model, record: dict, done: bool) -> None:
@@ -229,7 +230,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
         for name in ("vae", "clip", "denoiser")
     }
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
-    for extra in ("zero-snr", "adapter"):
+    for extra in ("turbo", "zero-snr", "adapter"):
         if (work / extra / "part").is_dir():
             shutil.copytree(work / extra / "part", args.output / "extras" / extra, dirs_exist_ok=True)
     towers = CLIPModel.from_pretrained(

@@ -1,4 +1,4 @@
-"""`sdwidgets train vae|clip|denoiser|zero-snr|adapter`: one command a part, each resumable by the same command.
+"""`sdwidgets train vae|clip|denoiser|turbo|zero-snr|adapter`: one command a part, each resumable by the same command.
 
 Parts build on each other: the denoiser needs the first two, and what changes it needs the denoiser. Checkpoints, cached latents and finished parts
 lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-PARTS = ("vae", "clip", "denoiser", "zero-snr", "adapter", "export", "restore")
+PARTS = ("vae", "clip", "denoiser", "turbo", "zero-snr", "adapter", "export", "restore")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ class VaeConfig:
     kl_weight: float = 1e-4  # on the mean over latents, beside a mean absolute error over pixels in [-1, 1]
     edge_weight: float = 0.5  # on the absolute error of horizontal and vertical differences
     square_weight: float = 1.0  # on the mean squared error, which is what PSNR is made of
-    schedule: Schedule = Schedule(steps=8_000, batch_size=16, learning_rate=5e-3)
+    schedule: Schedule = Schedule(steps=3_400, batch_size=16, learning_rate=5e-3)
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
