@@ -1,12 +1,14 @@
 """The judges of Pocket's pictures: that they read scenes whose truth is known, and refuse what no one could name."""
 
 import json
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sdwidgets.pocket import judges
-from sdwidgets.pocket.judges import Judgement, Seen, gate, segment
+from sdwidgets.pocket.judges import Judgement, Seen, eye, gate, segment
 from sdwidgets.pocket.judges.__main__ import main
 from sdwidgets.pocket.judges.exam import FIT, TEST, pictures_of
 from sdwidgets.pocket.judges.judge_b import JudgeB
@@ -237,3 +239,45 @@ def test_what_no_scene_ever_drew_is_not_named():
     )
     picture = np.asarray(render(TEST.scene("one object", 9)))
     assert B.read(picture[None])[0].things[0].score > 0.9
+
+
+def test_a_judge_and_an_eye_are_compared_picture_by_picture():
+    def told(judge, row="one object"):
+        return {
+            "row": row,
+            "split": "seen",
+            "caption": "a cat",
+            "judge": judge,
+            "asked": "cat",
+            "seen": "dog",
+        }
+
+    readings = [told(True), told(True), told(False), told(False, "relation")]
+    found = eye.agreement(readings, {1, 2}, "a test")
+    assert (found["n"], found["rate"]) == (4, 0.5) and found["kappa"] == 0.0
+    assert (found["judge too kind"], found["judge too strict"]) == (1, 1)
+    assert [one["number"] for one in found["differ"]] == [1, 3] and found["differ"][0]["eye"] is False
+    assert found["rows"]["one object"]["n"] == 3 and found["rows"]["relation"]["rate"] == 0.0
+    assert eye.agreement(readings, {2, 3}, "a test")["kappa"] == 1.0
+    with pytest.raises(ValueError, match=r"pictures 0 to 3, and none has the numbers \[4\]"):
+        eye.agreement(readings, {4}, "a test")
+
+
+def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
+    class Grey:
+        """An evaluator whose pictures are grey and whose judge sees nothing in them."""
+
+        judge = SimpleNamespace(read=lambda pictures: [Judgement("gray")] * len(pictures))
+
+        def pictures(self, label, scenes):
+            yield scenes, np.full((len(scenes), 128, 128, 3), 128, np.uint8)
+
+    drawn = eye.read_readings(eye.draw(Grey(), tmp_path, 60, judge="b").parent)
+    readings = drawn["readings"]
+    assert drawn["judge"] == "b"
+    assert len(readings) == 60 and not any(one["judge"] for one in readings)
+    counted = Counter((one["row"], one["split"]) for one in readings)
+    assert len(counted) == 12 and set(counted.values()) == {5}
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["sheet-000.png", "sheet-050.png"]
+    with pytest.raises(FileNotFoundError, match="with the verb `eye`"):
+        eye.read_readings(tmp_path / "nowhere")

@@ -328,6 +328,18 @@ def _exam(evaluation: dict) -> list[str]:
         f"| attribute | {' | '.join(exam)} |",
         "|-" * (len(exam) + 1) + "|",
         *lines,
+        *_eye(evaluation.get("eye")),
+    ]
+
+
+def _eye(eye: dict | None) -> list[str]:
+    """How the judge and someone who looked agree."""
+    if not eye:
+        return []
+    return [
+        "",
+        f"{eye['n']} generated pictures were also looked at ({eye['who']}): judge and eye agree in {_rate(eye)} of them, kappa {eye['kappa']:.2f};",
+        f"the judge called {eye['judge too kind']} right that the eye calls wrong, and {eye['judge too strict']} wrong that the eye calls right.",
     ]
 
 

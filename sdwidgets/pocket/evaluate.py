@@ -149,6 +149,17 @@ def judge_exam(name: str) -> dict | None:
     }
 
 
+def judge_eye(name: str, weights: str) -> dict | None:
+    """How judge B agrees with the eye on pictures of these weights (data/judges/eye.json); None where no one has looked."""
+    try:
+        told = json.loads((data_folder("judges") / "eye.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if (told["judge"], told["weights"]) != (name, weights):
+        return None
+    return {key: value for key, value in told.items() if key not in ("differ", "rows")}
+
+
 def _check(args) -> None:
     for name in ("limit", "steps", "batch_size", "readers"):
         value = getattr(args, name)
@@ -202,6 +213,7 @@ def main(args: argparse.Namespace) -> int:
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
     begun["judge exam"] = judge_exam(args.judge)
+    begun["eye"] = judge_eye(args.judge, begun["weights"])
     with Readers(judge, args.readers) if args.readers > 1 else nullcontext(judge) as reader:
         evaluator = Evaluator(pipe, reader, setting, args.sheets)
         for measured in measure(evaluator, extras, args.json, begun, rows, sections):

@@ -1,4 +1,7 @@
-"""`python -m sdwidgets.pocket.judges fit` makes both judges, `... gate` says how far they are to be believed."""
+"""`python -m sdwidgets.pocket.judges fit` makes both judges, `... gate` says how far they are to be believed.
+
+`... eye` draws sheets of generated pictures to be looked at, `... agree` compares what was seen with what a judge said.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +89,37 @@ def run_gate(args) -> int:
     return 0
 
 
+def run_eye(args) -> int:
+    """Draw pictures for the eye, and keep what a judge reads in them."""
+    from ...models import MODELS
+    from ...pipelines import load as load_pipeline
+    from ..evaluate import model_folder
+    from ..evaluation.drawing import Evaluator, Setting
+    from ..evaluation.report import weights_digest
+    from .eye import draw
+
+    setting = Setting(guidance_scale=MODELS["pocket"].guidance, seed=args.seed)
+    evaluator = Evaluator(load_pipeline(args.model), load(args.judge, args.folder), setting)
+    weights = weights_digest(model_folder(args.model))
+    file = draw(evaluator, args.output, args.count, judge=args.judge, weights=weights)
+    print(f"look at the sheets, and only then into {file}")
+    return 0
+
+
+def run_agree(args) -> int:
+    """Compare the eye's list with the judge's readings."""
+    from .eye import agreement, read_readings
+
+    drawn = read_readings(args.output)
+    told = agreement(drawn.pop("readings"), set(args.wrong), args.who)
+    write_json(args.json, drawn | told)
+    print(
+        f"agree in {told['rate']:.3f} of {told['n']} ({told['low']:.3f} to {told['high']:.3f}), kappa {told['kappa']}; "
+        f"judge too kind {told['judge too kind']} times, too strict {told['judge too strict']} times"
+    )
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     whole = argparse.ArgumentParser(prog="python -m sdwidgets.pocket.judges", description=__doc__)
@@ -111,6 +145,22 @@ def parser() -> argparse.ArgumentParser:
     verbs.choices["gate"].add_argument(
         "--json", type=Path, default=None, help="file that everything is written to"
     )
+    drawn = verbs.add_parser("eye", help=run_eye.__doc__)
+    drawn.set_defaults(run=run_eye)
+    drawn.add_argument("--model", default="pocket", help="pocket, or a folder of its parts")
+    drawn.add_argument("--judge", choices=("a", "b"), default="b")
+    drawn.add_argument("--folder", type=Path, default=None, help="of judges (default: the course's)")
+    drawn.add_argument("--count", type=int, default=300, help="pictures (default: 300)")
+    drawn.add_argument("--seed", type=int, default=300, help="of the noise; not the evaluation's")
+    drawn.add_argument("--output", type=Path, required=True, help="folder of sheets and readings")
+    told = verbs.add_parser("agree", help=run_agree.__doc__)
+    told.set_defaults(run=run_agree)
+    told.add_argument("--output", type=Path, required=True, help="the folder that `eye` wrote")
+    told.add_argument(
+        "--wrong", type=int, nargs="*", default=[], help="numbers of pictures that are wrong, by eye"
+    )
+    told.add_argument("--who", required=True, help="who looked, and how")
+    told.add_argument("--json", type=Path, default=Path("data/judges/eye.json"))
     return whole
 
 
