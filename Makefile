@@ -33,14 +33,14 @@ install: $(COURSE)
 	@echo "sdwidgets: $(VENV) is ready; make lab opens the course."
 
 $(COURSE): $(INPUTS)
-	@$(INSTALL) --extras course
+	@$(INSTALL) --extras course,fast
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$@"
 
 dev: $(DEV)
 
 $(DEV): $(INPUTS)
-	@$(INSTALL) --extras course,audit,train,dev
+	@$(INSTALL) --extras course,audit,fast,train,dev
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$(COURSE)" "$@"
 

@@ -10,7 +10,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "pipelines", "preflight": "doctor", "record": "recording", "Trace": "trace", "Settings": "trace", "Step": "trace",
+    "load": "pipelines", "preflight": "doctor", "record": "recording", "speed_up": "speed", "Trace": "trace", "Settings": "trace", "Step": "trace",
     "Playground": "widgets.playground",
 }  # fmt: skip
 

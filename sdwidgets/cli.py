@@ -118,6 +118,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     parser.add_argument(
+        "--speed", default="exact", help="exact, bit for bit, or fast, up to rounding (default: exact)"
+    )
+    parser.add_argument(
         "--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder"
     )
     parser.add_argument(
@@ -179,7 +182,7 @@ def _generate_one(args) -> int:
         raise UsageError(f"--output must end in {', '.join(FORMATS)}, not {output.name!r}.")
     for path in filter(None, (output, args.trace, args.html)):
         _need_folder(path.parent)
-    pipe = load(args.model, args.device, args.dtype)
+    pipe = load(args.model, args.device, args.dtype, speed=args.speed)
     (request,) = _requests(args, pipe, [args.prompt], [0 if args.seed is None else args.seed])
     if args.trace or args.html:
         image = _draw_recorded(pipe, request, args)
@@ -250,7 +253,7 @@ def _generate_many(args) -> int:
     folder = args.output or Path("pictures")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; with --prompts-file give a folder.")
-    pipe = load(args.model, args.device, args.dtype)
+    pipe = load(args.model, args.device, args.dtype, speed=args.speed)
     pipe.set_progress_bar_config(disable=True)
     requests = _requests(args, pipe, prompts, seeds)
     made = kept = 0

@@ -18,6 +18,7 @@ from .folders import PICKLES, check_folder, read_header
 from .memory import free_bytes, gigabytes
 from .models import MODELS, closest, find_model
 from .schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
+from .speed import SPEEDS, speed_up
 
 __all__ = [
     "SCHEDULERS",
@@ -41,17 +42,22 @@ DTYPES = {
 }  # fmt: skip
 
 
-def load(name="pocket", device="auto", dtype="auto", *, revision=None):
+def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="exact"):
     """A stock diffusers text-to-image pipeline, ready to call; prints one line on what was chosen.
 
     name: a short name of `models.MODELS` ("pocket", "sd15"), a folder that `save_pretrained` wrote, a hub id.
     device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps" or a torch.device.
     dtype: "auto" (see `choose_dtype`), "float32", "float16", "bfloat16" or a torch dtype.
     revision: a branch, tag or commit of the hub; None for the table's, or the newest.
+    speed: "exact" for diffusers' own arithmetic, bit for bit; "fast" for the same pictures up to rounding, see `speed_up`.
     Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
     part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
     """
+    if speed not in SPEEDS:
+        raise DeviceError(f"There is no speed {str(speed)[:40]!r}. Allowed: {', '.join(SPEEDS)}.")
     device, why_device = choose_device(device)
+    if speed == "fast" and device.type == "cpu" and dtype == "auto":
+        dtype = "float32"  # what is compiled has its own precision
     dtype, why_dtype = choose_dtype(dtype, device)
     half = dtype != torch.float32
     try:
@@ -64,11 +70,12 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None):
         repair = "Install sdwidgets again, or take data/pocket from the repository again."
         raise WeightsError(str(error).replace(FALLBACK, repair)) from error
     offload = _move(pipe, device, sum(path.stat().st_size for paths in files.values() for path in paths))
+    faster = speed_up(pipe) if speed == "fast" else ""
     parameters = sum(
         p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
     )
     precision = str(dtype).removeprefix("torch.")
-    notes = [why_device, why_dtype, offload]
+    notes = [why_device, why_dtype, offload, faster]
     if dtype == torch.float16 and "XL" in type(pipe).__name__ and pipe.vae.config.force_upcast:
         notes.append("the VAE decodes in float32")
     print(

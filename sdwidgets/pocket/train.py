@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which part to train; export puts finished parts together, restore takes an exported folder apart again",
     )
     parser.add_argument(
-        "--grammar", default="simple", help="which scenes: simple, full or tiny (default: simple)"
+        "--grammar", default="full", help="which scenes: full, simple or tiny (default: full)"
     )
     parser.add_argument(
         "--work",

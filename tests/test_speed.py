@@ -1,0 +1,210 @@
+"""speed="fast": the same pictures up to rounding, and diffusers' own arithmetic wherever it cannot be that."""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import sdwidgets
+from sdwidgets import speed
+from sdwidgets.errors import DeviceError
+from tests import tiny
+
+openvino = speed._import_openvino()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield speed.cache_folder()
+
+
+@pytest.fixture(scope="module")
+def pockets():
+    """(exact, fast): the carried model twice."""
+    both = sdwidgets.load("pocket", "cpu"), sdwidgets.load("pocket", "cpu", speed="fast")
+    for pipe in both:
+        pipe.set_progress_bar_config(disable=True)
+    return both
+
+
+def draw(pipe, prompts=("a cat on a red background",), steps: int = 8, **settings) -> np.ndarray:
+    """(n, h, w, 3) float32 in [0, 1]."""
+    generators = [tiny.generator(seed) for seed in range(len(prompts))]
+    return pipe(
+        list(prompts),
+        num_inference_steps=steps,
+        guidance_scale=3.0,
+        generator=generators,
+        output_type="np",
+        **settings,
+    ).images
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(1 / np.square(a - b).mean()))
+
+
+def is_fast(pipe) -> bool:
+    return "forward" in vars(pipe.unet) and "forward" in vars(pipe.vae.decoder)
+
+
+def test_fast_pictures_are_the_exact_ones_up_to_rounding(pockets):
+    exact, fast = pockets
+    assert is_fast(fast) and not is_fast(exact)
+    prompts = ["a cat on a red background", "a red circle above a green square on a white background"]
+    assert psnr(draw(exact, prompts), draw(fast, prompts)) > 35
+    assert psnr(draw(exact, prompts[:1]), draw(fast, prompts[1:])) < 25, "another prompt is another picture"
+
+
+@pytest.mark.parametrize("size", [{"height": 64, "width": 96}, {"height": 72, "width": 128}])
+def test_other_sizes_and_no_guidance_are_drawn_alike(pockets, size):
+    exact, fast = pockets
+    a, b = (draw(pipe, steps=4, **size) for pipe in pockets)
+    assert a.shape == (1, size["height"], size["width"], 3) and psnr(a, b) > 35
+    with torch.no_grad():
+        z, text = (
+            torch.randn(3, 4, 16, 16, generator=tiny.generator()),
+            torch.randn(3, 77, 192, generator=tiny.generator(1)),
+        )
+        (a,), (b,) = (pipe.unet(z, 500, text, return_dict=False) for pipe in (exact, fast))
+    assert torch.allclose(a, b, atol=0.1) and not torch.equal(a, b)
+
+
+def test_a_fast_run_is_recorded_like_any_other(pockets):
+    _, fast = pockets
+    with sdwidgets.record(fast) as trace:
+        picture = draw(fast)
+    assert trace.complete and len(trace) == 8 and trace.noise_pred_cond is not None
+    assert np.array_equal(trace.images[0], (picture[0] * 255).round().astype(np.uint8))
+    again = draw(fast)
+    assert np.array_equal(picture, again), "the same seed, the same picture"
+
+
+def test_gradients_flow_as_if_nothing_had_happened(pockets):
+    exact, fast = pockets
+    z, text = torch.randn(1, 4, 16, 16, generator=tiny.generator()), torch.zeros(1, 77, 192)
+    grads = []
+    for pipe in pockets:
+        here = z.clone().requires_grad_()
+        pipe.unet(here, 500, text).sample.square().mean().backward()
+        grads.append(here.grad)
+        pipe.unet.zero_grad()
+    assert torch.equal(*grads)
+
+
+def test_what_openvino_does_not_know_is_computed_by_the_network(pockets):
+    from diffusers.models.attention_processor import AttnProcessor
+
+    exact, fast = pockets
+    calls = []
+    bare = type(fast.unet).forward
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        return bare(self, *args, **kwargs)
+
+    z, text = torch.randn(1, 4, 16, 16, generator=tiny.generator()), torch.zeros(1, 77, 192)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(type(fast.unet), "forward", counted)
+        fast.unet(z, 500, text)
+        assert not calls
+        fast.unet(z, 500, text, cross_attention_kwargs={"scale": 1.0})
+        assert len(calls) == 1
+        processors = fast.unet.attn_processors
+        fast.unet.set_attn_processor(AttnProcessor())
+        with pytest.warns(UserWarning, match="speed_up"):
+            fast.unet(z, 500, text)
+        assert len(calls) == 2
+        fast.unet.set_attn_processor(processors)
+        fast.unet(z, 500, text)
+        assert len(calls) == 2, "fast again"
+        copied = copy.deepcopy(fast.unet)
+        copied.conv_out.weight.data.zero_()
+        copied.conv_out.bias.data.zero_()
+        assert not copied(z, 500, text).sample.any(), "a copy computes with its own weights"
+
+
+def test_changed_weights_are_never_ignored(pockets):
+    exact, _ = pockets
+    fast = sdwidgets.load("pocket", "cpu", speed="fast")
+    fast.set_progress_bar_config(disable=True)
+    weight = fast.unet.conv_out.weight
+    with pytest.warns(UserWarning, match="speed_up"):
+        weight.data += 0.02  # as a LoRA that is fused does
+        changed = draw(fast)
+    exact.unet.conv_out.weight.data += 0.02
+    try:
+        assert np.array_equal(changed, draw(exact)), "the new weights count, exactly"
+        speed.speed_up(fast)
+        assert psnr(draw(fast), changed) > 35
+    finally:
+        exact.unet.conv_out.weight.data -= 0.02
+
+
+def test_captions_are_encoded_once(pockets):
+    _, fast = pockets
+    ids = fast.tokenizer("a dog", padding="max_length", max_length=77, return_tensors="pt").input_ids
+    with torch.no_grad():
+        first, again = fast.text_encoder(ids), fast.text_encoder(ids.clone())
+        assert again.last_hidden_state is first.last_hidden_state
+        other = fast.text_encoder(ids, output_hidden_states=True)
+        assert other.hidden_states is not None
+        row = fast.text_encoder.get_input_embeddings().weight.data
+        row += 0.5
+        try:
+            assert not torch.equal(fast.text_encoder(ids).last_hidden_state, first.last_hidden_state)
+        finally:
+            row -= 0.5
+
+
+def test_it_is_taken_back_as_it_was(pockets):
+    exact, _ = pockets
+    pipe = sdwidgets.load("pocket", "cpu", speed="fast")
+    pipe.set_progress_bar_config(disable=True)
+    speed.slow_down(pipe)
+    assert not is_fast(pipe) and np.array_equal(draw(pipe), draw(exact))
+
+
+def test_openvino_tells_no_one(pockets):
+    assert sys.modules["openvino_telemetry"] is None
+    assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+
+
+def test_a_second_start_finds_what_the_first_compiled(pockets, cache, monkeypatch):
+    assert list(cache.glob("*.xml"))
+    monkeypatch.setattr(openvino, "convert_model", lambda *args, **kwargs: pytest.fail("converted again"))
+    pipe = sdwidgets.load("pocket", "cpu", speed="fast")
+    pipe.set_progress_bar_config(disable=True)
+    assert psnr(draw(pipe), draw(pockets[1])) > 60
+
+
+def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, monkeypatch):
+    decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
+    compile_decoder = lambda: speed.Compiled(decoder, example, cache, openvino)  # noqa: E731
+    honest = speed.Compiled.__call__
+    spoiled = lambda self, *t: honest(self, *t) * (float("nan") if self.precision == "bf16" else 1)  # noqa: E731
+    monkeypatch.setattr(speed, "_faster_precision", lambda *args: "bf16")
+    monkeypatch.setattr(speed.Compiled, "__call__", spoiled)
+    assert compile_decoder().precision == "f32"
+    monkeypatch.setattr(speed.Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
+    with pytest.raises(RuntimeError, match="use speed='exact'"):
+        compile_decoder()
+
+
+def test_what_cannot_be_fast_says_so(monkeypatch):
+    with pytest.raises(DeviceError, match="exact, fast"):
+        sdwidgets.load("pocket", speed="warp")
+    with pytest.raises(TypeError, match="use speed='exact'"):
+        speed.speed_up(tiny.pipeline("sdxl"))
+    with pytest.raises(TypeError, match="use speed='exact'"):
+        speed.speed_up(tiny.pipeline("sd3"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match=r"sdwidgets\[fast\]"):
+        speed.speed_up(tiny.pipeline("sd"))
