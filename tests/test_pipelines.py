@@ -7,6 +7,7 @@ import math
 import shutil
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,7 +59,7 @@ def test_a_folder_gives_the_stock_pipeline_with_the_same_picture(saved, capsys):
     assert pipe.device == torch.device("cpu") and pipe.unet.dtype == torch.float32
     assert line.count("\n") == 1 and "tiny-sd" in line and "cpu" in line and "float32" in line
     pipe.set_progress_bar_config(disable=True)
-    assert (tiny.run(pipe) == tiny.run(tiny.pipeline("sd"))).all()
+    assert np.allclose(tiny.run(pipe), tiny.run(tiny.pipeline("sd")), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
@@ -67,7 +68,8 @@ def test_other_families_load_too(family, tmp_path):
     pipe = load(str(tmp_path / family), **CPU)
     assert type(pipe) is type(tiny.pipeline(family))
     pipe.set_progress_bar_config(disable=True)
-    assert (tiny.run(pipe, steps=1) == tiny.run(tiny.pipeline(family), steps=1)).all()
+    # Not equal to the last bit: where memory happens to lie can choose another kernel on some CPUs.
+    assert np.allclose(tiny.run(pipe, steps=1), tiny.run(tiny.pipeline(family), steps=1), atol=1e-5)
 
 
 def test_pocket_loads(capsys):

@@ -40,7 +40,7 @@ def model_card(
     """
     parts = (
         _metadata(evaluation),
-        _opening(grammar, evaluation),
+        _opening(evaluation),
         _anatomy(records, sizes or {}),
         _use(),
         _data(grammar),
@@ -89,10 +89,10 @@ def _metadata(evaluation: dict | None) -> str:
 # ---- the text --------------------------------------------------------------------------------------------------
 
 
-def _opening(grammar, evaluation: dict | None) -> str:
+def _opening(evaluation: dict | None) -> str:
     return f"""# Pocket
 
-A real and very small Stable Diffusion, trained from scratch on {grammar.count:,} drawn scenes, every one of which is known. It stands in the
+A real and very small Stable Diffusion, trained from scratch on drawn scenes, every one of which is known. It stands in the
 sdwidgets course beside the large models, wherever a claim about training data should be checked against the truth.
 {_tier_sentence(evaluation)}
 
