@@ -141,9 +141,7 @@ def test_changed_weights_are_never_ignored(pockets):
         changed = draw(fast)
     exact.unet.conv_out.weight.data += 0.02
     try:
-        assert np.allclose(changed, draw(exact), atol=1e-3), (
-            "the new weights count, in the network's own arithmetic"
-        )
+        assert psnr(changed, draw(exact)) > 40, "the new weights count; the decoder is still the compiled one"
         speed.speed_up(fast)
         assert psnr(draw(fast), changed) > 35
     finally:
