@@ -74,7 +74,7 @@ pocket: $(DEV)
 	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
 	$(BIN)/sdwidgets card
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
-	$(BIN)/python tools/replay_picture.py docs/replay.png
+	CHROMIUM=`$(BIN)/python tools/find_browser.py` $(BIN)/python tools/replay_picture.py docs/replay.png
 
 clean:
 	rm -rf "$(VENV)" .venv-colab build dist .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -14,3 +15,9 @@ def data_folder(name: str) -> Path:
     raise FileNotFoundError(
         f"the carried data {name!r} are missing: install sdwidgets again, or clone the whole repository with its data/ folder"
     )
+
+
+def cache_folder() -> Path:
+    """Where checkpoints, cached latents and compiled networks lie: $SDWIDGETS_CACHE, or `sdwidgets` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdwidgets"
+    return Path(os.environ.get("SDWIDGETS_CACHE", default))

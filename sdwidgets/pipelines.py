@@ -56,7 +56,11 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     if speed not in SPEEDS:
         raise DeviceError(f"There is no speed {str(speed)[:40]!r}. Allowed: {', '.join(SPEEDS)}.")
     device, why_device = choose_device(device)
-    if speed == "fast" and device.type == "cpu" and dtype == "auto":
+    if speed == "fast" and device.type != "cpu":
+        raise DeviceError(
+            f"speed='fast' is for the CPU so far, and this is {device}; use speed='exact' or device='cpu'."
+        )
+    if speed == "fast" and dtype == "auto":
         dtype = "float32"  # what is compiled has its own precision
     dtype, why_dtype = choose_dtype(dtype, device)
     half = dtype != torch.float32

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import sys
 import time
 import types
@@ -25,6 +24,8 @@ from pathlib import Path
 
 import torch
 
+from ._data import cache_folder
+
 SPEEDS = ("exact", "fast")
 KEPT = 256  # captions whose states are kept
 
@@ -32,8 +33,7 @@ KEPT = 256  # captions whose states are kept
 def speed_up(pipe) -> str:
     """Make a pipeline on the CPU fast, in place; returns a few words on how. Call it again after weights were changed on purpose.
 
-    The pictures differ from the exact ones by rounding: at 20 steps of Pocket by a PSNR of more than 40 dB at the median
-    (`bench/speed.py` measures it). `slow_down(pipe)` takes everything back. Raises ImportError where OpenVINO is not
+    The pictures differ from the exact ones by rounding; `bench/speed.py` measures how far. `slow_down(pipe)` takes everything back. Raises ImportError where OpenVINO is not
     installed, TypeError for a pipeline without a U-Net of Stable Diffusion 1's shape, ValueError off the CPU.
     """
     openvino = _import_openvino()
@@ -47,7 +47,7 @@ def speed_up(pipe) -> str:
             f"this way of speed='fast' is for float32 on a CPU, and the pipeline is {unet.dtype} on {unet.device}"
         )
     slow_down(pipe)
-    folder = cache_folder()
+    folder = cache_folder() / "compiled"
     cells = unet.config.sample_size
     text = torch.zeros(2, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
     noise = torch.zeros(2, unet.config.in_channels, cells, cells)
@@ -74,12 +74,6 @@ def slow_down(pipe) -> None:
 
 def _replace(network: torch.nn.Module, forward: Callable) -> None:
     network.forward = types.MethodType(functools.wraps(type(network).forward)(forward), network)
-
-
-def cache_folder() -> Path:
-    """Where compiled networks lie: $SDWIDGETS_CACHE, or `sdwidgets` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdwidgets"
-    return Path(os.environ.get("SDWIDGETS_CACHE", default)) / "compiled"
 
 
 # ---- the three networks --------------------------------------------------------------------------------------

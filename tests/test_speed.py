@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
     """A cache folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield speed.cache_folder()
+        yield speed.cache_folder() / "compiled"
 
 
 @pytest.fixture(scope="module")

@@ -391,15 +391,12 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("told", ["0", "1"])
-def test_bfloat16_is_what_the_environment_says_and_else_what_is_faster(monkeypatch, told):
+def test_bfloat16_is_what_the_environment_says(monkeypatch, told):
     monkeypatch.setenv("SDWIDGETS_BF16", told)
     training.faster_in_bfloat16.cache_clear()
     layer = torch.nn.Linear(4, 4)
     with training.fast_arithmetic("cpu"):
         assert layer(torch.zeros(1, 4)).dtype == (torch.bfloat16 if told == "1" else torch.float32)
-    monkeypatch.delenv("SDWIDGETS_BF16")
-    training.faster_in_bfloat16.cache_clear()
-    assert training.faster_in_bfloat16() in (True, False)
     training.faster_in_bfloat16.cache_clear()
 
 

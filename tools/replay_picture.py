@@ -2,14 +2,13 @@
 
     python tools/replay_picture.py docs/replay.png
 
-Needs the extra `dev` and a Chromium, which CHROMIUM may name.
+Needs the extra `dev` and a Chromium, which CHROMIUM names.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -28,9 +27,9 @@ def main() -> int:
     )
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = os.environ.get("CHROMIUM")
     if chromium is None:
-        print("no Chromium was found: install one, or name it in CHROMIUM", file=sys.stderr)
+        print("name a Chromium in CHROMIUM; tools/find_browser.py finds one", file=sys.stderr)
         return 2
     pipe = sdwidgets.load("pocket", device="cpu")
     pipe.set_progress_bar_config(disable=True)

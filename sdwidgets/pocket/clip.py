@@ -229,9 +229,8 @@ class ClipTraining(torch.nn.Module):
             self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output), dim=-1
         )
         text = F.normalize(self.clip.text_projection(self.clip.text_model(tokens).pooler_output), dim=-1)
-        with torch.autocast(
-            image.device.type, enabled=False
-        ):  # cosines near one differ in digits that bfloat16 lacks
+        # Cosines near one differ in digits that bfloat16 lacks.
+        with torch.autocast(image.device.type, enabled=False):
             scale = self.clip.logit_scale.exp().clamp(max=100)
             logits = scale * image.float() @ text.float().T  # (n, n (1 + negatives))
         target = torch.arange(count, device=logits.device)

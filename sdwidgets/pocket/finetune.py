@@ -332,6 +332,37 @@ def save_word(pipe, word: str, folder) -> Path:
     return file
 
 
+# ---- LoRAs that are parts of Pocket ------------------------------------------------------------------------
+
+
+def fit_part(
+    name: str, module, loss_at, config, folder: Path, restart: bool = False, minutes: float | None = None
+) -> dict:
+    """Train a module that carries a LoRA (`module.unet`) and a scheduler; both go to `folder`/part. Returns the record."""
+    settings = dataclasses.asdict(config)
+    average, record = training.train(
+        name, module, loss_at, config.schedule, folder, settings, restart, minutes
+    )
+    save_lora(average.unet, folder / "part")
+    average.scheduler.save_pretrained(folder / "part" / "scheduler")
+    training.write_json(folder / "part" / "training.json", record)
+    return record
+
+
+def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> int:
+    """`train(unet, data, config, folder, restart, minutes)` with what lies in a work folder, and a line on how it ended."""
+    from . import parts  # which offers this as a part
+    from .train import override_schedule
+
+    config = override_schedule(config, args)
+    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
+    data = parts.latent_data(grammar, work)
+    record = train(unet, data, config, work / name, args.restart, args.minutes)
+    done = record["step"] >= config.schedule.steps
+    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
+    return 0
+
+
 # ---- the zero-SNR LoRA -------------------------------------------------------------------------------------
 
 
@@ -398,31 +429,10 @@ def train_zero_snr(
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
-    average, record = training.train(
-        "zero-snr",
-        ZeroSnrTraining(unet, config),
-        denoiser.denoiser_loss_at(data, config),
-        config.schedule,
-        folder,
-        dataclasses.asdict(config),
-        restart,
-        minutes,
-    )
-    save_lora(average.unet, folder / "part")
-    average.scheduler.save_pretrained(folder / "part" / "scheduler")
-    training.write_json(folder / "part" / "training.json", record)
-    return record
+    module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
+    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes)
 
 
 def run_zero_snr(args, grammar, work: Path) -> int:
     """Train the zero-SNR LoRA of the trained denoiser on the scenes that it was trained on."""
-    from . import parts  # which offers this as a part
-    from .train import override_schedule
-
-    config = override_schedule(ZeroSnrConfig(), args)
-    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
-    data = parts.latent_data(grammar, work)
-    record = train_zero_snr(unet, data, config, work / "zero-snr", args.restart, args.minutes)
-    done = record["step"] >= config.schedule.steps
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'zero-snr' / 'part'}")
-    return 0
+    return run_part("zero-snr", train_zero_snr, ZeroSnrConfig(), args, grammar, work)

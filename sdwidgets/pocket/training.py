@@ -22,13 +22,8 @@ from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from .._data import cache_folder  # noqa: F401  (where trainings lie)
 from .muon import Muon
-
-
-def cache_folder() -> Path:
-    """Where checkpoints and cached latents lie: $SDWIDGETS_CACHE, or `sdwidgets` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sdwidgets"
-    return Path(os.environ.get("SDWIDGETS_CACHE", default))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
 from . import denoiser, training
-from .finetune import EVERYWHERE, add_lora, save_lora
+from .finetune import EVERYWHERE, add_lora, fit_part, run_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,31 +135,10 @@ def train_turbo(
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in four steps; a negative prompt does nothing then.
     """
-    average, record = training.train(
-        "turbo",
-        TurboTraining(unet, config),
-        turbo_loss_at(data, config),
-        config.schedule,
-        folder,
-        dataclasses.asdict(config),
-        restart,
-        minutes,
-    )
-    save_lora(average.unet, folder / "part")
-    average.scheduler.save_pretrained(folder / "part" / "scheduler")
-    training.write_json(folder / "part" / "training.json", record)
-    return record
+    module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
+    return fit_part("turbo", module, loss_at, config, folder, restart, minutes)
 
 
 def run_turbo(args, grammar, work: Path) -> int:
     """Distil the trained denoiser on the scenes that it was trained on."""
-    from . import parts  # which offers this as a part
-    from .train import override_schedule
-
-    config = override_schedule(TurboConfig(), args)
-    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
-    data = parts.latent_data(grammar, work)
-    record = train_turbo(unet, data, config, work / "turbo", args.restart, args.minutes)
-    done = record["step"] >= config.schedule.steps
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'turbo' / 'part'}")
-    return 0
+    return run_part("turbo", train_turbo, TurboConfig(), args, grammar, work)
