@@ -29,7 +29,8 @@ from .drive import (
     turn,
 )
 from .mail import Mail
-from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, front_end, webp
+from .page import front_end
+from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")

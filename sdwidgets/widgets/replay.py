@@ -6,20 +6,15 @@ Latents travel as signed bytes and become colours in the browser, so a run of 25
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import io
-import json
 import math
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..latents import linear_preview
+from . import page
 
 ARRAYS = {  # what the row of channels can show -> the attribute of a Step
     "latents": "scaled_latents",
@@ -32,10 +27,6 @@ MAX_LATENTS, MAX_PREDICTION = (
     32 * 32 * 4,
 )  # numbers a step; larger arrays are thinned for showing
 MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
-TRUST = (
-    "To replay the run step by step, trust this notebook: <code>jupyter trust NAME.ipynb</code>,"
-    " or run the cell again."
-)
 
 
 def describe(trace) -> dict:
@@ -136,7 +127,7 @@ def webp(image: np.ndarray, longest: int, quality: int = 80) -> bytes:
     """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels."""
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest))
-    return _encoded(picture, "WEBP", quality=quality, method=4)
+    return page.encoded(picture, "WEBP", quality=quality, method=4)
 
 
 def badge_parts(settings) -> list[str]:
@@ -170,75 +161,15 @@ def _first(value):
 # ---- pages ----------------------------------------------------------------------------------------------------------
 
 
-def front_end(*scripts: str) -> str:
-    """The style, as a constant CSS, and these scripts of this folder in one text."""
-    folder = Path(__file__).parent
-    css = (folder / "look.css").read_text("utf-8")
-    return f"const CSS = {for_script(css)};\n" + "\n".join((folder / s).read_text("utf-8") for s in scripts)
-
-
-def for_script(value) -> str:
-    """JSON that may stand inside a script element: no text in it can end the element or open a comment."""
-    text = json.dumps(_base64(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _base64(value):
-    if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode("ascii")}
-    if isinstance(value, dict):
-        return {key: _base64(item) for key, item in value.items()}
-    return [_base64(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def to_html(trace) -> str:
-    """A piece of HTML that replays the run: for a notebook's output, several on a page, offline.
-
-    The replay lives in a shadow root. Where scripts do not run (an untrusted notebook, a code host's view) the element
-    keeps its other content, a contact sheet and a sentence on how to get the replay.
-    """
-    run = for_script(describe(trace))
-    key = hashlib.sha256(run.encode()).hexdigest()[:16]
-    sheet = base64.b64encode(_encoded(contact_sheet(trace), "WEBP", quality=75)).decode("ascii")
-    alt = html.escape(f"Steps of the run {_first(trace.settings.prompt) or ''}", quote=True)
-    return f"""<div data-sdwidgets-replay="{key}">
-<img alt="{alt}" style="max-width:100%" src="data:image/webp;base64,{sheet}">
-<p>{TRUST}</p>
-</div>
-<script>(() => {{
-{front_end("replay.js")}
-const run = revive({run});
-for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
-  if (host.shadowRoot) continue;
-  const replay = new Replay();
-  dress(host, CSS, replay.card);
-  replay.open(run);
-}}
-}})();</script>"""
+    """A piece of HTML that replays the run: for a notebook's output, several on a page, offline."""
+    words = f"Steps of the run {_first(trace.settings.prompt) or ''}"
+    return page.embed(("replay.js",), "Replay", describe(trace), contact_sheet(trace), words)
 
 
 def export_html(trace, path: str | os.PathLike) -> Path:
     """Write the replay as one self-contained file and return its path. The file appears whole or not at all."""
-    path = Path(path)
-    title = html.escape(_first(trace.settings.prompt) or "A run, step by step")
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark"><title>{title}</title>
-<style>body {{ max-width: 1200px; margin: 16px auto; padding: 0 12px; font-family: system-ui, sans-serif }}</style></head><body>
-{to_html(trace)}
-</body></html>
-"""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(page, "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        sentence = f"the replay was not written ({error.strerror}); free some space or choose another folder"
-        raise OSError(error.errno, sentence, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return page.write(to_html(trace), path, _first(trace.settings.prompt) or "A run, step by step")
 
 
 def mimebundle(trace) -> dict:
@@ -247,7 +178,7 @@ def mimebundle(trace) -> dict:
         return {"text/plain": repr(trace)}
     return {
         "text/html": to_html(trace),
-        "image/png": _encoded(contact_sheet(trace).quantize(128), "PNG", optimize=True),
+        "image/png": page.small_png(contact_sheet(trace)),
         "text/plain": repr(trace),
     }
 
@@ -292,9 +223,3 @@ def _picture(trace, i: int) -> Image.Image:
         return Image.fromarray(trace.images[0])
     latents = trace.steps[i].pred_original[0]
     return Image.fromarray(linear_preview(latents, colour_map(trace.preview_factors, len(latents))))
-
-
-def _encoded(picture: Image.Image, form: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return buffer.getvalue()

@@ -1,0 +1,121 @@
+// What every view of this folder draws with: elements, themes, numbers to colours. No imports and no exports: Python puts this text in
+// front of a view's own script (page.front_end). All text reaches the page through text nodes.
+
+// ---- small helpers ------------------------------------------------------------------------------------------------
+
+/** An element with attributes (functions become listeners, null and false are left out) and children. */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function s(tag, attributes = {}, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** Bytes travel as base64 in a page ({b64}) and as buffers beside a widget's message ({at}). */
+function revive(value, buffers = []) {
+  if (Array.isArray(value)) return value.map((item) => revive(item, buffers));
+  if (value === null || typeof value !== "object") return value;
+  if ("b64" in value) return Uint8Array.from(atob(value.b64), (c) => c.charCodeAt(0));
+  if ("at" in value) {
+    const view = buffers[value.at];
+    return view instanceof DataView ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(view);
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revive(item, buffers)]));
+}
+
+const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
+const tidy = (x, digits = 1) => String(Number(x.toFixed(digits)));
+const sub = (letter, index) => [letter, h("sub", {}, index)];
+
+/** Light or dark, as the page around us is; in JupyterLab the colours themselves come from its CSS variables. */
+function followTheme(card) {
+  const surroundings = [document.documentElement, document.body];
+  const read = () => {
+    const { body, documentElement } = document;
+    const jupyter = body.dataset.jpThemeLight;
+    const dark =
+      jupyter !== undefined ? jupyter === "false"
+      : documentElement.hasAttribute("theme") ? documentElement.getAttribute("theme") === "dark"
+      : body.dataset.vscodeThemeKind ? !/light/.test(body.dataset.vscodeThemeKind)
+      : matchMedia("(prefers-color-scheme: dark)").matches;
+    card.dataset.theme = dark ? "dark" : "light";
+    card.toggleAttribute("data-jupyter", jupyter !== undefined);
+  };
+  const observer = new MutationObserver(read);
+  for (const element of surroundings) observer.observe(element, { attributes: true });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", read);
+  read();
+  return () => {
+    observer.disconnect();
+    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", read);
+  };
+}
+
+/** A shadow root with our style: nothing of the page leaks in, nothing of ours leaks out. */
+function dress(host, css, card) {
+  const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
+  root.replaceChildren(h("style", {}, css), card);
+  host.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the arrow keys, and "d d" deletes a cell
+  return followTheme(card);
+}
+
+// ---- from numbers to colours ---------------------------------------------------------------------------------------
+
+// Eleven stops of ColorBrewer's RdBu from blue to red (colour-blind safe; Apache-2.0, Cynthia Brewer), white at zero.
+const DIVERGING = [
+  [5, 48, 97], [33, 102, 172], [67, 147, 195], [146, 197, 222], [209, 229, 240], [247, 247, 247],
+  [253, 219, 199], [244, 165, 130], [214, 96, 77], [178, 24, 43], [103, 0, 31],
+];
+
+function diverging(x) { // x in [-1, 1]
+  const place = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
+  const low = Math.min(Math.floor(place), DIVERGING.length - 2);
+  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (place - low));
+}
+
+/** {shape, scale, data}: int8 numbers and the size of one unit; gives floats, channel after channel. */
+function numbers(packed) {
+  const bytes = new Int8Array(packed.data.buffer, packed.data.byteOffset, packed.data.byteLength);
+  return Float32Array.from(bytes, (x) => x * packed.scale);
+}
+
+function paintPixels(canvas, width, height, colour) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    const [red, green, blue] = colour(i);
+    pixels.data.set([red, green, blue, 255], 4 * i);
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+/** Four channels times a small matrix, plus a bias: nearly the picture, at a millionth of the decoder's cost. */
+function paintLinear(canvas, packed, factors) {
+  const [channels, height, width] = packed.shape;
+  const values = numbers(packed);
+  const size = height * width;
+  paintPixels(canvas, width, height, (i) =>
+    [0, 1, 2].map((c) => {
+      let x = factors[channels][c];
+      for (let k = 0; k < channels; k++) x += values[k * size + i] * factors[k][c];
+      return (clamp(x, -1, 1) + 1) * 127.5;
+    }));
+}
+
+function paintBitmap(canvas, bitmap) {
+  canvas.width = bitmap.width;
+  canvas.height = bitmap.height;
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+}
