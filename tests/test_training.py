@@ -249,6 +249,16 @@ def test_every_epoch_shows_every_scene_once():
     assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12)) and rows[:12] != rows[12:]
 
 
+def test_timesteps_of_a_batch_are_spread_and_each_is_uniform():
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.stack([denoiser.spread_timesteps(8, generator) for _ in range(400)])
+    assert batches.min() >= 0 and batches.max() < 1000
+    gaps = batches.sort(dim=1).values.diff(dim=1)
+    assert ((gaps >= 124) & (gaps <= 126)).all(), "neighbours are an eighth of the clock apart"
+    share = torch.histc(batches[:, 0].float(), bins=4, min=0, max=1000) / 400
+    assert (share - 0.25).abs().max() < 0.08, "the first of a batch favours no time"
+
+
 def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():
     rng = np.random.default_rng(0)
     kinds = {"order": 0, "length": 0}

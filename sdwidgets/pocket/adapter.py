@@ -101,7 +101,7 @@ def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[in
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         latents = data.latents[rows[chosen]].float()
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        timesteps = denoiser.spread_timesteps(batch_size, generator)
         captions = data.captions[rows[chosen]].clone()
         captions[torch.rand(batch_size, generator=generator) < config.caption_drop] = 0
         batch = (unpack(packed[chosen]), latents, noise, timesteps, data.prompt_embeds[captions].float())

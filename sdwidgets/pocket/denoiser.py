@@ -81,6 +81,16 @@ class DenoiserTraining(torch.nn.Module):
         return (weight * (predicted - target).square().mean(dim=(1, 2, 3))).mean()
 
 
+def spread_timesteps(count: int, generator: torch.Generator, total: int = 1000) -> torch.Tensor:
+    """`count` timesteps of 0..total-1, each alone uniform, together evenly spread: t_i = (u + i/count) mod 1.
+
+    The loss differs much more between timesteps than between pictures, so a batch whose timesteps are spread makes a less noisy
+    gradient at no cost: the low-discrepancy sampler of Kingma et al. 2021, arXiv 2107.00630.
+    """
+    offset = torch.rand((), generator=generator)
+    return ((offset + torch.arange(count) / count) % 1 * total).long().clamp(max=total - 1)
+
+
 def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
     """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order."""
     total = len(data.latents)
@@ -99,7 +109,7 @@ def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
         )
         here = kept.setdefault("data", data.to(accelerator.device))
         noise = torch.randn((batch_size, *data.latents.shape[1:]), generator=generator)
-        timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        timesteps = spread_timesteps(batch_size, generator)
         told = torch.rand(batch_size, generator=generator) >= config.caption_drop
         rows, noise, timesteps, told = (t.to(accelerator.device) for t in (rows, noise, timesteps, told))
         captions = here.captions[rows] * told  # row 0 is the empty caption
