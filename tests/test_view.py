@@ -1,0 +1,70 @@
+"""What every view shares: how it is shown, driven and written, whatever it shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from sdwidgets.widgets import page
+from sdwidgets.widgets.view import View
+
+EVIL = "</script><img src=x onerror=alert(1)> & <!-- \u2028"
+
+
+class Replay(View):  # named as the JavaScript class that its script holds
+    script = ("replay.js",)
+    start = {"step": 0}
+
+    def checked(self, name, value):
+        if not 0 <= value < 3:
+            raise ValueError(f"step is 0 to 2, not {value}")
+        return value
+
+    def still(self):
+        return Image.new("RGB", (8, 4), "red")
+
+
+def view(**state):
+    return Replay({"words": EVIL, "bytes": b"\x00\xff"}, EVIL, **state)
+
+
+def test_a_view_shows_itself_with_and_without_scripts():
+    bundle = view()._repr_mimebundle_()
+    assert bundle["image/png"].startswith(b"\x89PNG") and "Replay" in bundle["text/plain"]
+    assert "new Replay()" in bundle["text/html"] and "data:image/webp" in bundle["text/html"]
+
+
+def test_no_text_of_a_view_becomes_markup(tmp_path):
+    html = view().to_html()
+    assert html.count("</script>") == 1 and "<img src=x" not in html
+    written = view().export_html(tmp_path / "view.html").read_text("utf-8")
+    assert "<img src=x" not in written and "<title>&lt;/script&gt;" in written
+
+
+def test_state_is_chosen_by_name_and_checked():
+    shown = view(step=1)
+    assert shown.state == {"step": 1} and shown.set(step=2) is shown and shown.state == {"step": 2}
+    with pytest.raises(TypeError, match="it has: step"):
+        shown.set(stepp=1)
+    with pytest.raises(ValueError, match="0 to 2, not 7"):
+        shown.set(step=7)
+    assert shown.state == {"step": 2}, "a refused value changes nothing"
+
+
+def test_a_widget_follows_the_code_and_tells_what_the_reader_moved():
+    shown = view()
+    widget = shown.widget()
+    shown.set(step=1)
+    assert widget.state == {"step": 1}
+    widget.state = {"step": 2, "other": "what this view does not know"}
+    assert shown.state == {"step": 2}
+    assert json.loads(widget.data)["words"] == EVIL and "<" not in widget.data
+    widget.close()
+
+
+def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    with pytest.raises(OSError, match="the page was not written"):
+        page.write("<p>x</p>", tmp_path / "no" / "folder.html", "x")
+    assert list(tmp_path.iterdir()) == []
