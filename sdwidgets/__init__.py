@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "pipelines", "preflight": "doctor", "record": "recording", "speed_up": "speed", "Trace": "trace", "Settings": "trace", "Step": "trace",
     "Playground": "widgets.playground",
+    "load_demo": "course",
+    "latent_lab": "lab", "LatentLab": "widgets.latent_lab",
 }  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

@@ -6,6 +6,7 @@ also on a machine that could not have made it.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,10 +19,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-FORMAT, VERSION = "sdwidgets.trace", "1"
+FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
 PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
 PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
 PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors")
+PICTURES = {"images": {"lossless": True}, "previews": {"quality": 85}}  # in a compact file: WebP, and how
 # How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
 FOREIGN_STARTS = {
     b"\x80": "a Python pickle",
@@ -148,8 +150,12 @@ class Trace:
 
         return export_html(self, path)
 
-    def save(self, path: str | os.PathLike) -> Path:
+    def save(self, path: str | os.PathLike, *, compact: bool = False) -> Path:
         """Write everything to one safetensors file and return its path.
+
+        compact: a file of a fraction of the size, to show a run rather than to continue it: arrays in half precision
+        (three digits), what follows from the others left out (predicted x0, and the guided prediction where it is the
+        line through its halves), previews as lossy WebP. The pictures stay as they are.
 
         The file appears whole or not at all: on a full disk OSError is raised, and an older file stays.
         """
@@ -160,12 +166,15 @@ class Trace:
         for name in PER_STEP_ARRAYS:
             # Guidance may last for a part of the run only, so every array carries the numbers of its steps.
             have = [i for i, step in enumerate(self.steps) if getattr(step, name) is not None]
+            have = [i for i in have if not (compact and self._follows(name, self.steps[i]))]
             if have:
                 tensors[f"steps.{name}"] = np.stack([getattr(self.steps[i], name) for i in have])
                 tensors[f"steps.{name}.index"] = np.array(have, np.int64)
+        if compact:
+            tensors = {name: _compact(name, value) for name, value in tensors.items()}
         header = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": COMPACT_VERSION if compact else VERSION,
             "complete": json.dumps(self.complete),
             "process": json.dumps([step.process for step in self.steps]),
             "settings": json.dumps(asdict(self.settings)),
@@ -173,6 +182,12 @@ class Trace:
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         _write_whole(path, to_safetensors(tensors, header))
         return path
+
+    def _follows(self, name: str, step: Step) -> bool:
+        """Would this array come back from the step's others, once those were rounded to half precision?"""
+        rounded = {one: _rounded(getattr(step, one)) for one in PER_STEP_ARRAYS}
+        told = _derived(name, self.settings, **{**step.__dict__, **rounded})
+        return told is not None and np.allclose(told, getattr(step, name), rtol=2e-3, atol=0.02)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Trace:
@@ -194,18 +209,20 @@ class Trace:
                 f"{str(path)!r} is a safetensors file without a trace in it, perhaps a model's weights; give"
                 " a file that trace.save(path) wrote"
             )
-        if header.get("version") != VERSION:
+        if header.get("version") not in (VERSION, COMPACT_VERSION):
             raise ValueError(
                 f"{str(path)!r} is a trace of version {header.get('version')!r} and this sdwidgets reads"
-                f" version {VERSION!r}; install the newest sdwidgets, or record the run again"
+                f" versions {VERSION!r} and {COMPACT_VERSION!r}; install the newest sdwidgets, or record the run again"
             )
         try:
             return cls._from_tensors(header, tensors)
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
             raise ValueError(f"the trace in {str(path)!r} is damaged ({error!r}); {again}") from error
 
     @classmethod
     def _from_tensors(cls, header: dict[str, str], tensors: dict[str, np.ndarray]) -> Trace:
+        if header["version"] == COMPACT_VERSION:
+            tensors = {name: _expanded(name, value) for name, value in tensors.items()}
         known = {f.name for f in fields(Settings)}
         settings = Settings(**{k: v for k, v in json.loads(header["settings"]).items() if k in known})
         steps = [{"index": i, "process": str(p)} for i, p in enumerate(json.loads(header["process"]))]
@@ -219,11 +236,63 @@ class Trace:
             for i, value in zip(index, tensors.get(f"steps.{name}", ()), strict=True):
                 steps[i][name] = value
         for step in steps:
+            for name in ("noise_pred", "pred_original"):  # in this order: the second follows from the first
+                if step[name] is None:
+                    step[name] = _derived(name, settings, **step)
             if any(step[name] is None for name in ("latents", "noise_pred", "pred_original")):
                 raise ValueError(f"step {step['index']} lacks its arrays")
         run = {name: tensors.get(name) for name in PER_RUN_ARRAYS}
         complete = json.loads(header["complete"]) is True
         return cls(settings, tuple(Step(**step) for step in steps), **run, complete=complete)
+
+
+def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
+    """An array of a step from the step's other fields; None where it does not follow from them."""
+    from .latents import predicted_original
+
+    if name == "noise_pred":  # Ho and Salimans, arXiv 2207.12598, as diffusers counts its scale
+        uncond, cond, scale = step["noise_pred_uncond"], step["noise_pred_cond"], settings.guidance_scale
+        return None if uncond is None or cond is None or scale is None else uncond + np.float32(scale) * (cond - uncond)  # fmt: skip
+    if name == "pred_original" and step["noise_pred"] is not None and settings.prediction_type is not None:
+        given = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
+        return predicted_original(*given, settings.prediction_type, step["process"]).astype(np.float32)
+    return None
+
+
+def _rounded(array: np.ndarray | None) -> np.ndarray | None:
+    """To half precision and back."""
+    return None if array is None else array.astype(np.float16).astype(np.float32)
+
+
+def _compact(name: str, value: np.ndarray) -> np.ndarray:
+    """An array as a compact file keeps it: float32 as float16; pictures as bytes, their lengths first, then a WebP each."""
+    if name not in PICTURES:
+        return value.astype(np.float16) if value.dtype == np.float32 and name != "preview_factors" else value
+    from PIL import Image
+
+    files = []
+    for picture in value:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "WEBP", method=6, **PICTURES[name])
+        files.append(buffer.getvalue())
+    lengths = np.array([len(files), *map(len, files)], "<i8")
+    return np.frombuffer(lengths.tobytes() + b"".join(files), np.uint8)
+
+
+def _expanded(name: str, value: np.ndarray) -> np.ndarray:
+    """The inverse of `_compact`, up to its precision."""
+    if name not in PICTURES:
+        return value.astype(np.float32) if value.dtype == np.float16 else value
+    from PIL import Image
+
+    data = value.tobytes()
+    (count,) = np.frombuffer(data[:8], "<i8")
+    ends = 8 * (count + 1) + np.cumsum(np.frombuffer(data[8 : 8 * (count + 1)], "<i8"))
+    pictures = []
+    for start, end in zip([8 * (count + 1), *ends[:-1]], ends, strict=True):
+        with Image.open(io.BytesIO(data[start:end]), formats=["WEBP"]) as picture:
+            pictures.append(np.asarray(picture.convert("RGB")))
+    return np.stack(pictures)
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from sdwidgets.latents import decode_previews
 from sdwidgets.recording import record
 from sdwidgets.trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS, Settings, Step, Trace
 from tests import tiny
@@ -221,3 +222,43 @@ def test_full_disk_leaves_the_old_file(saved, recorded):
 def test_folder_that_is_not_there(recorded, tmp_path):
     with pytest.raises(OSError, match="was not written.*choose another folder"):
         recorded.save(tmp_path / "none" / "run.safetensors")
+
+
+# --- compact files ---
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
+def test_a_compact_file_shows_the_same_run(family, tmp_path):
+    with record(pipe := tiny.pipeline(family)) as trace:
+        tiny.run(pipe, steps=3, guidance_scale=5.0)
+    decode_previews(trace, pipe)
+    whole, compact = tmp_path / "whole.safetensors", tmp_path / "compact.safetensors"
+    trace.save(whole), trace.save(compact, compact=True)
+    assert compact.stat().st_size < whole.stat().st_size / 2
+    loaded = Trace.load(compact)
+    assert loaded.settings == trace.settings and loaded.complete
+    assert np.array_equal(loaded.images, trace.images)  # the picture is kept as it is
+    assert loaded.previews.shape == trace.previews.shape and loaded.previews.dtype == np.uint8
+    for one, other in zip(trace, loaded, strict=True):
+        for name in PER_STEP_ARRAYS:
+            array, back = getattr(one, name), getattr(other, name)
+            assert back.dtype == np.float32, name
+            np.testing.assert_allclose(back, array, rtol=0.01, atol=0.03, err_msg=name)
+
+
+def test_a_compact_file_keeps_what_does_not_follow(recorded, tmp_path):
+    """A prediction that was changed after guidance, as by rescaling, is no longer the line through its halves."""
+    steps = [replace(step, noise_pred=0.7 * step.noise_pred) for step in recorded]
+    path = Trace(recorded.settings, tuple(steps)).save(tmp_path / "run.safetensors", compact=True)
+    for one, other in zip(steps, Trace.load(path), strict=True):
+        np.testing.assert_allclose(other.noise_pred, one.noise_pred, atol=0.01)
+        np.testing.assert_allclose(other.pred_original, one.pred_original, atol=0.03)
+
+
+def test_a_compact_file_whose_pictures_are_damaged_is_answered_by_a_sentence(recorded, tmp_path):
+    path = recorded.save(tmp_path / "run.safetensors", compact=True)
+    data = path.read_bytes()
+    assert data.count(b"WEBPVP8") == 1
+    path.write_bytes(data.replace(b"WEBPVP8", b"WEBPXXX"))
+    with pytest.raises(ValueError, match="is damaged"):
+        Trace.load(path)
