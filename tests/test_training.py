@@ -259,6 +259,24 @@ def test_timesteps_of_a_batch_are_spread_and_each_is_uniform():
     assert (share - 0.25).abs().max() < 0.08, "the first of a batch favours no time"
 
 
+def test_min_snr_weights_are_those_of_the_paper_for_v():
+    """min(SNR, gamma) / (SNR + 1), arXiv 2303.09556 section 3.4, seen in the loss of a model that answers zero."""
+
+    class Zero(torch.nn.Module):
+        def forward(self, noisy, timesteps, prompt_embeds):
+            return argparse.Namespace(sample=torch.zeros_like(noisy))
+
+    module = denoiser.DenoiserTraining(Zero(), denoiser.DenoiserConfig())
+    latents, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    for t in (5, 300, 900):
+        times = torch.full((2,), t)
+        abar = float(module.scheduler.alphas_cumprod[t])
+        snr = abar / (1 - abar)
+        velocity = abar**0.5 * noise - (1 - abar) ** 0.5 * latents
+        expected = min(snr, 5.0) / (snr + 1) * velocity.square().mean()
+        assert torch.isclose(module(latents, noise, times, None), expected, rtol=1e-4)
+
+
 def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():
     rng = np.random.default_rng(0)
     kinds = {"order": 0, "length": 0}
