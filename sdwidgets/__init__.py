@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "pipelines", "preflight": "doctor", "record": "recording", "speed_up": "speed", "Trace": "trace", "Settings": "trace", "Step": "trace",
     "Playground": "widgets.playground",
-    "load_demo": "course",
+    "load_demo": "course", "Replay": "widgets.replay",
+    "guidance": "guiding", "GuidanceExplorer": "widgets.guidance_explorer",
     "latent_lab": "lab", "LatentLab": "widgets.latent_lab",
+    "explore_noise": "denoising", "NoiseExplorer": "widgets.noise_explorer", "race": "races", "SchedulerRace": "widgets.race",
 }  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

@@ -1,0 +1,219 @@
+"""The guidance explorer: one prompt and one seed at several guidance scales, both predictions and the guided one at every step.
+
+Numpy and Pillow only. The pictures and arrows are drawn by guidance_explorer.js.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..latents import linear_preview, predicted_original
+from .replay import MAX_LATENTS, badge_parts, colour_map, pack, webp
+from .view import View
+
+NAMES = ("uncond", "cond", "guided")
+MAX_BELIEVED, MAX_PICTURE = 192, 512  # pixels of the longer side
+
+
+class GuidanceExplorer(View):
+    """Runs of one prompt and one seed that differ in their guidance scale, side by side.
+
+    traces: complete runs with a `guidance_scale` in their settings, each scale once; shown in rising order. The first picture of
+        a batch counts. A run that recorded no halves, as at scale 1 and below, shows its one prediction and a warning.
+    pictures: for each trace None, or what its predictions amount to as pictures, "uncond", "cond" and "guided" -> (step, H, W, 3)
+        uint8, as `sdwidgets.guiding.believed` decodes them; without them the linear preview stands in.
+
+    State: `scale`, one of the scales, and `step`, from 0. `sdwidgets.guidance(pipe, prompt)` makes the traces.
+    Raises ValueError where the traces do not belong together.
+    """
+
+    script = ("guidance_explorer.js",)
+    start = {"scale": None, "step": 0}
+
+    def __init__(self, traces: Sequence, pictures: Sequence[Mapping | None] | None = None, **state):
+        traces = list(traces)
+        pictures = [None] * len(traces) if pictures is None else list(pictures)
+        _belong_together(traces, pictures)
+        pairs = sorted(zip(traces, pictures, strict=True), key=lambda pair: pair[0].settings.guidance_scale)
+        self.traces = tuple(trace for trace, _ in pairs)
+        self.scales = tuple(float(trace.settings.guidance_scale) for trace in self.traces)
+        title = f"Guidance: {_prompt(self.traces[0])}"
+        shown = {
+            "scale": self.scales[min(len(self.scales) - 1, len(self.scales) // 2)],
+            "step": len(self.traces[0]) // 3,
+        }
+        super().__init__(describe(self.traces, [found for _, found in pairs]), title, **(shown | state))
+
+    def checked(self, name: str, value):
+        if name == "scale":
+            if value not in self.scales:
+                told = ", ".join(f"{scale:g}" for scale in self.scales)
+                raise ValueError(f"no run was recorded at guidance {value!r}; there are: {told}")
+            return float(value)
+        steps = len(self.traces[0])
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < steps:
+            raise ValueError(f"a step is a whole number from 0 to {steps - 1}, not {value!r}")
+        return int(value)
+
+    def still(self) -> Image.Image:
+        """The finished pictures in a row, each under its scale."""
+        side, gap, label = 160, 6, 22
+        sheet = Image.new("RGB", (len(self.traces) * (side + gap) + gap, side + label + 2 * gap), "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+        for place, (trace, scale) in enumerate(zip(self.traces, self.scales, strict=True)):
+            left = gap + place * (side + gap)
+            draw.text((left, gap), f"guidance {scale:g}", fill="#333333", font=font)
+            picture = Image.fromarray(_finished(trace))
+            picture.thumbnail((side, side)) if picture.width > side else None
+            sheet.paste(
+                picture.resize((side, round(side * picture.height / picture.width))), (left, gap + label)
+            )
+        return sheet
+
+
+def describe(traces: Sequence, pictures: Sequence[Mapping | None]) -> dict:
+    """What the page needs: words, and for every scale its finished picture and every step's pictures and arrows."""
+    first = traces[0]
+    settings, shape = first.settings, first[0].latents.shape[1:]
+    told = {
+        "seed {}": settings.seed,
+        "{} steps": len(first),
+        "{}": (settings.scheduler or "").removesuffix("Scheduler") or None,
+    }
+    return {
+        "prompt": _prompt(first),
+        "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
+        "prediction": settings.prediction_type,
+        "negative": bool(settings.negative_prompt and _one(settings.negative_prompt)),
+        "factors": np.round(colour_map(first.preview_factors, int(shape[0])).astype(float), 4).tolist(),
+        "aspect": (settings.width or shape[2]) / (settings.height or shape[1]),
+        "badge": " · ".join(badge_parts(settings)),
+        "runs": [_run(trace, found) for trace, found in zip(traces, pictures, strict=True)],
+    }
+
+
+def plane(uncond: np.ndarray, cond: np.ndarray, guided: np.ndarray) -> dict:
+    """Three predictions of one shape as points of the plane through the first two and the origin; the third lies in it.
+
+    Axes: the first along `uncond`, the second at a right angle to it, towards `cond`. Units: root mean square, so that noise of
+    variance one is 1 long. -> {"uncond": [x, 0], "cond": [x, y], "guided": [x, y], "angle": degrees between the first two,
+    "outside": length of what of `guided` does not lie in the plane, zero but for rounding and `guidance_rescale`}.
+    Where both point the same way there is no plane, and every y is zero.
+    """
+    u, c, g = (np.asarray(a, np.float64).ravel() / math.sqrt(np.size(a)) for a in (uncond, cond, guided))
+    length = np.linalg.norm(u)
+    along = u / length if length else np.zeros_like(u)
+    across = c - (c @ along) * along
+    across = (
+        across / np.linalg.norm(across)
+        if np.linalg.norm(across) > 1e-9 * np.linalg.norm(c)
+        else np.zeros_like(u)
+    )
+    points = {name: [float(a @ along), float(a @ across)] for name, a in zip(NAMES, (u, c, g), strict=True)}
+    rest = g - points["guided"][0] * along - points["guided"][1] * across
+    angle = math.degrees(math.atan2(points["cond"][1], points["cond"][0]))
+    return points | {"angle": angle, "outside": float(np.linalg.norm(rest))}
+
+
+def half_original(step, half: str, prediction_type: str) -> np.ndarray:
+    """Predicted x0, (batch, channels, h, w), of the "uncond" or "cond" half of a recorded step alone."""
+    output = getattr(step, f"noise_pred_{half}")
+    return predicted_original(step.latents, output, step.alpha, step.sigma, prediction_type, step.process)
+
+
+def _run(trace, pictures: Mapping | None) -> dict:
+    steps = [_step(trace, i, pictures) for i in range(len(trace))]
+    lacking = sum("plane" not in step for step in steps)
+    scale = trace.settings.guidance_scale
+    note = None
+    if lacking == len(steps):
+        note = (
+            f"At guidance {scale:g} this run asked the network once a step, so there is one prediction, and no plane to draw."
+            + (" A pipeline takes the prompt's prediction as it is at 1 and below." if scale <= 1 else "")
+        )
+    elif lacking:
+        note = f"{lacking} of {len(steps)} steps of this run asked the network once: guidance was off there."
+    return {
+        "scale": float(scale),
+        "note": note,
+        "finished": webp(_finished(trace), MAX_PICTURE, 85),
+        "steps": steps,
+    }
+
+
+def _step(trace, i: int, pictures: Mapping | None) -> dict:
+    step, kind = trace[i], trace.settings.prediction_type
+    x0 = {"guided": step.pred_original}
+    found = {"t": float(step.timestep)}
+    if step.noise_pred_uncond is not None and step.noise_pred_cond is not None:
+        halves = [
+            np.nan_to_num(half[0]) for half in (step.noise_pred_uncond, step.noise_pred_cond, step.noise_pred)
+        ]
+        told = plane(*halves)
+        found["plane"] = {name: np.round(told[name], 4).tolist() for name in (*NAMES, "angle", "outside")}
+        x0 |= {name: half_original(step, name, kind) for name in ("uncond", "cond")}
+    else:
+        found["length"] = round(
+            float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4
+        )
+    for name, latent in x0.items():
+        decoded = (pictures or {}).get(name)
+        found[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, 75)
+    return found
+
+
+def _finished(trace) -> np.ndarray:
+    """The picture that came out; its rough colours where the run kept none."""
+    if trace.images is not None:
+        return trace.images[0]
+    last = trace[-1].pred_original[0]
+    return linear_preview(last, colour_map(trace.preview_factors, len(last)))
+
+
+def _one(text):
+    return (text[0] if text else "") if isinstance(text, (list, tuple)) else text
+
+
+def _prompt(trace) -> str:
+    return str(_one(trace.settings.prompt) or "")
+
+
+def _belong_together(traces: list, pictures: list) -> None:
+    if not traces:
+        raise ValueError("there is no trace to show; sdwidgets.guidance(pipe, prompt) records some")
+    if len(pictures) != len(traces):
+        raise ValueError(
+            f"{len(pictures)} entries of pictures for {len(traces)} traces; give one a trace, or None"
+        )
+    for trace in traces:
+        if not len(trace) or trace.settings.guidance_scale is None:
+            raise ValueError(
+                f"{trace!r} has no steps, or no guidance scale in its settings; record it with guidance_scale=..."
+            )
+    what = {
+        "prompt": [_prompt(trace) for trace in traces],
+        "seed": [trace.settings.seed for trace in traces],
+        "number of steps": [len(trace) for trace in traces],
+        "latents' shape": [trace[0].latents.shape[1:] for trace in traces],
+    }
+    for name, values in what.items():
+        other = next((value for value in values if value != values[0]), None)
+        if any(value != values[0] for value in values):
+            raise ValueError(
+                f"the runs differ in their {name}, {values[0]!r} and {other!r}; only the guidance scale may differ"
+            )
+    scales = [trace.settings.guidance_scale for trace in traces]
+    twice = next((scale for scale in scales if scales.count(scale) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two runs have guidance {twice:g}; give each scale once")
+    for trace, found in zip(traces, pictures, strict=True):
+        for name, shown in (found or {}).items():
+            if name not in NAMES or np.shape(shown)[:1] != (len(trace),) or np.shape(shown)[3:] != (3,):
+                raise ValueError(
+                    f"pictures[{name!r}] of shape {np.shape(shown)} does not fit: names are {', '.join(NAMES)}, and each is"
+                    f" (step, H, W, 3) with {len(trace)} steps"
+                )
