@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sdwidgets.checks import SettingsError
-from sdwidgets.widgets import drive, mail, playground
+from sdwidgets.widgets import drive, engine, mail, playground
 from sdwidgets.widgets.playground import Playground
 from sdwidgets.widgets.worker import Worker
 from tests import tiny
@@ -86,7 +86,7 @@ def test_what_the_run_changed_in_the_pipeline_is_put_back(make):
 
 
 def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(make, monkeypatch):
-    monkeypatch.setattr(playground, "PROGRESS", 0.0)  # no step waits for the next message
+    monkeypatch.setattr(engine, "PROGRESS", 0.0)  # no step waits for the next message
     play = make(num_inference_steps=4)
     play.run().wait(SECONDS)
     assert play.kinds() == ["queued", "frames", "frames", "frames", "frames", "run", "pictures", "done"]
@@ -97,7 +97,7 @@ def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(mak
 
 
 def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
-    monkeypatch.setattr(playground, "PROGRESS", 1e9)
+    monkeypatch.setattr(engine, "PROGRESS", 1e9)
     play = make(num_inference_steps=6)
     play.run().wait(SECONDS)
     assert play.kinds() == [
@@ -129,7 +129,7 @@ def test_the_newest_settings_win(make, monkeypatch):
 
 
 def test_stop_keeps_the_steps_so_far(make, monkeypatch):
-    monkeypatch.setattr(playground, "PROGRESS", 0.0)
+    monkeypatch.setattr(engine, "PROGRESS", 0.0)
     play = make(num_inference_steps=500)
     told = []
 

@@ -53,10 +53,10 @@ def arguments(pipe, settings: dict) -> dict:
     """Keyword arguments for the pipeline: those of the settings that it takes, and a CPU generator from the seed."""
     import torch
 
-    takes = inspect.signature(type(pipe).__call__).parameters
-    given = {name: settings[name] for name in SETTINGS if name in takes and settings[name] is not None}
+    from ..recipe import keywords
+
     # A generator on the CPU draws the same noise whatever device the pipeline is on.
-    return {**given, "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
+    return {**keywords(pipe, settings), "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
 
 
 def tokens(pipe, text: str) -> dict:

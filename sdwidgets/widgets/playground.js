@@ -19,8 +19,9 @@ class PlaygroundView {
     this.replay = new Replay({ heading: false });
     this.fields = {}; // name -> {read, write, error, hint, inputs}
     this.timers = {};
+    this.tools = new Tools((message) => this.send(message));
     this.build();
-    this.undress = dress(host, CSS, this.replay.card);
+    this.undress = dress(host, CSS + STYLE, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
     model.on("msg:custom", this.listen);
     this.clock = setInterval(() => this.tick(), 100);
@@ -73,6 +74,8 @@ class PlaygroundView {
     replay.card.setAttribute("aria-label", "Playground");
     replay.card.classList.add("empty");
     replay.card.prepend(controls, this.progress, this.failure, this.waiting);
+    replay.badge.after(this.tools.buttons);
+    replay.badge.parentNode.before(this.tools.panel);
     replay.strip.after(replay.warning); // said below the pictures here, where it moves nothing
   }
 
@@ -203,6 +206,10 @@ class PlaygroundView {
     this.explainScheduler();
     this.askTokens();
     this.last = JSON.stringify(this.settings());
+  }
+
+  on_code({ text }) {
+    this.tools.showCode(text);
   }
 
   on_tock() {

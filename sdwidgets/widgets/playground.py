@@ -7,37 +7,27 @@ from __future__ import annotations
 
 import inspect
 import sys
-import time
 import weakref
 from functools import partial
+from pathlib import Path
 
 import anywidget
-import numpy as np
 import traitlets
 
-from ..trace import Settings
-from .drive import (
-    SETTINGS,
-    arguments,
-    as_number,
-    default_scheduler,
-    defaults,
-    memory_in_use,
-    prepared,
-    sentence_for,
-    tokens,
-    turn,
-)
+from .drive import SETTINGS, as_number, default_scheduler, defaults, tokens
+from .engine import Engine
 from .mail import Mail
-from .page import front_end
-from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
+from .page import for_script, front_end
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
-DEBOUNCE, PROGRESS = (
-    0.15,
-    0.1,
-)  # seconds: before settings from the page are run; between two messages to the page
+SCRIPTS = ("replay.js", "tools.js", "playground.js")
+DEBOUNCE = 0.15  # seconds before settings from the page are run
+
+
+def _script() -> str:
+    style = (Path(__file__).parent / "playground.css").read_text("utf-8")
+    return f"const STYLE = {for_script(style)};\n{front_end(*SCRIPTS)}"
 
 
 class Playground(anywidget.AnyWidget):
@@ -54,7 +44,7 @@ class Playground(anywidget.AnyWidget):
     Raises SettingsError (a ValueError) for settings that the pipeline cannot run.
     """
 
-    _esm = traitlets.Unicode(front_end("replay.js", "playground.js")).tag(sync=True)
+    _esm = traitlets.Unicode(_script()).tag(sync=True)
 
     def __init__(
         self,
@@ -74,7 +64,6 @@ class Playground(anywidget.AnyWidget):
         if delivery not in DELIVERIES:
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
-        self.trace = None  # of the newest run that was not replaced by a newer one
         usual = {**defaults(pipe), "scheduler": default_scheduler(pipe)}
         given = (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler)
         self.settings = {
@@ -83,12 +72,17 @@ class Playground(anywidget.AnyWidget):
         }
         self._check(self.settings)
         self._autorun, self._adaptive = autorun, delivery == "auto"
-        self._error: Exception | None = None
         if self._adaptive:
             delivery = "pull" if "google.colab" in sys.modules else "push"
         self._mail = Mail(self.send, lambda: worker.here, delivery)
+        self._engine = Engine(pipe, self._mail, worker)
         super().__init__()
         self.on_msg(self._receive)
+
+    @property
+    def trace(self):
+        """The Trace of the newest run that was not replaced by a newer one; None before the first."""
+        return self._engine.run.trace if self._engine.run else None
 
     # ---- for code ------------------------------------------------------------------------------------------------
 
@@ -122,8 +116,8 @@ class Playground(anywidget.AnyWidget):
         self._mail.flush()
         if not done:
             raise TimeoutError(f"The run takes longer than {timeout:g} s; wait longer, or call stop().")
-        if self._error is not None:
-            raise self._error
+        if self._engine.error is not None:
+            raise self._engine.error
         if self.trace is None:
             raise RuntimeError("Nothing was run to its first step; call run() first.")
         return self.trace
@@ -131,7 +125,22 @@ class Playground(anywidget.AnyWidget):
     def stop(self) -> None:
         """Stop the run within one step. Its steps so far stay in `trace`, with `complete` False."""
         if self._worker.cancel():  # a run that had not begun: nothing else would tell the page
-            self._mail.post("done", badge=" · ".join(self._badge()), failure=None)
+            self._mail.post("done", badge=self._engine.badge(), failure=None)
+
+    def code(self) -> str:
+        """The stock diffusers program that makes the picture that is shown; before the first run, the controls' picture.
+
+        Run with the same versions on the same device it makes the same picture to the last bit, where the pipeline's
+        `speed` is "exact".
+        """
+        from ..recipe import code
+        from ..schedulers import make_scheduler
+
+        run = self._engine.run
+        if run is not None:
+            return code(self.pipe, run.settings, run.scheduler)
+        label = self.settings["scheduler"]
+        return code(self.pipe, self.settings, make_scheduler(label, self.pipe) if label else None)
 
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""
@@ -149,12 +158,12 @@ class Playground(anywidget.AnyWidget):
         """Check settings and enqueue a run with them; `client` is the view that asked, if one did."""
         if not self._release.alive:
             raise RuntimeError("This Playground is closed; make a new one.")
-        notes, self.settings, self._error = self._check(settings), settings, None
+        notes, self.settings, self._engine.error = self._check(settings), settings, None
         self._mail.forget()
         self._mail.post(
             "queued", client=client, settings=settings, notes={note.field: note.text for note in notes}
         )
-        job = partial(self._job, settings)
+        job = partial(self._engine.make, settings)
         if self._mail.delivery != "sync":
             try:
                 return self._worker.submit(job, delay)
@@ -163,93 +172,6 @@ class Playground(anywidget.AnyWidget):
                     raise
                 self._mail.delivery = "sync"
         job(lambda: False)
-
-    def _job(self, settings: dict, stale) -> None:
-        """The worker's job."""
-        with turn(self.pipe, stale) as mine:
-            if mine:
-                self._generate(settings, stale)
-            elif not self._worker.waiting:
-                self._mail.post("done", badge=" · ".join(self._badge()), failure=None)
-
-    def _generate(self, settings: dict, stale) -> None:
-        """The pipeline's run, then the full decoder's picture of every step."""
-        from ..recording import StopRun, record
-
-        trace, error, began = (), None, time.perf_counter()
-        try:
-            with prepared(self.pipe, settings["scheduler"]):
-                with record(self.pipe, on_step=self._on_step(settings, stale)) as trace:
-                    self.pipe(**arguments(self.pipe, settings))
-        except StopRun:
-            pass
-        except Exception as failure:
-            error = failure
-        seconds = time.perf_counter() - began
-        if self._worker.waiting or not self._release.alive:
-            return  # newer settings wait, or the widget is gone: nobody looks at this run any more
-        badge = " · ".join(self._badge(trace.settings if len(trace) else None, seconds))
-        if len(trace):
-            self.trace = trace
-            self._mail.forget("frames")  # the whole run takes their place
-            self._mail.post("run", run={**describe(trace), "badge": badge})
-        if trace and trace.complete:
-            try:
-                self._decode_previews(trace, stale)
-            except Exception as failure:
-                error = failure
-        self._error = error
-        self._mail.post("done", badge=badge, failure=sentence_for(error) if error else None)
-
-    def _on_step(self, settings: dict, stale):
-        """What `record` calls after every step: stop a stale run, or tell the page, at most ten times a second."""
-        from ..latents import factors_for
-        from ..recording import StopRun
-
-        factors, frames, sent, told = factors_for(self.pipe), [], 0, -PROGRESS
-
-        def on_step(step) -> None:
-            nonlocal sent, told
-            if stale():
-                raise StopRun
-            frames.append(frame(step))
-            if time.monotonic() - told < PROGRESS:
-                return
-            news = {"first": sent, "frames": frames[sent:]}
-            if sent == 0:
-                asked = Settings(**{name: settings[name] for name in ("prompt", "negative_prompt")})
-                total = len(self.pipe.scheduler.timesteps)
-                news["run"] = {**about(asked, step.latents.shape[1:], factors), "total": total, "frames": []}
-            self._mail.post("frames", **news)
-            sent, told = len(frames), time.monotonic()
-
-        return on_step
-
-    def _decode_previews(self, trace, stale) -> None:
-        """Predicted x0 of every step through the full decoder, to the page as they come, then into the trace."""
-        from ..latents import decode
-
-        size = 4 if trace.images.shape[1] * trace.images.shape[2] <= 256 * 256 else 1
-        previews, sent, told = [], 0, -PROGRESS
-        while len(previews) < len(trace):
-            if stale():
-                return
-            steps = trace.steps[len(previews) : len(previews) + size]
-            previews.extend(decode(self.pipe, np.concatenate([step.pred_original[:1] for step in steps])))
-            if time.monotonic() - told >= PROGRESS or len(previews) == len(trace):
-                pictures = [webp(picture, MAX_PREVIEW) for picture in previews[sent:]]
-                self._mail.post("pictures", first=sent, pictures=pictures)
-                sent, told = len(previews), time.monotonic()
-        trace.previews = np.stack(previews)
-
-    def _badge(self, settings=None, seconds: float | None = None) -> list[str]:
-        """Model, device, number type, memory, time: what the footer tells."""
-        if settings is None:
-            name = str(getattr(self.pipe, "name_or_path", "") or type(self.pipe).__name__)
-            dtype = str(self.pipe.dtype).removeprefix("torch.")
-            settings = Settings(model=name, device=str(self.pipe.device), dtype=dtype)
-        parts = badge_parts(settings)
-        return parts + [memory_in_use(settings.device)] + ([] if seconds is None else [f"{seconds:.1f} s"])
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
@@ -264,6 +186,8 @@ class Playground(anywidget.AnyWidget):
             self._welcome(client)
         elif kind == "tokens":
             self._mail.tell(kind="tokens", client=client, **tokens(self.pipe, str(content.get("text", ""))))
+        elif kind == "code":
+            self._mail.tell(kind="code", client=client, text=self.code())
         elif kind == "stop":
             self.stop()
         elif kind == "run":
@@ -282,7 +206,7 @@ class Playground(anywidget.AnyWidget):
             settings=self.settings,
             schedulers=offers,
             hidden=[name for name in ("negative_prompt", "guidance_scale") if name not in takes],
-            badge=" · ".join(self._badge()),
+            badge=self._engine.badge(),
         )
         if self._autorun and self.trace is None and self._worker.idle:
             self._run_from_page({}, "")

@@ -37,6 +37,11 @@ class Worker:
             return self._job is not None
 
     @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed
+
+    @property
     def here(self) -> bool:
         """True on the worker's own thread."""
         return threading.current_thread() is self._thread

@@ -211,6 +211,18 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_them(card):
     )
 
 
+def test_the_picture_can_be_copied_as_code(card):
+    button = card.card.get_by_role("button", name="Copy as code")
+    button.click()
+    program = card.card.locator(".code pre")
+    assert eventually(card.page, lambda: "StableDiffusionPipeline.from_pretrained" in program.inner_text())
+    told = card.card.locator(".code [role=status]")
+    assert eventually(card.page, lambda: "diffusers alone" in told.inner_text())
+    assert button.get_attribute("aria-expanded") == "true"
+    card.card.get_by_role("button", name="Close", exact=True).click()
+    assert not program.is_visible()
+
+
 def test_light_and_dark_follow_jupyterlab_and_can_be_read(card):
     colours = {}
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
