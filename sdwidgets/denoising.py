@@ -1,0 +1,84 @@
+"""Single questions to a denoiser, outside any loop: `predict`, its answer under `three_names`; and `explore_noise`.
+
+For pipelines of Stable Diffusion 1's, 2's and XL's shape, whose U-Net takes one noised latent and the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .lab import conditioning, encode, pixels
+from .latents import factors_for
+from .noise import SCHEDULES
+from .widgets.noise_explorer import NoiseExplorer
+
+
+def predict(
+    pipe, latents: np.ndarray, timesteps, prompt: str | Sequence[str] = "", batch_size: int = 16
+) -> np.ndarray:
+    """What the U-Net answers, without guidance: (n, channels, h, w) float32, in whatever it was trained to predict.
+
+    latents: (n, channels, h, w), variance preserving: a x0 + sqrt(1 - a^2) noise. timesteps: one number, or one a latent.
+    prompt: one text for all, or one a latent. Raises TypeError for a pipeline without a U-Net, ValueError for counts that do
+    not fit.
+    """
+    if getattr(pipe, "unet", None) is None:
+        raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
+    latents = np.asarray(latents, np.float32)
+    prompts = [prompt] * len(latents) if isinstance(prompt, str) else list(prompt)
+    if latents.ndim != 4 or len(prompts) != len(latents):
+        raise ValueError(
+            f"latents of shape {latents.shape} with {len(prompts)} prompts; give (n, channels, h, w) and one prompt"
+            " for all or one a latent"
+        )
+    timesteps = np.broadcast_to(np.asarray(timesteps, np.float32), len(latents))
+    step = pipe.vae_scale_factor
+    asked = {"height": latents.shape[2] * step, "width": latents.shape[3] * step, "guidance_scale": 1.0}
+    answers = []
+    for start in range(0, len(latents), batch_size):
+        part = slice(start, start + batch_size)
+        told = conditioning(pipe, prompts[part], **asked)
+        sample = torch.from_numpy(latents[part]).to(pipe.unet.device, pipe.unet.dtype)
+        clock = torch.from_numpy(timesteps[part].copy()).to(pipe.unet.device)
+        with torch.no_grad():
+            answers.append(pipe.unet(sample, clock, **told).sample.float().cpu().numpy())
+    return np.concatenate(answers)
+
+
+def three_names(sample, answer, signal, prediction_type: str) -> dict[str, np.ndarray]:
+    """One answer under its three names: {"x0", "epsilon", "v"}, each of the sample's shape.
+
+    With x_t = a x0 + b e, a = `signal`, b = sqrt(1 - a^2), and v = a e - b x0 (Salimans and Ho 2022, arXiv 2202.00512,
+    appendix D), x_t and one of the three give the other two. signal: one number, or (n,), one a sample; above 0 for "epsilon",
+    and below 1 for "sample". Raises ValueError for another `prediction_type`.
+    """
+    sample, answer = np.asarray(sample, np.float64), np.asarray(answer, np.float64)
+    a = np.asarray(signal, np.float64)
+    a = a.reshape(a.shape + (1,) * (sample.ndim - a.ndim)) if a.ndim else a
+    b = np.sqrt(1 - a**2)
+    if prediction_type == "epsilon":
+        epsilon, x0 = answer, (sample - b * answer) / a
+    elif prediction_type == "v_prediction":
+        epsilon, x0 = a * answer + b * sample, a * sample - b * answer
+    elif prediction_type == "sample":
+        epsilon, x0 = (sample - a * answer) / b, answer
+    else:
+        raise ValueError(
+            f"prediction_type {prediction_type!r} is not known; allowed are 'epsilon', 'v_prediction' and 'sample'"
+        )
+    return {"x0": x0, "epsilon": epsilon, "v": a * epsilon - b * x0}
+
+
+def explore_noise(pipe, picture, *, seed: int = 0, schedules=tuple(SCHEDULES), **state) -> NoiseExplorer:
+    """A `NoiseExplorer` over one picture's latents and the noise of a seed.
+
+    picture: PIL or (H, W, 3) uint8, of a size that the autoencoder takes. schedules: labels of `noise.SCHEDULES` or
+    `Schedule`s. Raises ValueError for a picture that does not fit, and what NoiseExplorer raises.
+    """
+    (shown,) = pixels(pipe, picture)
+    (latents,) = encode(pipe, picture)
+    noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy()
+    return NoiseExplorer(latents, noise, factors_for(pipe), shown, schedules, **state)

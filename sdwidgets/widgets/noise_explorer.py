@@ -1,0 +1,117 @@
+"""The noise explorer: one picture's latents and one noise, mixed at any tick of the clock, by several schedules side by side.
+
+Schedules, latents and noise go to the page; the page mixes them. No torch: `sdwidgets.explore_noise(pipe, picture)` encodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..latents import linear_preview
+from ..noise import SCHEDULES, Schedule, schedule
+from .replay import colour_map, pack, webp
+from .view import View
+
+MAX_LATENTS, MAX_PICTURE, MOST = 64 * 64 * 4, 256, 6
+
+
+class NoiseExplorer(View):
+    """A noised picture under a slider over the clock t, as each schedule would have it at that moment.
+
+    latents: (channels, h, w), a picture's in the scheduler's scale. noise: the same shape, drawn once from a unit normal.
+    factors: (channels + 1, 3), see latents.linear_preview; None draws in grey. picture: (H, W, 3) uint8, what the latents
+    are of. schedules: two to six of one length, `Schedule`s or labels of `noise.SCHEDULES`.
+
+    `set(t=500, schedule="cosine")` moves it: t from 0 (picture) to the last (noise). Raises ValueError for arrays
+    that do not fit, for schedules of different lengths or one label twice, and for a state that there is not.
+    """
+
+    script = ("curves.js", "noise_explorer.js")
+    start = {"t": 400, "schedule": ""}
+
+    def __init__(self, latents, noise, factors=None, picture=None, schedules: Sequence[Schedule | str] = tuple(SCHEDULES), **state):  # fmt: skip
+        latents, noise = np.asarray(latents, np.float32), np.asarray(noise, np.float32)
+        if latents.ndim != 3 or latents.shape != noise.shape:
+            raise ValueError(
+                f"latents of shape {latents.shape} and noise of shape {noise.shape}; both are one picture's, (channels, h, w)"
+            )
+        if factors is not None and np.shape(factors) != (len(latents) + 1, 3):
+            raise ValueError(
+                f"factors of shape {np.shape(factors)}; they are (channels + 1, 3), or None for grey"
+            )
+        if picture is not None:
+            picture = np.asarray(picture)
+            if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
+                raise ValueError(
+                    f"a picture is (H, W, 3) uint8, not {picture.dtype} of shape {picture.shape}"
+                )
+        self.schedules = {s.label: s for s in (schedule(s) if isinstance(s, str) else s for s in schedules)}
+        lengths = {len(s.signal) for s in self.schedules.values()}
+        if not 2 <= len(self.schedules) <= MOST or len(self.schedules) != len(schedules) or len(lengths) != 1:
+            raise ValueError(
+                f"an explorer compares two to {MOST} schedules of one length, each with a label of its own; these are"
+                f" {len(schedules)} with {len(self.schedules)} labels and lengths {sorted(lengths)}"
+            )
+        (self.ticks,) = lengths
+        self.latents, self.noise, self.factors = latents, noise, colour_map(factors, len(latents))
+        data = {
+            "x0": pack(latents, MAX_LATENTS),
+            "noise": pack(noise, MAX_LATENTS),
+            "factors": np.round(self.factors.astype(float), 4).tolist(),
+            "grey": factors is None,
+            "picture": None if picture is None else webp(picture, MAX_PICTURE, quality=90),
+            "schedules": [
+                {"label": s.label, "sentence": s.sentence, "kind": s.kind, "signal": np.round(s.signal, 6).tolist()}
+                for s in self.schedules.values()
+            ],
+        }  # fmt: skip
+        first = {"schedule": next(iter(self.schedules)), "t": min(self.start["t"], self.ticks - 1)}
+        super().__init__(
+            data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state}
+        )
+
+    def checked(self, name: str, value):
+        if name == "schedule" and value not in self.schedules:
+            raise ValueError(
+                f"there is no schedule {str(value)[:40]!r} here; there are: {', '.join(self.schedules)}"
+            )
+        if name == "t":
+            if not 0 <= value < self.ticks:
+                raise ValueError(f"t runs from 0 to {self.ticks - 1}, not {value}")
+            return int(value)
+        return value
+
+    def noised(self, label: str, t: int) -> np.ndarray:
+        """The latents at tick t of a schedule, (channels, h, w): signal x0 + noise e."""
+        chosen = self.schedules[self.checked("schedule", label)]
+        t = self.checked("t", t)
+        return (chosen.signal[t] * self.latents + chosen.noise[t] * self.noise).astype(np.float32)
+
+    def still(self) -> Image.Image:
+        """Schedules down, five moments across, the present one in the middle of none: all evenly over the clock."""
+        moments = np.linspace(0, self.ticks - 1, 6).round().astype(int)
+        side, left, top, gap = 96, 120, 22, 4
+        height = round(side * self.latents.shape[1] / self.latents.shape[2])
+        size = (left + len(moments) * (side + gap), top + len(self.schedules) * (height + gap))
+        sheet = Image.new("RGB", size, "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+        for column, t in enumerate(moments):
+            draw.text(
+                (left + column * (side + gap) + side / 2, 3),
+                f"t = {t}",
+                fill="#333333",
+                font=font,
+                anchor="ma",
+            )
+        for row, label in enumerate(self.schedules):
+            y = top + row * (height + gap)
+            draw.text((left - 8, y + height / 2), label, fill="#333333", font=font, anchor="rm")
+            for column, t in enumerate(moments):
+                tile = Image.fromarray(linear_preview(self.noised(label, int(t)), self.factors))
+                sheet.paste(
+                    tile.resize((side, height), Image.Resampling.NEAREST), (left + column * (side + gap), y)
+                )
+        return sheet

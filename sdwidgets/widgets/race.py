@@ -1,0 +1,166 @@
+"""The scheduler race: recorded runs of one prompt and one seed, side by side under one slider. Traces only, no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..latents import linear_preview
+from ..trace import Trace
+from .replay import MAX_PICTURE, MAX_PREVIEW, _first, badge_parts, colour_map, pack, webp
+from .view import View
+
+MAX_LATENTS, MOST = 32 * 32 * 4, 6
+BY = ("share", "calls")
+SHOWS = ("x0", "xt")
+
+
+class SchedulerRace(View):
+    """Runs of one prompt and seed with different schedulers, side by side.
+
+    traces: label -> Trace, two to six, of one size. reference: a longer run whose last latents count as converged;
+    distances are measured to it: the root mean square over the numbers of the predicted x0. None: no distances. sentences:
+    label -> a sentence on that scheduler. The first picture of a batch is shown.
+
+    `set(at=0.5)`: how far the runs are, 0 to 1; `by`: "share", each run at that share of its own way, or "calls", each run
+    after as many calls of its denoiser as the others; `show`: "x0", what each believes, or "xt", where it stands.
+    Raises ValueError for traces that are no race, and for a state that there is not.
+    """
+
+    script = ("curves.js", "race.js")
+    start = {"at": 1.0, "by": "share", "show": "x0"}
+
+    def __init__(self, traces: Mapping[str, Trace], reference: Trace | None = None, sentences: Mapping[str, str] | None = None, **state):  # fmt: skip
+        self.traces, self.reference = dict(traces), reference
+        _check(self.traces, reference)
+        told = [trace.settings for trace in self.traces.values()]
+        first = told[0]
+        line = {"seed {}": _first(first.seed), "guidance {:g}": first.guidance_scale}
+        if reference is not None:
+            steps = len(reference)
+            name = (reference.settings.scheduler or "").removesuffix("Scheduler")
+            line[f"measured by {name} after {steps} calls"] = ""
+        channels, height, width = next(iter(self.traces.values()))[0].latents.shape[1:]
+        pixels = (first.width, first.height) if first.width and first.height else (width, height)
+        factors = next(iter(self.traces.values())).preview_factors
+        self.factors = colour_map(factors, channels)
+        data = {
+            "prompt": _first(first.prompt) or "",
+            "line": " · ".join(words.format(value) for words, value in line.items() if value is not None),
+            "badge": " · ".join(badge_parts(first)),
+            "aspect": pixels[0] / pixels[1],
+            "factors": np.round(self.factors.astype(float), 4).tolist(),
+            "grey": factors is None,
+            "runs": [
+                self._run(label, trace, (sentences or {}).get(label, ""))
+                for label, trace in self.traces.items()
+            ],
+            "reference": None if reference is None else self._picture(reference),
+        }
+        super().__init__(data, f"A race of schedulers: {', '.join(self.traces)}", **state)
+
+    @property
+    def distances(self) -> dict[str, np.ndarray]:
+        """label -> distance to the reference after every call, (calls + 1,): of each predicted x0, then of the finished
+        latents. Empty without a reference."""
+        if self.reference is None:
+            return {}
+        return {
+            label: np.array([_distance(x0, _finished(self.reference)) for x0 in _beliefs(trace)])
+            for label, trace in self.traces.items()
+        }
+
+    def _run(self, label: str, trace: Trace, sentence: str) -> dict:
+        frames = [
+            {"t": float(step.timestep), "x0": pack(step.pred_original[0], MAX_LATENTS), "xt": pack(step.scaled_latents[0], MAX_LATENTS)}
+            for step in trace
+        ]  # fmt: skip
+        last = pack(_finished(trace), MAX_LATENTS)
+        if trace.previews is not None:
+            for frame, preview in zip(frames, trace.previews, strict=True):
+                frame["picture"] = webp(preview, MAX_PREVIEW)
+        frames.append({"t": 0.0, "x0": last, "xt": last})
+        distances = self.distances.get(label)
+        return {
+            "label": label,
+            "sentence": sentence,
+            "frames": frames,
+            "distances": None if distances is None else np.round(distances, 5).tolist(),
+            "picture": self._picture(trace),
+        }
+
+    def _picture(self, trace: Trace) -> bytes | None:
+        return None if trace.images is None else webp(trace.images[0], MAX_PICTURE, quality=88)
+
+    def checked(self, name: str, value):
+        allowed = {"by": BY, "show": SHOWS}.get(name)
+        if allowed and value not in allowed:
+            raise ValueError(f"{name} is {' or '.join(map(repr, allowed))}, not {str(value)[:40]!r}")
+        if name == "at":
+            if not 0 <= value <= 1:
+                raise ValueError(f"at is a share of the way, 0 to 1, not {value}")
+            return float(value)
+        return value
+
+    def still(self) -> Image.Image:
+        """Schedulers down, five moments of each run's own way across: what each believed then."""
+        shares = (0, 0.25, 0.5, 0.75, 1)
+        side, left, top, gap = 112, 140, 22, 4
+        height = max(1, round(side / self.data["aspect"]))
+        sheet = Image.new(
+            "RGB", (left + len(shares) * (side + gap), top + len(self.traces) * (height + gap)), "white"
+        )
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+        for column, share in enumerate(shares):
+            words = f"{100 * share:.0f} % of the way"
+            draw.text(
+                (left + column * (side + gap) + side / 2, 3), words, fill="#333333", font=font, anchor="ma"
+            )
+        for row, (label, trace) in enumerate(self.traces.items()):
+            y = top + row * (height + gap)
+            draw.text((left - 8, y + height / 2), label[:18], fill="#333333", font=font, anchor="rm")
+            beliefs = _beliefs(trace)
+            for column, share in enumerate(shares):
+                place = min(len(trace), math.floor(share * len(trace)))
+                if place == len(trace) and trace.images is not None:
+                    tile = Image.fromarray(trace.images[0])
+                elif place < len(trace) and trace.previews is not None:
+                    tile = Image.fromarray(trace.previews[place])
+                else:
+                    tile = Image.fromarray(linear_preview(beliefs[place], self.factors))
+                sheet.paste(
+                    tile.resize((side, height), Image.Resampling.BICUBIC), (left + column * (side + gap), y)
+                )
+        return sheet
+
+
+def _check(traces: dict[str, Trace], reference: Trace | None) -> None:
+    if not 2 <= len(traces) <= MOST:
+        raise ValueError(f"a race has two to {MOST} runs, not {len(traces)}")
+    everything = {**traces, **({} if reference is None else {"the reference": reference})}
+    for label, trace in everything.items():
+        if not isinstance(trace, Trace) or not len(trace):
+            raise ValueError(
+                f"{label!r} has no recorded steps; give a Trace of a run: sdwidgets.record(pipe)"
+            )
+    shapes = {trace[0].latents.shape[1:] for trace in everything.values()}
+    asked = {(_first(trace.settings.prompt), _first(trace.settings.seed)) for trace in everything.values()}
+    if len(shapes) > 1 or len(asked) > 1:
+        what = "size" if len(shapes) > 1 else "prompt or seed"
+        raise ValueError(f"the runs of a race differ in the scheduler alone, and these differ in {what}")
+
+
+def _finished(trace: Trace) -> np.ndarray:
+    """The last latents of a run's first picture, (channels, h, w): what the decoder got."""
+    return (trace.final_latents if trace.final_latents is not None else trace[-1].pred_original)[0]
+
+
+def _beliefs(trace: Trace) -> list[np.ndarray]:
+    return [*(step.pred_original[0] for step in trace), _finished(trace)]
+
+
+def _distance(latents: np.ndarray, converged: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((latents - converged) ** 2)))
