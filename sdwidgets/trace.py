@@ -42,6 +42,12 @@ class Settings:
     num_inference_steps: int | None = None  # as asked; scheduler calls, which a trace counts, can be more
     guidance_scale: float | None = None
     scheduler: str | None = None  # class name, "DDIMScheduler"
+    scheduler_label: str | None = (
+        None  # of sdwidgets.schedulers.SCHEDULERS, with the class's choices: "DPM++ 2M Karras"
+    )
+    strength: float | None = (
+        None  # image to image, inpainting: how much of the path from noise is walked, 0 to 1
+    )
     height: int | None = None  # pixels
     width: int | None = None  # pixels
     model: str | None = None  # hub id or folder name
@@ -143,6 +149,13 @@ class Trace:
         from .widgets.replay import mimebundle
 
         return mimebundle(self)
+
+    def widget(self, **state):
+        """The replay as a widget joined to the kernel: `widget.set(step=3, playing=True)` moves it, `widget.state` tells
+        what the reader chose. `state` as in `sdwidgets.Replay`."""
+        from .widgets.replay import Replay
+
+        return Replay(self, **state).widget()
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write one HTML file that replays the run in any browser, offline, and return its path."""
@@ -302,7 +315,11 @@ def _refuse_foreign(path: Path) -> None:
             " `with sdwidgets.record(pipe) as trace: pipe(...)`, then trace.save(path)"
         )
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(9)
+    if (
+        start[8:] == b"{"
+    ):  # safetensors: the length of a header in JSON, whose bytes may look like any mark, and the header
+        return
     for mark, kind in FOREIGN_STARTS.items():
         if start.startswith(mark):
             raise ValueError(

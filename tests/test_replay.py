@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import sdwidgets
 from sdwidgets.trace import Settings, Step, Trace
 from sdwidgets.widgets import replay
 
@@ -240,3 +244,64 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path):
 def test_views_load_without_torch():
     code = "import sys, sdwidgets.widgets.playground; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---- the view ---------------------------------------------------------------------------------------------------
+
+
+def test_code_chooses_what_is_shown():
+    view = sdwidgets.Replay(a_trace(steps=5), step=2, view="cond", speed=6)
+    assert view.state == {"step": 2, "view": "cond", "playing": False, "speed": 6, "loop": False}
+    assert view.set(step=-1).state["step"] == 5  # the finished picture comes after the last step
+    assert view.set(step=np.int64(1)).state["step"] == 1 and view.set(step=None).state["step"] is None
+    assert view.views == ("latents", "noise_pred", "cond", "uncond", "difference")
+
+
+def test_a_run_without_guidance_has_no_halves_to_show():
+    trace = a_trace()
+    trace.steps = tuple(replace(step, noise_pred_cond=None, noise_pred_uncond=None) for step in trace)
+    view = sdwidgets.Replay(trace)
+    assert view.views == ("latents", "noise_pred")
+    with pytest.raises(ValueError, match="has no 'difference' to show; it has: latents, noise_pred"):
+        view.set(view="difference")
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"step": 6}, "step 6 is not in this run; give a whole number from 0 to 5"),
+        ({"step": -7}, "step -7 is not in this run"),
+        ({"step": 1.5}, "step 1.5 is not in this run"),
+        ({"step": True}, "step True is not in this run"),
+        ({"speed": 3}, "speed 3 is not on offer; choose one of: 0.5, 1, 2, 4, 6, 12"),
+        ({"playing": 1}, "playing is True or False, not 1"),
+        ({"view": "x0"}, "this run has no 'x0' to show"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(state, told):
+    view = sdwidgets.Replay(a_trace(steps=5))
+    before = dict(view.state)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        view.set(**state)
+    assert view.state == before
+
+
+def test_a_trace_without_steps_cannot_be_replayed():
+    with pytest.raises(ValueError, match="no steps to show; record a run first"):
+        sdwidgets.Replay(Trace())
+
+
+def test_the_widget_of_a_trace_is_driven_by_code_and_tells_what_the_reader_chose():
+    widget = a_trace(steps=5).widget(step=0)
+    assert widget.state["step"] == 0 and widget.set(step=3, playing=True).state["step"] == 3
+    widget.state = {**widget.state, "step": 4, "playing": False}  # as the page does
+    assert widget._view.state["step"] == 4
+    assert widget.set(view="cond").state == {**widget.state, "step": 4, "view": "cond"}
+    widget.close()
+
+
+def test_the_speeds_are_those_of_the_script():
+    script = (Path(replay.__file__).parent / "replay.js").read_text("utf-8")
+    (offered,) = re.findall(r"const SPEEDS = (\[.*\]);", script)
+    assert tuple(float(value) for value, _ in json.loads(offered)) == replay.SPEEDS
+    assert float(re.search(r"const USUAL = (\d+);", script).group(1)) * 6 == 30  # steps a second

@@ -152,6 +152,17 @@ def test_files_that_can_run_code_are_not_opened(tmp_path, kind):
         Trace.load(path)
 
 
+def test_a_header_whose_length_looks_like_a_pickle_is_read(saved):
+    """Lengths are multiples of eight, so one file in thirty-two begins with 0x80, as pickles do."""
+    edited(saved, lambda metadata, tensors: metadata.update(note=""))
+    for size in range(8, 400, 8):
+        if saved.read_bytes()[:1] == b"\x80":
+            break
+        edited(saved, lambda metadata, tensors, size=size: metadata.update(note=" " * size))
+    assert saved.read_bytes()[:1] == b"\x80"
+    assert len(Trace.load(saved)) == 3
+
+
 def edited(saved, change) -> None:
     """Rewrite the file's header (metadata and tensors) by `change(metadata, tensors)`."""
     from safetensors import safe_open

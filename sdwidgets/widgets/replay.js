@@ -1,5 +1,5 @@
 // Draws a recorded run under a scrubber: class Replay, on what common.js gives. It stands alone in a page that has to outlive
-// the kernel, and under the controls of playground.js in the live widget.
+// the kernel, joined to a kernel by view.py, and under the controls of playground.js in the live widget.
 
 // ---- the scrubber --------------------------------------------------------------------------------------------------
 
@@ -13,6 +13,9 @@ const VIEWS = { // what the row of channels can show: button, and the caption in
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
 
+const USUAL = 5; // steps a second at speed 1
+const SPEEDS = [["0.5", "½×"], ["1", "1×"], ["2", "2×"], ["4", "4×"], ["6", "30/s"], ["12", "60/s"]]; // as in replay.py
+
 class Replay {
   /** `heading` shows prompt and settings above the pictures, for a page where no controls do. */
   constructor({ heading = true } = {}) {
@@ -22,7 +25,10 @@ class Replay {
     this.at = 0;
     this.wanted = Infinity; // the step that the reader chose; Infinity: the newest
     this.view = "latents";
-    this.timer = 0;
+    this.timer = 0; // of the animation frame that is asked for; 0: standing
+    this.loop = false;
+    this.taken = {}; // the state that code asked for last
+    this.changed = null; // called with {step, view, playing, speed} when the reader moves something, never by steps of a play
 
     this.hero = h("canvas", { role: "img", class: "smooth" });
     this.heroCaption = h("figcaption");
@@ -37,10 +43,11 @@ class Replay {
     this.range = h("input", {
       type: "range", min: 0, max: 0, value: 0, "aria-label": "Step",
       input: () => this.choose(Number(this.range.value)),
+      change: () => this.tell(),
       keydown: (event) => { if (event.key === " ") { event.preventDefault(); this.toggle(); } },
     });
-    this.speed = h("select", { "aria-label": "Speed of play", change: () => { if (this.timer) { this.pause(); this.play(); } } },
-      ...[["0.5", "½×"], ["1", "1×"], ["2", "2×"], ["4", "4×"]].map(([value, text]) => h("option", { value, selected: value === "1" }, text)));
+    this.speed = h("select", { "aria-label": "Speed of play", change: () => this.tell() },
+      ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === "1" }, text)));
     this.status = h("output", { class: "status", for: id });
     this.badge = h("span", { class: "badge" });
     this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Larger type and fewer things",
@@ -172,7 +179,7 @@ class Replay {
     this.views.replaceChildren(...names.map((name) =>
       h("label", {},
         h("input", { type: "radio", name: `view-${this.id}`, value: name, checked: name === this.view,
-          change: () => { this.view = name; this.show(this.at); } }),
+          change: () => { this.view = name; this.show(this.at); this.tell(); } }),
         h("span", {}, VIEWS[name][0]))));
   }
 
@@ -214,7 +221,7 @@ class Replay {
         const to = Math.floor(((i + 1) * length) / count);
         const place = to - 1;
         return h("button", {
-          type: "button", "data-from": from, "data-to": to, tabindex: -1, click: () => this.choose(Math.min(place, this.frames.length - 1)),
+          type: "button", "data-from": from, "data-to": to, tabindex: -1, click: () => { this.choose(Math.min(place, this.frames.length - 1)); this.tell(); },
           "aria-label": place < this.run.total ? `step ${place + 1}` : "the finished picture",
         }, h("canvas", { class: "smooth", width: 1, height: 1 }));
       }));
@@ -284,23 +291,64 @@ class Replay {
     this.show(place);
   }
 
-  toggle() { this.timer ? this.pause() : this.play(); }
+  toggle() {
+    this.timer ? this.pause() : this.play();
+    this.tell();
+  }
 
+  /** Walk on, at most one step with each frame that the screen draws: on a slow machine a play is slow and skips nothing. */
   play() {
-    if (this.frames.length < 2) return;
+    if (this.timer || this.frames.length < 2) return;
     if (this.at >= this.frames.length - 1) this.settle(0);
-    this.timer = setInterval(() => {
+    let before = null;
+    let due = 0; // steps that should have been taken by now
+    const tick = (now) => {
+      this.timer = 0;
       if (!this.card.isConnected) return this.pause();
-      this.settle(this.at + 1);
-      if (this.at >= this.frames.length - 1) this.pause();
-    }, 200 / Number(this.speed.value));
+      due = Math.min(1.5, due + ((now - (before ?? now)) / 1000) * USUAL * Number(this.speed.value)); // no race after a pause
+      before = now;
+      if (due > 0.95) { // clocks of screens are not exact: two frames of 60 a second are one step of 30
+        due -= 1;
+        this.settle(this.at + 1 < this.frames.length ? this.at + 1 : 0);
+        if (this.at >= this.frames.length - 1 && !this.loop) {
+          this.pause();
+          return this.tell();
+        }
+      }
+      this.timer = requestAnimationFrame(tick);
+    };
+    this.timer = requestAnimationFrame(tick);
     this.markPlaying();
   }
 
   pause() {
-    clearInterval(this.timer);
+    cancelAnimationFrame(this.timer);
     this.timer = 0;
     this.markPlaying();
+  }
+
+  // -- what code asks for, and what it hears
+
+  /** Any part of {step, view, playing, speed, loop}; step null is the newest. What code asked for before is not asked again: the
+   *  reader may have moved on since. */
+  set(state) {
+    const news = Object.fromEntries(Object.entries(state).filter(([name, value]) => this.taken[name] !== value));
+    this.taken = { ...this.taken, ...state };
+    if ("loop" in news) this.loop = news.loop;
+    if ("speed" in news) this.speed.value = String(news.speed);
+    if ("view" in news) {
+      this.view = news.view;
+      for (const choice of this.views.querySelectorAll("input")) choice.checked = choice.value === this.view;
+    }
+    if ("step" in news) this.choose(news.step ?? Infinity);
+    else if ("view" in news) this.show(this.at);
+    if ("playing" in news) news.playing && !matchMedia("(prefers-reduced-motion: reduce)").matches ? this.play() : this.pause();
+  }
+
+  tell() {
+    const state = { step: this.at, view: this.view, playing: !!this.timer, speed: Number(this.speed.value) };
+    this.taken = { ...this.taken, ...state };
+    this.changed?.(state);
   }
 
   markPlaying() {
@@ -314,6 +362,7 @@ class Replay {
     if (!(event.key in places)) return;
     event.preventDefault();
     this.choose(clamp(places[event.key], 0, this.frames.length - 1));
+    this.tell();
     if (this.strip.contains(event.target)) this.strip.querySelector("[aria-current=step]")?.focus();
   }
 

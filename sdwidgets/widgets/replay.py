@@ -1,4 +1,4 @@
-"""A trace as a page: the scrubber in one self-contained piece of HTML, and a PNG contact sheet. Numpy and Pillow only.
+"""A trace as a view, `Replay`: every step of a run under a scrubber; and as a PNG contact sheet where no script runs.
 
 `describe` turns a trace into plain data; what draws it is `replay.js`, the same script as in the live Playground.
 Latents travel as signed bytes and become colours in the browser, so a run of 25 steps stays small.
@@ -7,14 +7,17 @@ Latents travel as signed bytes and become colours in the browser, so a run of 25
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..latents import linear_preview
 from . import page
+from .view import View
 
 ARRAYS = {  # what the row of channels can show -> the attribute of a Step
     "latents": "scaled_latents",
@@ -27,6 +30,7 @@ MAX_LATENTS, MAX_PREDICTION = (
     32 * 32 * 4,
 )  # numbers a step; larger arrays are thinned for showing
 MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
+SPEEDS = (0.5, 1, 2, 4, 6, 12)  # times five steps a second: 6 is 30 steps a second, 12 is 60
 
 
 def describe(trace) -> dict:
@@ -158,29 +162,82 @@ def _first(value):
     return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
 
 
-# ---- pages ----------------------------------------------------------------------------------------------------------
+# ---- the view -------------------------------------------------------------------------------------------------------
+
+
+class Replay(View):
+    """Every step of a recorded run under a scrubber: what the model believes (x0) large, where it stands (x_t) beside it,
+    how far it is on the schedule, and the channels that it computes on.
+
+    trace: a `Trace` of at least one step, or ValueError. What can be set:
+
+    - step: which of the run's steps is shown, counted as in `trace[step]`, from the end if negative; `len(trace)`, or None,
+      is the finished picture.
+    - view: what the row of channels shows: "latents", "noise_pred", and of a guided run "cond", "uncond", "difference".
+    - playing: whether it walks on by itself; where the reader's system asks for less motion it waits for a click.
+    - speed: one of SPEEDS, times five steps a second; 6 is 30 steps a second, without a word to the kernel.
+    - loop: whether a play begins again at its end.
+    """
+
+    script = ("replay.js",)
+    start: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
+
+    def __init__(self, trace, **state):
+        if not trace.steps:
+            raise ValueError("the trace has no steps to show; record a run first")
+        self.trace = trace
+        super().__init__(describe(trace), f"Steps of the run {_first(trace.settings.prompt) or ''}", **state)
+
+    def checked(self, name: str, value):
+        if name == "step" and value is not None:
+            last = len(self.data["frames"]) - 1
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, numbers.Integral)
+                or not -last - 1 <= value <= last
+            ):
+                raise ValueError(
+                    f"step {value!r} is not in this run; give a whole number from 0 to {last}, or None for its end"
+                )
+            return int(value) % (last + 1)
+        if name == "view" and value not in self.views:
+            raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
+        if name == "speed" and value not in SPEEDS:
+            raise ValueError(
+                f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}"
+            )
+        if name in ("playing", "loop") and not isinstance(value, bool):
+            raise ValueError(f"{name} is True or False, not {value!r}")
+        return value
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What the row of channels can show of this run."""
+        had = set().union(*(frame["arrays"] for frame in self.data["frames"]))
+        return tuple(
+            name
+            for name in (*ARRAYS, "difference")
+            if name in had or name == "difference" and {"cond", "uncond"} <= had
+        )
+
+    def still(self) -> Image.Image:
+        return contact_sheet(self.trace)
 
 
 def to_html(trace) -> str:
     """A piece of HTML that replays the run: for a notebook's output, several on a page, offline."""
-    words = f"Steps of the run {_first(trace.settings.prompt) or ''}"
-    return page.embed(("replay.js",), "Replay", describe(trace), contact_sheet(trace), words)
+    return Replay(trace).to_html()
 
 
 def export_html(trace, path: str | os.PathLike) -> Path:
     """Write the replay as one self-contained file and return its path. The file appears whole or not at all."""
-    return page.write(to_html(trace), path, _first(trace.settings.prompt) or "A run, step by step")
+    return Replay(trace).export_html(path)
 
 
 def mimebundle(trace) -> dict:
     """What a notebook keeps of a trace: the replay, a contact sheet, and words."""
-    if not trace.steps:
-        return {"text/plain": repr(trace)}
-    return {
-        "text/html": to_html(trace),
-        "image/png": page.small_png(contact_sheet(trace)),
-        "text/plain": repr(trace),
-    }
+    words = {"text/plain": repr(trace)}
+    return {**Replay(trace)._repr_mimebundle_(), **words} if trace.steps else words
 
 
 # ---- the contact sheet ------------------------------------------------------------------------------------------------

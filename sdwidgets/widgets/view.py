@@ -118,5 +118,10 @@ class LiveView(anywidget.AnyWidget):
         super().__init__(_esm=script, data=page.for_script(view.data), state=dict(view.state))
         self.observe(self._moved, "state")
 
+    def set(self, **state) -> LiveView:
+        """Choose what is shown, as `View.set` does."""
+        self._view.set(**state)
+        return self
+
     def _moved(self, change) -> None:
         self._view.state |= {name: value for name, value in change.new.items() if name in self._view.start}
