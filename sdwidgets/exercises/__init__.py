@@ -5,6 +5,8 @@ or what the mistake probably was. A check never raises for a wrong answer, so a 
 """
 
 from .architecture import compression, step_decided
+from .conditioning import guide, outpainting_mask, same_map, steps_run, two_prompts
+from .noise import as_much_noise, best_within, cosine_schedule, ddim_step, trailing
 from .verdict import Verdict
 
-__all__ = ["Verdict", "compression", "step_decided"]
+__all__ = ["Verdict", "as_much_noise", "best_within", "compression", "cosine_schedule", "ddim_step", "guide", "outpainting_mask", "same_map", "step_decided", "steps_run", "trailing", "two_prompts"]  # fmt: skip

@@ -1,0 +1,212 @@
+"""Checks of notebook 03, Conditioning."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from .verdict import Verdict, check, right, todo, wrong
+
+UNCOND = np.array([[1.0, -2.0], [0.5, 3.0]])
+COND = np.array([[3.0, 2.0], [0.5, 1.0]])
+OTHER = np.array([[-1.0, 1.0], [2.0, 4.0]])
+
+
+@check
+def guide(function=None) -> Verdict:
+    """`function(uncond, cond, scale)` -> the guided prediction, uncond + scale (cond - uncond): arrays of one shape, a number."""
+    if _untouched(function):
+        return todo("Hand over your function: exercises.guide(guide).")
+    found = function(UNCOND.copy(), COND.copy(), 4.0)
+    if _untouched(found):
+        return todo("Your function returns nothing yet.")
+    hints = [
+        (UNCOND + 4 * (UNCOND - COND), "You walk away from the prompt: the step goes from uncond to cond, so cond - uncond."),
+        (COND + 4 * (COND - UNCOND), "You start at cond, so you go one step too far: at scale 1 it has to be cond itself."),
+        (4 * COND, "That makes the prompt's prediction longer; guidance makes its *difference* from the other one longer."),
+        (4 * (COND - UNCOND), "That is the step alone; it starts somewhere: at uncond."),
+        (4 * UNCOND + (1 - 4) * COND, "The two are swapped: at scale 0 your function gives cond."),
+        (UNCOND + (4 - 1) * (COND - UNCOND), "At scale 1 your function gives uncond: the scale itself multiplies the step, not one less."),
+    ]  # fmt: skip
+    verdict = _compared(found, UNCOND + 4 * (COND - UNCOND), hints)
+    if verdict is not None:  # a wrong answer's verdict is false
+        return verdict
+    for scale in (0.0, 1.0, 20.0):
+        if not _close(function(UNCOND.copy(), COND.copy(), scale), UNCOND + scale * (COND - UNCOND)):
+            return wrong(f"Right at scale 4, and wrong at scale {scale:g}: there is one line for all scales.")
+    return right(
+        "0 is the answer without the prompt, 1 the answer with it, and beyond 1 nobody was ever trained."
+    )
+
+
+@check
+def steps_run(function=None) -> Verdict:
+    """`function(num_inference_steps, strength)` -> how many steps image to image runs, as diffusers counts."""
+    if _untouched(function):
+        return todo("Hand over your function: exercises.steps_run(steps_run).")
+    found = function(20, 0.33)
+    if _untouched(found):
+        return todo("Your function returns nothing yet.")
+    hints = {
+        13: "That many steps are left out at the start; the others run.",
+        14: "That many steps are left out at the start; the others run.",
+        7: "20 x 0.33 is 6.6, and diffusers cuts it off: int(6.6).",
+        20: "With a strength below 1 the first steps are left out.",
+    }
+    if found in hints:
+        return wrong(hints[found])
+    if isinstance(found, float) and found != int(found):
+        return wrong(f"{found:g} steps cannot be run: make it a whole number, cut off with int().")
+    if found != 6:
+        return wrong(
+            f"For 20 steps at strength 0.33 diffusers runs 6, not {found}: the share of the steps that the strength names."
+        )
+    for steps, strength, expected in ((25, 1.0, 25), (50, 0.0, 0), (12, 0.75, 9)):
+        if function(steps, strength) != expected:
+            return wrong(
+                f"For {steps} steps at strength {strength:g} it is {expected}, not {function(steps, strength)}."
+            )
+    return right(
+        "Strength is nothing but a starting step: 1 starts at the noise and forgets the picture, 0 never starts."
+    )
+
+
+@check
+def outpainting_mask(function=None) -> Verdict:
+    """`function(height, width, left, right)` -> (height, left + width + right) uint8: 255 where a picture of height x width that
+    is made wider on both sides has to be painted, 0 where it is kept."""
+    if _untouched(function):
+        return todo("Hand over your function: exercises.outpainting_mask(outpainting_mask).")
+    found = function(16, 24, 8, 16)
+    if _untouched(found):
+        return todo("Your function returns nothing yet.")
+    found = np.asarray(found)
+    if found.shape == (16, 24):
+        return wrong(
+            "That is the size of the old picture; the mask is as wide as the new one: left + width + right."
+        )
+    if found.shape == (48, 16):
+        return wrong("Height comes first: (height, width), as in every array of pixels.")
+    if found.shape != (16, 48):
+        return wrong(
+            f"The mask has the shape {found.shape}; for 16 x 24, made 8 wider on the left and 16 on the right, it is (16, 48)."
+        )
+    expected = np.full((16, 48), 255)
+    expected[:, 8:32] = 0
+    if found.dtype == bool or found.max() <= 1:
+        return wrong(
+            "A mask picture goes from 0 to 255, and 1 of 255 is as good as black: nothing would be painted."
+        )
+    if np.array_equal(found, 255 - expected):
+        return wrong("White is what is painted anew, black is what is kept: yours is the other way round.")
+    if np.array_equal(found, expected[:, ::-1]):
+        return wrong("Left and right are swapped: the old picture starts `left` pixels from the left.")
+    if not np.array_equal(found, expected):
+        return wrong(
+            "The old picture's place, columns left to left + width, is 0, and everything beside it 255."
+        )
+    again = np.asarray(function(8, 8, 0, 8))
+    if again.shape != (8, 16) or again[:, :8].any() or not (again[:, 8:] == 255).all():
+        return wrong(
+            "Right for two borders, and wrong for one: with left = 0 the old picture starts at column 0. Mind slices like [-0:]."
+        )
+    return right("Outpainting is inpainting whose hole lies around the picture instead of in it.")
+
+
+@check
+def two_prompts(function=None) -> Verdict:
+    """`function(uncond, first, second, scale_first, scale_second)` -> a prediction that is steered by both prompts: from uncond a
+    step towards each, (first - uncond) and (second - uncond), each times its scale (Liu et al., arXiv 2206.01714)."""
+    if _untouched(function):
+        return todo("Hand over your function: exercises.two_prompts(two_prompts).")
+    found = function(UNCOND.copy(), COND.copy(), OTHER.copy(), 4.0, 2.0)
+    if _untouched(found):
+        return todo("Your function returns nothing yet.")
+    first, second = 4 * (COND - UNCOND), 2 * (OTHER - UNCOND)
+    hints = [
+        (2 * UNCOND + first + second, "uncond is in there twice: you added two guided predictions. Start at uncond once."),
+        (UNCOND + (first + second) / 2, "The mean of two guided predictions gives each prompt half of the strength that was asked for."),
+        (first + second, "Those are the two steps; they start at uncond."),
+        (UNCOND + first + 2 * (OTHER - COND), "The second step also starts at uncond: second - uncond, not second - first."),
+        (UNCOND + 2 * (COND - UNCOND) + 4 * (OTHER - UNCOND), "The scales are swapped."),
+        (UNCOND + 4 * COND + 2 * OTHER, "Take uncond off each prompt's prediction before you scale it."),
+    ]  # fmt: skip
+    verdict = _compared(found, UNCOND + first + second, hints)
+    if verdict is not None:  # a wrong answer's verdict is false
+        return verdict
+    if not _close(
+        function(UNCOND.copy(), COND.copy(), OTHER.copy(), 3.0, -1.0),
+        UNCOND + 3 * (COND - UNCOND) - (OTHER - UNCOND),
+    ):
+        return wrong(
+            "With a scale of -1 the second step goes away from its prompt: do not take its size only."
+        )
+    return right(
+        "With a negative second scale you have a negative prompt that does not take the empty one's place."
+    )
+
+
+@check
+def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = None) -> Verdict:
+    """Which two words look at the same places? heats: word -> its map (h, w), as recorded; the two words whose maps go together
+    most, by Pearson's correlation over the places."""
+    if _untouched(first) or _untouched(second):
+        return todo("Name two words, and hand over the maps that you recorded.")
+    if heats is None or _untouched(heats):
+        return todo("Hand over the maps too: {word: maps.heat(word) for word in maps.words}.")
+    if len(heats) < 3:
+        return wrong("With fewer than three words there is nothing to predict; record a longer prompt.")
+    for word in (first, second):
+        if word not in heats:
+            return wrong(f"There is no map of {word!r}; there are: {', '.join(heats)}.")
+    if first == second:
+        return wrong("A word shares its map with itself, that much is sure. Name two different words.")
+    alike = {}
+    for a, b in itertools.combinations(heats, 2):
+        x, y = (np.asarray(heats[word], np.float64).ravel() for word in (a, b))
+        x, y = x - x.mean(), y - y.mean()
+        size = np.linalg.norm(x) * np.linalg.norm(y)
+        alike[frozenset((a, b))] = float(x @ y / size) if size else 0.0
+    order = sorted(alike, key=alike.get, reverse=True)
+    mine = frozenset((first, second))
+    place, told = order.index(mine), f"Their maps correlate by {alike[mine]:.2f}"
+    if place == 0:
+        return right(f"{told}, more than those of any other two words of this prompt.")
+    if alike[mine] < 0:
+        return wrong(
+            f"{told}: where one is looked at, the other is not. Which two would look at the *same* places?"
+        )
+    hint = (
+        f" One of the two is right: what does {_common(mine, order[0])!r} go with?" if mine & order[0] else ""
+    )
+    return wrong(f"{told}; {place} of {len(order)} pairs go together more.{hint}")
+
+
+def _common(a: frozenset, b: frozenset) -> str:
+    return next(iter(a & b))
+
+
+def _untouched(answer) -> bool:
+    return answer is None or answer is ...
+
+
+def _close(found, expected: np.ndarray) -> bool:
+    return np.shape(found) == expected.shape and np.allclose(found, expected)
+
+
+def _compared(found, expected: np.ndarray, hints: list[tuple[np.ndarray, str]]) -> Verdict | None:
+    """None where it is right; the hint of the mistake that gives `found`, or a plain sentence."""
+    if np.shape(found) != expected.shape:
+        return wrong(
+            f"From predictions of shape {expected.shape} you made one of shape {np.shape(found)}; it stays the same."
+        )
+    if _close(found, expected):
+        return None
+    hint = next((hint for mistake, hint in hints if _close(found, mistake)), None)
+    numbers = ", ".join(f"{value:g}" for value in np.ravel(expected))
+    return wrong(
+        hint
+        or f"For the check's numbers it should have been {numbers}, and is {', '.join(f'{v:g}' for v in np.ravel(found))}."
+    )
