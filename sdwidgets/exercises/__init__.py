@@ -9,4 +9,7 @@ from .conditioning import guide, outpainting_mask, same_map, steps_run, two_prom
 from .noise import as_much_noise, best_within, cosine_schedule, ddim_step, trailing
 from .verdict import Verdict
 
-__all__ = ["Verdict", "as_much_noise", "best_within", "compression", "cosine_schedule", "ddim_step", "guide", "outpainting_mask", "same_map", "step_decided", "steps_run", "trailing", "two_prompts"]  # fmt: skip
+__all__ = [
+    "Verdict", "as_much_noise", "best_within", "compression", "cosine_schedule", "ddim_step", "guide",
+    "outpainting_mask", "same_map", "step_decided", "steps_run", "trailing", "two_prompts",
+]  # fmt: skip
