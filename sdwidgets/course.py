@@ -25,6 +25,9 @@ __all__ = ["Meetup", "colab_address", "colab_button", "knows_truth", "load_demo"
 REPOSITORY = "https://github.com/HSV-AI/sdwidgets"
 BRANCH = "main"
 
+#: What a cell says that needs the truth and has another model before it.
+ASIDE = "This cell needs Pocket, whose training pictures are known; with another model it steps aside."
+
 _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
@@ -116,7 +119,7 @@ def knows_truth(pipe) -> bool:
     name = getattr(pipe, "name_or_path", None)
     if name and Path(name).is_dir() and Path(name).resolve() == data_folder("pocket").resolve():
         return True
-    print("This cell needs Pocket, whose training pictures are known; with another model it steps aside.")
+    print(ASIDE)
     return False
 
 
