@@ -5,7 +5,7 @@ Knows torch and diffusers; draws nothing. Whoever wants a finished picture calls
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 from .latents import decode, from_vae
 from .widgets.latent_lab import CHANGES, LatentLab
 
-__all__ = ["conditioning", "encode", "latent_lab", "pixels"]
+__all__ = ["changed_channels", "conditioning", "encode", "latent_lab", "pixels", "said"]
 
 
 def pixels(pipe, pictures) -> np.ndarray:
@@ -156,6 +156,22 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
         pipe.maybe_free_model_hooks()
     not_text = ("sample", "hidden_states", "timestep", "return_dict")
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
+
+
+def said(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
+    """The same conditioning with `change` made to all that a text encoder said: rows and pooled rows, not sizes.
+
+    `said(given, torch.zeros_like)` is a denoiser that is told nothing. What `change` returns keeps the shape; the rows may have
+    another number of tokens.
+    """
+    told = {}
+    for name, value in conditioning.items():
+        if name == "added_cond_kwargs":
+            value = {key: change(v) if key == "text_embeds" else v for key, v in value.items()}
+        elif name in ("encoder_hidden_states", "pooled_projections"):
+            value = change(value)
+        told[name] = value
+    return told
 
 
 def _array(picture) -> np.ndarray:

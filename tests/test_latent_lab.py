@@ -288,6 +288,24 @@ def test_conditioning_of_transformers_holds_no_latents(family):
     assert not {"hidden_states", "timestep", "return_dict"} & set(given)
 
 
+@pytest.mark.parametrize(
+    ("family", "pooled"),
+    [("sd", None), ("sdxl", ("added_cond_kwargs", "text_embeds")), ("sd3", ("pooled_projections",))],
+)
+def test_said_changes_all_that_was_read_and_nothing_else(family, pooled):
+    given = lab.conditioning(tiny.pipeline(family), tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)
+    muted = lab.said(given, torch.zeros_like)
+    assert given["encoder_hidden_states"].any() and not muted["encoder_hidden_states"].any()
+    if pooled:
+        before, after = given, muted
+        for name in pooled:
+            before, after = before[name], after[name]
+        assert before.any() and not after.any()
+    if family == "sdxl":
+        assert torch.equal(muted["added_cond_kwargs"]["time_ids"], given["added_cond_kwargs"]["time_ids"])
+    assert set(muted) == set(given)
+
+
 def test_conditioning_needs_a_denoiser():
     with pytest.raises(TypeError, match="neither a unet nor a transformer"):
         lab.conditioning(object(), "a cat")
