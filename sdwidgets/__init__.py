@@ -16,6 +16,7 @@ _HOMES = {
     "guidance": "guiding", "GuidanceExplorer": "widgets.guidance_explorer",
     "latent_lab": "lab", "LatentLab": "widgets.latent_lab",
     "explore_noise": "denoising", "NoiseExplorer": "widgets.noise_explorer", "race": "races", "SchedulerRace": "widgets.race",
+    "record_attention": "attention", "xray": "attention", "PromptXray": "widgets.xray", "edit": "editing",
 }  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

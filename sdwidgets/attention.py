@@ -27,7 +27,7 @@ class Token(NamedTuple):
     """One column of the maps: one place of the text encoder's answer, or the group of all padding."""
 
     text: str  # "astro", as a person reads it; "start", "end" and "padding" for what the tokenizer adds
-    kind: str  # "text", "start", "end" or "padding"
+    kind: str  # "text", "start", "end" or "padding"; "cut" for what comes after the last that is read
     word: int  # which word of the prompt it belongs to, from 0; -1 for what the tokenizer adds
     first: int  # the encoder's places that the column sums up: first, and one past the last
     stop: int
@@ -46,15 +46,15 @@ class AttentionMaps:
     """What `record_attention` kept of the first picture of a run: for every step and layer a map (token, h, w), averaged over heads.
 
     A number is a share: how much of a place's attention goes to the token, 0 to 1; over the tokens they sum to 1. `tokens` are
-    the columns; padding, which the encoder adds up to its length, is summed in one. `cut` are the pieces of the prompt that
-    the model did not read. `layers` are in the order of their work, `timesteps` is (step,). `len(maps)` is the number of steps:
+    the columns; padding, which the encoder adds up to its length, is summed in one. `cut` are the tokens of the prompt that
+    the model did not read, as text. `layers` are in the order of their work, `timesteps` is (step,). `len(maps)` is the number of steps:
     calls of the U-Net, as in a `Trace`.
     """
 
     def __init__(self):
         self.prompt: str | None = None  # None where only embeddings were given
         self.tokens: tuple[Token, ...] = ()
-        self.cut: tuple[str, ...] = ()
+        self.left_out: tuple[Token, ...] = ()  # of kind "cut"
         self.layers: tuple[Layer, ...] = ()
         self.timesteps = np.zeros(0, np.float32)
         self._steps: list[dict[str, torch.Tensor]] = []  # layer's name -> (token, h, w) float16
@@ -80,6 +80,17 @@ class AttentionMaps:
         return tuple(
             "".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word)
         )
+
+    @property
+    def cut(self) -> tuple[str, ...]:
+        """The tokens of the prompt that came after the last one that is read."""
+        return tuple(token.text for token in self.left_out)
+
+    @property
+    def cut_word(self) -> str | None:
+        """The word of which only the beginning was read; None where the cut lies between two words."""
+        inside = bool(self.left_out) and any(token.word == self.left_out[0].word for token in self.tokens)
+        return self.words[-1] if inside else None
 
     @property
     def kept(self) -> str:
@@ -336,8 +347,10 @@ def probabilities(attn, hidden_states, encoder_hidden_states=None, attention_mas
     return scores.softmax(-1)
 
 
-def read_tokens(pipe, prompt: str, prompt_2: str | None = None) -> tuple[tuple[Token, ...], tuple[str, ...]]:
-    """What the text encoders read of a prompt, as columns of `AttentionMaps`, and the pieces that are cut off.
+def read_tokens(
+    pipe, prompt: str, prompt_2: str | None = None
+) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
+    """What the text encoders read of a prompt, as columns of `AttentionMaps`, and the tokens that are cut off.
 
     With two tokenizers (SDXL) both read the same place; a place where they read different things has the text "this / that".
     """
@@ -364,7 +377,8 @@ def read_tokens(pipe, prompt: str, prompt_2: str | None = None) -> tuple[tuple[T
     columns = [Token("start", "start", -1, 0, 1), *inside, Token("end", "end", -1, end, end + 1)]
     if end + 1 < length:
         columns.append(Token("padding", "padding", -1, end + 1, length))
-    return tuple(columns), tuple(text for text, _ in pieces[room:])
+    cut = [Token(text, "cut", word, i, i + 1) for i, (text, word) in enumerate(pieces[room:], length)]
+    return tuple(columns), tuple(cut)
 
 
 def _pieces(tokenizer, text: str) -> list[tuple[str, int]]:
@@ -428,7 +442,7 @@ class _Keeper:
             self.states = states[0].detach()
             if prompt is not None:
                 self.maps.prompt = prompt
-                self.maps.tokens, self.maps.cut = read_tokens(self.pipe, prompt, second)
+                self.maps.tokens, self.maps.left_out = read_tokens(self.pipe, prompt, second)
         return result
 
     def before_unet(self, unet, args, kwargs) -> None:

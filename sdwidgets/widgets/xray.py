@@ -1,0 +1,225 @@
+"""The prompt X-ray: the tokens of a prompt, and for each the places of the picture that looked at it. Numpy and Pillow only.
+
+It is drawn from a `Trace` and the `AttentionMaps` of the same run; `sdwidgets.xray(pipe, prompt)` records both.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..latents import linear_preview
+from .replay import MAX_PICTURE, about, badge_parts, colour_map, pack, webp
+from .view import View
+
+MAX_BYTES, MAX_STEPS, MAX_SIDE = 400_000, 24, 32  # what a page carries of the maps
+MAX_BELIEF = 32 * 32 * 4  # numbers of a predicted picture
+MAX_CUT = 60  # pieces of a prompt that was cut which are drawn
+# Nine stops of matplotlib's inferno (CC0, Nathaniel Smith and Stefan van der Walt): dark to bright, also for colour-blind eyes.
+HEAT = (
+    (0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85), (227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164),
+)  # fmt: skip
+THROUGH = 0.35  # how much of the grey picture is seen through the colours
+
+
+class PromptXray(View):
+    """Tokens of a prompt as chips, and for the chosen one where the picture looked at it: by step and by block of the U-Net.
+
+    trace, maps: of one run, from `sdwidgets.record` and `sdwidgets.record_attention`. known_words: all words that the model
+    was trained on, in any case; a word of the prompt that is not among them is marked. None: nothing is marked.
+
+    `set(token=...)`: a word, "<start>", "<end>", "<padding>", or the number of a column; `step`: 0 for all steps together, or
+    1 to their number; `layers`: "all" or a name of `maps.blocks`. Raises ValueError for what is not there.
+    """
+
+    script = ("curves.js", "xray.js")
+    start = {"token": 0, "step": 0, "layers": "all"}
+
+    def __init__(self, trace, maps, known_words: Iterable[str] | None = None, **state):
+        if not len(maps) or not len(trace):
+            raise ValueError(
+                "nothing was recorded: run the pipeline inside both blocks,"
+                " `with record(pipe) as trace, record_attention(pipe) as maps: pipe(prompt)`"
+            )
+        self.trace, self.maps = trace, maps
+        whole = [word for word in maps.words if word != maps.cut_word]
+        self.unknown = unknown_words(whole, known_words)
+        self.picture = _picture(trace)
+        prompt = maps.prompt if maps.prompt is not None else ""
+        words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
+        longest = max(words, key=lambda i: len(maps.tokens[i].text), default=0)  # a noun more often than "a"
+        super().__init__(self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": longest, **state})
+
+    def checked(self, name: str, value):
+        if name == "token":
+            return self.maps.find(value)[0]
+        if name == "step":
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= len(self.maps):  # fmt: skip
+                raise ValueError(
+                    f"step is 0, all steps together, or 1 to {len(self.maps)}, and not {value!r}"
+                )
+            return int(value)
+        if value not in ("all", *self.maps.blocks):
+            raise ValueError(
+                f"layers is one of {', '.join(map(repr, ('all', *self.maps.blocks)))}, and not {value!r}"
+            )
+        return value
+
+    def heat(self) -> np.ndarray:
+        """The map that is shown, (h, w) float32: the share of attention that each place gives to the token."""
+        step, layers = self.state["step"], self.state["layers"]
+        return self.maps.heat(
+            self.state["token"], None if step == 0 else step - 1, None if layers == "all" else layers
+        )
+
+    def still(self) -> Image.Image:
+        """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
+        tokens = [
+            i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()
+        ]
+        rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
+        side, label, gap = 128, 20, 6
+        chosen = (sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)]) + rest
+        tiles = [("the picture", self.picture)]
+        for i in sorted(chosen):
+            tiles.append((self.maps.tokens[i].text[:16], overlay(self.picture, self.maps.heat(i))))
+        columns = min(5, len(tiles))
+        height = round(side * self.picture.shape[0] / self.picture.shape[1])
+        rows = math.ceil(len(tiles) / columns)
+        sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (height + label + gap) + gap), "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+        for place, (words, pixels) in enumerate(tiles):
+            left, top = (
+                gap + place % columns * (side + gap),
+                gap + place // columns * (height + label + gap),
+            )
+            sheet.paste(Image.fromarray(pixels).resize((side, height), Image.Resampling.BICUBIC), (left, top))
+            draw.text((left + side / 2, top + height + 3), words, fill="#222222", font=font, anchor="ma")
+        return sheet
+
+    def _data(self) -> dict:
+        trace, maps = self.trace, self.maps
+        factors = colour_map(trace.preview_factors, trace[0].latents.shape[1])
+        sizes = {"all": max(((layer.height, layer.width) for layer in maps.layers), key=math.prod)}
+        sizes |= {layer.block: (layer.height, layer.width) for layer in maps.layers}
+        side, shown = _room(list(sizes.values()), len(maps.tokens), len(maps))
+        beliefs = [trace[min(i, len(trace) - 1)] for i in shown]
+        return {
+            **about(trace.settings, trace[0].latents.shape[1:], trace.preview_factors),
+            "prompt": maps.prompt or "",
+            "tokens": [
+                {
+                    "text": token.text,
+                    "kind": token.kind,
+                    "word": token.word,
+                    "places": token.stop - token.first,
+                    "unknown": token.kind == "text" and maps.words[token.word] in self.unknown,
+                }
+                for token in maps.tokens
+            ],
+            "cut": list(maps.cut[:MAX_CUT]),
+            "more": max(0, len(maps.cut) - MAX_CUT),
+            "limit": maps.tokens[-1].stop,
+            "unknown": sorted(self.unknown),
+            "total": len(maps),
+            "steps": [
+                {
+                    "number": i + 1,
+                    "t": float(maps.timesteps[i]),
+                    "x0": pack(step.pred_original[0], MAX_BELIEF),
+                }
+                for i, step in zip(shown, beliefs, strict=True)
+            ],
+            "blocks": [self._block(name, size, side, shown) for name, size in sizes.items()],
+            "colours": [list(colour) for colour in HEAT],
+            "through": THROUGH,
+            "factors": np.round(factors.astype(float), 4).tolist(),
+            "picture": webp(self.picture, MAX_PICTURE),
+            "badge": " · ".join(badge_parts(trace.settings)),
+            "kept": maps.kept,
+        }
+
+    def _block(self, name: str, size: tuple[int, int], longest: int, shown: list[int]) -> dict:
+        """The maps of one block, or of all: for each token all steps together, then each step that is shown."""
+        layers = None if name == "all" else name
+        shrink = max(1, math.ceil(max(size) / longest))
+        small = tuple(math.ceil(n / shrink) for n in size)
+        shares = self.maps.shares(layers)
+        maps = [
+            np.stack([self.maps.heat(i, steps, layers, small) for steps in (None, *shown)])
+            for i in range(len(self.maps.tokens))
+        ]
+        return {
+            "name": name,
+            "size": list(size),
+            "layers": sum(name in ("all", layer.block) for layer in self.maps.layers),
+            "shares": np.round(
+                np.concatenate([shares.mean(0, keepdims=True), shares[shown]]).astype(float), 5
+            ).tolist(),
+            "maps": [_bytes(one) for one in maps],
+        }
+
+
+def unknown_words(words: Iterable[str], known_words: Iterable[str] | None) -> set[str]:
+    """Which of `words` are not in `known_words`, whatever their case; signs without a letter are never unknown.
+
+    Raises TypeError for one text instead of a collection of words.
+    """
+    if known_words is None:
+        return set()
+    if isinstance(known_words, str):
+        raise TypeError("known_words is a collection of words, not one text; give known_words=text.split()")
+    known = {word for phrase in known_words for word in str(phrase).lower().split()}
+    return {word for word in words if re.search(r"[^\W_]", word) and word.lower() not in known}
+
+
+def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:  # fmt: skip
+    """A map over a picture: the picture in grey under dark (least) to bright yellow (most). (H, W, 3) uint8.
+
+    picture: (H, W, 3) uint8. heat: (h, w), brought to the picture's size bilinearly. low, high: the ends of the colours;
+    None: the least and the most of this map.
+    """
+    height, width = picture.shape[:2]
+    low = float(heat.min()) if low is None else low
+    high = float(heat.max()) if high is None else high
+    place = np.clip((np.asarray(heat, np.float32) - low) / max(high - low, 1e-9), 0, 1)
+    place = np.asarray(Image.fromarray(place).resize((width, height), Image.Resampling.BILINEAR))
+    stops = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(place, stops, channel) for channel in np.array(HEAT).T], -1)
+    grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]  # ITU-R BT.601 luma
+    return np.clip(THROUGH * grey + (1 - THROUGH) * colours, 0, 255).round().astype(np.uint8)
+
+
+def _picture(trace) -> np.ndarray:
+    """The finished picture; rough colours of the last belief where none was decoded."""
+    if trace.images is not None:
+        return trace.images[0]
+    last = trace[len(trace) - 1].pred_original[0]
+    return linear_preview(last, colour_map(trace.preview_factors, len(last)))
+
+
+def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, list[int]]:
+    """(longest side of a map, which steps) so that the maps of a page stay below MAX_BYTES."""
+    count, side = min(steps, MAX_STEPS), MAX_SIDE
+
+    def numbers_a_step() -> int:
+        shrinks = [max(1, math.ceil(max(size) / side)) for size in sizes]
+        return tokens * sum(
+            math.ceil(h / k) * math.ceil(w / k) for (h, w), k in zip(sizes, shrinks, strict=True)
+        )
+
+    while side > 8 and numbers_a_step() * (min(count, 12) + 1) > MAX_BYTES:
+        side //= 2
+    count = max(1, min(count, MAX_BYTES // numbers_a_step() - 1))
+    return side, sorted(set(np.linspace(0, steps - 1, count).round().astype(int).tolist()))
+
+
+def _bytes(array: np.ndarray) -> dict:
+    """Numbers as bytes between their least and most: they differ by little beside their size."""
+    low, high = float(array.min()), float(array.max())
+    places = np.round((array - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    return {"shape": list(array.shape), "low": low, "high": high, "data": places.tobytes()}
