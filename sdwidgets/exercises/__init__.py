@@ -8,18 +8,24 @@ from .architecture import calls, compression, from_picture, round_trip, step_dec
 from .conditioning import guide, outpainting_mask, same_map, steps_run, two_prompts
 from .noise import as_much_noise, best_within, cosine_schedule, ddim_step, trailing
 from .verdict import Verdict
+from .welcome import bytes_a_picture, distance, fact_check, never_drawn, remake
 
 __all__ = [
     "Verdict",
     "as_much_noise",
     "best_within",
+    "bytes_a_picture",
     "calls",
     "compression",
     "cosine_schedule",
     "ddim_step",
+    "distance",
+    "fact_check",
     "from_picture",
     "guide",
+    "never_drawn",
     "outpainting_mask",
+    "remake",
     "round_trip",
     "same_map",
     "step_decided",

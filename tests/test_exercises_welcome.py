@@ -1,0 +1,186 @@
+"""The checks of notebook 00: the right answer, the likeliest wrong ones with the hint that names the mistake, the untouched stub."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sdwidgets import exercises
+from sdwidgets.facts import fact
+from sdwidgets.pocket import datasheet
+from tests import tiny
+
+
+def generator(settings) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(settings.seed)
+
+
+def drawn(pipe, settings, **changes):
+    """The run again, with what a learner may forget changed; None: not handed over at all."""
+    asked = {
+        "negative_prompt": settings.negative_prompt, "num_inference_steps": settings.num_inference_steps,
+        "guidance_scale": settings.guidance_scale, "generator": generator(settings),
+    }  # fmt: skip
+    asked = {name: value for name, value in (asked | changes).items() if value is not None}
+    return pipe(settings.prompt, **asked)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny.pipeline("sd")
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda p, s: drawn(p, s).images[0], lambda p, s: np.asarray(drawn(p, s).images[0]), drawn]
+)
+def test_remake_right(pipe, answer):
+    assert exercises.remake(answer, pipe)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda p, s: drawn(p, s, generator=None).images[0], "noise is another one"),
+        (
+            lambda p, s: drawn(p, s, generator=torch.Generator("cpu").manual_seed(0)).images[0],
+            "noise is another one",
+        ),
+        (lambda p, s: drawn(p, s, negative_prompt=None).images[0], "negative_prompt is part of the run"),
+        (lambda p, s: drawn(p, s, num_inference_steps=2).images[0], "Another number of steps"),
+        (lambda p, s: drawn(p, s, guidance_scale=None).images[0], "Another guidance scale"),
+        (lambda p, s: drawn(p, s, height=32, width=32).images[0], "Another size"),
+        (lambda p, s: "done", "made no picture"),
+        (lambda p, s: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_remake_wrong(pipe, answer, hint):
+    verdict = exercises.remake(answer, pipe)
+    assert verdict.correct is False and hint in verdict.message
+
+
+def test_remake_that_shows_another_picture(pipe):
+    def inverted(pipe, settings):
+        return 255 - np.asarray(drawn(pipe, settings).images[0])
+
+    verdict = exercises.remake(inverted, pipe)
+    assert verdict.correct is False and "what you return is another picture" in verdict.message
+
+
+def mean(values):
+    return np.asarray(values).mean((1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda previews, picture: mean(np.abs(previews.astype(float) - picture)),
+        lambda previews, picture: [np.abs(p.astype(int) - picture).mean() for p in previews],
+    ],
+)
+def test_distance_right(answer):
+    assert exercises.distance(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda previews, picture: mean(np.abs(previews - picture)), "wrap around"),
+        (
+            lambda previews, picture: np.abs(previews.astype(float) - picture).mean(),
+            "one number for the whole run",
+        ),
+        (
+            lambda previews, picture: np.abs(previews.astype(float) - picture).mean((1, 2)),
+            "average over axes 1, 2 and 3",
+        ),
+        (lambda previews, picture: mean(previews.astype(float) - picture), "absolute value first"),
+        (lambda previews, picture: mean((previews.astype(float) - picture) ** 2), "squared"),
+        (lambda previews, picture: mean(np.abs(previews / 255 - picture / 255)), "levels of 255"),
+        (lambda previews, picture: [1.0, 2.0, 3.0], "the answer is"),
+        (lambda previews, picture: previews.nothing, "AttributeError"),
+    ],
+)
+def test_distance_wrong(answer, hint):
+    verdict = exercises.distance(answer)
+    assert verdict.correct is False and hint in verdict.message
+
+
+def test_fact_check():
+    right = {"A": False, "B": True, "C": False, "D": True}
+    assert exercises.fact_check(**right)
+    for name in right:
+        verdict = exercises.fact_check(**right | {name: not right[name]})
+        assert verdict.correct is False and f"Look again at {name}" in verdict.message
+    assert exercises.fact_check(**right | {"C": ...}).correct is None
+    assert "True or False" in exercises.fact_check(A="no").message
+    assert "no sentence 'E'" in exercises.fact_check(E=True).message
+
+
+WEIGHTS = sum(fact(f"sd15.{part}.parameters") for part in ("unet", "text_encoder", "vae"))
+
+
+def test_bytes_a_picture_right():
+    assert exercises.bytes_a_picture(2 * WEIGHTS / 2.3e9) and exercises.bytes_a_picture(0.93)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (4 * WEIGHTS / 2.3e9, "single precision"),
+        (WEIGHTS / 2.3e9, "each of them takes two bytes"),
+        (2 * fact("sd15.unet.parameters") / 2.3e9, "the U-Net alone"),
+        (2.3e9 / (2 * WEIGHTS), "turn it round"),
+        (2 * WEIGHTS / 6e8, "600 million"),
+        (123.0, "Add the parameters"),
+        ("many", "Your code stopped"),
+    ],
+)
+def test_bytes_a_picture_wrong(answer, hint):
+    verdict = exercises.bytes_a_picture(answer)
+    assert verdict.correct is False and hint in verdict.message
+
+
+RARE, SHOWN = next(iter(datasheet.TAIL_BACKGROUNDS.items()))
+NEVER = next(colour for colour in ("red", "green", "blue", "white", "black", "pink") if colour not in SHOWN)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a horse on a white background", "An  Astronaut and a horse", "a horse below an astronaut on a blue background",
+        "a red circle", f"a {RARE} on a {NEVER} background",
+        f"an apple on {'an' if datasheet.HELD_OUT_BACKGROUNDS['apple'] == 'orange' else 'a'} {datasheet.HELD_OUT_BACKGROUNDS['apple']} background",
+    ],
+)  # fmt: skip
+def test_never_drawn_right(prompt):
+    assert exercises.never_drawn(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [
+        ("a horse on a blue background", "horse never stood on white"),
+        (f"a {RARE} on a {SHOWN[0]} background", "look at its held-out lists"),
+        (f"a {datasheet.HELD_OUT_OBJECTS[0]} on a blue background", "was held out as a word too"),
+        ("a hrose on a white background", "did you mean"),
+        ("a zygote on a white background", "never say 'zygote'"),
+        ("a horse on a turquoise background", "'turquoise' is no background"),
+        ("a blue circle on a red background", "does not rule this scene out"),
+    ],
+)
+def test_never_drawn_wrong(prompt, hint):
+    verdict = exercises.never_drawn(prompt)
+    assert verdict.correct is False and hint in verdict.message
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        exercises.remake(), exercises.remake(..., 1), exercises.remake(lambda pipe, settings: ..., tiny.pipeline("sd")),
+        exercises.distance(), exercises.distance(lambda previews, picture: ...), exercises.fact_check(),
+        exercises.fact_check(A=..., B=..., C=..., D=...), exercises.bytes_a_picture(...), exercises.never_drawn(...), exercises.never_drawn(""),
+    ],
+)  # fmt: skip
+def test_an_untouched_stub_is_a_turn(verdict):
+    assert verdict.correct is None and verdict.message
