@@ -1,7 +1,7 @@
 """`record(pipe)`: watch a diffusers pipeline through its public seams and keep what it did as a `Trace`.
 
 The pipeline stays diffusers' own and its picture stays the same to the last bit. For the time of a `with`
-block the instance's `scheduler.step`, `vae.decode`, `image_processor.postprocess`, `encode_prompt` and
+block the instance's `scheduler.step`, `vae.decode`, `image_processor.postprocess`, `encode_prompt`, `get_timesteps` and
 `prepare_latents` are wrapped and the denoiser gets a forward hook; all of it is undone on every way out.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .latents import factors_for, from_vae, predicted_original, unpack
-from .schedulers import is_flow
+from .schedulers import is_flow, label_of
 from .trace import Settings, Step, Trace
 
 
@@ -110,6 +110,7 @@ class _Recorder:
         _wrap(undo, getattr(pipe, "image_processor", None), "postprocess", self.around_postprocess)
         _wrap(undo, pipe, "encode_prompt", self.around_encode_prompt)
         _wrap(undo, pipe, "prepare_latents", self.around_prepare_latents)
+        _wrap(undo, pipe, "get_timesteps", self.around_get_timesteps)
         undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
 
     def prepare(self, method, args, kwargs, new_run: bool) -> dict:
@@ -138,6 +139,12 @@ class _Recorder:
             latents = latents[0]
         self.started = _now(latents.device)
         return result
+
+    def around_get_timesteps(self, get_timesteps, *args, **kwargs):
+        given = self.prepare(get_timesteps, args, kwargs, new_run=bool(self.calls))
+        strength = given.get("strength")
+        self.asked["strength"] = None if strength is None else float(strength)
+        return get_timesteps(*args, **kwargs)
 
     def after_denoiser(self, module, args, output):
         output = output if isinstance(output, torch.Tensor) else output[0]
@@ -265,6 +272,8 @@ class _Recorder:
             num_inference_steps=getattr(self.scheduler, "num_inference_steps", None),
             guidance_scale=None if guidance is None else float(guidance),
             scheduler=type(self.scheduler).__name__,
+            scheduler_label=label_of(self.scheduler, pipe),
+            strength=self.asked.get("strength"),
             height=h,
             width=w,
             model=Path(name).name if name and Path(name).exists() else name,  # a trace tells no one's folders

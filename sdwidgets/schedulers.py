@@ -165,6 +165,22 @@ def schedulers_for(pipe) -> dict[str, Scheduler]:
     return {k: s for k, s in SCHEDULERS.items() if s.flow == flow and name.startswith(s.pipelines)}
 
 
+def label_of(scheduler, pipe) -> str | None:
+    """The label of SCHEDULERS whose class and choices a scheduler of this pipeline has; None if it is not on offer."""
+
+    def choices(entry: Scheduler) -> dict:
+        spaced = {f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")}
+        return spaced | {name: value for name, value in entry.kwargs.items() if name in _CHOICES}
+
+    fits = [
+        entry
+        for entry in schedulers_for(pipe).values()
+        if entry.class_name == type(scheduler).__name__
+        and all(scheduler.config.get(name, value) == value for name, value in choices(entry).items())
+    ]
+    return max(fits, key=lambda entry: len(entry.kwargs)).label if fits else None
+
+
 def find_scheduler(label, pipe) -> Scheduler:
     """The entry for a label, in any case, or a diffusers class name; else ValueError with the closest."""
     offers = schedulers_for(pipe)

@@ -298,14 +298,21 @@ def _expanded(name: str, value: np.ndarray) -> np.ndarray:
         return value.astype(np.float32) if value.dtype == np.float16 else value
     from PIL import Image
 
-    data = value.tobytes()
-    (count,) = np.frombuffer(data[:8], "<i8")
-    ends = 8 * (count + 1) + np.cumsum(np.frombuffer(data[8 : 8 * (count + 1)], "<i8"))
     pictures = []
-    for start, end in zip([8 * (count + 1), *ends[:-1]], ends, strict=True):
-        with Image.open(io.BytesIO(data[start:end]), formats=["WEBP"]) as picture:
+    for file in webp_files(value):
+        with Image.open(io.BytesIO(file), formats=["WEBP"]) as picture:
             pictures.append(np.asarray(picture.convert("RGB")))
     return np.stack(pictures)
+
+
+def webp_files(value: np.ndarray) -> list[bytes]:
+    """The WebP files in an array of bytes that `_compact` made."""
+    data = value.tobytes()
+    count = int(np.frombuffer(data[:8], "<i8")[0])
+    if not 0 < 8 * (count + 1) <= len(data):
+        raise ValueError(f"{count} pictures are more than there can be")
+    ends = 8 * (count + 1) + np.cumsum(np.frombuffer(data[8 : 8 * (count + 1)], "<i8"))
+    return [data[start:end] for start, end in zip([8 * (count + 1), *ends[:-1]], ends, strict=True)]
 
 
 def _refuse_foreign(path: Path) -> None:

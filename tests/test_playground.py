@@ -25,6 +25,7 @@ class Watched(Playground):
 
     def __init__(self, *args, **kwargs):
         self.sent: list[dict] = []
+        self.buffers: list[list[bytes]] = []
         self.threads: list[threading.Thread] = []
         self.heard = lambda message: None
         super().__init__(*args, **kwargs)
@@ -33,6 +34,7 @@ class Watched(Playground):
         if "kind" not in content:
             return super().send(content, buffers)
         self.sent.append(content)
+        self.buffers.append(buffers)
         self.threads.append(threading.current_thread())
         self.heard(content)
 

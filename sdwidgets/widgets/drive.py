@@ -132,21 +132,41 @@ def as_number(text: str) -> int | float | str:
     return text
 
 
-def default_scheduler(pipe) -> str | None:
-    """The label of the scheduler that the pipeline came with; None if it is not among those on offer."""
-    from ..schedulers import schedulers_for
-
-    name = type(pipe.scheduler).__name__
-    return next((label for label, entry in schedulers_for(pipe).items() if entry.class_name == name), None)
-
-
 def defaults(pipe) -> dict:
-    """Steps and guidance that suit this model: from the table of models, else 20 and the pipeline's own."""
+    """Steps and guidance that suit this model, from the table of models, else 20 and the pipeline's own; its scheduler."""
     from ..models import find_model
+    from ..schedulers import label_of
 
     row = find_model(Path(str(getattr(pipe, "name_or_path", ""))).name) or find_model(str(pipe.name_or_path))
+    scheduler = label_of(pipe.scheduler, pipe)
     if row is not None:
-        return {"num_inference_steps": row.steps, "guidance_scale": row.guidance}
+        return {"num_inference_steps": row.steps, "guidance_scale": row.guidance, "scheduler": scheduler}
     parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
     own = parameter.default if parameter is not None else None
-    return {"num_inference_steps": 20, "guidance_scale": float(own) if own else 1.0}
+    return {"num_inference_steps": 20, "guidance_scale": float(own) if own else 1.0, "scheduler": scheduler}
+
+
+def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
+    """(what the controls must say for a recorded run, control -> a sentence on what does not fit); `now`: what they say.
+
+    Where the run does not tell, the controls stay.
+    """
+    from ..schedulers import find_scheduler
+
+    told = trace.settings
+    settings, notes = dict(now), {}
+    for name in SETTINGS:
+        value = getattr(told, name, None)
+        value = value[0] if isinstance(value, list) and value else value
+        if value is not None:
+            settings[name] = value
+    if told.scheduler_label or told.scheduler:
+        settings["scheduler"] = find_scheduler(told.scheduler_label or told.scheduler, pipe).label
+    if told.seed is None:
+        notes["seed"] = "The run's seed is not known: its picture cannot be made again."
+    ours = Path(str(getattr(pipe, "name_or_path", "") or "")).name
+    if told.model and ours and Path(told.model).name != ours:
+        notes[""] = (
+            f"This run was made by {Path(told.model).name[:60]}; Generate asks {ours}, and gives another picture."
+        )
+    return settings, notes

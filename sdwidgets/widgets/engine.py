@@ -41,6 +41,14 @@ class Engine:
             elif not self.worker.waiting:
                 self.mail.post("done", badge=self.badge(), failure=None)
 
+    def show(self, run: Run, described: dict, stale) -> None:
+        """The worker's job: a run that was made before takes the place of the newest."""
+        if stale():
+            return
+        self.run = run
+        self.mail.post("run", run={**described, "badge": run.badge})
+        self.mail.post("done", badge=run.badge, failure=None)
+
     def badge(self, settings: Settings | None = None, seconds: float | None = None) -> str:
         """Model, device, number type, memory, time: what the footer tells."""
         if settings is None:

@@ -19,7 +19,7 @@ class PlaygroundView {
     this.replay = new Replay({ heading: false });
     this.fields = {}; // name -> {read, write, error, hint, inputs}
     this.timers = {};
-    this.tools = new Tools((message) => this.send(message));
+    this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName());
     this.build();
     this.undress = dress(host, CSS + STYLE, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
@@ -75,6 +75,7 @@ class PlaygroundView {
     replay.card.classList.add("empty");
     replay.card.prepend(controls, this.progress, this.failure, this.waiting);
     replay.badge.after(this.tools.buttons);
+    this.tools.listen(replay.card);
     replay.badge.parentNode.before(this.tools.panel);
     replay.strip.after(replay.warning); // said below the pictures here, where it moves nothing
   }
@@ -114,8 +115,8 @@ class PlaygroundView {
 
   // ---- to the kernel
 
-  send(message) {
-    this.model.send({ ...message, client: this.client });
+  send(message, ...buffers) {
+    this.model.send({ ...message, client: this.client }, undefined, buffers);
   }
 
   /** At most one message of a kind in `pause` milliseconds; the last one always goes. */
@@ -177,7 +178,7 @@ class PlaygroundView {
     this.heard = performance.now();
     this.delivery = message.delivery ?? this.delivery;
     if (message.number === undefined) {
-      if (message.client === this.client) this[`on_${message.kind}`]?.(message);
+      if (message.client === this.client) this[`on_${message.kind}`]?.(revive(message, buffers));
       return;
     }
     if (message.number <= this.seen || this.greeted !== true) return;
@@ -212,6 +213,20 @@ class PlaygroundView {
     this.tools.showCode(text);
   }
 
+  on_passport(message) {
+    this.tools.keep(message);
+  }
+
+  on_file(message) {
+    this.tools.given(message);
+  }
+
+  /** Words of the prompt, and the seed. */
+  fileName() {
+    const words = this.replay.run?.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40);
+    return [words || "picture", this.replay.run?.line.match(/seed \d+/)?.[0].replace(" ", "-")].filter(Boolean).join("-");
+  }
+
   on_tock() {
     this.asking = 0;
   }
@@ -234,7 +249,7 @@ class PlaygroundView {
   on_queued({ client, settings, notes }) {
     if (client !== this.client) this.write(settings); // asked by code, or by another view of this widget
     this.asked = 0;
-    this.show_errors({});
+    this.show_errors({ "": notes[""] });
     this.replay.pause();
     for (const [name, field] of Object.entries(this.fields)) {
       field.hint.hidden = !notes[name] || (name === "prompt" && settings.prompt.trim() !== "");

@@ -6,6 +6,7 @@ worker thread, so cells never block; the newest settings win, and a run stops wi
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import weakref
 from functools import partial
@@ -14,15 +15,24 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from .drive import SETTINGS, as_number, default_scheduler, defaults, tokens
-from .engine import Engine
+from .. import passport
+from ..trace import Trace
+from .drive import SETTINGS, as_number, defaults, settings_of, tokens
+from .engine import Engine, Run
 from .mail import Mail
 from .page import for_script, front_end
+from .parcel import PIECE, Parcel
+from .replay import describe
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
 SCRIPTS = ("replay.js", "tools.js", "playground.js")
 DEBOUNCE = 0.15  # seconds before settings from the page are run
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _script() -> str:
@@ -64,7 +74,7 @@ class Playground(anywidget.AnyWidget):
         if delivery not in DELIVERIES:
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
-        usual = {**defaults(pipe), "scheduler": default_scheduler(pipe)}
+        usual = defaults(pipe)
         given = (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler)
         self.settings = {
             name: usual.get(name) if value is None else value
@@ -76,6 +86,7 @@ class Playground(anywidget.AnyWidget):
             delivery = "pull" if "google.colab" in sys.modules else "push"
         self._mail = Mail(self.send, lambda: worker.here, delivery)
         self._engine = Engine(pipe, self._mail, worker)
+        self._files, self._outgoing = Parcel(passport.MAX_FILE), b""
         super().__init__()
         self.on_msg(self._receive)
 
@@ -142,12 +153,32 @@ class Playground(anywidget.AnyWidget):
         label = self.settings["scheduler"]
         return code(self.pipe, self.settings, make_scheduler(label, self.pipe) if label else None)
 
+    def load(self, path: str | os.PathLike) -> Playground:
+        """Show the run in a picture or page that carries one (see `sdwidgets.passport`), and set the controls to its settings.
+
+        Raises FileNotFoundError, and ValueError for a file without a run, a damaged one, and settings that this pipeline
+        cannot run; then nothing has changed.
+        """
+        return self.show(passport.load_passport(path))
+
+    def show(self, trace: Trace) -> Playground:
+        """Show a recorded run, and set the controls to its settings. Raises ValueError as `load` does."""
+        settings, notes = settings_of(trace, self.pipe, self.settings)
+        self._show(Run(settings, trace, None, self._engine.badge(trace.settings)), notes)
+        return self
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the picture that is shown as a PNG that carries its run; returns its path. See `sdwidgets.passport`."""
+        if self.trace is None:
+            raise RuntimeError("There is no picture yet; call run() and wait() first.")
+        return passport.save_passport(self.trace, path)
+
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""
         self._release()
         super().close()
 
-    # ---- running -------------------------------------------------------------------------------------------------
+    # ---- showing and running -------------------------------------------------------------------------------------------------
 
     def _check(self, settings: dict) -> list:
         from ..checks import check_settings
@@ -156,14 +187,25 @@ class Playground(anywidget.AnyWidget):
 
     def _start(self, settings: dict, client: str = "", delay: float = 0.0) -> None:
         """Check settings and enqueue a run with them; `client` is the view that asked, if one did."""
+        self._begin(settings, {note.field: note.text for note in self._check(settings)}, client)
+        self._submit(partial(self._engine.make, settings), delay)
+
+    def _show(self, run: Run, notes: dict) -> None:
+        """Enqueue a run that was made before, instead of one that is under way."""
+        self._check(run.settings)
+        job = partial(self._engine.show, run, describe(run.trace))
+        self._begin(run.settings, notes)
+        self._submit(job)
+
+    def _begin(self, settings: dict, notes: dict, client: str = "") -> None:
+        """From now on these settings count; `notes`: control -> a sentence."""
         if not self._release.alive:
             raise RuntimeError("This Playground is closed; make a new one.")
-        notes, self.settings, self._engine.error = self._check(settings), settings, None
+        self.settings, self._engine.error = settings, None
         self._mail.forget()
-        self._mail.post(
-            "queued", client=client, settings=settings, notes={note.field: note.text for note in notes}
-        )
-        job = partial(self._engine.make, settings)
+        self._mail.post("queued", client=client, settings=settings, notes=notes)
+
+    def _submit(self, job, delay: float = 0.0) -> None:
         if self._mail.delivery != "sync":
             try:
                 return self._worker.submit(job, delay)
@@ -175,7 +217,7 @@ class Playground(anywidget.AnyWidget):
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
-    def _receive(self, _widget, content: dict, _buffers) -> None:
+    def _receive(self, _widget, content: dict, buffers) -> None:
         kind, client = content.get("kind"), str(content.get("client", ""))
         if kind == "tick":  # a page has heard nothing for a while
             if content.get("lost") and self._adaptive:
@@ -188,6 +230,10 @@ class Playground(anywidget.AnyWidget):
             self._mail.tell(kind="tokens", client=client, **tokens(self.pipe, str(content.get("text", ""))))
         elif kind == "code":
             self._mail.tell(kind="code", client=client, text=self.code())
+        elif kind == "passport":
+            self._send_passport(content, client)
+        elif kind == "file":
+            self._take_file(content, buffers, client)
         elif kind == "stop":
             self.stop()
         elif kind == "run":
@@ -220,6 +266,33 @@ class Playground(anywidget.AnyWidget):
             self._start({**self.settings, **wanted}, client, DEBOUNCE)
         except (ValueError, RuntimeError) as error:
             self._tell_errors(error)
+
+    def _send_passport(self, content: dict, client: str) -> None:
+        """The picture that carries its run, a piece at a time, as the page asks for them."""
+        at, run = content.get("start"), self._engine.run
+        if at == 0:
+            try:
+                self._outgoing = passport.to_png(run.trace) if run else b""
+            except ValueError as error:
+                return self._tell_errors(error)
+        if isinstance(at, int) and 0 <= at < len(self._outgoing):
+            piece = self._outgoing[at : at + PIECE]
+            self._mail.tell(kind="passport", client=client, start=at, size=len(self._outgoing), piece=piece)
+            if at + len(piece) == len(self._outgoing):
+                self._outgoing = b""
+
+    def _take_file(self, content: dict, buffers, client: str) -> None:
+        """A piece of a file that was dropped on the page. A file that is refused changes nothing."""
+        name = str(content.get("name", "file"))
+        try:
+            at, size = int(content.get("start", -1)), int(content.get("size", 0))
+            data = self._files.take(client, at, size, bytes(buffers[0]) if buffers else b"")
+            if data is not None:
+                self.show(passport.read_passport(data, name))
+        except (ValueError, TypeError, RuntimeError) as error:
+            self._mail.tell(kind="file", client=client, done=True, refused=_sentence(error))
+        else:
+            self._mail.tell(kind="file", client=client, done=data is not None, refused=None)
 
     def _tell_errors(self, error: Exception) -> None:
         self._mail.post("errors", errors={getattr(error, "field", ""): str(error)})

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .. import passport
 from ..latents import linear_preview
 from . import page
 from .view import View
@@ -210,6 +211,9 @@ class Replay(View):
             raise ValueError(f"{name} is True or False, not {value!r}")
         return value
 
+    def carried(self) -> str:
+        return passport.to_html(self.trace)
+
     @property
     def views(self) -> tuple[str, ...]:
         """What the row of channels can show of this run."""
@@ -230,7 +234,7 @@ def to_html(trace) -> str:
 
 
 def export_html(trace, path: str | os.PathLike) -> Path:
-    """Write the replay as one self-contained file and return its path. The file appears whole or not at all."""
+    """Write the replay as one self-contained file that carries the run too; returns its path. It appears whole or not at all."""
     return Replay(trace).export_html(path)
 
 

@@ -91,7 +91,11 @@ class View:
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write the view as one file that works offline, from a file system too; returns its path."""
-        return page.write(self.to_html(), path, self.title)
+        return page.write(self.to_html() + self.carried(), path, self.title)
+
+    def carried(self) -> str:
+        """HTML that an exported file carries besides and nobody sees, such as the run itself."""
+        return ""
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in self.state.items())

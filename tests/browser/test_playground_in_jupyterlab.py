@@ -5,7 +5,9 @@ and kernel and once with Colab's; the tests of one environment share one noteboo
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from sdwidgets.passport import load_passport
 from tests.browser.conftest import eventually, pixels
 
 SETUP = """
@@ -221,6 +223,33 @@ def test_the_picture_can_be_copied_as_code(card):
     assert button.get_attribute("aria-expanded") == "true"
     card.card.get_by_role("button", name="Close", exact=True).click()
     assert not program.is_visible()
+
+
+def test_a_saved_picture_brings_its_run_back(card, tmp_path):
+    before, seed = pixels(card.hero), card.box("Seed").input_value()
+    with card.page.expect_download() as download:
+        card.card.get_by_role("button", name="Save picture").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert load_passport(path).settings.seed == int(seed) and path.stem.endswith(f"seed-{seed}")
+    card.box("Seed").fill("77")
+    card.box("Seed").press("Enter")
+    assert eventually(card.page, lambda: pixels(card.settled().hero) != before)
+    chosen = card.card.locator("input[type=file]").first
+    chosen.set_input_files(path)
+    assert eventually(card.page, lambda: card.box("Seed").input_value() == seed)
+    assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
+    foreign = tmp_path / "foreign.png"
+    Image.new("RGB", (8, 8)).save(foreign)
+    dropped = card.page.evaluate_handle(
+        """bytes => { const data = new DataTransfer();
+          data.items.add(new File([Uint8Array.from(bytes)], "foreign.png", {type: "image/png"})); return data; }""",
+        list(foreign.read_bytes()),
+    )
+    card.card.dispatch_event("drop", {"dataTransfer": dropped})
+    said = card.card.locator(".note[role=alert]")
+    assert eventually(card.page, lambda: said.is_visible() and "without a run" in said.inner_text())
+    assert pixels(card.hero) == before and card.box("Seed").input_value() == seed
 
 
 def test_light_and_dark_follow_jupyterlab_and_can_be_read(card):

@@ -1,0 +1,284 @@
+"""A picture that carries its run: `save_passport(trace, "cat.png")`, `load_passport("cat.png") -> Trace`.
+
+The PNG is an ordinary picture with two more chunks: a text chunk "sdwidgets", the settings as JSON for people and other programs,
+and a private chunk "sdTr", the trace's safetensors file, compressed by zlib. An exported page (`trace.export_html`) carries
+the same bytes in an element that no browser shows. Reading is bounded in every direction, opens nothing else of the file, and
+runs nothing: whoever sends a picture sends data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import io
+import json
+import math
+import os
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, _write_whole, webp_files
+
+MAX_FILE, MAX_TRACE = (
+    64_000_000,
+    128_000_000,
+)  # bytes: of a file that is read, and of the trace in it, unpacked
+MAX_STEPS, MAX_PIXELS = 4_000, 40_000_000  # scheduler calls; pixels of a picture, or of all previews together
+LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
+SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
+OPENING, CLOSING = b'<data hidden data-sdwidgets-passport value="', b'"></data>'
+AGAIN = "save the run again with save_passport(trace, path)"
+ARRAYS = {**dict.fromkeys(PER_STEP_ARRAYS, 4), "final_latents": 4, "images": 4, "previews": 4, "preview_factors": 2, "source": 3, "mask": 2}  # fmt: skip
+
+
+def save_passport(trace: Trace, path: str | os.PathLike) -> Path:
+    """Write the run's picture as a PNG that carries settings and trace; returns its path.
+
+    A trace of more than 8 MB is carried in compact form (`Trace.save(compact=True)`): the picture stays exact, latents are
+    in half precision. The file appears whole or not at all.
+
+    Raises ValueError for a run without a picture, or one too large to be carried; OSError where it cannot be written.
+    """
+    path = Path(path)
+    _write_whole(path, to_png(trace))
+    return path
+
+
+def load_passport(path: str | os.PathLike) -> Trace:
+    """The run in a PNG that `save_passport` wrote, or in a page that `Trace.export_html` wrote. Nothing in it is ever run.
+
+    Raises FileNotFoundError where there is no file; ValueError, with a sentence, for one that carries no run, is damaged or
+    is too large (64 MB, or 128 MB unpacked).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no file at {str(path)!r}; give a PNG that save_passport(trace, path) wrote"
+        )
+    with path.open("rb") as file:
+        return read_passport(file.read(MAX_FILE + 1), path.name)
+
+
+def read_passport(data: bytes, name: str = "file") -> Trace:
+    """`load_passport` for the bytes of a file; `name` is for sentences."""
+    name = repr(name[:80])
+    if len(data) > MAX_FILE:
+        raise ValueError(
+            f"{name} has more than the {MAX_FILE // 10**6} MB that a picture with its run may have; {AGAIN}"
+        )
+    if data.startswith(SIGNATURE):
+        packed = _chunk(data, name)
+    elif (start := data.find(OPENING)) >= 0:
+        start += len(OPENING)
+        end = data.find(CLOSING, start)
+        try:
+            packed = base64.b64decode(data[start : max(end, start)], validate=True)
+        except binascii.Error as error:
+            raise _damaged(name, error) from None
+    else:
+        page = data[:300].lstrip().lower().startswith((b"<!doctype", b"<html"))
+        what = (
+            "is a page without a run of sdwidgets in it"
+            if page
+            else "is neither a PNG nor a page with a run of sdwidgets in it"
+        )
+        raise ValueError(f"{name} {what}; give a file that save_passport(trace, path) wrote")
+    return _unpacked(packed, name)
+
+
+def to_png(trace: Trace) -> bytes:
+    """The bytes of the file that `save_passport` writes."""
+    if trace.images is None or not len(trace):
+        raise ValueError(
+            "this run has no picture to carry it, since it was stopped before its end; trace.save(path) keeps its steps"
+        )
+    info = PngInfo()
+    info.add_itxt(TEXT, json.dumps(dataclasses.asdict(trace.settings), ensure_ascii=False))
+    info.add(CHUNK, _packed(trace))
+    buffer = io.BytesIO()
+    Image.fromarray(trace.images[0]).save(buffer, "PNG", pnginfo=info)
+    if buffer.tell() > MAX_FILE:
+        raise ValueError(f"the picture with its run has {buffer.tell() / 1e6:.0f} MB, and {MAX_FILE // 10**6} MB are allowed; use trace.save(path)")  # fmt: skip
+    return buffer.getvalue()
+
+
+def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
+    """The run as an element of a page, which no browser shows or runs; "" for a run of more than `at_most` bytes."""
+    packed = _packed(trace, always_compact=True)
+    return (
+        f"{OPENING.decode()}{base64.b64encode(packed).decode()}{CLOSING.decode()}"
+        if len(packed) <= at_most
+        else ""
+    )
+
+
+# ---- the bytes ------------------------------------------------------------------------------------------------------
+
+
+def _packed(trace: Trace, always_compact: bool = False) -> bytes:
+    """The trace's safetensors file, compressed; without previews, which can be computed again, where they are too many."""
+    size = sum(a.nbytes for a in _arrays(trace))
+    compact = always_compact or size > LARGE
+    if compact and trace.previews is not None:
+        count, height, width = trace.previews.shape[:3]
+        if count * height * width > MAX_PIXELS:
+            trace = dataclasses.replace(trace, previews=None)
+    with tempfile.TemporaryDirectory() as folder:
+        data = trace.save(Path(folder, "run.safetensors"), compact=compact).read_bytes()
+    if len(data) > MAX_TRACE:
+        raise ValueError(f"the run has {len(data) / 1e6:.0f} MB, and a picture carries {MAX_TRACE // 10**6} MB at most; use trace.save(path)")  # fmt: skip
+    return zlib.compress(data, 6)
+
+
+def _arrays(trace: Trace) -> list[np.ndarray]:
+    found = [getattr(step, name) for step in trace for name in PER_STEP_ARRAYS]
+    return [a for a in (*found, *(getattr(trace, name) for name in PER_RUN_ARRAYS)) if a is not None]
+
+
+def _chunk(data: bytes, name: str) -> bytes:
+    """The content of our chunk. Others are stepped over: none is decompressed, whatever it says of itself."""
+    place, texts = len(SIGNATURE), False
+    while place + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[place : place + 8])
+        end = place + 8 + length
+        if end + 4 > len(data):
+            break
+        if kind == CHUNK:
+            if zlib.crc32(data[place + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
+                raise _damaged(name, "its checksum is wrong")
+            return data[place + 8 : end]
+        texts = texts or (kind == b"iTXt" and data[place + 8 : end].startswith(TEXT.encode() + b"\0"))
+        if kind == b"IEND":
+            what = (
+                "tells its settings, but carries no run"
+                if texts
+                else "is a picture without a run of sdwidgets in it"
+            )
+            raise ValueError(
+                f"{name} {what}; programs that store a picture again drop it; give the file that save_passport wrote"
+            )
+        place = end + 4
+    raise _damaged(name, "it is cut short")
+
+
+def _unpacked(packed: bytes, name: str) -> Trace:
+    decompressor = zlib.decompressobj()
+    try:
+        data = decompressor.decompress(packed, MAX_TRACE + 1)
+    except zlib.error as error:
+        raise _damaged(name, error) from None
+    if len(data) > MAX_TRACE:
+        raise ValueError(
+            f"the run in {name} unpacks to more than {MAX_TRACE // 10**6} MB; a run that large travels as trace.save(path)"
+        )
+    if not decompressor.eof:
+        raise _damaged(name, "it is cut short")
+    try:
+        _refuse_large_pictures(data)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "run")
+            file.write_bytes(data)
+            trace = Trace.load(file)
+        _check(trace)
+    except OSError as error:
+        raise (
+            error if error.errno is not None else _damaged(name, "a picture in it does not decode")
+        ) from None
+    except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
+        reason = "its file of arrays does not open" if "run'" in str(error) else str(error)[:200]
+        raise _damaged(name, reason) from None
+    return trace
+
+
+def _damaged(name: str, reason) -> ValueError:
+    return ValueError(f"the run in {name} is damaged ({reason}); fetch the file again, or {AGAIN}")
+
+
+def _refuse_large_pictures(data: bytes) -> None:
+    """A compact trace holds WebP files: look at their sizes before anything decodes them."""
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(1_000_000, len(data)):
+        raise ValueError("its header is too long")
+    header = json.loads(data[8 : 8 + length])
+    if len(json.loads(header["__metadata__"]["process"])) > MAX_STEPS:
+        raise ValueError(f"it has more than {MAX_STEPS:,} steps")
+    if header["__metadata__"].get("version") == "1":
+        return
+    for name in PICTURES:
+        begin, end = header[name]["data_offsets"] if name in header else (0, 0)
+        pixels = 0
+        for file in (
+            webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ()
+        ):
+            with Image.open(io.BytesIO(file), formats=["WEBP"]) as picture:
+                pixels += math.prod(picture.size)
+        if pixels > MAX_PIXELS:
+            raise ValueError(f"its {name} have more than {MAX_PIXELS:,} pixels")
+
+
+def _check(trace: Trace) -> None:
+    """Raises ValueError unless every array has the shape and kind that a trace's array has."""
+    shape = trace[0].latents.shape if len(trace) else ()
+    for step in trace:
+        if step.process not in ("vp", "ve", "flow") or not (
+            math.isfinite(step.timestep) and math.isfinite(step.alpha)
+        ):
+            raise ValueError(f"step {step.index} is no step of a scheduler")
+        for name in PER_STEP_ARRAYS:
+            array = getattr(step, name)
+            if array is not None and (array.shape != shape or array.ndim != 4 or array.dtype.kind != "f" or not array.size):  # fmt: skip
+                raise ValueError(
+                    f"{name} of step {step.index} has another shape or kind than the first latents"
+                )
+    for name in PER_RUN_ARRAYS:
+        array = getattr(trace, name)
+        if array is None:
+            continue
+        kind = "f" if name in ("final_latents", "preview_factors") else "u"
+        if (
+            array.ndim != ARRAYS[name]
+            or array.dtype.kind != kind
+            or array.dtype.itemsize > 8
+            or not array.size
+        ):
+            raise ValueError(f"{name} has another shape or kind than it should")
+        if kind == "u" and (array.dtype != np.uint8 or (name != "mask" and array.shape[-1] != 3)):
+            raise ValueError(f"{name} is no picture of red, green and blue bytes")
+    if not len(trace) or trace.images is None:
+        raise ValueError("it has no step, or no picture")
+    if trace.final_latents is not None and trace.final_latents.shape[1:] != shape[1:]:
+        raise ValueError("final_latents has another shape than the first latents")
+    if trace.preview_factors is not None and trace.preview_factors.shape != (shape[1] + 1, 3):
+        raise ValueError("preview_factors has another shape than its channels")
+    _check_settings(trace.settings)
+
+
+def _check_settings(settings: Settings) -> None:
+    text, whole, number = (str,), (int,), (int, float)
+    kinds = {"prompt": text, "negative_prompt": text, "seed": whole, "num_inference_steps": whole, "height": whole, "width": whole, "guidance_scale": number, "strength": number}  # fmt: skip
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if field.name == "versions":
+            good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+        else:
+            several = field.name in ("prompt", "negative_prompt", "seed") and isinstance(value, list)
+            good = all(_is(item, kinds.get(field.name, text)) for item in (value if several else [value]))
+        if not good:
+            raise ValueError(f"its {field.name} is {str(value)[:40]!r}")
+
+
+def _is(value, kinds: tuple) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and (not isinstance(value, float) or math.isfinite(value))
+    )
