@@ -50,9 +50,9 @@ class PromptXray(View):
         self.unknown = unknown_words(whole, known_words)
         self.picture = _picture(trace)
         prompt = maps.prompt if maps.prompt is not None else ""
-        words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
-        longest = max(words, key=lambda i: len(maps.tokens[i].text), default=0)  # a noun more often than "a"
-        super().__init__(self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": longest, **state})
+        super().__init__(
+            self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state}
+        )
 
     def checked(self, name: str, value):
         if name == "token":
@@ -192,6 +192,12 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
     colours = np.stack([np.interp(place, stops, channel) for channel in np.array(HEAT).T], -1)
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]  # ITU-R BT.601 luma
     return np.clip(THROUGH * grey + (1 - THROUGH) * colours, 0, 255).round().astype(np.uint8)
+
+
+def _clearest(maps) -> int:
+    """The token whose map is the most uneven: a noun more often than an article."""
+    words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
+    return max(words, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
 
 
 def _picture(trace) -> np.ndarray:
