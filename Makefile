@@ -2,7 +2,7 @@
 # Kept to GNU make 3.81 and POSIX sh, which every Mac has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev lab test lint lock pocket clean
+.PHONY: help install dev lab test lint lock pocket slides slides-pdf site clean
 
 # Settings, for example: make install TORCH=cuda PYTHON=python3.12
 VENV = .venv
@@ -21,6 +21,8 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 help: ## show this help
 	@echo "make lab       open the course in JupyterLab; installs what is missing first"
 	@echo "make test      run every test; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make slides    make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
+	@echo "make site      make static pages of the notebooks: build/site"
 	@echo "make install   prepare the environment $(VENV) and nothing more"
 	@echo "make lint      read the code with ruff"
 	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
@@ -40,7 +42,7 @@ $(COURSE): $(INPUTS)
 dev: $(DEV)
 
 $(DEV): $(INPUTS)
-	@$(INSTALL) --extras course,audit,fast,train,dev
+	@$(INSTALL) --extras course,audit,fast,train,site,dev
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$(COURSE)" "$@"
 
@@ -75,6 +77,16 @@ pocket: $(DEV)
 	$(BIN)/sdwidgets card
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	CHROMIUM=`$(BIN)/python tools/find_browser.py` $(BIN)/python tools/replay_picture.py docs/replay.png
+
+slides: $(COURSE)
+	@$(BIN)/python tools/make_slides.py
+
+slides-pdf: $(DEV)
+	@$(BIN)/python tools/make_slides.py
+	@CHROMIUM=`$(BIN)/python tools/find_browser.py` && export CHROMIUM && $(BIN)/python tools/print_slides.py
+
+site: $(DEV)
+	@$(BIN)/python tools/make_site.py
 
 clean:
 	rm -rf "$(VENV)" .venv-colab build dist .pytest_cache .ruff_cache

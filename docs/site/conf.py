@@ -1,0 +1,35 @@
+"""Sphinx over the course's notebooks as they are stored: nothing is executed, and nothing comes from a network.
+
+`tools/make_site.py` puts notebooks and this folder together before it calls Sphinx, so the paths here are those of its folder.
+"""
+
+project = "Stable Diffusion on a laptop"
+author = "The sdwidgets authors"
+copyright = "the sdwidgets authors, CC BY 4.0"  # noqa: A001 - Sphinx's own name
+html_title = "Stable Diffusion on a laptop"
+
+extensions = ["myst_nb", "sphinx.ext.mathjax"]
+exclude_patterns = ["vendor"]
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the repository, which are no pages here
+    "myst.header",  # a notebook's headings may start at any level
+    "mystnb.unknown_mime_type",
+]
+
+# Stored outputs only; where an output has several forms, the view that is alive without a kernel comes first.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # a live widget needs its kernel; its script would come from a network
+nb_mime_priority_overrides = [("html", "text/html", 1)]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+
+mathjax_path = "mathjax/tex-svg-full.js"  # the same file as the slides'
+mathjax3_config = {"options": {"enableMenu": False}}
+
+html_theme = "furo"
+html_static_path = ["static", "vendor"]
+html_css_files = ["course.css"]
+html_js_files = ["theme.js"]
+html_show_sphinx = False
+html_copy_source = False
+html_favicon = None

@@ -1,0 +1,10 @@
+// Views follow the attribute `theme` of the page (followTheme in common.js); furo's button sets data-theme of the body.
+const follow = () => {
+  const chosen = document.body.dataset.theme;
+  if (chosen === "light" || chosen === "dark") document.documentElement.setAttribute("theme", chosen);
+  else document.documentElement.removeAttribute("theme"); // as the system is
+};
+document.addEventListener("DOMContentLoaded", () => {
+  new MutationObserver(follow).observe(document.body, { attributeFilter: ["data-theme"] });
+  follow();
+});

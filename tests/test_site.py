@@ -1,0 +1,88 @@
+"""The static pages: every notebook is one, as it is stored, and nothing on them asks for a network."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
+pytest.importorskip("furo", reason="the extra `site` is not installed")
+
+from tools import make_site  # noqa: E402
+
+NOTEBOOKS = sorted((make_site.ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
+LOADS = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = make_site.build(folder / "pages")
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+    return folder / "pages"
+
+
+def page_of(site: Path, notebook: Path) -> Path:
+    return site / notebook.relative_to(make_site.ROOT).with_suffix(".html")
+
+
+def test_every_notebook_is_a_page(site):
+    assert len(NOTEBOOKS) > 1
+    for notebook in NOTEBOOKS:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        title = re.search(r"^# +(.+)$", "".join(cells[0]["source"]), re.MULTILINE)[1]
+        text = page_of(site, notebook).read_text(encoding="utf-8")
+        shown = html.unescape(re.sub(r"<[^>]+>", "", re.search(r"<h1>(.+?)<a", text, re.DOTALL)[1]))
+        assert shown == title
+
+
+def test_views_are_on_the_pages(site):
+    """What a notebook stored alive stands there, not only its still picture."""
+    for notebook in NOTEBOOKS:
+        stored = notebook.read_text(encoding="utf-8").count("<div data-sdwidgets-replay=")
+        assert (
+            page_of(site, notebook).read_text(encoding="utf-8").count("<div data-sdwidgets-replay=") == stored
+        )
+    assert any("<div data-sdwidgets-replay=" in path.read_text(encoding="utf-8") for path in NOTEBOOKS)
+
+
+def test_pages_load_nothing_from_a_network(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(NOTEBOOKS)
+    for page in pages:
+        assert LOADS.findall(page.read_text(encoding="utf-8")) == [], page.name
+    for style in site.rglob("*.css"):
+        assert not re.search(
+            r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")
+        ), style.name
+
+
+def test_that_search_would_find_something_from_a_network():
+    assert LOADS.findall('<script async="async" src="https://a.b/c.js"></script>') == ["https://a.b/c.js"]
+
+
+def test_solutions_are_a_section_of_their_own(site):
+    index = (site / "index.html").read_text(encoding="utf-8")
+    course, solutions = index.index('id="the-course"'), index.index('id="solutions"')
+    for notebook in NOTEBOOKS:
+        place = index.index(f'href="{page_of(site, notebook).relative_to(site).as_posix()}"', course)
+        assert (place > solutions) == ("solutions" in notebook.parts)
+
+
+def test_text_of_the_meetup_is_text():
+    group = make_site.meetup()
+    odd = type(group)(**{**vars(group), "vision": "<script>alert(1)</script> *not* markup"})
+    assert "<script>" not in make_site.index([Path("00_welcome.ipynb")], odd)
+
+
+def test_a_picture_from_the_network_becomes_its_name():
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("[![Open](https://a.b/c.svg)](https://d.e) ![x](y.png)")]
+    )
+    assert make_site.offline(book).cells[0].source == "[Open](https://d.e) ![x](y.png)"

@@ -1,0 +1,109 @@
+"""`python tools/make_site.py`: the notebooks as static pages, in build/site: open index.html, no server and no network is needed.
+
+Outputs are those that the notebooks have stored; recorded runs and views stay alive, without a kernel. Needs the extra `site`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from sdwidgets.course import REPOSITORY, Meetup, meetup
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "build" / "site"
+
+
+def stage(folder: Path, notebooks: Path = ROOT / "notebooks") -> None:
+    """Put together in `folder` what Sphinx reads: its settings, the index, the notebooks, and MathJax."""
+    shutil.copytree(ROOT / "docs" / "site", folder, dirs_exist_ok=True)
+    (folder / "vendor" / "mathjax").mkdir(parents=True)
+    shutil.copy(ROOT / "slides" / "vendor" / "mathjax" / "tex-svg-full.js", folder / "vendor" / "mathjax")
+    names = []
+    for path in sorted(notebooks.glob("**/[0-9]*.ipynb")):
+        name = path.relative_to(notebooks)
+        if ".ipynb_checkpoints" not in name.parts:
+            names.append(name)
+            (folder / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(offline(nbformat.read(path, as_version=4)), folder / "notebooks" / name)
+    (folder / "index.md").write_text(index(names, meetup()), encoding="utf-8")
+
+
+def offline(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with the name of every picture from the network (the button of Colab) in the picture's place."""
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"!\[([^\]]*)\]\(https?://[^)]*\)", r"\1", cell.source)
+    return book
+
+
+def index(names: list[Path], group: Meetup) -> str:
+    """The first page: what this is (README's first words), the evening, the lessons, the solutions."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    what = re.search(r"^# .+?\n\n(.+?)\n\n", readme, re.DOTALL)[1]
+    lessons = [name for name in names if len(name.parts) == 1]
+    solutions = [name for name in names if name.parts[0] == "solutions"]
+    parts = [
+        "# Stable Diffusion on a laptop",
+        what,
+        f"These pages show the notebooks as they were run. To change anything, get [the repository]({REPOSITORY}) and type `make lab`.",
+        tree("The course", lessons),
+    ]
+    if solutions:
+        parts.append(
+            tree("Solutions", solutions, "Every notebook ends with exercises; try them before you look here.")
+        )
+    parts += [f"## The evening\n\nHeld first at [{group.name}]({group.address}).", group.markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def tree(caption: str, names: list[Path], words: str = "") -> str:
+    """A section with a list of pages, which are in the side bar too."""
+    lines = "\n".join(f"notebooks/{name.with_suffix('').as_posix()}" for name in names)
+    return f"## {caption}\n\n{words}\n\n```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n\n{lines}\n```"
+
+
+def build(output: Path = OUTPUT, notebooks: Path = ROOT / "notebooks") -> subprocess.CompletedProcess:
+    """Write the pages to `output`, which is made anew; the result's `stderr` holds Sphinx's warnings."""
+    with tempfile.TemporaryDirectory(prefix="sdwidgets-site-") as staged:
+        stage(Path(staged), notebooks)
+        shutil.rmtree(output, ignore_errors=True)
+        command = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-b",
+            "html",
+            "-d",
+            f"{staged}/doctrees",
+            staged,
+            str(output),
+        ]
+        return subprocess.run(command, capture_output=True, text=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="folder of the pages, made anew; default: build/site"
+    )
+    output = parser.parse_args().output.resolve()
+    done = build(output)
+    print(done.stderr, file=sys.stderr, end="")
+    if done.returncode:
+        print("sdwidgets: Sphinx stopped; what it said stands above", file=sys.stderr)
+        return 1
+    print(f"sdwidgets: {len(list(output.rglob('*.html')))} pages: {output / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
