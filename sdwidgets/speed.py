@@ -1,15 +1,24 @@
-"""The same pipeline, computed faster on a CPU: `load(name, speed="fast")`, or `speed_up(pipe)`.
+"""The same pipeline, computed faster: `load(name, speed="fast")`, or `speed_up(pipe)`.
 
-U-Net and VAE decoder run through OpenVINO, and a caption that was encoded is not encoded again. The pipeline stays
-diffusers' own and is called, recorded and saved as before: only `forward` of three networks is replaced, on the instance. What
-the compiled network does not cover - a gradient, an adapter, an attention processor, a LoRA, changed weights - is
-computed by the network itself, so nothing is ever wrong, only slower.
+On a CPU, U-Net and VAE decoder run through OpenVINO, rewritten where the same numbers can be had for less work (below). On a
+CUDA card see `speed_gpu.py`. The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of
+its networks is replaced, on the instance. What the compiled network does not cover - a gradient, an adapter, an attention
+processor, a LoRA, changed weights - is computed by the network itself, so nothing is ever wrong, only slower.
 
-Compiled networks lie in the cache folder, so a second start is quick. Whether bfloat16 is faster is measured once a machine.
+What is saved, beside what OpenVINO does:
+- Keys and values of the text are computed once a prompt, not once a step; so is what a timestep adds to each block.
+- In the decoder, doubling both sides and then convolving with 3x3 weights is one transposed convolution: 4 products instead
+  of 9. (In the U-Net, whose sides are small, it was slower.)
+- The halves of guidance are two calls on half the threads each, where that was measured to be faster than one call on all.
+- A caption that was encoded is not encoded again.
+
+Graphs lie in the cache folder, so a second start is quick; so does what was measured, once a machine: whether bfloat16 is
+faster, and one call or two.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -21,6 +30,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -28,16 +38,23 @@ from ._data import cache_folder
 
 SPEEDS = ("exact", "fast")
 KEPT = 256  # captions whose states are kept
+KEPT_PROMPTS = 8  # pairs of prompts whose keys and values are kept, about 0.8 MB each for Pocket
+KEPT_TIMES = 1000
 
 
 def speed_up(pipe) -> str:
-    """Make a pipeline on the CPU fast, in place; returns a few words on how. Call it again after weights were changed on purpose.
+    """Make a pipeline fast, in place; returns a few words on how. Call it again after weights were changed on purpose.
 
-    The pictures differ from the exact ones by rounding; `bench/speed.py` measures how far. `slow_down(pipe)` takes everything back. Raises ImportError where OpenVINO is not
-    installed, TypeError for a pipeline without a U-Net of Stable Diffusion 1's shape, ValueError off the CPU.
+    The pictures differ from the exact ones by rounding; `python -m bench` measures how far. `slow_down(pipe)` takes
+    everything back. On a CPU: raises ImportError where OpenVINO is not installed, TypeError for a pipeline without a U-Net of
+    Stable Diffusion 1's shape, ValueError for another precision than float32. On CUDA see `speed_gpu.speed_up_gpu`.
     """
-    openvino = _import_openvino()
     unet, decoder = getattr(pipe, "unet", None), getattr(getattr(pipe, "vae", None), "decoder", None)
+    if torch.device(pipe.device).type == "cuda":
+        from .speed_gpu import speed_up_gpu
+
+        return speed_up_gpu(pipe)
+    openvino = _import_openvino()
     if unet is None or decoder is None or getattr(unet.config, "addition_embed_type", None):
         raise TypeError(
             f"speed='fast' on a CPU knows pipelines of Stable Diffusion 1's and 2's shape, not {type(pipe).__name__}; use speed='exact'"
@@ -49,27 +66,43 @@ def speed_up(pipe) -> str:
     slow_down(pipe)
     folder = cache_folder() / "compiled"
     cells = unet.config.sample_size
+    cells = (cells, cells) if isinstance(cells, int) else tuple(cells)
+    given = _Given(unet)
     text = torch.zeros(2, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
-    noise = torch.zeros(2, unet.config.in_channels, cells, cells)
-    graph = Compiled(_UNetGraph(unet), (noise, torch.tensor(501.0), text), folder, openvino)
-    _replace(unet, _unet_forward(unet, graph))
-    latents = torch.zeros(1, pipe.vae.config.latent_channels, cells, cells)
-    _replace(decoder, _decoder_forward(decoder, Compiled(decoder, (latents,), folder, openvino)))
-    if pipe.text_encoder is not None:
-        _replace(pipe.text_encoder, _remembered(pipe.text_encoder))
-    return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.precision}"
+    noise = torch.zeros(2, unet.config.in_channels, *cells)
+    _replace(
+        unet, _unet_forward(unet, graph := _compiled_unet(unet, given, noise, text, folder, openvino), given)
+    )
+    latents = torch.zeros(1, pipe.vae.config.latent_channels, *cells)
+    smaller = _with_transposed_convolutions(copy.deepcopy(decoder))
+    _replace(decoder, _decoder_forward(decoder, Compiled(decoder, smaller, (latents,), folder, openvino)))
+    remember_captions(pipe)
+    return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
 
 
 def slow_down(pipe) -> None:
     """Give a pipeline its own arithmetic back."""
-    vae = getattr(pipe, "vae", None)
+    undo = vars(pipe).pop("_sdwidgets_undo", None)  # what speed_gpu has changed beside `forward`
+    if undo is not None:
+        undo()
     for network in (
         getattr(pipe, "unet", None),
-        getattr(vae, "decoder", None),
-        getattr(pipe, "text_encoder", None),
+        getattr(pipe, "transformer", None),
+        getattr(getattr(pipe, "vae", None), "decoder", None),
+        *(getattr(pipe, name, None) for name in _ENCODERS),
     ):
         if network is not None:
             vars(network).pop("forward", None)
+
+
+_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def remember_captions(pipe) -> None:
+    """Let the text encoders answer from memory what they were asked before."""
+    for name in _ENCODERS:
+        if getattr(pipe, name, None) is not None:
+            _replace(getattr(pipe, name), _remembered(getattr(pipe, name)))
 
 
 def _replace(network: torch.nn.Module, forward: Callable) -> None:
@@ -79,20 +112,120 @@ def _replace(network: torch.nn.Module, forward: Callable) -> None:
 # ---- the three networks --------------------------------------------------------------------------------------
 
 
-class _UNetGraph(torch.nn.Module):
-    """A U-Net as a function of three tensors, which is what can be traced."""
+class _Slot(torch.nn.Module):
+    """Stands where a layer stood whose answer is known beforehand, and gives that answer."""
+
+    answer: torch.Tensor
+
+    def forward(self, *_):
+        return self.answer
+
+
+class _Given:
+    """What a U-Net computes from the text alone and from the timestep alone, by the U-Net's own layers, kept."""
 
     def __init__(self, unet):
-        super().__init__()
         self.unet = unet
-
-    def forward(self, sample, timestep, encoder_hidden_states):
-        return type(self.unet).forward(self.unet, sample, timestep, encoder_hidden_states, return_dict=False)[
-            0
+        self.projections = [
+            n for n, m in unet.named_modules() if n.endswith(".time_emb_proj") and m is not None
         ]
+        crossing = [n for n, m in unet.named_modules() if getattr(m, "is_cross_attention", False)]
+        self.readers = [f"{name}.{part}" for name in crossing for part in ("to_k", "to_v")]
+        self.known_times: OrderedDict[float, torch.Tensor] = OrderedDict()
+        self.known_texts: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
+
+    def layers(self, names: list[str]) -> list[torch.nn.Module]:
+        return [self.unet.get_submodule(name) for name in names]
+
+    def times(self, timestep: float) -> torch.Tensor:
+        """What a timestep adds to every block, side by side: (1, all their channels)."""
+        if timestep not in self.known_times:
+            unet = self.unet
+            embedding = unet.time_embedding(unet.time_proj(torch.tensor([timestep])))
+            blocks = [unet.get_submodule(name.rpartition(".")[0]) for name in self.projections]
+            added = [
+                b.time_emb_proj(embedding if b.skip_time_act else b.nonlinearity(embedding)) for b in blocks
+            ]
+            self.known_times[timestep] = torch.cat(added, 1)
+            if len(self.known_times) > KEPT_TIMES:
+                self.known_times.popitem(last=False)
+        return self.known_times[timestep]
+
+    def texts(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Keys and values of every cross-attention, in turn: each (batch, tokens, channels). `states`: the text's."""
+        for place, (known, answer) in enumerate(self.known_texts):
+            if known.shape == states.shape and torch.equal(known, states):
+                if place:  # the newest first
+                    self.known_texts.insert(0, self.known_texts.pop(place))
+                return answer
+        answer = tuple(layer(states) for layer in self.layers(self.readers))
+        self.known_texts = [(states.clone(), answer), *self.known_texts[: KEPT_PROMPTS - 1]]
+        return answer
 
 
-def _unet_forward(unet, graph: Compiled) -> Callable:
+class _UNetGraph(torch.nn.Module):
+    """A U-Net as a function of tensors, which is what can be traced: what `_Given` knows comes from outside."""
+
+    def __init__(self, unet, given: _Given):
+        super().__init__()
+        self.unet = copy.deepcopy(unet)
+        sizes = [layer.out_features for layer in given.layers(given.projections)]
+        self.sizes, self.time_slots, self.text_slots = sizes, [], []
+        for names, slots in ((given.projections, self.time_slots), (given.readers, self.text_slots)):
+            for name in names:
+                slots.append(_Slot())
+                self.unet.set_submodule(name, slots[-1])
+
+    def forward(self, sample, times, *texts):
+        for slot, answer in zip(self.time_slots, times.split(self.sizes, 1), strict=True):
+            slot.answer = answer
+        for slot, answer in zip(self.text_slots, texts, strict=True):
+            slot.answer = answer
+        # Of the text only batch and number of tokens are still asked, of the timestep nothing.
+        return self.unet(sample, torch.tensor(0.0), texts[0], return_dict=False)[0]
+
+
+def _compiled_unet(unet, given: _Given, noise, text, folder, openvino) -> Compiled:
+    states = torch.randn(text.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        inputs = (noise, given.times(501.0), *given.texts(states))
+        expected = functools.partial(unet, timestep=501.0, encoder_hidden_states=states, return_dict=False)
+        return Compiled(unet, _UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])
+
+
+def _with_transposed_convolutions(network: torch.nn.Module) -> torch.nn.Module:
+    """Every "double both sides, then convolve 3x3" of a network as one transposed convolution; in place."""
+    from diffusers.models.upsampling import Upsample2D
+
+    for name, module in list(network.named_modules()):
+        plain = isinstance(module, Upsample2D) and module.interpolate and module.norm is None
+        if plain and module.name == "conv" and isinstance(module.conv, torch.nn.Conv2d):
+            if module.conv.kernel_size == (3, 3) and module.conv.padding == (1, 1):
+                network.set_submodule(name, DoubleAndConvolve(module.conv))
+    return network
+
+
+class DoubleAndConvolve(torch.nn.Module):
+    """Nearest-neighbour doubling and a 3x3 convolution, in one: (n, c, h, w) -> (n, c', 2h, 2w).
+
+    In one dimension, with weights a, b, c: an even place 2i reads x[i-1], x[i], x[i], an odd one x[i], x[i], x[i+1]. So it is
+    a x[i-1] + (b + c) x[i], and (a + b) x[i] + c x[i+1]: a transposed convolution of stride 2 with weights c, b + c, a + b, a.
+    """
+
+    def __init__(self, convolution: torch.nn.Conv2d):
+        super().__init__()
+        spread = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        weight = torch.einsum("ak,oikl,bl->ioab", spread, convolution.weight.detach().float(), spread)
+        self.weight = torch.nn.Parameter(
+            weight.to(convolution.weight.dtype).contiguous(), requires_grad=False
+        )
+        self.bias = convolution.bias
+
+    def forward(self, x, *_):
+        return torch.nn.functional.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+
+
+def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
     factor = 2**unet.num_upsamplers  # sides that it does not divide take another way through the network
@@ -101,12 +234,13 @@ def _unet_forward(unet, graph: Compiled) -> Callable:
         bare = (
             self is unet and not more and all(value is None for value in others.values())
         )  # not a copy of it
-        if not bare or any(side % factor for side in sample.shape[-2:]) or not graph.covers(sample):
+        one_time = not isinstance(timestep, torch.Tensor) or timestep.numel() == 1
+        divides = not any(side % factor for side in sample.shape[-2:])
+        if not bare or not one_time or not divides or not graph.covers(sample):
             return type(self).forward(
                 self, sample, timestep, encoder_hidden_states, *more, return_dict=return_dict, **others
             )
-        timestep = torch.as_tensor(timestep, dtype=torch.float32).reshape(-1)[0]
-        output = graph(sample, timestep, encoder_hidden_states)
+        output = graph(sample, given.times(float(timestep)), *given.texts(encoder_hidden_states))
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
 
     return forward
@@ -128,13 +262,13 @@ def _remembered(encoder) -> Callable:
 
     def forward(self, input_ids=None, *more, **others):
         plain = not more and all(isinstance(value, (bool, type(None))) for value in others.values())
-        here = self is encoder and isinstance(input_ids, torch.Tensor) and input_ids.device.type == "cpu"
+        here = self is encoder and isinstance(input_ids, torch.Tensor)
         if not here or not plain or torch.is_grad_enabled():
             return type(self).forward(self, input_ids, *more, **others)
         if not watched.unchanged():
             known.clear()
             watched.look()
-        key = input_ids.shape, input_ids.numpy().tobytes(), tuple(sorted(others.items()))
+        key = input_ids.shape, input_ids.cpu().numpy().tobytes(), tuple(sorted(others.items()))
         if key not in known:
             known[key] = type(self).forward(self, input_ids, **others)
             if len(known) > KEPT:
@@ -161,7 +295,7 @@ class Watched:
     def look(self) -> None:
         """Remember what is there now."""
         self.parameters = list(self.network.parameters())
-        self.places = [parameter.data_ptr() for parameter in self.parameters]
+        self.places = list(map(torch.Tensor.data_ptr, self.parameters))
         middle = [
             p.data.view(-1)[p.numel() // 2 : p.numel() // 2 + 1] for p in self.parameters if p.is_contiguous()
         ]
@@ -169,16 +303,17 @@ class Watched:
         self.attentions = [m for m in self.network.modules() if hasattr(m, "processor")]
         self.processors = [type(attention.processor) for attention in self.attentions]
 
-    def unchanged(self) -> bool:
-        """True where nothing has changed since `look`; takes about a tenth of a millisecond for Pocket's U-Net."""
+    def in_place(self) -> bool:
+        """The part of `unchanged` that asks the device nothing, and so waits for nothing."""
         return (
             not getattr(self.network, "_hf_peft_config_loaded", False)
-            and all(p.data_ptr() == place for p, place in zip(self.parameters, self.places, strict=True))
-            and all(
-                type(a.processor) is kind for a, kind in zip(self.attentions, self.processors, strict=True)
-            )
-            and torch.equal(torch.cat(self.numbers), self.before)
+            and list(map(torch.Tensor.data_ptr, self.parameters)) == self.places
+            and [type(a.processor) for a in self.attentions] == self.processors
         )
+
+    def unchanged(self) -> bool:
+        """True where nothing has changed since `look`. It is asked at every step, so it is written to be cheap."""
+        return self.in_place() and torch.equal(torch.cat(self.numbers), self.before)
 
 
 # ---- OpenVINO ----------------------------------------------------------------------------------------------------
@@ -197,25 +332,37 @@ def _import_openvino():
     return openvino
 
 
+class Plan(NamedTuple):
+    """How a graph is run: in which precision, and a batch in how many parts at once."""
+
+    precision: str  # "f32" or "bf16"
+    parts: int  # 1, or 2: each half of the batch on half the threads
+
+
 class Compiled:
-    """A network as OpenVINO runs it; `example`: tensors of the shapes that it is traced with, the batch first.
+    """A network as OpenVINO runs it; `example`: tensors of the shapes that `graph` is traced with, the batch first.
 
     Call it with tensors of any batch size and any height and width; every new shape is compiled once, in about a second.
-    Returns a tensor of its own.
+    Returns a tensor of its own. `graph`: a module that computes what `network` does, and may be thrown away afterwards.
+    `expected`: what it is compared with, by default the network. Inputs other than the first may be kept: they must not be
+    written to later.
     """
 
-    def __init__(self, network: torch.nn.Module, example: tuple[torch.Tensor, ...], folder: Path, openvino):
-        self.watched = Watched(network.unet if isinstance(network, _UNetGraph) else network)
+    def __init__(
+        self, network, graph, example: tuple[torch.Tensor, ...], folder: Path, openvino, expected=None
+    ):
+        self.watched = Watched(network)
         self.channels = example[0].shape[1]
         self.said = False
+        self.openvino = openvino
         with suppress(OSError):  # a folder that cannot be written costs time, nothing else
             folder.mkdir(parents=True, exist_ok=True)
         # Not CACHE_DIR: with it, what version 2026.4 read back in bfloat16 gave NaN. Compiling takes under a second.
         self.core = openvino.Core()
-        self.model = _convert(network, example, folder, openvino)
-        self.requests: dict[tuple[int, ...], object] = {}
-        self.precision = _faster_precision(self.core, self.model, example, folder, openvino)
-        self.check(network, example)
+        self.model = _convert(graph, example, folder, openvino)
+        self.runners: dict[tuple[tuple[int, ...], ...], _Runner] = {}
+        self.plan = _faster_plan(self, example, folder)
+        self.check(expected or network, example)
 
     def covers(self, sample: torch.Tensor) -> bool:
         """Whether a call with this first tensor may be answered here. Says once, as a warning, that weights have changed."""
@@ -228,55 +375,86 @@ class Compiled:
             return True
         if not self.said:
             self.said = True
-            warnings.warn(
-                "the model has changed since it was made fast, so it computes exactly, and slowly; "
-                "call sdwidgets.speed_up(pipe) again to make it fast as it is now",
-                stacklevel=2,
-            )
+            warnings.warn(CHANGED, stacklevel=2)
         return False
 
     @torch.no_grad()
-    def check(
-        self, network: torch.nn.Module, example: tuple[torch.Tensor, ...], allowed: float = 0.05
-    ) -> None:
+    def check(self, expected: Callable, example: tuple[torch.Tensor, ...], allowed: float = 0.05) -> None:
         """Compare with the network on noise, before anyone relies on it; falls back to float32 where bfloat16 is wrong.
 
         `allowed`: of the root mean square of the answer. Raises RuntimeError where float32 is wrong too.
         """
-        generator = torch.Generator().manual_seed(0)
-        noise = [torch.randn(t.shape, generator=generator) if t.ndim else t for t in example]
-        expected = network(*noise)
-        error = (self(*noise) - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+        noise = torch.randn(example[0].shape, generator=torch.Generator().manual_seed(0))
+        right = expected(noise, *example[1:])
+        error = (self(noise, *example[1:]) - right).square().mean().sqrt() / right.square().mean().sqrt()
         if error < allowed:  # not so where it is no number
             return
-        if self.precision == "f32":
+        if self.plan.precision == "f32":
             raise RuntimeError(
                 f"what OpenVINO computes differs by {error:.1%} from the network; use speed='exact', and tell us of it"
             )
-        self.precision = "f32"
-        self.requests.clear()
-        self.check(network, example, allowed)
-
-    def request(self, tensors):
-        """OpenVINO's request for inputs of these shapes, compiled at the first of each batch size."""
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        if shapes not in self.requests:
-            self.requests[shapes] = _compile(self.core, self.model, shapes, self.precision)
-        return self.requests[shapes]
+        self.plan = self.plan._replace(precision="f32")
+        self.runners.clear()
+        self.check(expected, example, allowed)
 
     def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
-        request = self.request(tensors)
-        request.infer([tensor.detach().contiguous().numpy() for tensor in tensors], share_inputs=True)
-        return torch.from_numpy(request.get_output_tensor().data.copy())  # its memory is used again
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        if shapes not in self.runners:
+            self.runners[shapes] = _Runner(self, shapes, self.plan)
+        return self.runners[shapes](tensors)
 
 
-def _compile(core, model, shapes, precision: str):
-    fixed = model.clone()
-    fixed.reshape({place: list(shape) for place, shape in enumerate(shapes)})
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY",
-    }  # fmt: skip
-    return core.compile_model(fixed, "CPU", settings).create_infer_request()
+CHANGED = (
+    "the model has changed since it was made fast, so it computes exactly, and slowly; "
+    "call sdwidgets.speed_up(pipe) again to make it fast as it is now"
+)
+
+
+class _Runner:
+    """A graph compiled for inputs of these shapes, and the memory that it works on."""
+
+    def __init__(self, compiled: Compiled, shapes: tuple[tuple[int, ...], ...], plan: Plan):
+        batch = shapes[0][0]
+        parts = plan.parts if batch % plan.parts == 0 else 1
+        # What does not have the batch's size - what a timestep adds - goes to every part whole.
+        self.divided = [shape[0] == batch > 1 for shape in shapes]
+        part = [
+            [shape[0] // parts, *shape[1:]] if divided else list(shape)
+            for shape, divided in zip(shapes, self.divided, strict=True)
+        ]
+        fixed = compiled.model.clone()
+        fixed.reshape(dict(enumerate(part)))
+        settings = {
+            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": parts,
+        }  # fmt: skip
+        network = compiled.core.compile_model(fixed, "CPU", settings)
+        self.requests = [network.create_infer_request() for _ in range(parts)]
+        self.before: list[torch.Tensor | None] = [None] * len(shapes)
+        self.tensor = compiled.openvino.Tensor
+
+    def __call__(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        for place, tensor in enumerate(tensors):
+            if place == 0 or tensor is not self.before[place]:  # keys and values are set once a prompt
+                self.put(place, tensor)
+                self.before[place] = tensor
+        if len(self.requests) == 1:
+            self.requests[0].infer()
+            return torch.from_numpy(
+                self.requests[0].get_output_tensor().data.copy()
+            )  # its memory is used again
+        for request in self.requests:
+            request.start_async()
+        for request in self.requests:
+            request.wait()
+        return torch.cat([torch.from_numpy(request.get_output_tensor().data) for request in self.requests])
+
+    def put(self, place: int, tensor: torch.Tensor) -> None:
+        tensor = tensor.detach()
+        count = len(self.requests)
+        pieces = tensor.chunk(count) if self.divided[place] else [tensor] * count
+        for request, piece in zip(self.requests, pieces, strict=True):
+            # The request reads the tensor's own memory, and keeps it alive.
+            request.set_input_tensor(place, self.tensor(piece.contiguous().numpy(), shared_memory=True))
 
 
 @torch.no_grad()
@@ -298,26 +476,41 @@ def _convert(network, example, folder: Path, openvino):
     return model
 
 
-def _faster_precision(core, model, example, folder: Path, openvino) -> str:
-    """ "bf16" where this machine computes this graph faster so, by a tenth at least; else "f32". Measured once."""
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "f32"
-    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {torch.get_num_threads()} threads, {openvino.__version__}, {[tuple(t.shape) for t in example]}"
-    file = folder / "precision.json"
+def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
+    """The plan by which this machine computes this graph fastest, the simpler one where the gain is below a twentieth.
+
+    Measured once a machine, number of threads and version, in a second or two; the answer stands in `plans.json`.
+    """
+    core, threads = compiled.core, torch.get_num_threads()
+    precisions = [
+        "f32",
+        *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []),
+    ]
+    parts = [1, *([2] if threads > 1 and example[0].shape[0] == 2 else [])]
+    plans = [Plan(precision, count) for precision in precisions for count in parts]
+    if len(plans) == 1:
+        return plans[0]
+    shapes = tuple(tuple(tensor.shape) for tensor in example)
+    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {' '.join(precisions)}, {threads} threads, {compiled.openvino.__version__}, {shapes}"
+    file = folder / "plans.json"
     known = {}
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
-    if machine not in known:
-        shapes, arrays = [tuple(t.shape) for t in example], [t.numpy() for t in example]
-        requests = {name: _compile(core, model, shapes, name) for name in ("f32", "bf16")}
-        seconds: dict[str, list[float]] = {name: [] for name in requests}
-        for _ in range(12):
-            for name, request in requests.items():
-                began = time.perf_counter()
-                request.infer(arrays)
-                seconds[name].append(time.perf_counter() - began)
-        least = {name: min(values[2:]) for name, values in seconds.items()}  # others on the machine only add
-        known[machine] = "bf16" if least["bf16"] < 0.9 * least["f32"] else "f32"
-        with suppress(OSError):
-            file.write_text(json.dumps(known, indent=1))
-    return known[machine]
+    if machine in known:
+        return Plan(*known[machine])
+    runners = [_Runner(compiled, shapes, plan) for plan in plans]
+    seconds: list[list[float]] = [[] for _ in plans]
+    for _ in range(12):
+        for runner, taken in zip(runners, seconds, strict=True):
+            began = time.perf_counter()
+            runner(example)
+            taken.append(time.perf_counter() - began)
+    least = [min(taken[2:]) for taken in seconds]  # others on the machine only add
+    best = 0
+    for place in range(1, len(plans)):
+        if least[place] < 0.95 * least[best]:
+            best = place
+    known[machine] = plans[best]
+    with suppress(OSError):
+        file.write_text(json.dumps(known, indent=1))
+    return plans[best]

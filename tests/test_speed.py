@@ -191,15 +191,72 @@ def test_a_second_start_finds_what_the_first_compiled(pockets, cache, monkeypatc
 
 def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, monkeypatch):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
-    compile_decoder = lambda: speed.Compiled(decoder, example, cache, openvino)  # noqa: E731
+    compile_decoder = lambda: speed.Compiled(decoder, decoder, example, cache, openvino)  # noqa: E731
     honest = speed.Compiled.__call__
-    spoiled = lambda self, *t: honest(self, *t) * (float("nan") if self.precision == "bf16" else 1)  # noqa: E731
-    monkeypatch.setattr(speed, "_faster_precision", lambda *args: "bf16")
+    spoiled = lambda self, *t: honest(self, *t) * (float("nan") if self.plan.precision == "bf16" else 1)  # noqa: E731
+    monkeypatch.setattr(speed, "_faster_plan", lambda *args: speed.Plan("bf16", 1))
     monkeypatch.setattr(speed.Compiled, "__call__", spoiled)
-    assert compile_decoder().precision == "f32"
+    assert compile_decoder().plan.precision == "f32"
     monkeypatch.setattr(speed.Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
     with pytest.raises(RuntimeError, match="use speed='exact'"):
         compile_decoder()
+
+
+def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypatch):
+    unet = pockets[0].unet
+    z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
+    answers = []
+    for parts in (1, 2):
+        monkeypatch.setattr(speed, "_faster_plan", lambda *args, parts=parts: speed.Plan("f32", parts))
+        given = speed._Given(unet)
+        graph = speed._compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
+        with torch.no_grad():
+            answers.append(graph(z, given.times(300.0), *given.texts(text)))
+            three = torch.cat([z, z[:1]]), torch.cat([text, text[:1]])
+            odd = graph(three[0], given.times(300.0), *given.texts(three[1]))  # which two cannot share
+            assert torch.allclose(odd[:2], answers[-1], atol=1e-4)
+    with torch.no_grad():
+        exact = unet(z, 300, text).sample
+    assert torch.allclose(answers[0], answers[1], atol=1e-4) and torch.allclose(answers[0], exact, atol=1e-3)
+
+
+def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets):
+    _, fast = pockets
+    calls = []
+    reader = next(m for n, m in fast.unet.named_modules() if n.endswith("attn2.to_k"))
+    handle = reader.register_forward_hook(lambda *_: calls.append(1))
+    z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
+    try:
+        with torch.no_grad():
+            first = fast.unet(z, 900, text).sample
+            fast.unet(z, torch.tensor(500), text.clone())
+            assert len(calls) == 1
+            text *= 2  # as a notebook does that plays with embeddings
+            assert not torch.allclose(fast.unet(z, 900, text).sample, first) and len(calls) == 2
+    finally:
+        handle.remove()
+
+
+def test_doubling_and_convolving_is_one_transposed_convolution():
+    convolution = torch.nn.Conv2d(3, 5, 3, padding=1)
+    x = torch.randn(2, 3, 4, 6, generator=tiny.generator())
+    doubled = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    assert torch.allclose(speed.DoubleAndConvolve(convolution)(x), convolution(doubled), atol=1e-5)
+
+
+def test_exact_is_stock_bit_for_bit(pockets):
+    from diffusers import StableDiffusionPipeline
+
+    exact, _ = pockets
+    stock = StableDiffusionPipeline(**exact.components, requires_safety_checker=False)
+    stock.set_progress_bar_config(disable=True)
+    assert type(exact) is StableDiffusionPipeline
+    assert not any(
+        "forward" in vars(m) for part in (exact.unet, exact.vae, exact.text_encoder) for m in part.modules()
+    )
+    assert np.array_equal(draw(stock, steps=3), draw(exact, steps=3))
+    with sdwidgets.record(exact):
+        assert np.array_equal(draw(stock, steps=3), draw(exact, steps=3))
 
 
 def test_what_cannot_be_fast_says_so(monkeypatch):

@@ -1,0 +1,128 @@
+"""What speed_gpu does that a CPU can show: compiled by region, fused projections, and back again. The rest: tests/gpu."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from sdwidgets import speed_gpu
+from sdwidgets.speed import slow_down
+from tests import tiny
+
+pytestmark = pytest.mark.skipif(
+    bool(speed_gpu.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler"
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(exact, fast), each with networks of its own; one compilation for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        pipe = tiny.pipeline("sd")
+        exact, fast = (
+            tiny.pipeline("sd", unet=copy.deepcopy(pipe.unet), vae=copy.deepcopy(pipe.vae)) for _ in range(2)
+        )
+        words = speed_gpu.by_regions(fast, graphs=False)
+        assert "compiled by region" in words and "fused projections" in words
+        yield exact, fast
+
+
+def test_compiled_and_fused_pictures_are_the_exact_ones_up_to_rounding(pair):
+    exact, fast = pair
+    compiled = [m for m in fast.unet.modules() if m._compiled_call_impl is not None]
+    kinds = {type(module).__name__ for module in compiled}
+    assert kinds == {"BasicTransformerBlock", "ResnetBlock2D"}
+    assert np.allclose(tiny.run(exact), tiny.run(fast), atol=1e-4)
+
+
+def test_what_is_saved_has_the_same_names(pair):
+    exact, fast = pair
+    assert exact.unet.state_dict().keys() == fast.unet.state_dict().keys()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(exact.unet.state_dict().values(), fast.unet.state_dict().values(), strict=True)
+    )
+
+
+def test_a_change_in_place_counts_at_once_in_fused_projections_too(pair):
+    exact, fast = pair
+    before = tiny.run(fast)
+    name = next(n for n, _ in exact.unet.named_parameters() if n.endswith("attn1.to_k.weight"))
+    weights = [pipe.unet.get_parameter(name) for pipe in pair]
+    kept = weights[0].data.clone()
+    try:
+        for weight in weights:
+            weight.data.mul_(-5)
+        changed = tiny.run(fast)
+        assert not np.allclose(changed, before, atol=1e-4)
+        assert np.allclose(changed, tiny.run(exact), atol=1e-4)
+    finally:
+        for weight in weights:
+            weight.data.copy_(kept)
+
+
+def test_another_processor_takes_everything_back_and_stays():
+    from diffusers.models.attention_processor import AttnProcessor
+
+    pipe = tiny.pipeline(
+        "sd", unet=copy.deepcopy(tiny.pipeline("sd").unet), vae=copy.deepcopy(tiny.pipeline("sd").vae)
+    )
+    exact = tiny.run(pipe)
+    speed_gpu.by_regions(pipe, graphs=False)
+    first = next(m for m in pipe.unet.modules() if hasattr(m, "processor"))
+    mine = AttnProcessor()
+    first.set_processor(mine)
+    with pytest.warns(UserWarning, match="speed_up"):
+        picture = tiny.run(pipe)
+    assert first.processor is mine and np.allclose(picture, exact, atol=1e-4)
+    assert not any(m._compiled_call_impl is not None for m in pipe.unet.modules())
+    assert not any("Fused" in type(p).__name__ for p in pipe.unet.attn_processors.values())
+    assert "forward" not in vars(pipe.unet)
+
+
+def test_it_is_taken_back_as_it_was(pair):
+    fast = tiny.pipeline("sd", unet=copy.deepcopy(pair[0].unet), vae=copy.deepcopy(pair[0].vae))
+    keys = [dict(vars(module)).keys() for module in fast.unet.modules()]
+    speed_gpu.by_regions(fast, graphs=False)
+    slow_down(fast)
+    left = [dict(vars(module)).keys() for module in fast.unet.modules()]
+    assert [set(a) - {"fused_projections"} for a in keys] == [
+        set(b) - {"original_attn_processors", "fused_projections"} for b in left
+    ]
+    assert np.allclose(tiny.run(fast), tiny.run(pair[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_other_families_are_drawn_alike(family, tmp_path, monkeypatch):
+    """Without the compiler, whose part is the same for all: it would take a minute."""
+    monkeypatch.setattr(speed_gpu, "why_no_compiler", lambda device: "not wanted here")
+    denoiser = "unet" if family == "sdxl" else "transformer"
+    pipe = tiny.pipeline(family)
+    pipe = tiny.pipeline(
+        family, **{denoiser: copy.deepcopy(getattr(pipe, denoiser)), "vae": copy.deepcopy(pipe.vae)}
+    )
+    exact = tiny.run(pipe)
+    assert "not compiled: not wanted here" in speed_gpu.by_regions(
+        pipe, graphs=True
+    )  # on a CPU graphs stand back
+    assert np.allclose(tiny.run(pipe), exact, atol=1e-4)
+    slow_down(pipe)
+
+
+def test_signatures_tell_calls_apart():
+    a, b = torch.zeros(2, 3), torch.zeros(2, 4)
+    found: list = []
+    key = speed_gpu._signature(((a,), {"x": {"y": b}, "flag": False}), found)
+    assert [tensor.shape for tensor in found] == [a.shape, b.shape]
+    assert key == speed_gpu._signature(((a + 1,), {"flag": False, "x": {"y": b}}), [])
+    assert key != speed_gpu._signature(((a,), {"x": {"y": b}, "flag": True}), [])
+    assert key != speed_gpu._signature(((b,), {"x": {"y": b}, "flag": False}), [])
+    assert key != speed_gpu._signature(((a.half(),), {"x": {"y": b}, "flag": False}), [])
+    assert speed_gpu._signature(((a,), {"call": print}), []) is None
+    nest = speed_gpu.copied({"a": [a, (b, 1)]}, lambda tensor: tensor + 1)
+    assert nest["a"][0].eq(1).all() and nest["a"][1][1] == 1 and type(nest["a"][1]) is tuple
