@@ -26,11 +26,12 @@ def guide(uncond, cond, scale: float):
 
 
 def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[..., tuple[torch.Tensor, ...]]:
-    """A function `(latents, timestep) -> predictions`, one for each prompt, each (batch, channels, h, w).
+    """A function `(latents, timestep, **more) -> predictions`, one for each prompt, each (batch, channels, h, w).
 
     pipe: a Stable Diffusion 1, 2 or XL pipeline.
     prompts: texts; None is no prompt as the pipeline itself takes it, which for SDXL is rows of zeros.
     height, width: pixels; SDXL is told them.
+    more: goes to the U-Net as it is, for example `down_intrablock_additional_residuals` of a T2I-Adapter.
 
     The predictions are computed in one batch, in the order given, so `predictor(pipe, None, prompt)` computes what the
     pipeline does under guidance. Raises TypeError for another kind of pipeline, ValueError without a prompt.
@@ -45,7 +46,7 @@ def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[.
     rows = told.pop("prompt_embeds")  # (prompts, tokens, width)
 
     @torch.no_grad()
-    def predict(latents: torch.Tensor, timestep) -> tuple[torch.Tensor, ...]:
+    def predict(latents: torch.Tensor, timestep, **more) -> tuple[torch.Tensor, ...]:
         batch = len(latents)
         many = pipe.scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
         extra = {name: value.repeat_interleave(batch, 0) for name, value in told.items()}
@@ -54,6 +55,7 @@ def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[.
             timestep,
             encoder_hidden_states=rows.repeat_interleave(batch, 0),
             added_cond_kwargs=extra or None,
+            **more,
         )
         return output.sample.chunk(len(prompts))
 
