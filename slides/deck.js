@@ -91,11 +91,13 @@ function largest(host, card, sheet, way) {
     card.style.setProperty("--hero", `${hero}px`);
     host.style.width = `${w}px`;
     const h = card.offsetHeight, scale = Math.min(width / w, height / h, 1.5), area = scale * scale * pictured(card);
-    if (scale * TEXT * SMALL >= SMALLEST && area > best.area && card.scrollWidth <= w) best = { area, way, width, height, scale, w, h, hero };
+    if (scale * TEXT * SMALL >= SMALLEST && card.scrollWidth <= w && (hero ? scale > (best.scale ?? 0) : area > best.area)) best = { area, way, width, height, scale, w, h, hero };
   };
-  // Where one picture leads, as much of it as there is height for; else a narrower view, whose pictures are less tall.
-  if (card.querySelector(".hero")) for (let hero = Math.round(0.42 * width); hero >= 160 && !best.area; hero -= 8) attempt(width, hero);
-  else for (let w = width; w >= 400; w -= 20) attempt(w, 0);
+  if (card.querySelector(".hero")) { // one picture leads: as much of it as there is height for
+    for (let hero = Math.round(0.42 * width); hero >= 120 && (best.scale ?? 0) < 1; hero -= 8) attempt(width, hero);
+  } else { // a narrower view's pictures are less tall
+    for (let w = width; w >= 400; w -= 20) attempt(w, 0);
+  }
   return best;
 }
 
@@ -117,7 +119,19 @@ function arrange(sheet) {
   if (picture?.naturalWidth) sheet.classList.toggle("beside", picture.naturalWidth < 1.3 * picture.naturalHeight);
 }
 
-const fitAll = (root) => root.querySelectorAll("[data-sdwidgets-replay]").forEach(fit);
+/** A number or a small table that a cell printed, as large as there is room for. */
+function grow(printed) {
+  const room = printed.parentElement;
+  for (let size = 40; room.clientHeight && size >= SMALLEST; size -= 2) {
+    printed.style.fontSize = `${size}px`;
+    if (printed.scrollWidth <= room.clientWidth && printed.offsetHeight <= room.clientHeight) break;
+  }
+}
+
+function fitAll(root) {
+  root.querySelectorAll("[data-sdwidgets-replay]").forEach(fit);
+  root.querySelectorAll(".shown > :is(pre, table, div:not([data-sdwidgets-replay]))").forEach(grow);
+}
 
 async function start() {
   await MathJax.startup.promise;

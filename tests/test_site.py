@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
-from tools import make_site  # noqa: E402
+from tools import make_site
 
 NOTEBOOKS = sorted((make_site.ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
 LOADS = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")

@@ -115,7 +115,7 @@ ASKED = "> **Ask the room:** which part is called\n> most often?"
 def test_the_room_is_asked_before_it_sees(tmp_path):
     before = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{ASKED}", say="s"), code(picture()))
     assert [slide.kind for slide in before] == ["part", "ask", "beat"]
-    assert before[1].say == "which part is called most often?"
+    assert before[1].say == "Which part is called most often?"
     after = slides_of(tmp_path, text("# T: q"), text("## B", say="s"), code(picture()), text(ASKED))
     assert [slide.kind for slide in after] == ["part", "beat", "ask"]
     without = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{ASKED}", say="s"))
@@ -143,6 +143,14 @@ def test_a_mistake_names_its_cell(tmp_path, cell, message):
 def test_a_slide_without_its_output_is_refused(tmp_path):
     with pytest.raises(SlideError, match="cell 2: tagged on-slide, but it has no output"):
         slides_of(tmp_path, text("# T: q"), text("## B", say="s"), code())
+
+
+def test_a_picture_that_was_not_stored_is_missed(tmp_path):
+    cell = code({"text/plain": "<Figure size 640x360 with 1 Axes>"})
+    with pytest.raises(
+        SlideError, match="cell 2: of its picture only '<Figure size 640x360 with 1 Axes>' is stored"
+    ):
+        slides_of(tmp_path, text("# T: q"), text("## B", say="s"), cell)
 
 
 def test_a_notebook_without_slides_is_refused(tmp_path):

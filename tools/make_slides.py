@@ -25,6 +25,7 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+from markupsafe import Markup
 from nbconvert.filters import markdown2html
 
 from sdwidgets.course import Meetup, meetup
@@ -79,9 +80,9 @@ class Slide:
 
     @property
     def text(self) -> str:
-        """Every word that can be read on it, but for those within a picture or a view."""
-        shown = plain(self.shown.html) if self.shown and self.shown.kind == "text" else ""
-        return " ".join([self.title, plain(markdown(self.say)), *(text for text, _ in self.points), shown])
+        """Every word that can be read on it, but for those of what is shown."""
+        points = (f"{text} {short(address)}" for text, address in self.points)
+        return " ".join([self.title, plain(markdown(self.say)), *points])
 
     @property
     def words(self) -> int:
@@ -92,6 +93,11 @@ class Slide:
 
 def markdown(text: str) -> str:
     return str(markdown2html(text))
+
+
+def sentence(text: str) -> str:
+    """With a capital at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def plain(piece: str) -> str:
@@ -127,7 +133,7 @@ def notebook_slides(path: Path) -> list[Slide]:
         if "slide" in first.metadata:
             slides += beat(cells, part, where)
         elif number == 0:
-            slides.append(Slide(part, question[:1].upper() + question[1:], source=where))
+            slides.append(Slide(part, sentence(question), source=where))
     if slides:
         slides[0] = replace(slides[0], kind="part")
     if not any("slide" in cell.metadata for cell in book.cells):
@@ -160,22 +166,19 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
     shown: list[Shown] = []
     predictions = []
     for number, cell in cells:
-        tags = cell.metadata.get("tags", [])
+        here, tags = f"{where.partition(',')[0]}, cell {number}", cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and "self-study" not in tags:
             asked = [
-                Slide("Ask the room", " ".join(re.sub(r"^> *", "", line) for line in found[1].splitlines()),
-                      kind="ask", part=part, source=f"{where.split(',')[0]}, cell {number}")
-                for found in ASK.finditer(cell.source)
-            ]  # fmt: skip
+                Slide(
+                    "Ask the room", sentence(re.sub(r"\n> *", " ", words)), kind="ask", part=part, source=here
+                )
+                for words in ASK.findall(cell.source)
+            ]
             (after if shown else before).extend(asked)
             predictions += PREDICT.findall(cell.source)
         if cell.cell_type == "code" and "on-slide" in tags:
-            found = outputs(cell, alt=" ".join(plain(markdown(f"{title}. {told.get('say', '')}")).split()))
-            if not found:
-                raise SlideError(
-                    f"{where.split(',')[0]}, cell {number}: tagged on-slide, but it has no output; run it"
-                )
-            shown += found
+            words = plain(markdown(f"{title}. {told.get('say', '')}"))
+            shown += outputs(cell, " ".join(words.split()), here)
     if not shown:  # nothing that a question could come before
         before, after = [], before
     notes = "\n\n".join([*([told["notes"]] if told.get("notes") else []), *predictions])
@@ -187,7 +190,7 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
     yield from after
 
 
-def outputs(cell: nbformat.NotebookNode, alt: str) -> list[Shown]:
+def outputs(cell: nbformat.NotebookNode, alt: str, where: str) -> list[Shown]:
     """What a code cell stored, as it stands on a slide: its views and pictures; the text only where there are none."""
     pictures, text = [], []
     for output in cell.outputs:
@@ -204,7 +207,13 @@ def outputs(cell: nbformat.NotebookNode, alt: str) -> list[Shown]:
         elif page:
             text.append(Shown("text", page))
         elif words := "".join(output.get("text", data.get("text/plain", ""))).strip():
+            if re.match(r"<(Figure|Axes|PIL\.)", words):
+                raise SlideError(
+                    f"{where}: of its picture only {words[:40]!r} is stored; run it where pictures are shown"
+                )
             text.append(Shown("text", f"<pre>{html.escape(words)}</pre>"))
+    if not pictures and not text:
+        raise SlideError(f"{where}: tagged on-slide, but it has no output; run it")
     return pictures or text[:1]
 
 
@@ -286,6 +295,11 @@ def clock(minutes: float) -> str:
     return f"{int(minutes) // 60}:{int(minutes) % 60:02d}"
 
 
+def short(address: str) -> str:
+    """An address as a room writes it down."""
+    return re.sub(r"^(?:https://(?:www\.)?|mailto:)|/$", "", address)
+
+
 def render(slides: list[Slide]) -> str:
     """The whole deck as one page, which expects `vendor`, `deck.css` and `deck.js` beside it."""
     environment = jinja2.Environment(
@@ -293,8 +307,9 @@ def render(slides: list[Slide]) -> str:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {
-        "markdown": lambda text: jinja2.utils.markupsafe.Markup(markdown(text)),
+        "markdown": lambda text: Markup(markdown(text)),
         "clock": clock,
+        "short": short,
     }
     starts = [sum(slide.minutes for slide in slides[:i]) for i in range(len(slides))]
     return environment.get_template("deck.html.j2").render(

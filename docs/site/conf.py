@@ -5,7 +5,7 @@
 
 project = "Stable Diffusion on a laptop"
 author = "The sdwidgets authors"
-copyright = "the sdwidgets authors, CC BY 4.0"  # noqa: A001 - Sphinx's own name
+copyright = "the sdwidgets authors, CC BY 4.0"
 html_title = "Stable Diffusion on a laptop"
 
 extensions = ["myst_nb", "sphinx.ext.mathjax"]

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
-from tests.browser.conftest import eventually, pixels  # noqa: E402
-from tools import make_site  # noqa: E402
+from tests.browser.conftest import eventually, pixels
+from tools import make_site
 
 
 @pytest.fixture(scope="module")
