@@ -295,17 +295,12 @@ with (HERE / "seed_points.csv").open(newline="", encoding="utf-8") as lines:
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point["point"])
 def test_every_point_of_the_talk_has_a_slide(deck, point):
     """The talk that the course replaces, point by point: each stands on a slide, not only in its notes."""
-    found = [
-        slide.source
-        for slide in deck
-        if re.search(
-            point["on_a_slide"], f"{slide.text} {' '.join(a for _, a in slide.points)}", re.IGNORECASE
-        )
-    ]
+    words = {id(slide): " ".join(slide.text.split()) for slide in deck}
+    found = [slide for slide in deck if re.search(point["on_a_slide"], words[id(slide)], re.IGNORECASE)]
     assert found, f"no slide says {point['point']!r}: {point['on_a_slide']}"
     if point["kind"] != "text":
-        shown = {slide.shown.kind for slide in deck if slide.source in found and slide.shown}
-        assert shown & {"picture", "view"}, f"{point['point']!r} is a picture"
+        enough = {"view": {"view"}, "picture": {"view", "picture"}}[point["kind"]]
+        assert any(slide.shown and slide.shown.kind in enough for slide in found), "its slide shows nothing"
 
 
 def test_the_written_deck_is_whole(deck, tmp_path):
