@@ -1,16 +1,21 @@
 """`python tools/clean_notebooks.py [notebooks ...]`: take out of executed notebooks what changes with every run.
 
 That is: when each cell ran, and the state of widgets, which belongs to a kernel that is gone. What remains is reviewed as text.
+Large pictures are stored with fewer colours, for a notebook stays below 1.5 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+LARGE = 40_000  # characters of a PNG in base64
 
 
 def clean(path: Path) -> None:
@@ -24,7 +29,19 @@ def clean(path: Path) -> None:
             data = output.get("data", {})
             if "application/vnd.jupyter.widget-view+json" in data and len(data) > 1:
                 del data["application/vnd.jupyter.widget-view+json"]
+            if len(data.get("image/png", "")) > LARGE:
+                data["image/png"] = smaller(data["image/png"])
     nbformat.write(book, path)
+
+
+def smaller(png: str) -> str:
+    """A PNG in base64 with at most 256 colours, if that is shorter; one that has no more stays as it is."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    if picture.mode == "P":
+        return png
+    buffer = io.BytesIO()
+    picture.convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
+    return min(base64.b64encode(buffer.getvalue()).decode("ascii"), png, key=len)
 
 
 def main() -> None:
