@@ -39,6 +39,9 @@ DEMOS = (
     Demo("00-astronaut"),
     Demo("01-astronaut"),
     Demo("02-ddim"),
+    Demo("02-euler-ancestral", scheduler="Euler ancestral"),
+    Demo("02-dpm", scheduler="DPM++ 2M"),
+    Demo("02-converged", scheduler="DPM++ 2M", num_inference_steps=40, previews=False),
     Demo("03-guidance", guidance_scale=7.5),
 )
 
