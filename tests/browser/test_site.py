@@ -40,3 +40,21 @@ def test_a_page_is_alive_offline_in_both_themes(new_page, site, scheme):
     )
     assert page.errors == []
     assert [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_pages_fit_a_desk_and_a_telephone(new_page, site):
+    for width in (1280, 400):
+        page = new_page(width=width)
+        for name in ("index", "notebooks/01_architecture"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+
+
+def test_formulas_are_drawn_offline(new_page, site):
+    page = new_page()
+    page.context.set_offline(True)
+    page.goto((site / "notebooks" / "02_noise_schedules.html").as_uri())
+    assert eventually(page, lambda: page.locator(".math mjx-container svg").count() > 5)
+    assert page.locator(".math:not(:has(mjx-container))").count() == 0
+    assert page.locator("[data-mjx-error], mjx-merror").count() == 0
+    assert page.errors == []
