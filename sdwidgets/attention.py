@@ -189,7 +189,9 @@ class AttentionMaps:
         every = range(len(self))
         if steps is None:
             return list(every)
-        chosen = [every[i] for i in ([steps] if isinstance(steps, (int, np.integer)) else steps)] if not isinstance(steps, slice) else list(every[steps])  # fmt: skip
+        if isinstance(steps, (int, np.integer)):
+            steps = [steps]
+        chosen = list(every[steps]) if isinstance(steps, slice) else [every[i] for i in steps]
         if not chosen:
             raise ValueError(
                 f"no step was asked for; there are {len(self)}, from 0 to {len(self) - 1}; None means all"
@@ -221,11 +223,11 @@ def record_attention(pipe, *, max_megabytes: float = 256) -> Iterator[AttentionM
     with ExitStack() as undo:
         _wrap(undo, pipe, "encode_prompt", keeper.around_encode_prompt)
         undo.callback(unet.register_forward_pre_hook(keeper.before_unet, with_kwargs=True).remove)
+        undo.callback(unet.register_forward_hook(keeper.after_unet).remove)
         undo.enter_context(processors_replaced(unet, lambda name, own: _Beside(own, name, keeper)))
         try:
             yield keeper.maps
         finally:
-            keeper.end_call()
             keeper.bring_home()
 
 
@@ -353,6 +355,7 @@ def read_tokens(
     """What the text encoders read of a prompt, as columns of `AttentionMaps`, and the tokens that are cut off.
 
     With two tokenizers (SDXL) both read the same place; a place where they read different things has the text "this / that".
+    Both are empty for a pipeline whose tokenizers do not put a start and an end around a text, as CLIP's do.
     """
     names = ("tokenizer", "tokenizer_2")
     tokenizers = {name: t for name in names if (t := getattr(pipe, name, None)) is not None}
@@ -365,7 +368,10 @@ def read_tokens(
         text = texts[name]
         if hasattr(pipe, "maybe_convert_prompt"):  # a concept of several vectors has several tokens
             text = pipe.maybe_convert_prompt(text, tokenizer)
-        reads.append(_pieces(tokenizer, text))
+        ids = tokenizer(text, truncation=False, verbose=False).input_ids
+        if len(ids) < 2 or (ids[0], ids[-1]) != (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            return (), ()
+        reads.append(_pieces(tokenizer, ids[1:-1]))
     reads.sort(key=len, reverse=True)
     pieces = []
     for i, (text, word) in enumerate(reads[0]):
@@ -381,9 +387,8 @@ def read_tokens(
     return tuple(columns), tuple(cut)
 
 
-def _pieces(tokenizer, text: str) -> list[tuple[str, int]]:
-    """(text, which word) for every token of a text, without start and end."""
-    ids = tokenizer(text, truncation=False, verbose=False).input_ids[1:-1]
+def _pieces(tokenizer, ids: list[int]) -> list[tuple[str, int]]:
+    """(text, which word) for every token."""
     raw = tokenizer.convert_ids_to_tokens(ids)
     pieces, first = [], 0
     for i, token in enumerate(raw):  # CLIP's tokenizer marks the last token of a word
@@ -432,7 +437,7 @@ class _Keeper:
         self.halvings = 0
 
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
-        if self.maps._steps or self.call:
+        if self.maps._steps:
             self.start_run()
         result = encode_prompt(*args, **kwargs)
         if self.states is None:  # a negative prompt may be encoded by a second call
@@ -446,7 +451,9 @@ class _Keeper:
         return result
 
     def before_unet(self, unet, args, kwargs) -> None:
-        self.end_call()
+        self.call = {}  # a call that was broken off is no step
+        if not self.maps._steps:
+            self.maps.layers = ()
         given = inspect.signature(unet.forward).bind(*args, **kwargs).arguments
         states = given["encoder_hidden_states"]
         self.row = self.find_row(states[0] if isinstance(states, (tuple, list)) else states)
@@ -485,9 +492,10 @@ class _Keeper:
         """The columns, numbered where the prompt is not known, or is not what the U-Net got."""
         if not self.maps.tokens or self.maps.tokens[-1].stop != length:
             self.maps.tokens = tuple(Token(str(i), "text", i, i, i + 1) for i in range(length))
+            self.maps.left_out = ()
         return self.maps.tokens
 
-    def end_call(self) -> None:
+    def after_unet(self, unet, args, output) -> None:
         """A call of the U-Net is over: it is a step, if it was about the prompt."""
         if not self.call:
             return

@@ -88,6 +88,10 @@ def edit(
         for k, v in settings.items()
     }
     before, after = read_tokens(pipe, prompt)[0], read_tokens(pipe, edited)[0]
+    if not before:
+        raise TypeError(
+            "edit() aligns the words of CLIP's tokenizer, and this pipeline has another; use one of Stable Diffusion 1, 2 or XL"
+        )
     matrix, new, alignment = align(before, after)
     pair = _Pair(pipe, cross_steps, self_steps, matrix, new)
     hook = unet.register_forward_pre_hook(pair.before_unet, with_kwargs=True)

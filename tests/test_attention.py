@@ -39,7 +39,11 @@ def test_the_picture_is_the_same_to_the_last_bit(family, guidance):
     assert len(maps) == 3 and len(maps.layers) == {"sd": 4, "sdxl": 8}[family]
     after = pipe.unet.attn_processors
     assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
-    assert "encode_prompt" not in vars(pipe) and not pipe.unet._forward_pre_hooks
+    assert (
+        "encode_prompt" not in vars(pipe)
+        and not pipe.unet._forward_pre_hooks
+        and not pipe.unet._forward_hooks
+    )
 
 
 def test_all_is_undone_after_an_exception():
@@ -52,8 +56,45 @@ def test_all_is_undone_after_an_exception():
     with pytest.raises(KeyboardInterrupt), record_attention(pipe) as maps:
         tiny.run(pipe, callback_on_step_end=stop)
     assert all(pipe.unet.attn_processors[name] is own for name, own in before.items())
-    assert "encode_prompt" not in vars(pipe) and not pipe.unet._forward_pre_hooks
+    assert (
+        "encode_prompt" not in vars(pipe)
+        and not pipe.unet._forward_pre_hooks
+        and not pipe.unet._forward_hooks
+    )
     assert len(maps) == 1 and maps.at(0, 0).shape[0] == len(maps.tokens)  # what was seen is kept
+
+
+def test_a_call_that_breaks_off_is_no_step():
+    pipe, calls = tiny.pipeline(), []
+
+    def fail(module, args, output):
+        calls.append(0)
+        if len(calls) == 2:
+            raise RuntimeError("the device is lost")
+
+    hook = pipe.unet.mid_block.register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="lost"), record_attention(pipe) as maps:
+            tiny.run(pipe)
+        assert len(maps) == 1 and maps.heat("blue").shape == (8, 6)
+        calls[:] = [0]
+        with record_attention(pipe) as maps:
+            with pytest.raises(RuntimeError, match="lost"):
+                tiny.run(pipe)
+            tiny.run(pipe)  # in the same block, after a run without a step
+        assert len(maps) == 3 and len(maps.layers) == 4
+    finally:
+        hook.remove()
+
+
+def test_half_precision_is_recorded_too():
+    pipe = tiny.pipeline()
+    for name in ("unet", "vae", "text_encoder"):
+        setattr(pipe, name, copy.deepcopy(getattr(pipe, name)).to(torch.bfloat16))
+    bare = tiny.run(pipe)
+    maps, pictures = recorded(pipe)
+    assert np.array_equal(pictures, bare)
+    np.testing.assert_allclose(maps.at(0, 0).sum(0), 1, atol=FLOAT16)
 
 
 def test_a_layer_still_sees_the_keywords_of_its_own_processor():
@@ -184,6 +225,21 @@ def test_a_loop_by_hand_is_recorded_too():
     np.testing.assert_array_equal(maps.timesteps, pipe.scheduler.timesteps.numpy())
 
 
+def test_embeddings_made_before_the_block_are_taken_for_the_second_half():
+    pipe = tiny.pipeline()
+    cond, uncond = pipe.encode_prompt("a red cat", "cpu", 1, True)
+    latents = torch.randn(1, 4, 8, 6, generator=tiny.generator())
+    with torch.no_grad(), record_attention(pipe) as both:
+        pipe.unet(latents.repeat(2, 1, 1, 1), 10, encoder_hidden_states=torch.cat([uncond, cond]))
+    with torch.no_grad(), record_attention(pipe) as alone:
+        pipe.unet(latents, 10, encoder_hidden_states=cond)
+    assert both.prompt is None and len(both.tokens) == 77
+    np.testing.assert_allclose(both.at(0, 0), alone.at(0, 0), atol=FLOAT16)
+    with torch.no_grad(), record_attention(pipe) as without:
+        pipe.unet(latents, 10, encoder_hidden_states=uncond)
+    assert not np.allclose(both.at(0, 0), without.at(0, 0), atol=1e-4)
+
+
 def test_a_mask_over_tokens_counts():
     pipe = tiny.pipeline()
     mask = torch.ones(1, 77)
@@ -304,6 +360,18 @@ def test_what_is_cut_is_told_and_the_word_that_is_torn():
     assert maps.cut_word == maps.words[-1] and LONG.split()[len(maps.words) - 1].startswith(maps.cut_word)
     between, _ = recorded(pipe, prompt=LONG.replace("green", "red"))
     assert between.cut and between.cut_word is None
+    np.testing.assert_allclose(maps.at(0, 0).sum(0), 1, atol=FLOAT16)
+
+
+def test_another_kind_of_tokenizer_has_numbered_columns():
+    pipe = tiny.pipeline(tokenizer=tiny.t5_tokenizer())
+    assert read_tokens(pipe, "a red cat") == ((), ())
+    pipe.tokenizer.model_max_length = 77
+    try:
+        maps, _ = recorded(pipe, prompt="a red cat")
+    finally:
+        pipe.tokenizer.model_max_length = 512
+    assert maps.prompt == "a red cat" and len(maps.tokens) == 77 and maps.tokens[5].text == "5"
     np.testing.assert_allclose(maps.at(0, 0).sum(0), 1, atol=FLOAT16)
 
 

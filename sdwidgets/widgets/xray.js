@@ -1,7 +1,8 @@
 // The prompt X-ray: class PromptXray, on what common.js and curves.js give. The maps come as bytes; colours are made here.
 
 const percent = (share) => `${tidy(100 * share, share < 0.001 ? 3 : share < 0.1 ? 2 : 1)} %`;
-const ADDED = { // what the tokenizer adds, in a newcomer's words
+const ABOUT = { // a token, and what the tokenizer adds, in a newcomer's words
+  text: "The text encoder reads from left to right, so a token carries what stood before it too: a small word may light up the noun that it follows.",
   start: "The start mark stands before every prompt, whatever it says. A place that has nothing to ask looks there.",
   end: "The end mark closes the prompt. The text encoder puts a summary of the whole sentence there.",
   padding: "The model always reads the same number of tokens, so the rest is filled up. Fillers know the whole sentence too; they are shown together, as one.",
@@ -26,6 +27,7 @@ class PromptXray {
     this.curveCaption = h("figcaption");
     this.views = h("div", { class: "views", role: "radiogroup", "aria-label": "Which layers of the U-Net" });
     this.viewsCaption = h("p", { class: "hint" });
+    this.about = h("p", { class: "hint about" });
     this.range = h("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step",
       input: () => this.choose({ step: this.numberAt(Number(this.range.value)) }) });
     this.all = h("button", { type: "button", class: "play", "aria-pressed": "true", click: () => this.choose({ step: 0 }) }, "All steps");
@@ -38,7 +40,7 @@ class PromptXray {
         h("figure", { class: "lead" }, this.hero, this.scale, this.heroCaption),
         h("figure", { class: "beside" }, this.beside, this.besideCaption),
         h("figure", { class: "by-step" }, this.curve, this.curveCaption),
-        h("div", { class: "by-layer" }, h("b", {}, "Which layers look"), this.views, this.viewsCaption)),
+        h("div", { class: "by-layer" }, h("b", {}, "Which layers look"), this.views, this.viewsCaption, this.about)),
       h("div", { class: "bar" }, this.all, this.range, this.status),
       h("footer", {}, this.badge, this.kept));
     this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.draw()));
@@ -206,7 +208,8 @@ class PromptXray {
     this.low.textContent = percent(map.low);
     this.high.textContent = percent(map.high);
     this.heroCaption.replaceChildren(h("b", { dir: "auto" }, `Where the picture looks at ${name}: `),
-      "each place divides its attention among all tokens; bright places give this one the most of theirs.", token.kind === "text" ? "" : ` ${ADDED[token.kind]}`);
+      "each place divides its attention among all tokens; bright places give this one the most of theirs.");
+    this.about.replaceChildren(h("b", { dir: "auto" }, `About ${name}`), ABOUT[token.kind]);
   }
 
   drawBeside(place) {

@@ -195,9 +195,10 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
 
 
 def _clearest(maps) -> int:
-    """The token whose map is the most uneven: a noun more often than an article."""
+    """The token whose map is the most uneven; words of four letters and more first, articles and prepositions say little."""
     words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
-    return max(words, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
+    chosen = [i for i in words if len(maps.words[maps.tokens[i].word]) >= 4] or words
+    return max(chosen, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
 
 
 def _picture(trace) -> np.ndarray:
