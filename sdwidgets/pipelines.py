@@ -56,11 +56,11 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     if speed not in SPEEDS:
         raise DeviceError(f"There is no speed {str(speed)[:40]!r}. Allowed: {', '.join(SPEEDS)}.")
     device, why_device = choose_device(device)
-    if speed == "fast" and device.type != "cpu":
+    if speed == "fast" and device.type not in ("cpu", "cuda"):
         raise DeviceError(
-            f"speed='fast' is for the CPU so far, and this is {device}; use speed='exact' or device='cpu'."
+            f"speed='fast' is for CPU and CUDA so far, and this is {device}; use speed='exact' or device='cpu'."
         )
-    if speed == "fast" and dtype == "auto":
+    if speed == "fast" and device.type == "cpu" and dtype == "auto":
         dtype = "float32"  # what is compiled has its own precision
     dtype, why_dtype = choose_dtype(dtype, device)
     half = dtype != torch.float32
@@ -74,7 +74,9 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         repair = "Install sdwidgets again, or take data/pocket from the repository again."
         raise WeightsError(str(error).replace(FALLBACK, repair)) from error
     offload = _move(pipe, device, sum(path.stat().st_size for paths in files.values() for path in paths))
-    faster = speed_up(pipe) if speed == "fast" else ""
+    faster = speed_up(pipe) if speed == "fast" and not offload else ""
+    if speed == "fast" and offload:
+        faster = "so not fast: that needs the whole model on the card"
     parameters = sum(
         p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
     )

@@ -427,8 +427,8 @@ class _Runner:
         settings = {
             "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": parts,
         }  # fmt: skip
-        network = compiled.core.compile_model(fixed, "CPU", settings)
-        self.requests = [network.create_infer_request() for _ in range(parts)]
+        self.network = compiled.core.compile_model(fixed, "CPU", settings)
+        self.requests = [self.network.create_infer_request() for _ in range(parts)]
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
         self.tensor = compiled.openvino.Tensor
 

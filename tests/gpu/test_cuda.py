@@ -118,3 +118,66 @@ def test_playground_runs_on_the_card():
         assert trace.complete and len(trace) == 4 and trace.settings.device.startswith("cuda")
     finally:
         playground.close()
+
+
+# ---- speed="fast" --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fast(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDWIDGETS_CACHE", str(tmp_path))
+    return load("pocket", "cuda", "float16", speed="fast")
+
+
+def test_fast_pictures_are_the_exact_ones_up_to_rounding(fast):
+    exact = load("pocket", "cuda", "float16")
+    for seed in (3, 4):  # the second replays the graph that the first has captured
+        assert psnr(draw(fast, seed=seed), draw(exact, seed=seed)) > 30
+    graphs = _graphed(fast).graphs
+    assert len(graphs) == 1 and not _graphed(fast).impossible
+    assert psnr(draw(fast, seed=3), draw(fast, seed=4)) < 30, "another seed is another picture"
+
+
+def test_a_fast_run_is_recorded_and_watched(fast):
+    bare = draw(fast)
+    seen = []
+    with record(fast, on_step=lambda step: seen.append(step.index)) as trace:
+        recorded = draw(fast)
+    assert (bare == recorded).all() and seen == list(range(8)) and trace.complete
+    assert trace.settings.device.startswith("cuda")
+    predictions = [step.noise_pred for step in trace.steps]
+    assert not np.array_equal(predictions[0], predictions[1]), (
+        "a graph writes to the same memory again; answers are copies"
+    )
+
+
+def test_weights_changed_in_place_count_in_the_graph_too(fast):
+    before = draw(fast)
+    name = next(n for n, _ in fast.unet.named_parameters() if n.endswith("attn1.to_k.weight"))
+    fast.unet.get_parameter(name).data.mul_(-5)
+    changed = draw(fast)
+    exact = load("pocket", "cuda", "float16")
+    exact.unet.get_parameter(name).data.mul_(-5)
+    assert psnr(changed, before) < 40 and psnr(changed, draw(exact)) > 30
+
+
+def test_other_sizes_have_graphs_of_their_own(fast):
+    fast.set_progress_bar_config(disable=True)
+    for side in (128, 192):
+        image = fast(PROMPT, num_inference_steps=2, height=side, width=128, output_type="np").images[0]
+        assert image.shape == (side, 128, 3) and np.isfinite(image).all()
+    assert len(_graphed(fast).graphs) == 2
+
+
+def test_what_moves_part_by_part_is_not_fast(monkeypatch, capsys):
+    monkeypatch.setattr(pipelines, "free_bytes", lambda device: 1_000_000)
+    pipe = load("pocket", "cuda", "float32", speed="fast")
+    assert "so not fast" in capsys.readouterr().out and "forward" not in vars(pipe.unet)
+
+
+def _graphed(pipe):
+    """The keeper of the graphs, as `speed_gpu` left it in the denoiser's forward."""
+    from sdwidgets.speed_gpu import Graphed
+
+    cells = [cell.cell_contents for cell in pipe.unet.forward.__func__.__closure__]
+    return next(content for content in cells if isinstance(content, Graphed))

@@ -1,0 +1,7 @@
+"""`python -m bench`: see cpu.py."""
+
+import sys
+
+from bench.cpu import main
+
+sys.exit(main())

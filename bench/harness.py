@@ -1,0 +1,252 @@
+"""What every measurement shares: ways that take turns, medians with their spread, ratios with an interval, and the floor.
+
+A ratio is taken within one turn, where both ways met the same machine, and its interval is a bootstrap over turns. The floor of a
+call is what its operations would take at this machine's own best rate, measured by a plain matrix product; beside it stand the
+bytes that its parameters and activations move, at the measured rate of memory. The floor counts no cache and no dispatch, so
+nothing reaches it.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parents[1]
+RESAMPLES = 2000
+
+
+# ---- taking turns ------------------------------------------------------------------------------------------------
+
+
+def take_turns(
+    ways: dict[str, Callable[[int], object]],
+    turns: int,
+    warm_up: int = 2,
+    budget: float = float("inf"),
+    least: int = 3,
+) -> dict[str, list[float]]:
+    """Seconds of each way, turn by turn: `ways[name](turn)`. Every second turn goes the other way round.
+
+    Stops before `turns` where `budget` seconds are over, but not before `least` turns.
+    """
+    for turn in range(warm_up):
+        for way in ways.values():
+            way(turn)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    ends = time.perf_counter() + budget
+    for turn in range(turns):
+        if turn >= least and time.perf_counter() > ends:
+            break
+        for name in (
+            list(ways) if turn % 2 else list(reversed(ways))
+        ):  # none always runs on the warmer machine
+            synchronize()
+            began = time.perf_counter()
+            ways[name](turn)
+            synchronize()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def summary(values: list[float]) -> dict:
+    """Median, quartiles and extremes."""
+    low, middle, high = quartiles(values)
+    return {
+        "median": middle,
+        "quartiles": [low, high],
+        "least": min(values),
+        "most": max(values),
+        "count": len(values),
+    }
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> dict:
+    """The median of the ratios turn by turn, with the bootstrap's 95% interval of that median."""
+    ratios = np.array(numerator) / np.array(denominator)
+    return {"median": float(np.median(ratios)), "interval": bootstrap(ratios), "turns": len(ratios)}
+
+
+def bootstrap(values, statistic=np.median, resamples: int = RESAMPLES) -> list[float]:
+    """[low, high]: 95% of a statistic over resamples of the values, with replacement. Always the same resamples."""
+    values = np.asarray(values, float)
+    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    return [float(x) for x in np.percentile(statistic(values[picks], axis=1), [2.5, 97.5])]
+
+
+def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
+    """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
+    return {
+        name: {"seconds": summary(values), "faster": ratio(seconds[base], values)}
+        for name, values in seconds.items()
+    }
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [values[0]] * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+
+
+# ---- the floor ---------------------------------------------------------------------------------------------------
+
+
+def count(call: Callable[[], object], networks: list[torch.nn.Module]) -> dict[str, float]:
+    """Operations of one call, and the bytes that its networks' layers move: parameters read, activations written and read.
+
+    Parameters count once for each call of their layer. Runs the call twice.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    moved = {"parameters": 0, "activations": 0}
+
+    def look(module, _, output):
+        moved["parameters"] += sum(p.nbytes for p in module.parameters(recurse=False))
+        outputs = output if isinstance(output, (tuple, list)) else [output]
+        moved["activations"] += sum(2 * t.nbytes for t in outputs if isinstance(t, torch.Tensor))
+
+    leaves = [m for network in networks for m in network.modules() if not any(True for _ in m.children())]
+    handles = [leaf.register_forward_hook(look) for leaf in leaves]
+    try:
+        with torch.no_grad():
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"operations": float(counter.get_total_flops()), "parameter_bytes": float(moved["parameters"]), "activation_bytes": float(moved["activations"])}  # fmt: skip
+
+
+def peaks(device: str = "cpu", size: int = 1536, turns: int = 8) -> dict[str, float]:
+    """This machine's best rates: operations a second of a square product in each precision, and bytes a second of memory."""
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if device == "cuda":
+        dtypes["float16"], size = torch.float16, 8192
+    found = {}
+    for name, dtype in dtypes.items():
+        a = torch.randn(size, size, device=device).to(dtype)
+        found[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
+    cells = (
+        1 << 28 if device == "cuda" else 1 << 24
+    ) // 4  # 64 MB, or 1 GB: beyond every cache but the largest
+    a, b, c = (torch.zeros(4 * cells, device=device) for _ in range(3))
+    found["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
+    return found
+
+
+def _best(call: Callable[[], object], turns: int) -> float:
+    call()
+    best = float("inf")
+    for _ in range(turns):
+        synchronize()
+        began = time.perf_counter()
+        call()
+        synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def floor(counted: dict[str, float], rates: dict[str, float], precision: str) -> dict[str, float]:
+    """Seconds for the operations at the best rate, and for the bytes at memory's; bytes were counted in float32."""
+    shrink = 1 if precision == "float32" else 2
+    moved = (counted["parameter_bytes"] + counted["activation_bytes"]) / shrink
+    return {**counted, "precision": precision, "seconds": counted["operations"] / rates[precision], "memory_seconds": moved / rates["memory"]}  # fmt: skip
+
+
+def best_precision(rates: dict[str, float]) -> str:
+    return max((name for name in rates if name != "memory"), key=rates.get)
+
+
+# ---- where it was measured ---------------------------------------------------------------------------------------
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "openvino", "numpy")
+
+
+def machine() -> dict:
+    """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
+    from sdwidgets.memory import total_ram
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    found = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory": total_ram(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        found["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
+    return found
+
+
+def processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the checkout, with "+" where files differ from it."""
+    try:
+        name = subprocess.run(
+            ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "sdwidgets", "bench", "data"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def digest(folder: Path) -> str:
+    """Ten digits that tell one set of weights from another."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*/*.safetensors")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:10]
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds now."""
+    import psutil
+
+    gc.collect()
+    return psutil.Process().memory_info().rss
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """dB, for pictures in [0, 1]."""
+    return float(10 * np.log10(1 / max(np.square(a - b).mean(), 1e-12)))
