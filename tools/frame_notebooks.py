@@ -40,17 +40,20 @@ def frame(path: Path) -> None:
     nbformat.write(book, path)
 
 
+def has_setup(path: Path) -> bool:
+    return any("setup" in cell.metadata.get("tags", ()) for cell in nbformat.read(path, as_version=4).cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "notebooks", nargs="*", type=Path, help="default: all of notebooks/ and its solutions"
+        "notebooks", nargs="*", type=Path, help="default: all of notebooks/, and solutions that have a set-up"
     )
-    found = (
-        path
-        for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))
-        if ".ipynb_checkpoints" not in path.parts
-    )
-    for path in parser.parse_args().notebooks or found:
+    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    solutions = [
+        path for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")) if has_setup(path)
+    ]
+    for path in parser.parse_args().notebooks or [*lessons, *solutions]:
         frame(path)
 
 

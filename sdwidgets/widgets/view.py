@@ -127,5 +127,8 @@ class LiveView(anywidget.AnyWidget):
         self._view.set(**state)
         return self
 
+    def __repr__(self) -> str:
+        return f"<live {repr(self._view).strip('<>')}>"
+
     def _moved(self, change) -> None:
         self._view.state |= {name: value for name, value in change.new.items() if name in self._view.start}
