@@ -35,6 +35,7 @@ def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
         page.keyboard.press("ArrowRight")
     assert len(seen) == 10
     assert "the start mark" in caption.inner_text()  # and round again
+    assert "stands before every prompt" in page.locator(".about").inner_text()
     before = pixels(hero), pixels(page.locator(".beside canvas"))
     page.get_by_role("slider", name="Step", exact=True).press("ArrowRight")
     assert status.inner_text().startswith("step 1 of 3 · t = 667")
@@ -42,7 +43,7 @@ def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
     assert "believes at this step" in page.locator(".beside figcaption").inner_text()
     before = pixels(hero)
     page.get_by_role("radio", name="mid, 3 by 4 places").check(force=True)
-    assert pixels(hero) != before and "3 × 4" in page.locator(".by-layer .hint").inner_text()
+    assert pixels(hero) != before and "3 × 4" in page.locator(".by-layer .hint").first.inner_text()
     page.get_by_role("button", name="All steps").click()
     assert status.inner_text() == "all 3 steps together"
     assert page.errors == [] and not [
