@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
+from diffusers.utils import logging
 
 from .latents import decode_previews
 from .recording import record
@@ -12,11 +15,37 @@ from .schedulers import find_scheduler, make_scheduler
 from .trace import Trace
 from .widgets.race import SchedulerRace
 
-FIELD = (
-    "DDIM",
-    "Euler ancestral",
-    "DPM++ 2M",
-)  # one that walks straight, one that throws dice, one that looks back
+#: one that walks straight, one that throws dice, one that looks back
+FIELD = ("DDIM", "Euler ancestral", "DPM++ 2M")
+
+
+@contextmanager
+def temporarily(pipe, *, scheduler=None, lora: str | os.PathLike | None = None) -> Iterator[None]:
+    """For the time of a block another scheduler (a diffusers scheduler) and a LoRA (a folder, or a hub id) on the pipeline.
+
+    Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
+    """
+    before = pipe.scheduler
+    try:
+        if lora is not None:
+            _load_lora(pipe, lora)
+        if scheduler is not None:
+            pipe.scheduler = scheduler
+        yield
+    finally:
+        pipe.scheduler = before
+        if lora is not None:
+            pipe.unload_lora_weights()
+
+
+def _load_lora(pipe, lora: str | os.PathLike) -> None:
+    """Without the warning that a LoRA of the denoiser alone has nothing for the text encoder."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        pipe.load_lora_weights(lora)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def run_with(pipe, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:
@@ -25,18 +54,9 @@ def run_with(pipe, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
     from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
     """
-    before = pipe.scheduler
-    try:
-        pipe.scheduler = make_scheduler(scheduler, pipe)
-        with record(pipe) as trace:
-            pipe(
-                prompt,
-                num_inference_steps=steps,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                **settings,
-            )
-    finally:
-        pipe.scheduler = before
+    dice = torch.Generator("cpu").manual_seed(seed)
+    with temporarily(pipe, scheduler=make_scheduler(scheduler, pipe)), record(pipe) as trace:
+        pipe(prompt, num_inference_steps=steps, generator=dice, **settings)
     return trace
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import sdwidgets
-from sdwidgets.races import race, run_with
+from sdwidgets.races import race, run_with, temporarily
 from sdwidgets.schedulers import make_scheduler
 from sdwidgets.widgets.race import SchedulerRace
 from tests import tiny
@@ -54,6 +55,26 @@ def test_the_scheduler_is_put_back_when_a_run_fails():
     with pytest.raises(ValueError, match="divisible by 8"):
         run_with(pipe, "Euler", tiny.PROMPT, steps=2, height=63, width=64)
     assert pipe.scheduler is own
+
+
+def test_a_lora_is_there_for_a_block_and_gone_after(tmp_path):
+    import torch
+
+    from sdwidgets.pocket.finetune import add_lora, save_lora
+
+    pipe = tiny.pipeline(unet=copy.deepcopy(tiny.pipeline().unet))
+    plain = tiny.run(pipe)
+    with torch.no_grad():
+        for parameter in add_lora(pipe.unet, 2, ("to_v", "conv1")):
+            parameter.fill_(0.5)
+    save_lora(pipe.unet, tmp_path)
+    pipe = tiny.pipeline(unet=copy.deepcopy(tiny.pipeline().unet))
+    own = pipe.scheduler
+    with temporarily(pipe, scheduler=make_scheduler("Euler", pipe), lora=tmp_path):
+        assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
+        pipe.scheduler = own
+        assert not np.allclose(tiny.run(pipe), plain, atol=1e-3)
+    assert pipe.scheduler is own and np.allclose(tiny.run(pipe), plain, atol=1e-6)
 
 
 def test_previews_go_through_the_decoder():
