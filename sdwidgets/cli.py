@@ -133,6 +133,13 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", metavar="A:B", help="with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"
     )
+    parser.add_argument(
+        "--batch-size",
+        type=_number,
+        default="auto",
+        metavar="N",
+        help="with --prompts-file: pictures drawn at once (default: found out)",
+    )
 
 
 def generate(args) -> int:
@@ -146,6 +153,10 @@ def generate(args) -> int:
         raise UsageError(
             "--trace, --html and --seed are for one picture; with --prompts-file use --seeds A:B."
         )
+    if args.batch_size != "auto" and not (isinstance(args.batch_size, int) and 1 <= args.batch_size <= 1024):
+        raise UsageError(f"--batch-size must be auto, or 1 to 1024, not {args.batch_size!r}.")
+    if not many and args.batch_size != "auto":
+        raise UsageError("--batch-size goes with --prompts-file.")
     if not many and args.seeds is not None:
         raise UsageError("--seeds goes with --prompts-file; for one picture use --seed.")
     return _generate_many(args) if many else _generate_one(args)
@@ -242,7 +253,7 @@ def _read_seeds(text: str | None) -> range:
 
 
 def _generate_many(args) -> int:
-    from .generate import batch
+    from .generate import batch, my_share
     from .pipelines import load
 
     prompts, seeds = _read_prompts(args.prompts_file), _read_seeds(args.seeds)
@@ -253,20 +264,32 @@ def _generate_many(args) -> int:
     folder = args.output or Path("pictures")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; with --prompts-file give a folder.")
-    pipe = load(args.model, args.device, args.dtype, speed=args.speed)
+    which, of = share = my_share()  # `accelerate launch` starts several of us, each for its part
+    pipe = load(args.model, _own_device(args.device, of), args.dtype, speed=args.speed)
     pipe.set_progress_bar_config(disable=True)
     requests = _requests(args, pipe, prompts, seeds)
+    count = len(requests[which::of])
+    size = None if args.batch_size == "auto" else args.batch_size
+    who = f"{folder}, process {which + 1} of {of}" if of > 1 else f"{folder}"
     made = kept = 0
     try:
-        for request, fresh in batch(pipe, requests, folder):
+        for request, fresh in batch(pipe, requests, folder, size=size, share=share):
             made, kept = made + fresh, kept + (not fresh)
             if fresh:
-                print(f"{made + kept}/{len(requests)} {request.file_name()}", flush=True)
+                print(f"{made + kept}/{count} {request.file_name()}", flush=True)
     finally:
-        print(
-            f"{folder}: {made} made now, {kept} were there, {len(requests) - made - kept} to do", flush=True
-        )
+        print(f"{who}: {made} made now, {kept} were there, {count - made - kept} to do", flush=True)
     return DONE
+
+
+def _own_device(device: str, processes: int) -> str:
+    """Of several processes each takes the card that the launcher gave it."""
+    if processes == 1 or device != "auto":
+        return device
+    import torch
+
+    cards = torch.cuda.device_count()
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % cards}" if cards else device
 
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:

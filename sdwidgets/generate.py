@@ -1,4 +1,4 @@
-"""Pictures into files: one, or every prompt with every seed; resumable, whole or not at all."""
+"""Pictures into files: one, or every prompt with every seed, in batches, by one process or many; resumable, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .checks import check_settings
+from .memory import decode_bytes, free_bytes
 from .schedulers import find_scheduler, make_scheduler
 
 MANIFEST = "manifest.jsonl"
@@ -54,11 +56,27 @@ def check(pipe, request: Request) -> list:
 
 def draw(pipe, request: Request) -> Image.Image:
     """Run the pipeline. The noise is drawn on the CPU, so a seed means the same start on every device."""
-    settings = request.settings()
+    return draw_many(pipe, [request])[0]
+
+
+def draw_many(pipe, requests: list[Request]) -> list[Image.Image]:
+    """One run for all of these, which differ in prompt and seed only; ValueError where they differ in more.
+
+    Each starts from the noise of its own seed. The pictures are those of single runs up to the last digits of the arithmetic,
+    which depend on the size of a batch.
+    """
+    alike = {replace(request, prompt="", seed=0) for request in requests}
+    if len(alike) != 1:
+        raise ValueError("a batch holds pictures that differ in prompt and seed only; split it by settings")
+    settings = requests[0].settings()
+    settings["prompt"] = [request.prompt for request in requests]
+    if "negative_prompt" in settings:
+        settings["negative_prompt"] = [settings["negative_prompt"]] * len(requests)
     settings.pop("seed")
     if label := settings.pop("scheduler", None):
         pipe.scheduler = make_scheduler(label, pipe)
-    return pipe(**settings, generator=torch.Generator("cpu").manual_seed(request.seed)).images[0]
+    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+    return pipe(**settings, generator=generators).images
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -84,18 +102,16 @@ def write_picture(image: Image.Image, path: Path, request: Request) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """File name -> its entry. Lines that a crash cut short are dropped."""
+    """File name -> its entry, from the manifests of all processes. Lines that a crash cut short are dropped."""
     entries = {}
-    try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return {}
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-            entries[entry["file"]] = entry
-        except (ValueError, KeyError, TypeError):
-            continue
+    for path in sorted(folder.glob(f"{Path(MANIFEST).stem}*.jsonl")):
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    entries[entry["file"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    continue
     return entries
 
 
@@ -111,37 +127,127 @@ def is_made(folder: Path, request: Request, entries: dict[str, dict]) -> bool:
         return False
 
 
-def batch(pipe, requests: list[Request], folder: Path) -> Iterator[tuple[Request, bool]]:
+class BatchSize:
+    """How many pictures to draw at once: doubled for as long as that pays and fits, found out on the work itself.
+
+    Each size is used twice, and the faster run counts, since the first may compile. A size is left for good where it draws
+    fewer than a twentieth more pictures a second than the one before, or where twice as many would not fit into half of the
+    memory that is free.
+    """
+
+    def __init__(self, most: int = 64, fixed: int | None = None):
+        self.size, self.most, self.done = fixed or 1, most, fixed is not None
+        self.before = 0.0  # pictures a second of half the size
+        self.rates: list[float] = []
+
+    def took(self, count: int, seconds: float, needs: int, free: int | None) -> None:
+        """Tell of a batch: `needs`: bytes that one picture takes while it is drawn; `free`: bytes, None for unknown."""
+        if self.done or count != self.size:  # the last batch may be smaller
+            return
+        self.rates.append(count / seconds)
+        if len(self.rates) < 2:
+            return
+        rate = max(self.rates)
+        self.rates.clear()
+        if self.before and rate < 1.05 * self.before:
+            self.size, self.done = self.size // 2, True
+        elif 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * needs > free):
+            self.done = True
+        else:
+            self.size, self.before = 2 * self.size, rate
+
+    def did_not_fit(self) -> None:
+        """Out of memory: half as many from now on. Raises MemoryError where it was one."""
+        if self.size == 1:
+            raise MemoryError("not even one picture fits into memory")
+        self.size, self.done = self.size // 2, True
+
+
+def my_share() -> tuple[int, int]:
+    """(which process this is, of how many), as `accelerate launch` and `torchrun` tell it; (0, 1) without them."""
+    try:
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError:
+        return 0, 1
+    return (rank, count) if 0 <= rank < count else (0, 1)
+
+
+def batch(
+    pipe, requests: list[Request], folder: Path, *, size: int | None = None, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Request, bool]]:
     """Make what is not there yet; yields (request, whether it was made now) once each picture is on the disk.
 
-    Each picture is written whole, then its line in manifest.jsonl: prompt, seed, settings, file, sha256 of
-    the pixels, device and dtype. After Ctrl-C or on a full disk all of these stay, and the same call goes on.
+    size: pictures drawn at once; None: found out by `BatchSize`. share: (which, of how many): of a work divided among
+    processes this one takes every so-manieth request, and writes a manifest of its own.
+    Each picture is written whole, then its line in the manifest: prompt, seed, settings, file, sha256 of the pixels, device,
+    dtype, how many were drawn at once. After Ctrl-C or on a full disk all of these stay, and the same call goes on, also with
+    another number of processes. Memory does not grow with the number of pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    which, of = share
+    manifest = folder / (MANIFEST if of == 1 else f"{Path(MANIFEST).stem}-{which + 1:03}-of-{of:03}.jsonl")
     entries = read_manifest(folder)
     before = pipe.scheduler
-    _mend(folder / MANIFEST)
+    _mend(manifest)
+    sizes = BatchSize(fixed=size)
+    waiting: list[Request] = []
+    mine = requests[which::of]
     try:
-        for request in requests:
+        for place, request in enumerate(mine):
             if is_made(folder, request, entries):
                 yield request, False
-                continue
-            pipe.scheduler = before
-            image = draw(pipe, request)
-            path = folder / request.file_name()
-            write_picture(image, path, request)
-            entry = _entry(pipe, request, image, path)
-            with open(folder / MANIFEST, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            entries[path.name] = entry
-            yield request, True
+            else:
+                waiting.append(request)
+            following = mine[place + 1] if place + 1 < len(mine) else None
+            while waiting and (len(waiting) >= sizes.size or not _alike(following, waiting[0])):
+                now = waiting[: sizes.size]
+                pipe.scheduler = before
+                images = _draw_measured(pipe, now, sizes)
+                if images is None:  # again, with fewer at once
+                    continue
+                waiting = waiting[len(now) :]
+                for made, image in zip(now, images, strict=True):
+                    path = folder / made.file_name()
+                    write_picture(image, path, made)
+                    _append(manifest, _entry(pipe, made, image, path, len(now)))
+                    yield made, True
     finally:
         pipe.scheduler = before
 
 
-def _entry(pipe, request: Request, image: Image.Image, path: Path) -> dict:
+def _alike(request: Request | None, other: Request) -> bool:
+    return request is not None and replace(request, prompt=other.prompt, seed=other.seed) == other
+
+
+def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
+    """The pictures of one run, and `sizes` told of it; None where they did not fit into memory together."""
+    on_card = pipe.device.type == "cuda"
+    if on_card:
+        torch.cuda.reset_peak_memory_stats(pipe.device)
+        resting = torch.cuda.memory_allocated(pipe.device)
+    began = time.perf_counter()
+    try:
+        images = draw_many(pipe, requests)
+    except (torch.OutOfMemoryError, MemoryError):
+        sizes.did_not_fit()
+        if on_card:
+            torch.cuda.empty_cache()
+        return None
+    needs = decode_bytes(pipe, images[0].height, images[0].width)
+    if on_card:  # what was seen counts more than an estimate
+        needs = max(1, (torch.cuda.max_memory_allocated(pipe.device) - resting) // len(requests))
+    sizes.took(len(requests), time.perf_counter() - began, needs, free_bytes(pipe.device))
+    return images
+
+
+def _append(manifest: Path, entry: dict) -> None:
+    with open(manifest, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:
     settings = {k: v for k, v in request.settings().items() if k not in ("prompt", "seed")}
     return {
         "prompt": request.prompt,
@@ -153,6 +259,7 @@ def _entry(pipe, request: Request, image: Image.Image, path: Path) -> dict:
         "scheduler": type(pipe.scheduler).__name__,
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),
+        "batch": together,
     }
 
 
