@@ -47,7 +47,7 @@ class Effort:
 
 
 FULL = Effort()
-CHILD = Effort(turns=12, budget=35.0, pictures=100, batches=(1, 4, 16))
+CHILD = Effort(turns=12, budget=35.0, pictures=60, batches=(1, 4, 16))
 QUICK = Effort(turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2))
 
 

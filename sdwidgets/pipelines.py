@@ -50,6 +50,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     dtype: "auto" (see `choose_dtype`), "float32", "float16", "bfloat16" or a torch dtype.
     revision: a branch, tag or commit of the hub; None for the table's, or the newest.
     speed: "exact" for diffusers' own arithmetic, bit for bit; "fast" for the same pictures up to rounding, see `speed_up`.
+        On a CUDA card the first picture of each size then compiles, up to a few minutes; later ones and later starts do not.
     Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
     part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
     """

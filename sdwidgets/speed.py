@@ -40,6 +40,7 @@ SPEEDS = ("exact", "fast")
 KEPT = 256  # captions whose states are kept
 KEPT_PROMPTS = 8  # pairs of prompts whose keys and values are kept, about 0.8 MB each for Pocket
 KEPT_TIMES = 1000
+KEPT_SHAPES = 8
 
 
 def speed_up(pipe) -> str:
@@ -235,8 +236,10 @@ def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
             self is unet and not more and all(value is None for value in others.values())
         )  # not a copy of it
         one_time = not isinstance(timestep, torch.Tensor) or timestep.numel() == 1
+        states = encoder_hidden_states
+        fits = states is not None and states.dtype == torch.float32 and len(states) == len(sample)
         divides = not any(side % factor for side in sample.shape[-2:])
-        if not bare or not one_time or not divides or not graph.covers(sample):
+        if not (bare and one_time and fits and divides and graph.covers(sample)):
             return type(self).forward(
                 self, sample, timestep, encoder_hidden_states, *more, return_dict=return_dict, **others
             )
@@ -401,6 +404,8 @@ class Compiled:
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         if shapes not in self.runners:
             self.runners[shapes] = _Runner(self, shapes, self.plan)
+            if len(self.runners) > KEPT_SHAPES:  # each holds the weights once more
+                self.runners.pop(next(iter(self.runners)))
         return self.runners[shapes](tensors)
 
 

@@ -62,7 +62,11 @@ def by_regions(pipe, *, graphs: bool) -> str:
         words.append(f"not compiled: {missing}")
     else:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-        torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+        config = torch._dynamo.config
+        limit = (
+            "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        )  # its older name
+        setattr(config, limit, max(VARIANTS, getattr(config, limit)))
         _compile(denoiser, [*(getattr(denoiser, "_repeated_blocks", None) or []), "ResnetBlock2D"], undo)
         _compile(decoder, ["ResnetBlock2D"], undo)
         words.append("compiled by region, at the first picture of each size: up to a few minutes, then kept")
