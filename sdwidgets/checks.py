@@ -40,6 +40,7 @@ def check_settings(
     width=None,
     scheduler=None,
     seed=None,
+    strength=None,
 ) -> list[Note]:
     """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt).
 
@@ -49,6 +50,7 @@ def check_settings(
     height, width: pixels, multiples of 8 (of 16 for FLUX), within the memory that is free.
     scheduler: a label of SCHEDULERS or a diffusers class name.
     seed: 0 to 2**63 - 1.
+    strength: above 0, at most 1, and enough to leave one of the steps; for pipelines that start from a picture.
     Returns notes, e.g. that a long prompt is cut. Raises SettingsError (a ValueError) with `.field`.
     """
     notes = _check_text(pipe, "prompt", prompt)
@@ -70,6 +72,8 @@ def check_settings(
             )
     if seed is not None:
         check_integer("seed", seed, 0, MAX_SEED, "seed", "2**63 - 1")
+    if strength is not None:
+        _check_strength(strength, num_inference_steps)
     if height is not None or width is not None:
         _check_size(pipe, height, width)
     return notes
@@ -147,6 +151,21 @@ def _check_guidance(value) -> None:
             "guidance_scale",
             f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}, not {_short(value)}; "
             "1 is off, 5 to 8 is usual.",
+        )
+
+
+def _check_strength(value, steps) -> None:
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number <= 1:
+        sentence = f"The strength must be a number above 0 and at most 1, not {_short(value)}; 1 keeps nothing of the picture."
+        raise SettingsError("strength", sentence)
+    if steps is not None and int(steps * number) < 1:
+        raise SettingsError(
+            "strength",
+            f"A strength of {number:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps.",
         )
 
 

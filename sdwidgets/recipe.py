@@ -33,6 +33,10 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
 
     pictures, scheduler = pictures or {}, scheduler or pipe.scheduler
     home, notes = _Home(pipe), []
+    if pictures:
+        notes += [
+            f"# It starts from {' and '.join(sorted(pictures.values()))}: Playground.code(folder) writes them."
+        ] * all("/" not in p and "\\" not in p for p in pictures.values())
     start, extra = _scheduling(home, pipe, scheduler)
     names = sorted({type(pipe).__name__, *([type(scheduler).__name__] if extra is not None else [])})
     lines = ["import torch"]

@@ -1,7 +1,7 @@
 """`record(pipe)`: watch a diffusers pipeline through its public seams and keep what it did as a `Trace`.
 
 The pipeline stays diffusers' own and its picture stays the same to the last bit. For the time of a `with`
-block the instance's `scheduler.step`, `vae.decode`, `image_processor.postprocess`, `encode_prompt`, `get_timesteps` and
+block the instance's `scheduler.step`, `vae.decode`, `preprocess` and `postprocess` of its image processors, `encode_prompt`, `get_timesteps` and
 `prepare_latents` are wrapped and the denoiser gets a forward hook; all of it is undone on every way out.
 """
 
@@ -34,8 +34,8 @@ def record(pipe, *, on_step: Callable[[Step], None] | None = None) -> Iterator[T
 
     pipe: a diffusers text-to-image, image-to-image or inpainting pipeline of the SD 1, 2, XL, 3 or FLUX
         family, adapters and LoRA included.
-    on_step: called with every `Step` right after it, on the pipeline's thread. Without it, tensors stay on
-        their device, unsynchronised, until the picture is done.
+    on_step: called with every `Step` right after it, on the pipeline's thread; on CUDA one step later, so that the
+        device never waits for it. Without it, tensors stay on their device, unsynchronised, until the picture is done.
 
     The trace is filled when the picture is done, at the latest when the block ends. One trace holds one run:
     a later run in the same block replaces the earlier. A run that ends in an exception, KeyboardInterrupt
@@ -71,6 +71,7 @@ class _Call:
     halves: tuple[torch.Tensor, torch.Tensor] | None  # unconditional, conditional
     ended: torch.cuda.Event | float
     pipeline_step: int
+    home: torch.cuda.Event | None = None  # when its tensors are on the host
 
 
 class _Recorder:
@@ -88,6 +89,9 @@ class _Recorder:
         flow = self.process == "flow"
         self.prediction_type = "flow_prediction" if flow else pipe.scheduler.config.prediction_type
         self.trace = Trace()
+        self.step_arguments = inspect.signature(
+            self.scheduler.step
+        )  # asked at every step, and slow to find out
         self.start_run()
 
     def start_run(self) -> None:
@@ -98,6 +102,7 @@ class _Recorder:
         self.to_vae: torch.Tensor | None = None
         self.decoded: torch.Tensor | None = None
         self.pictures: np.ndarray | None = None
+        self.told = 0  # steps that on_step has had
         self.started = time.perf_counter()
         self.trace.__init__(complete=False)
 
@@ -111,6 +116,9 @@ class _Recorder:
         _wrap(undo, pipe, "encode_prompt", self.around_encode_prompt)
         _wrap(undo, pipe, "prepare_latents", self.around_prepare_latents)
         _wrap(undo, pipe, "get_timesteps", self.around_get_timesteps)
+        for name, processor in (("source", "image_processor"), ("mask", "mask_processor")):
+            around = functools.partial(self.around_preprocess, name)
+            _wrap(undo, getattr(pipe, processor, None), "preprocess", around)
         undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
 
     def prepare(self, method, args, kwargs, new_run: bool) -> dict:
@@ -123,7 +131,12 @@ class _Recorder:
 
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
         # Prompts come first. A run that failed before its first step has left no calls, but a seed.
-        given = self.prepare(encode_prompt, args, kwargs, new_run=bool(self.calls) or "seed" in self.asked)
+        given = self.prepare(
+            encode_prompt,
+            args,
+            kwargs,
+            new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.asked),
+        )
         # FLUX encodes the negative prompt by a second call of the same method.
         self.asked.setdefault("negative_prompt" if "prompt" in self.asked else "prompt", given.get("prompt"))
         if given.get("negative_prompt") is not None:
@@ -146,13 +159,29 @@ class _Recorder:
         self.asked["strength"] = None if strength is None else float(strength)
         return get_timesteps(*args, **kwargs)
 
+    def around_preprocess(self, name: str, preprocess, *args, **kwargs):
+        """A picture that the run starts from, or the mask over it, in the pipeline's own numbers."""
+        self.prepare(preprocess, args, kwargs, new_run=bool(self.calls))
+        result = preprocess(*args, **kwargs)
+        first = _numpy(
+            result[0]
+        )  # (channels, H, W): a picture in [-1, 1], a mask in [0, 1], or latents given as they are
+        if first.shape[0] == 3:
+            self.asked[name] = (
+                (255 * (first.transpose(1, 2, 0) / 2 + 0.5)).round().clip(0, 255).astype(np.uint8)
+            )
+        elif first.shape[0] == 1:
+            self.asked[name] = (255 * first[0]).round().clip(0, 255).astype(np.uint8)
+        return result
+
     def after_denoiser(self, module, args, output):
         output = output if isinstance(output, torch.Tensor) else output[0]
         self.outputs.append(output.detach().clone())  # a CUDA graph writes its next output to the same memory
 
     def around_step(self, step, *args, **kwargs):
-        given = inspect.signature(step).bind(*args, **kwargs).arguments
+        given = self.step_arguments.bind(*args, **kwargs).arguments
         latents, noise_pred = given["sample"].detach().clone(), given["model_output"].detach().clone()
+        self.device = latents.device
         self.to_vae = self.decoded = None  # a callback's preview of the step before, not the picture
         sigma = _between_levels(self.scheduler)
         result = step(*args, **kwargs)
@@ -173,8 +202,9 @@ class _Recorder:
         )
         self.outputs.clear()
         if self.on_step is not None:
-            self.bring_home()
-            self.on_step(self.trace.steps[-1])
+            late = latents.device.type == "cuda"  # the device has the next step to do while this one travels
+            _send_home(self.calls[-1:])
+            self.hand_over(index + 1 - late)
         return result
 
     def around_decode(self, decode, *args, **kwargs):
@@ -211,7 +241,10 @@ class _Recorder:
         if not self.calls:
             return
         self.bring_home()
+        if self.on_step is not None and not interrupted:
+            self.hand_over(len(self.calls))
         trace.settings, trace.preview_factors = self.settings(), factors_for(self.pipe)
+        trace.source, trace.mask = self.asked.get("source"), self.asked.get("mask")
         expected = getattr(self.pipe, "num_timesteps", len(self.scheduler.timesteps))
         trace.complete = trace.complete or not interrupted and len(self.calls) >= expected
         if self.pictures is None and self.decoded is not None and trace.complete:
@@ -220,12 +253,25 @@ class _Recorder:
         if self.pictures is not None:
             trace.images, trace.final_latents = self.pictures, from_vae(self.pipe.vae, _numpy(self.to_vae))
 
-    def bring_home(self) -> None:
-        """Turn calls that are still on the device into steps."""
+    def bring_home(self, count: int | None = None) -> None:
+        """Turn the first `count` calls, by default all, into steps; what is still on the device travels together."""
         done = len(self.trace.steps)
+        calls = self.calls[done:count]
+        _send_home(calls)
+        for call in calls:
+            if call.home is not None:
+                call.home.synchronize()
         ended = [self.started] + [call.ended for call in self.calls]
-        new = [self.to_step(call, _seconds(ended[call.index], call.ended)) for call in self.calls[done:]]
-        self.trace.steps += tuple(new)
+        self.trace.steps += tuple(
+            self.to_step(call, _seconds(ended[call.index], call.ended)) for call in calls
+        )
+
+    def hand_over(self, count: int) -> None:
+        """Tell `on_step` of the steps up to this many."""
+        self.bring_home(count)
+        while self.told < count:
+            self.told += 1
+            self.on_step(self.trace.steps[self.told - 1])
 
     def to_step(self, call: _Call, seconds: float) -> Step:
         if call.sigma is None:  # schedulers without sigmas look up abar by the timestep
@@ -260,7 +306,7 @@ class _Recorder:
         return array
 
     def settings(self) -> Settings:
-        pipe, first = self.pipe, self.calls[0].latents
+        pipe = self.pipe
         h, w = (side * pipe.vae_scale_factor for side in self.trace.steps[0].latents.shape[-2:])
         name = getattr(pipe, "name_or_path", None)
         guidance = getattr(pipe, "guidance_scale", None)
@@ -278,7 +324,7 @@ class _Recorder:
             width=w,
             model=Path(name).name if name and Path(name).exists() else name,  # a trace tells no one's folders
             pipeline=type(pipe).__name__,
-            device=str(first.device),
+            device=str(self.device),
             dtype=str(self.denoiser.dtype).removeprefix("torch."),
             prediction_type=self.prediction_type,
             versions={m.__name__: m.__version__ for m in modules if hasattr(m, "__version__")},
@@ -367,6 +413,24 @@ def _pictures(result) -> np.ndarray:
     if isinstance(result, np.ndarray):
         return (result * 255).round().astype(np.uint8)
     return np.stack([np.asarray(picture.convert("RGB")) for picture in result])
+
+
+def _send_home(calls: list[_Call]) -> None:
+    """Let what these calls hold travel from a CUDA card to the host, without waiting for it."""
+    for call in calls:
+        if call.home is not None or call.latents.device.type != "cuda":
+            continue
+        for name in ("timestep", "sigma", "latents", "noise_pred"):
+            setattr(call, name, _leaving(getattr(call, name)))
+        call.halves = call.halves and tuple(map(_leaving, call.halves))
+        call.home = torch.cuda.Event()
+        call.home.record()
+
+
+def _leaving(value):
+    return (
+        value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value
+    )  # to pinned memory
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -22,7 +22,7 @@ from safetensors.numpy import save as to_safetensors
 FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
 PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
 PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
-PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors")
+PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors", "source", "mask")
 PICTURES = {"images": {"lossless": True}, "previews": {"quality": 85}}  # in a compact file: WebP, and how
 # How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
 FOREIGN_STARTS = {
@@ -116,6 +116,10 @@ class Trace:
     previews: np.ndarray | None = None  # (step, H, W, 3) uint8, see latents.decode_previews
     preview_factors: np.ndarray | None = None  # (channels + 1, 3), see latents.linear_preview
     complete: bool = True
+    source: np.ndarray | None = (
+        None  # (H, W, 3) uint8: the picture that the run started from, as the pipeline read it
+    )
+    mask: np.ndarray | None = None  # (H, W) uint8: 255 where an inpainting run painted anew
 
     latents = _stacked("latents", "x_t: (step, batch, channels, h, w) float32")
     scaled_latents = _stacked("scaled_latents", "x_t of variance one: (step, batch, channels, h, w) float32")

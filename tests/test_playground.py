@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sdwidgets.checks import SettingsError
-from sdwidgets.widgets import drive, engine, mail, playground
+from sdwidgets.widgets import desk, drive, engine, mail, playground
 from sdwidgets.widgets.playground import Playground
 from sdwidgets.widgets.worker import Worker
 from tests import tiny
@@ -113,9 +113,7 @@ def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
 
 
 def test_the_newest_settings_win(make, monkeypatch):
-    monkeypatch.setattr(
-        playground, "DEBOUNCE", 1.0
-    )  # longer than a slow machine takes for the messages below
+    monkeypatch.setattr(desk, "DEBOUNCE", 1.0)  # longer than a slow machine takes for the messages below
     play = make(num_inference_steps=500)
     first = threading.Event()
     play.heard = lambda message: message["kind"] == "frames" and first.set()

@@ -9,7 +9,17 @@ import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
-SETTINGS = ("prompt", "negative_prompt", "seed", "num_inference_steps", "guidance_scale", "scheduler")
+SETTINGS = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "scheduler",
+    "task",
+    "strength",
+    "border",
+)
 MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and left out
 
 
@@ -49,14 +59,20 @@ def prepared(pipe, scheduler: str | None):
         pipe.set_progress_bar_config(**bars)
 
 
-def arguments(pipe, settings: dict) -> dict:
-    """Keyword arguments for the pipeline: those of the settings that it takes, and a CPU generator from the seed."""
+def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:
+    """Keyword arguments for the pipeline: those of settings and pictures that it takes, and a CPU generator from the seed."""
     import torch
 
     from ..recipe import keywords
 
     # A generator on the CPU draws the same noise whatever device the pipeline is on.
-    return {**keywords(pipe, settings), "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
+    takes = inspect.signature(type(pipe).__call__).parameters
+    given = {name: value for name, value in (pictures or {}).items() if name in takes}
+    return {
+        **keywords(pipe, settings),
+        **given,
+        "generator": torch.Generator("cpu").manual_seed(settings["seed"]),
+    }
 
 
 def tokens(pipe, text: str) -> dict:
@@ -160,6 +176,7 @@ def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
         value = value[0] if isinstance(value, list) and value else value
         if value is not None:
             settings[name] = value
+    settings["task"] = "text" if trace.source is None else "image" if trace.mask is None else "inpaint"
     if told.scheduler_label or told.scheduler:
         settings["scheduler"] = find_scheduler(told.scheduler_label or told.scheduler, pipe).label
     if told.seed is None:

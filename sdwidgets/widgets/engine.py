@@ -6,7 +6,9 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from ..checks import SettingsError
 from ..trace import Settings, Trace
 from .drive import arguments, memory_in_use, prepared, sentence_for, turn
 from .mail import Mail
@@ -16,10 +18,18 @@ from .worker import Worker
 PROGRESS = 0.1  # seconds between two messages to the page
 
 
+class Order(NamedTuple):
+    """What a run is made from: the controls' settings, and the pictures of its task."""
+
+    settings: dict
+    source: Image.Image | None = None
+    mask: Image.Image | None = None
+
+
 class Run(NamedTuple):
     """What was made, and from what."""
 
-    settings: dict  # of the controls
+    order: Order
     trace: Trace
     scheduler: Any  # the diffusers scheduler that ran
     badge: str
@@ -33,11 +43,11 @@ class Engine:
         self.run: Run | None = None
         self.error: Exception | None = None
 
-    def make(self, settings: dict, stale) -> None:
-        """The worker's job: a run with these settings, unless it is stale before its turn comes."""
+    def make(self, order: Order, stale) -> None:
+        """The worker's job: a run of this order, unless it is stale before its turn comes."""
         with turn(self.pipe, stale) as mine:
             if mine:
-                self._generate(settings, stale)
+                self._generate(order, stale)
             elif not self.worker.waiting:
                 self.mail.post("done", badge=self.badge(), failure=None)
 
@@ -58,16 +68,18 @@ class Engine:
         parts = [*badge_parts(settings), memory_in_use(settings.device)]
         return " · ".join(parts + ([] if seconds is None else [f"{seconds:.1f} s"]))
 
-    def _generate(self, settings: dict, stale) -> None:
+    def _generate(self, order: Order, stale) -> None:
         from ..recording import StopRun, record
+        from ..tasks import pictures_for, pipeline_for
 
         trace, error, began = (), None, time.perf_counter()
-        scheduler = self.pipe.scheduler
+        settings, scheduler = order.settings, self.pipe.scheduler
         try:
-            with prepared(self.pipe, settings["scheduler"]):
-                scheduler = self.pipe.scheduler
-                with record(self.pipe, on_step=self._on_step(settings, stale)) as trace:
-                    self.pipe(**arguments(self.pipe, settings))
+            pipe = pipeline_for(self.pipe, settings["task"])
+            with prepared(pipe, settings["scheduler"]):
+                scheduler = pipe.scheduler
+                with record(pipe, on_step=self._on_step(pipe, settings, stale)) as trace:
+                    pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order)))
         except StopRun:
             pass
         except Exception as failure:
@@ -77,7 +89,7 @@ class Engine:
             return  # newer settings wait, or the widget is gone: nobody looks at this run any more
         badge = self.badge(trace.settings if len(trace) else None, seconds)
         if len(trace):
-            self.run = Run(settings, trace, scheduler, badge)
+            self.run = Run(order, trace, scheduler, badge)
             self.mail.forget("frames")  # the whole run takes their place
             self.mail.post("run", run={**describe(trace), "badge": badge})
         if trace and trace.complete:
@@ -86,14 +98,17 @@ class Engine:
             except Exception as failure:
                 error = failure
         self.error = error
+        if isinstance(error, SettingsError):  # what only the pipeline itself could tell
+            self.mail.post("errors", errors={error.field: str(error)})
+            error = None
         self.mail.post("done", badge=badge, failure=sentence_for(error) if error else None)
 
-    def _on_step(self, settings: dict, stale):
+    def _on_step(self, pipe, settings: dict, stale):
         """What `record` calls after every step: stop a stale run, or tell the page, at most ten times a second."""
         from ..latents import factors_for
         from ..recording import StopRun
 
-        factors, frames, sent, told = factors_for(self.pipe), [], 0, -PROGRESS
+        factors, frames, sent, told = factors_for(pipe), [], 0, -PROGRESS
 
         def on_step(step) -> None:
             nonlocal sent, told
@@ -105,7 +120,7 @@ class Engine:
             news = {"first": sent, "frames": frames[sent:]}
             if sent == 0:
                 asked = Settings(**{name: settings[name] for name in ("prompt", "negative_prompt")})
-                total = len(self.pipe.scheduler.timesteps)
+                total = getattr(pipe, "num_timesteps", None) or len(pipe.scheduler.timesteps)
                 news["run"] = {**about(asked, step.latents.shape[1:], factors), "total": total, "frames": []}
             self.mail.post("frames", **news)
             sent, told = len(frames), time.monotonic()

@@ -64,9 +64,10 @@ class PlaygroundView {
     scheduler.box = h("div", { class: "knob" }, h("label", { for: id("scheduler") }, "Scheduler"), select, scheduler.error);
     this.knobs.append(scheduler.box, this.sentence);
 
+    this.source = new SourceField(this);
     const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.ask(); } },
-      h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
-      this.chips, prompt.hint, this.negative, this.knobs);
+      this.source.tasks, h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
+      this.chips, prompt.hint, this.negative, this.source.box, this.knobs);
     this.bar = h("div");
     this.progress = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0 }, this.bar);
     this.failure = h("p", { class: "note", role: "alert", hidden: true });
@@ -82,7 +83,7 @@ class PlaygroundView {
 
   /** A label, a slider for the usual values, and a box in which any value can be typed. */
   knob({ name, label, hint, ...range }, id) {
-    const digits = range.step < 1 ? 1 : 0;
+    const digits = range.step < 0.1 ? 2 : range.step < 1 ? 1 : 0;
     const box = h("input", { id, type: "text", class: "value", inputmode: "decimal", autocomplete: "off", input: () => follow(), change: () => this.changed() });
     const slider = h("input", { type: "range", ...range, "aria-label": label, title: hint,
       input: () => { box.value = Number(slider.value).toFixed(digits); fill(); this.changed(); } });
@@ -126,13 +127,14 @@ class PlaygroundView {
   }
 
   settings() {
-    return Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.read()]));
+    return Object.fromEntries(Object.entries(this.fields).filter(([, field]) => field.read).map(([name, field]) => [name, field.read()]));
   }
 
   /** A control was moved: ask for a run, unless these settings were the last ones asked for. */
   changed() {
     this.soon("run", 50, () => { if (JSON.stringify(this.settings()) !== this.last) this.ask(); });
   }
+
 
   ask() {
     clearTimeout(this.timers.run);
@@ -178,7 +180,7 @@ class PlaygroundView {
     this.heard = performance.now();
     this.delivery = message.delivery ?? this.delivery;
     if (message.number === undefined) {
-      if (message.client === this.client) this[`on_${message.kind}`]?.(revive(message, buffers));
+      if (message.client === this.client || message.client === "") this[`on_${message.kind}`]?.(revive(message, buffers));
       return;
     }
     if (message.number <= this.seen || this.greeted !== true) return;
@@ -190,7 +192,7 @@ class PlaygroundView {
     this[`on_${message.kind}`]?.(revive(message, buffers));
   }
 
-  on_state({ seen, settings, schedulers, hidden, badge }) {
+  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask }) {
     this.greeted = true;
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
@@ -198,7 +200,13 @@ class PlaygroundView {
     if (hidden.includes("guidance_scale")) this.fields.guidance_scale.box.hidden = true;
     this.more.hidden = hidden.includes("negative_prompt");
     this.replay.badge.textContent = badge;
+    this.source.offer(tasks);
+    this.source.open({ source, mask });
     this.write(settings);
+  }
+
+  on_source(message) {
+    this.source.open(message);
   }
 
   write(settings) {

@@ -5,7 +5,6 @@ worker thread, so cells never block; the newest settings win, and a run stops wi
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import weakref
@@ -14,25 +13,25 @@ from pathlib import Path
 
 import anywidget
 import traitlets
+from PIL import Image
 
 from .. import passport
+from ..checks import SettingsError
 from ..trace import Trace
-from .drive import SETTINGS, as_number, defaults, settings_of, tokens
-from .engine import Engine, Run
+from .desk import Desk
+from .drive import SETTINGS, defaults, settings_of
+from .engine import Engine, Order, Run
 from .mail import Mail
-from .page import for_script, front_end
-from .parcel import PIECE, Parcel
+from .page import encoded, for_script, front_end
 from .replay import describe
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
-SCRIPTS = ("replay.js", "tools.js", "playground.js")
-DEBOUNCE = 0.15  # seconds before settings from the page are run
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "playground.js")
+STRENGTHS = {
+    "text": 0.6,
+    "image": 0.6,
+}  # usual ones; 1 for the other tasks: nothing is kept of what is painted anew
 
 
 def _script() -> str:
@@ -46,6 +45,11 @@ class Playground(anywidget.AnyWidget):
     pipe: a diffusers text-to-image pipeline, as from `sdwidgets.load()`. While a run goes on, leave it to the widget.
     prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler: what the controls start with;
         `scheduler` is a label of `sdwidgets.pipelines.SCHEDULERS`. None is the usual value for this model.
+    task: "text"; "image", which starts from `source`; "inpaint", which paints anew where `mask` is white; "outpaint", which
+        paints a border around `source`.
+    source, mask: PIL images or numpy arrays, (H, W, 3) and (H, W); `source` is brought to the model's size.
+    strength: how much of the path from noise is walked, above 0 to 1. None: 0.6 for "image", else 1.
+    border: left, top, right, bottom, in percent of the picture's sides, 0 to 200.
     autorun: make the first picture as soon as the widget is shown.
     delivery: how news from the worker reach the page. "push" sends them from the worker thread; "pull" lets the page ask
         for them (on Colab, what a thread sends may not arrive: googlecolab/colabtools#3373); "sync" works without a
@@ -66,6 +70,11 @@ class Playground(anywidget.AnyWidget):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         scheduler: str | None = None,
+        task: str = "text",
+        source=None,
+        mask=None,
+        strength: float | None = None,
+        border: tuple[int, int, int, int] = (25, 25, 25, 25),
         autorun: bool = True,
         delivery: str = "auto",
     ):
@@ -75,20 +84,32 @@ class Playground(anywidget.AnyWidget):
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
         usual = defaults(pipe)
-        given = (prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler)
+        strength = strength if strength is not None else STRENGTHS.get(str(task), 1.0)
+        given = (
+            prompt,
+            negative_prompt,
+            seed,
+            num_inference_steps,
+            guidance_scale,
+            scheduler,
+            task,
+            strength,
+            list(border),
+        )
+        self.source = self.mask = None
+        self.source, self.mask = self._pictures(source, mask)
         self.settings = {
             name: usual.get(name) if value is None else value
             for name, value in zip(SETTINGS, given, strict=True)
         }
-        self._check(self.settings)
-        self._autorun, self._adaptive = autorun, delivery == "auto"
+        self._check(self._order())
+        self.autorun, self._adaptive = autorun, delivery == "auto"
         if self._adaptive:
             delivery = "pull" if "google.colab" in sys.modules else "push"
         self._mail = Mail(self.send, lambda: worker.here, delivery)
         self._engine = Engine(pipe, self._mail, worker)
-        self._files, self._outgoing = Parcel(passport.MAX_FILE), b""
         super().__init__()
-        self.on_msg(self._receive)
+        self.on_msg(Desk(self).receive)
 
     @property
     def trace(self):
@@ -97,19 +118,25 @@ class Playground(anywidget.AnyWidget):
 
     # ---- for code ------------------------------------------------------------------------------------------------
 
-    def run(self, **settings) -> Playground:
+    def run(self, *, source=None, mask=None, **settings) -> Playground:
         """Change settings and make a picture; returns at once. A run that is under way is replaced.
 
-        Takes prompt, negative_prompt, seed, num_inference_steps, guidance_scale and scheduler; what is not given stays
-        as it is in the controls. Raises SettingsError (a ValueError) for what the pipeline cannot run.
+        Takes what the controls have: prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler, task,
+        strength, border; and the pictures `source` and `mask`. What is not given stays as it is.
+        Raises SettingsError (a ValueError) for what the pipeline cannot run.
         """
         unknown = sorted(set(settings) - set(SETTINGS))
         if unknown:
-            raise TypeError(f"run() has no setting {unknown[0]!r}; it takes {', '.join(SETTINGS)}.")
+            raise TypeError(
+                f"run() has no setting {unknown[0]!r}; it takes {', '.join(SETTINGS)}, source and mask."
+            )
+        if settings.get("task", self.settings["task"]) != self.settings["task"]:
+            settings = {"strength": STRENGTHS.get(str(settings["task"]), 1.0), **settings}
         try:
-            self._start({**self.settings, **settings})
+            pictures = self._pictures(source, mask)
+            self.start(Order({**self.settings, **settings}, *pictures))
         except ValueError as error:
-            self._tell_errors(error)
+            self.tell_errors(error)
             raise
         return self
 
@@ -138,20 +165,30 @@ class Playground(anywidget.AnyWidget):
         if self._worker.cancel():  # a run that had not begun: nothing else would tell the page
             self._mail.post("done", badge=self._engine.badge(), failure=None)
 
-    def code(self) -> str:
+    def code(self, folder: str | os.PathLike | None = None) -> str:
         """The stock diffusers program that makes the picture that is shown; before the first run, the controls' picture.
 
         Run with the same versions on the same device it makes the same picture to the last bit, where the pipeline's
-        `speed` is "exact".
+        `speed` is "exact". folder: where to write source.png and mask.png for a program that starts from pictures; without
+        it the program expects them in its own folder.
         """
         from ..recipe import code
         from ..schedulers import make_scheduler
+        from ..tasks import pictures_for, pipeline_for
 
         run = self._engine.run
-        if run is not None:
-            return code(self.pipe, run.settings, run.scheduler)
-        label = self.settings["scheduler"]
-        return code(self.pipe, self.settings, make_scheduler(label, self.pipe) if label else None)
+        order, scheduler = (run.order, run.scheduler) if run else (self._order(), None)
+        settings = order.settings
+        if scheduler is None and settings["scheduler"]:
+            scheduler = make_scheduler(settings["scheduler"], self.pipe)
+        pictures, names = pictures_for(self.pipe, *order), {}
+        for name, file in (("image", "source.png"), ("mask_image", "mask.png")):
+            if name in pictures:
+                names[name] = str(Path(folder or "", file))
+                if folder is not None:
+                    pictures[name].save(names[name])
+        size = {name: pictures[name] for name in ("height", "width") if name in pictures}
+        return code(pipeline_for(self.pipe, settings["task"]), {**settings, **size}, scheduler, names)
 
     def load(self, path: str | os.PathLike) -> Playground:
         """Show the run in a picture or page that carries one (see `sdwidgets.passport`), and set the controls to its settings.
@@ -164,7 +201,8 @@ class Playground(anywidget.AnyWidget):
     def show(self, trace: Trace) -> Playground:
         """Show a recorded run, and set the controls to its settings. Raises ValueError as `load` does."""
         settings, notes = settings_of(trace, self.pipe, self.settings)
-        self._show(Run(settings, trace, None, self._engine.badge(trace.settings)), notes)
+        pictures = [Image.fromarray(a) if a is not None else None for a in (trace.source, trace.mask)]
+        self._show(Run(Order(settings, *pictures), trace, None, self._engine.badge(trace.settings)), notes)
         return self
 
     def save(self, path: str | os.PathLike) -> Path:
@@ -180,30 +218,71 @@ class Playground(anywidget.AnyWidget):
 
     # ---- showing and running -------------------------------------------------------------------------------------------------
 
-    def _check(self, settings: dict) -> list:
+    def start(self, order: Order, client: str = "", delay: float = 0.0) -> None:
+        """Check an order and enqueue a run of it; `client` is the view that asked, if one did. Raises SettingsError."""
+        self._begin(order, {note.field: note.text for note in self._check(order)}, client)
+        self._submit(partial(self._engine.make, order), delay)
+
+    def use(self, source=None, mask=None) -> None:
+        """Take these pictures for the runs to come, and show them on the page. A new source has no mask yet."""
+        self.source, self.mask = self._pictures(source, mask)
+        self._mail.tell(kind="source", client="", **self.pictures())
+
+    def pictures(self) -> dict:
+        """Source and mask as the page gets them: PNG files, or None."""
+        found = {"source": self.source, "mask": self.mask}
+        return {name: picture and encoded(picture, "PNG") for name, picture in found.items()}
+
+    def tell_errors(self, error: Exception) -> None:
+        """A sentence beside the control that is wrong."""
+        self._mail.post("errors", errors={getattr(error, "field", ""): str(error)})
+
+    def _order(self) -> Order:
+        return Order(self.settings, self.source, self.mask)
+
+    def _pictures(self, source, mask) -> tuple:
+        """Those given, at the model's size, or else those that there are."""
+        from ..tasks import as_mask, as_picture, fitted
+
+        if source is not None:
+            source = fitted(self.pipe, as_picture(source))
+        elif mask is not None and self.source is None:
+            raise SettingsError("mask", "A mask lies over a picture: give source too.")
+        else:
+            source = self.source
+            mask = self.mask if mask is None else mask
+        return source, mask if mask is None else as_mask(mask, source.size)
+
+    def _check(self, order: Order) -> list:
         from ..checks import check_settings
+        from ..tasks import check_task
 
-        return check_settings(self.pipe, **{**settings, "scheduler": settings["scheduler"] or None})
-
-    def _start(self, settings: dict, client: str = "", delay: float = 0.0) -> None:
-        """Check settings and enqueue a run with them; `client` is the view that asked, if one did."""
-        self._begin(settings, {note.field: note.text for note in self._check(settings)}, client)
-        self._submit(partial(self._engine.make, settings), delay)
+        settings = dict(order.settings)
+        task, border, strength = (settings.pop(name) for name in ("task", "border", "strength"))
+        notes = check_task(self.pipe, task, order.source, order.mask, border)
+        scheduler = settings.pop("scheduler") or None
+        return notes + check_settings(
+            self.pipe, **settings, scheduler=scheduler, strength=None if task == "text" else strength
+        )
 
     def _show(self, run: Run, notes: dict) -> None:
         """Enqueue a run that was made before, instead of one that is under way."""
-        self._check(run.settings)
+        self._check(run.order)
         job = partial(self._engine.show, run, describe(run.trace))
-        self._begin(run.settings, notes)
+        self._begin(run.order, notes)
         self._submit(job)
 
-    def _begin(self, settings: dict, notes: dict, client: str = "") -> None:
-        """From now on these settings count; `notes`: control -> a sentence."""
+    def _begin(self, order: Order, notes: dict, client: str = "") -> None:
+        """From now on this order counts; `notes`: control -> a sentence."""
         if not self._release.alive:
             raise RuntimeError("This Playground is closed; make a new one.")
-        self.settings, self._engine.error = settings, None
+        moved = (self.source, self.mask) != (order.source, order.mask)
+        self.settings, self.source, self.mask = order
+        self._engine.error = None
         self._mail.forget()
-        self._mail.post("queued", client=client, settings=settings, notes=notes)
+        self._mail.post("queued", client=client, settings=self.settings, notes=notes)
+        if moved:
+            self._mail.tell(kind="source", client="", **self.pictures())
 
     def _submit(self, job, delay: float = 0.0) -> None:
         if self._mail.delivery != "sync":
@@ -214,85 +293,3 @@ class Playground(anywidget.AnyWidget):
                     raise
                 self._mail.delivery = "sync"
         job(lambda: False)
-
-    # ---- messages ----------------------------------------------------------------------------------------------
-
-    def _receive(self, _widget, content: dict, buffers) -> None:
-        kind, client = content.get("kind"), str(content.get("client", ""))
-        if kind == "tick":  # a page has heard nothing for a while
-            if content.get("lost") and self._adaptive:
-                self._mail.delivery = "pull"
-            self._mail.send_again(int(content.get("seen", 0)))
-            self._mail.tell(kind="tock", client=client)
-        elif kind == "hello":
-            self._welcome(client)
-        elif kind == "tokens":
-            self._mail.tell(kind="tokens", client=client, **tokens(self.pipe, str(content.get("text", ""))))
-        elif kind == "code":
-            self._mail.tell(kind="code", client=client, text=self.code())
-        elif kind == "passport":
-            self._send_passport(content, client)
-        elif kind == "file":
-            self._take_file(content, buffers, client)
-        elif kind == "stop":
-            self.stop()
-        elif kind == "run":
-            self._run_from_page(content.get("settings", {}), client)
-
-    def _welcome(self, client: str) -> None:
-        """A page shows the widget: tell it what the controls offer, then everything about the newest run."""
-        from ..schedulers import schedulers_for
-
-        offers = [[label, entry.sentence] for label, entry in schedulers_for(self.pipe).items()]
-        if not self.settings["scheduler"]:
-            offers.insert(0, ["", f"{type(self.pipe.scheduler).__name__}, as the pipeline came."])
-        takes = inspect.signature(type(self.pipe).__call__).parameters
-        self._mail.welcome(
-            client=client,
-            settings=self.settings,
-            schedulers=offers,
-            hidden=[name for name in ("negative_prompt", "guidance_scale") if name not in takes],
-            badge=self._engine.badge(),
-        )
-        if self._autorun and self.trace is None and self._worker.idle:
-            self._run_from_page({}, "")
-
-    def _run_from_page(self, settings: dict, client: str) -> None:
-        wanted = {name: settings[name] for name in SETTINGS if name in settings}
-        for name in ("seed", "num_inference_steps", "guidance_scale"):
-            if isinstance(wanted.get(name), str):
-                wanted[name] = as_number(wanted[name])
-        try:
-            self._start({**self.settings, **wanted}, client, DEBOUNCE)
-        except (ValueError, RuntimeError) as error:
-            self._tell_errors(error)
-
-    def _send_passport(self, content: dict, client: str) -> None:
-        """The picture that carries its run, a piece at a time, as the page asks for them."""
-        at, run = content.get("start"), self._engine.run
-        if at == 0:
-            try:
-                self._outgoing = passport.to_png(run.trace) if run else b""
-            except ValueError as error:
-                return self._tell_errors(error)
-        if isinstance(at, int) and 0 <= at < len(self._outgoing):
-            piece = self._outgoing[at : at + PIECE]
-            self._mail.tell(kind="passport", client=client, start=at, size=len(self._outgoing), piece=piece)
-            if at + len(piece) == len(self._outgoing):
-                self._outgoing = b""
-
-    def _take_file(self, content: dict, buffers, client: str) -> None:
-        """A piece of a file that was dropped on the page. A file that is refused changes nothing."""
-        name = str(content.get("name", "file"))
-        try:
-            at, size = int(content.get("start", -1)), int(content.get("size", 0))
-            data = self._files.take(client, at, size, bytes(buffers[0]) if buffers else b"")
-            if data is not None:
-                self.show(passport.read_passport(data, name))
-        except (ValueError, TypeError, RuntimeError) as error:
-            self._mail.tell(kind="file", client=client, done=True, refused=_sentence(error))
-        else:
-            self._mail.tell(kind="file", client=client, done=data is not None, refused=None)
-
-    def _tell_errors(self, error: Exception) -> None:
-        self._mail.post("errors", errors={getattr(error, "field", ""): str(error)})

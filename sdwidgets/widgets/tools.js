@@ -75,25 +75,32 @@ class Tools {
   }
 
   /** Send a file, a piece at a time: the kernel answers each with a message of the kind "file". */
-  give(file) {
-    this.giving = { file, at: 0 };
-    return this.givePiece();
+  give(file, purpose = "run", then = () => {}) {
+    if (this.giving) return void (this.next = [file, purpose, then]); // one at a time; of those that wait, the newest
+    this.giving = { file, purpose, then, at: 0 };
+    this.givePiece();
   }
 
   async givePiece() {
-    const { file, at } = this.giving;
+    const { file, purpose, at } = this.giving;
     try {
       const bytes = await file.slice(at, at + PIECE).arrayBuffer();
       this.giving.at += bytes.byteLength;
-      this.send({ kind: "file", name: file.name, size: file.size, start: at }, bytes);
+      this.send({ kind: "file", purpose, name: file.name, size: file.size, start: at }, bytes);
     } catch {
+      this.giving = null;
       this.say("The browser could not read this file.");
     }
   }
 
   given({ done, refused }) {
-    if (refused || done) this.giving = null;
+    if (!this.giving) return;
+    if (!done) return void this.givePiece();
+    const { then } = this.giving;
+    this.giving = null;
     if (refused) this.say(refused);
-    else if (!done && this.giving) this.givePiece();
+    else then();
+    if (this.next) this.give(...this.next);
+    this.next = null;
   }
 }

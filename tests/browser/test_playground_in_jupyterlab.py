@@ -252,6 +252,31 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
     assert pixels(card.hero) == before and card.box("Seed").input_value() == seed
 
 
+def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
+    before = pixels(card.hero)
+    card.card.get_by_role("radio", name="Inpaint").check(force=True)
+    card.card.get_by_role("button", name="Use the last picture").click()
+    mask = card.card.locator(".pad .over")
+    assert eventually(card.page, mask.is_visible)
+    mask.scroll_into_view_if_needed()
+    box = mask.bounding_box()
+    card.page.mouse.move(box["x"] + 40, box["y"] + 40)
+    card.page.mouse.down()
+    card.page.mouse.move(box["x"] + 120, box["y"] + 90, steps=6)
+    card.page.mouse.up()
+    assert eventually(card.page, lambda: pixels(card.settled().hero) != before)
+    drawn = pixels(mask)
+    card.card.locator(".brush summary").click()
+    card.card.get_by_role("spinbutton", name="Left, percent").fill("0")
+    card.card.get_by_role("button", name="Apply").click()
+    assert pixels(mask) != drawn
+    card.card.get_by_role("button", name="Clear the mask").click()
+    error = card.card.locator(".aside .error", has_text="Mark on the picture")
+    assert eventually(card.page, error.is_visible)
+    card.card.get_by_role("radio", name="Text to picture").check(force=True)
+    assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
+
+
 def test_light_and_dark_follow_jupyterlab_and_can_be_read(card):
     colours = {}
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
