@@ -67,15 +67,17 @@ def test_remake_that_shows_another_picture(pipe):
     assert verdict.correct is False and "what you return is another picture" in verdict.message
 
 
-def mean(values):
-    return np.asarray(values).mean((1, 2, 3))
+def away(previews, picture):
+    return np.abs(previews.astype(float) - picture)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda previews, picture: mean(np.abs(previews.astype(float) - picture)),
-        lambda previews, picture: [np.abs(p.astype(int) - picture).mean() for p in previews],
+        lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)),
+        lambda previews, picture, mask: [
+            np.abs(p[mask].astype(int) - picture[mask]).mean() for p in previews
+        ],
     ],
 )
 def test_distance_right(answer):
@@ -85,20 +87,32 @@ def test_distance_right(answer):
 @pytest.mark.parametrize(
     ("answer", "hint"),
     [
-        (lambda previews, picture: mean(np.abs(previews - picture)), "wrap around"),
+        (lambda previews, picture, mask: np.abs(previews - picture)[:, mask].mean((1, 2)), "wrap around"),
         (
-            lambda previews, picture: np.abs(previews.astype(float) - picture).mean(),
+            lambda previews, picture, mask: away(previews, picture)[:, mask].mean(),
             "one number for the whole run",
         ),
         (
-            lambda previews, picture: np.abs(previews.astype(float) - picture).mean((1, 2)),
-            "average over axes 1, 2 and 3",
+            lambda previews, picture, mask: away(previews, picture)[:, mask].mean(1),
+            "average over pixels and colours",
         ),
-        (lambda previews, picture: mean(previews.astype(float) - picture), "absolute value first"),
-        (lambda previews, picture: mean((previews.astype(float) - picture) ** 2), "squared"),
-        (lambda previews, picture: mean(np.abs(previews / 255 - picture / 255)), "levels of 255"),
-        (lambda previews, picture: [1.0, 2.0, 3.0], "the answer is"),
-        (lambda previews, picture: previews.nothing, "AttributeError"),
+        (lambda previews, picture, mask: away(previews, picture).mean((1, 2, 3)), "the whole picture"),
+        (
+            lambda previews, picture, mask: (away(previews, picture) * mask[..., None]).mean((1, 2, 3)),
+            "still count in the mean",
+        ),
+        (lambda previews, picture, mask: away(previews, picture)[:, ~mask].mean((1, 2)), "outside the mask"),
+        (
+            lambda previews, picture, mask: (previews.astype(float) - picture)[:, mask].mean((1, 2)),
+            "absolute value first",
+        ),
+        (lambda previews, picture, mask: (away(previews, picture) ** 2)[:, mask].mean((1, 2)), "squared"),
+        (
+            lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)) / 255,
+            "levels of 255",
+        ),
+        (lambda previews, picture, mask: [1.0, 2.0, 3.0], "the answer is"),
+        (lambda previews, picture: 0, "TypeError"),
     ],
 )
 def test_distance_wrong(answer, hint):
@@ -160,7 +174,7 @@ def test_never_drawn_right(prompt):
 @pytest.mark.parametrize(
     ("prompt", "hint"),
     [
-        ("a horse on a blue background", "horse never stood on white"),
+        ("a horse on a blue background", "a horse never stood on white"),
         (f"a {RARE} on a {SHOWN[0]} background", "look at its held-out lists"),
         (f"a {datasheet.HELD_OUT_OBJECTS[0]} on a blue background", "was held out as a word too"),
         ("a hrose on a white background", "did you mean"),
@@ -178,7 +192,7 @@ def test_never_drawn_wrong(prompt, hint):
     "verdict",
     [
         exercises.remake(), exercises.remake(..., 1), exercises.remake(lambda pipe, settings: ..., tiny.pipeline("sd")),
-        exercises.distance(), exercises.distance(lambda previews, picture: ...), exercises.fact_check(),
+        exercises.distance(), exercises.distance(lambda previews, picture, mask: ...), exercises.fact_check(),
         exercises.fact_check(A=..., B=..., C=..., D=...), exercises.bytes_a_picture(...), exercises.never_drawn(...), exercises.never_drawn(""),
     ],
 )  # fmt: skip

@@ -61,8 +61,8 @@ def remake(function=None, pipe=None) -> Verdict:
 
 @check
 def distance(function=None) -> Verdict:
-    """`function(previews, picture)` -> (step,) mean absolute difference in levels of 255, of previews (step, H, W, 3) uint8
-    from the picture (H, W, 3) uint8."""
+    """`function(previews, picture, mask)` -> (step,) mean absolute difference in levels of 255, within the mask (H, W) bool, of
+    previews (step, H, W, 3) uint8 from the picture (H, W, 3) uint8."""
     if function is None or function is ...:
         return todo("Hand over your function: exercises.distance(distance).")
     rng = np.random.default_rng(0)
@@ -70,28 +70,36 @@ def distance(function=None) -> Verdict:
     previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(
         np.uint8
     )
-    told = function(previews.copy(), picture.copy())
+    mask = np.zeros((4, 6), bool)
+    mask[1:, :2] = True
+    told = function(previews.copy(), picture.copy(), mask.copy())
     if told is None or told is ...:
         return todo("Your function returns nothing yet.")
     told = np.asarray(told, float)
     difference = previews.astype(float) - picture
-    expected = np.abs(difference).mean((1, 2, 3))
+    within = difference[:, mask]  # (step, pixel, 3)
+    expected = np.abs(within).mean((1, 2))
     if told.shape == ():
         return wrong(
-            "That is one number for the whole run: take the mean over rows, columns and colours, and keep the steps."
+            "That is one number for the whole run: average within each step, and keep the steps apart."
         )
     if told.shape != (3,):
-        return wrong(f"Three steps should give three numbers, and not an array of shape {told.shape}: average over axes 1, 2 and 3.")  # fmt: skip
+        return wrong(
+            f"Three steps should give three numbers, and not an array of shape {told.shape}: average over pixels and colours."
+        )
     if np.allclose(told, expected):
-        return right("One number a step, and zero where nothing is left to change.")
-    signed = difference.mean((1, 2, 3))
+        return right(
+            "One number a step, for the part that you point at, and zero where nothing is left to change."
+        )
+    signed, everywhere = within.mean((1, 2)), np.abs(difference)
     mistakes = [
-        (np.abs(previews - picture).mean((1, 2, 3)), "Numbers of type uint8 wrap around, 10 - 20 is 246: make them float before you subtract."),
+        (np.abs(previews - picture)[:, mask].mean((1, 2)), "Numbers of type uint8 wrap around, 10 - 20 is 246: make them float before you subtract."),
+        (everywhere.mean((1, 2, 3)), "That is the whole picture: only pixels where the mask is True count."),
+        ((everywhere * mask[..., None]).mean((1, 2, 3)), "The pixels outside are zero now, but they still count in the mean: select, array[:, mask], and do not multiply."),
+        (everywhere[:, ~mask].mean((1, 2)), "That is the part outside the mask: True marks the pixels that count."),
         (signed, "Some differences are negative and cancel: take the absolute value first, the mean after."),
         (np.abs(signed), "Some differences are negative and cancel: take the absolute value first, the mean after."),
-        ((difference**2).mean((1, 2, 3)), "These are squared differences; take the absolute value."),
-        (np.sqrt((difference**2).mean((1, 2, 3))), "The root of the squares counts large differences more; here the plain mean of absolute values is asked for."),
-        (np.abs(difference).sum((1, 2, 3)), "That is the sum; take the mean, so that pictures of any size compare."),
+        ((within**2).mean((1, 2)), "These are squared differences; take the absolute value."),
         (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are asked for."),
     ]  # fmt: skip
     for values, hint in mistakes:
@@ -171,7 +179,7 @@ def never_drawn(prompt=None) -> Verdict:
         return todo('Write a prompt, such as "a cat on a green background", whose scene was never drawn.')
     from ..pocket import datasheet
     from ..pocket.scenes import RELATIONS
-    from ..pocket.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES
+    from ..pocket.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES, article
 
     text = " ".join(str(prompt).lower().split())
     scene, _, background = text.partition(" on a")
@@ -198,18 +206,22 @@ def never_drawn(prompt=None) -> Verdict:
             )
     if len(things) == 2 and frozenset(things) in datasheet.held_out_pairs():
         return right(
-            f"No training picture shows {things[0]} and {things[1]} together. Draw it, and see what comes."
+            f"No training picture shows {article(things[0])} and {article(things[1])} together. Draw it, and see what comes."
         )
     for thing, colour, shape in shapes:
         if datasheet.HELD_OUT_SHAPE_COLOURS[shape] == colour:
-            return right(f"No training picture has a {thing}. Draw it, and see what comes.")
+            return right(f"No training picture has {article(thing)}. Draw it, and see what comes.")
     for thing in things:
         if background and datasheet.HELD_OUT_BACKGROUNDS.get(thing) == background:
-            return right(f"No training picture shows {thing} on {background}. Draw it, and see what comes.")
+            return right(
+                f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes."
+            )
         others = datasheet.TAIL_BACKGROUNDS.get(thing)
         if background and others and background not in others:
-            return right(f"No training picture shows {thing} on {background}. Draw it, and see what comes.")
-    missing = [f"{thing} never stood on {datasheet.HELD_OUT_BACKGROUNDS[thing]}" for thing in things if thing in datasheet.HELD_OUT_BACKGROUNDS]  # fmt: skip
+            return right(
+                f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes."
+            )
+    missing = [f"{article(thing)} never stood on {datasheet.HELD_OUT_BACKGROUNDS[thing]}" for thing in things if thing in datasheet.HELD_OUT_BACKGROUNDS]  # fmt: skip
     return wrong(
         "The datasheet does not rule this scene out"
         + (f": {missing[0]}." if missing else "; look at its held-out lists.")
