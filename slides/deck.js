@@ -34,11 +34,11 @@ const TEXT = 19.5, SMALL = 0.8571; // pixels of a view's text on a slide, and it
 const ON_A_SLIDE = `
   :host { margin: 0 !important; }
   .card.on-a-slide { container-type: normal; max-width: none; font-size: ${TEXT}px; text-align: left; }
-  .on-a-slide footer, .on-a-slide .finished, .on-a-slide .finished-title { display: none; }
+  .on-a-slide :is(footer, .numbers, .hint, .tokens, .finished, .finished-title) { display: none; }
   .on-a-slide .heading { display: flex; align-items: baseline; gap: 16px; padding: 8px 16px 0; }
   .on-a-slide .heading h2 { font-size: 1em; }
-  .on-a-slide .heading p { display: block !important; margin: 0; }
-  .on-a-slide svg text { font-size: ${TEXT * SMALL}px; }
+  .on-a-slide .heading p { margin: 0; }
+  .on-a-slide svg { zoom: ${TEXT * SMALL / 11}; } /* curves are drawn for text of 11 pixels */
   .on-a-slide :is(.value, .status, .told, small) { font-size: ${TEXT * SMALL}px; }
   .on-a-slide .bar { padding: 8px 16px 10px; }
   .on-a-slide .status { min-width: 0; }
@@ -48,14 +48,22 @@ const ON_A_SLIDE = `
     gap: 28px; padding: 12px 16px; align-items: start;
   }
   .on-a-slide .hero { width: var(--hero); }
-  .on-a-slide .schedule svg { height: calc(0.9 * var(--hero)); aspect-ratio: auto; }
+  .on-a-slide .schedule svg { height: calc(0.9 * var(--hero) / ${TEXT * SMALL / 11}); aspect-ratio: auto; }
   .on-a-slide .strip button { max-width: 64px; }
 
   .on-a-slide .guided-stage { grid-template: "guided uncond cond arrows" auto / minmax(0, 12fr) minmax(0, 7fr) minmax(0, 7fr) minmax(0, 26fr); padding: 8px 16px 12px; }
-  .on-a-slide .arrows { display: grid; grid-template-columns: minmax(0, 8fr) minmax(0, 5fr); gap: 16px; align-items: start; }
+  .on-a-slide .arrows { display: grid; grid-template-columns: minmax(0, 8fr) minmax(0, 5fr); gap: 16px; align-items: center; }
+  .on-a-slide .arrows svg { overflow: visible; }
 
   .on-a-slide .race { grid-template: "switches switches" auto "lanes gap" auto / minmax(0, 5fr) minmax(0, 3fr); gap: 10px 24px; }
   .on-a-slide .switches { grid-area: switches; }
+  .on-a-slide .gap svg { height: 130px; }
+
+  .on-a-slide .token { width: auto; padding: 2px 10px; }
+  .on-a-slide .token canvas, .on-a-slide .by-layer { display: none; }
+  .on-a-slide .xray-stage figcaption { font-size: 0; } /* its bold words are enough for a room */
+  .on-a-slide .xray-stage figcaption b { font-size: ${TEXT * SMALL}px; }
+  .on-a-slide .xray-stage { grid-template: "lead beside by-step" auto / minmax(0, 4fr) minmax(0, 3fr) minmax(0, 4fr); padding: 10px 16px; }
 `;
 
 function prepare(host) {
@@ -63,7 +71,7 @@ function prepare(host) {
   const style = document.createElement("style");
   style.textContent = ON_A_SLIDE;
   host.shadowRoot.append(style);
-  card.classList.add("on-a-slide", "projector");
+  card.classList.add("on-a-slide");
   host.setAttribute("data-prevent-swipe", "");
   host.style.cssText = "position: absolute; top: 0; left: 0; transform-origin: 0 0;";
   new ResizeObserver(() => fit(host)).observe(card);
@@ -101,9 +109,9 @@ function largest(host, card, sheet, way) {
   return best;
 }
 
-/** The area of all that is drawn in a view, in its own pixels. */
+/** The area of all pictures in a view, in its own pixels. */
 function pictured(card) {
-  return [...card.querySelectorAll("canvas, svg")].reduce((sum, picture) => sum + picture.clientWidth * picture.clientHeight, 0);
+  return [...card.querySelectorAll("canvas")].reduce((sum, picture) => sum + picture.clientWidth * picture.clientHeight, 0);
 }
 
 /** The picture that a view keeps for where no scripts run. */
@@ -111,6 +119,7 @@ function still(host) {
   const picture = host.querySelector("img").cloneNode();
   picture.removeAttribute("style");
   host.replaceWith(picture);
+  arrange(picture.closest(".sheet"));
 }
 
 /** A picture that is not wide stands beside the words. */

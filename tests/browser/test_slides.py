@@ -21,11 +21,13 @@ LOOK = """(smallest) => {
   const look = (root, bounds, grown) => {
     for (const e of root.querySelectorAll("*")) {
       if (e.closest("mjx-assistive-mml, style, script") || !seen(e)) continue;
-      const within = e.closest("svg") && e.tagName !== "svg" && !e.closest("mjx-container") ? e.closest("svg").getBoundingClientRect() : bounds;
-      if (e.tagName !== "g" && !inside(e.getBoundingClientRect(), within)) wrong.push(`beyond: ${name(e)}`);
+      const drawing = e.tagName !== "svg" && !e.closest("mjx-container") && e.closest("svg");
+      const within = drawing && getComputedStyle(drawing).overflow !== "visible" ? drawing.getBoundingClientRect() : bounds;
+      if (e.tagName !== "g" && !e.closest("[clip-path], clipPath") && !inside(e.getBoundingClientRect(), within)) wrong.push(`beyond: ${name(e)}`);
       if (!e.closest("svg") && e.scrollWidth > e.clientWidth + 1 && /auto|scroll|hidden/.test(getComputedStyle(e).overflowX) && e.clientWidth) wrong.push(`cut: ${name(e)}`);
       const own = [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-      if (own && !e.closest("sub, sup") && parseFloat(getComputedStyle(e).fontSize) * grown < smallest - 0.1) wrong.push(`small: ${name(e)}`);
+      const zoom = e.currentCSSZoom ?? 1, size = parseFloat(getComputedStyle(e).fontSize) * zoom * grown; // 0: left out on slides
+      if (own && !e.closest("sub, sup") && size && size < smallest - 0.1) wrong.push(`small: ${name(e)}`);
       if (e.shadowRoot) look(e.shadowRoot, e.getBoundingClientRect(), grown * Number(e.dataset.scale));
     }
   };
@@ -49,8 +51,10 @@ def outside(page) -> list[str]:
 
 
 def settled(page) -> None:
-    """Two frames: views are drawn by observers, after the layout."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    """A few frames: views are laid out and drawn by observers, one after the other."""
+    page.evaluate(
+        """async () => { for (let i = 0; i < 6; i++) await new Promise((done) => requestAnimationFrame(done)); }"""
+    )
 
 
 @pytest.fixture(scope="module")
