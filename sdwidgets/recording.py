@@ -103,6 +103,7 @@ class _Recorder:
         self.decoded: torch.Tensor | None = None
         self.pictures: np.ndarray | None = None
         self.told = 0  # steps that on_step has had
+        self.dtype: torch.dtype | None = None  # of what the denoiser answers; a model's own `dtype` takes milliseconds
         self.started = time.perf_counter()
         self.trace.__init__(complete=False)
 
@@ -176,6 +177,7 @@ class _Recorder:
 
     def after_denoiser(self, module, args, output):
         output = output if isinstance(output, torch.Tensor) else output[0]
+        self.dtype = output.dtype
         self.outputs.append(output.detach().clone())  # a CUDA graph writes its next output to the same memory
 
     def around_step(self, step, *args, **kwargs):
@@ -325,7 +327,7 @@ class _Recorder:
             model=Path(name).name if name and Path(name).exists() else name,  # a trace tells no one's folders
             pipeline=type(pipe).__name__,
             device=str(self.device),
-            dtype=str(self.denoiser.dtype).removeprefix("torch."),
+            dtype=str(self.dtype or self.denoiser.dtype).removeprefix("torch."),
             prediction_type=self.prediction_type,
             versions={m.__name__: m.__version__ for m in modules if hasattr(m, "__version__")},
         )
