@@ -81,7 +81,8 @@ function prepare(host) {
 function fit(host) {
   const card = host.shadowRoot?.querySelector(".card"), sheet = host.closest(".sheet");
   if (!card || !sheet?.offsetHeight) return; // not on the screen
-  const best = ["under", "beside"].map((way) => largest(host, card, sheet, way)).sort((a, b) => b.area - a.area)[0];
+  const ways = card.querySelector(".hero") ? ["under"] : ["under", "beside"];
+  const best = ways.map((way) => largest(host, card, sheet, way)).sort((a, b) => b.area - a.area)[0];
   if (!best.area) return still(host);
   sheet.classList.toggle("beside", best.way === "beside");
   card.style.setProperty("--hero", `${best.hero}px`);
