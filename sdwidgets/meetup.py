@@ -83,7 +83,7 @@ def meetup(path: str | os.PathLike | None = None) -> Meetup:
 def _read(path: Path) -> dict:
     try:
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10
+    except ModuleNotFoundError:  # Python 3.10, where JupyterLab brings tomli along
         import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
