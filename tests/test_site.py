@@ -18,13 +18,19 @@ NOTEBOOKS = sorted((make_site.ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
 LOADS = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']((?:https?:)?//[^"']+)""")
 
 
+def build_once(tmp_path_factory) -> Path:
+    """The pages, made once in a run of pytest: for these tests and for those in the browser."""
+    pages = tmp_path_factory.getbasetemp() / "site-of-this-run"
+    if not (pages / "index.html").exists():
+        done = make_site.build(pages)
+        assert done.returncode == 0, done.stderr
+        assert "WARNING" not in done.stderr, done.stderr
+    return pages
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    done = make_site.build(folder / "pages")
-    assert done.returncode == 0, done.stderr
-    assert "WARNING" not in done.stderr, done.stderr
-    return folder / "pages"
+    return build_once(tmp_path_factory)
 
 
 def page_of(site: Path, notebook: Path) -> Path:

@@ -8,15 +8,12 @@ pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
 from tests.browser.conftest import eventually, pixels
-from tools import make_site
+from tests.test_site import build_once
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    pages = tmp_path_factory.mktemp("site") / "pages"
-    done = make_site.build(pages)
-    assert done.returncode == 0, done.stderr
-    return pages
+    return build_once(tmp_path_factory)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
