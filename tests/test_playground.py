@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sdwidgets.checks import SettingsError
-from sdwidgets.widgets import desk, drive, engine, mail, playground
+from sdwidgets.widgets import desk, drive, engine, history, mail, playground
 from sdwidgets.widgets.playground import Playground
 from sdwidgets.widgets.worker import Worker
 from tests import tiny
@@ -398,12 +398,12 @@ def test_closing_stops_a_run():
     assert not thread.is_alive() and play.trace is None
 
 
-def test_many_runs_keep_one_trace(make):
+def test_many_runs_keep_few_traces(make):
     play = make(num_inference_steps=1)
     traces = [weakref.ref(play.run(seed=seed).wait(SECONDS)) for seed in range(30)]
     gc.collect()
-    assert [trace() for trace in traces if trace() is not None] == [play.trace]
-    assert len(play._mail._kept) <= 5
+    assert sum(trace() is not None for trace in traces) == history.TRACES and traces[-1]() is play.trace
+    assert len(play.history) == history.RUNS and len(play._mail._kept) <= 5
     assert sum(t.name == "sdwidgets-worker" and t.is_alive() for t in threading.enumerate()) <= 1
 
 

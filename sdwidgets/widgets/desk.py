@@ -7,6 +7,7 @@ import inspect
 from .. import passport
 from ..checks import SettingsError
 from .drive import SETTINGS, as_number, tokens
+from .history import differences
 from .parcel import PIECE, Parcel
 
 DEBOUNCE = 0.15  # seconds before settings from the page are run
@@ -40,13 +41,18 @@ class Desk:
             self.give(content, client)
         elif kind == "file":
             self.take(content, buffers, client)
+        elif kind in ("restore", "compare", "reseed"):
+            try:
+                getattr(self, kind)(content, client)
+            except (ValueError, RuntimeError) as error:
+                self.play.tell_errors(error)
         elif kind == "last":
             if self.play.trace is not None and self.play.trace.images is not None:
                 self.play.use(source=self.play.trace.images[0])
         elif kind == "stop":
             self.play.stop()
         elif kind == "run":
-            self.run(content.get("settings", {}), client)
+            self.run(content.get("settings", {}), client, content.get("live", 0))
 
     def welcome(self, client: str) -> None:
         """A page shows the widget: tell it what the controls offer, then everything about the newest run."""
@@ -66,12 +72,16 @@ class Desk:
             hidden=[name for name in ("negative_prompt", "guidance_scale") if name not in takes],
             badge=play._engine.badge(),
             **play.pictures(),
+            history=[past.told() for past in play.history],
         )
         if play.autorun and play.trace is None and play._worker.idle:
             self.run({}, "")
 
-    def run(self, settings: dict, client: str) -> None:
-        """What the controls say becomes a run, or a sentence beside the control that is wrong."""
+    def run(self, settings: dict, client: str, live: int = 0) -> None:
+        """What the controls say becomes a run, or a sentence beside the control that is wrong.
+
+        live: the number of an order of the live mode: it is run at once, with few steps. 0: an order like any other.
+        """
         wanted = {name: settings[name] for name in SETTINGS if name in settings}
         for name in ("seed", "num_inference_steps", "guidance_scale", "strength"):
             if isinstance(wanted.get(name), str):
@@ -82,9 +92,39 @@ class Desk:
             ]
         order = self.play._order()
         try:
-            self.play.start(order._replace(settings={**order.settings, **wanted}), client, DEBOUNCE)
+            order = order._replace(
+                settings={**order.settings, **wanted}, live=live if isinstance(live, int) else 0
+            )
+            self.play.start(order, client, 0.0 if order.live else DEBOUNCE)
         except (ValueError, RuntimeError) as error:
             self.play.tell_errors(error)
+
+    def restore(self, content: dict, client: str) -> None:
+        self.play.restore(content.get("number"))
+
+    def compare(self, content: dict, client: str) -> None:
+        """Two runs' pictures, and what differs in their settings."""
+        a, b = self.two(content.get("numbers"))
+        self.mail.tell(
+            kind="compared",
+            client=client,
+            numbers=[a.number, b.number],
+            pictures=[a.picture, b.picture],
+            differences=differences(a.order, b.order),
+            same_seed=a.settings["seed"] == b.settings["seed"],
+        )
+
+    def reseed(self, content: dict, client: str) -> None:
+        """Make a run again from the noise of another."""
+        run, like = self.two([content.get("number"), content.get("like")])
+        settings = {**run.settings, "seed": like.settings["seed"]}
+        self.play.start(run.order._replace(settings=settings, live=0))
+
+    def two(self, numbers) -> list:
+        found = [self.play._engine.history.find(n) for n in numbers] if isinstance(numbers, list) else []
+        if len(found) != 2 or None in found:
+            raise ValueError("One of these runs is not kept any more; choose two of those in the strip.")
+        return found
 
     def give(self, content: dict, client: str) -> None:
         """The picture that carries its run, a piece at a time, as the page asks for them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import threading
 import weakref
@@ -20,6 +21,10 @@ SETTINGS = (
     "strength",
     "border",
 )
+LIVE_STEPS, TURBO_STEPS = (
+    6,
+    4,
+)  # of a live run: of the scheduler that is chosen; of a model that was distilled to few
 MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and left out
 
 
@@ -160,6 +165,28 @@ def defaults(pipe) -> dict:
     parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
     own = parameter.default if parameter is not None else None
     return {"num_inference_steps": 20, "guidance_scale": float(own) if own else 1.0, "scheduler": scheduler}
+
+
+def is_turbo(pipe) -> bool:
+    """True for a pipeline made for few steps: one that came with LCM's scheduler, or carries an LCM or turbo LoRA."""
+    named = type(pipe.scheduler).__name__ == "LCMScheduler"
+    adapters = (
+        getattr(getattr(pipe, "unet", None) or getattr(pipe, "transformer", None), "peft_config", None) or {}
+    )
+    return named or any(word in name.lower() for name in adapters for word in ("lcm", "turbo"))
+
+
+def few_steps(pipe, settings: dict) -> dict:
+    """What a live run changes: four steps of LCM without guidance for a turbo model, else at most six of the same scheduler.
+
+    A strength below one takes a share of the steps, so that there are more of them.
+    """
+    share = settings["strength"] if settings["task"] != "text" else 1.0
+    turbo = is_turbo(pipe)
+    steps = math.ceil((TURBO_STEPS if turbo else min(LIVE_STEPS, settings["num_inference_steps"])) / share)
+    if turbo:
+        return {"num_inference_steps": min(steps, 50), "scheduler": "LCM", "guidance_scale": 1.0}
+    return {"num_inference_steps": min(steps, settings["num_inference_steps"])}
 
 
 def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:

@@ -10,12 +10,14 @@ from PIL import Image
 
 from ..checks import SettingsError
 from ..trace import Settings, Trace
-from .drive import arguments, memory_in_use, prepared, sentence_for, turn
+from .drive import arguments, few_steps, memory_in_use, prepared, sentence_for, turn
+from .history import History
 from .mail import Mail
 from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
 from .worker import Worker
 
 PROGRESS = 0.1  # seconds between two messages to the page
+PATIENCE = 1.0  # seconds that a live run may take while newer settings wait
 
 
 class Order(NamedTuple):
@@ -24,6 +26,7 @@ class Order(NamedTuple):
     settings: dict
     source: Image.Image | None = None
     mask: Image.Image | None = None
+    live: int = 0  # the how manieth order of the live mode it is, counted by the page; 0: none of it
 
 
 class Run(NamedTuple):
@@ -42,9 +45,12 @@ class Engine:
         self.pipe, self.mail, self.worker = pipe, mail, worker
         self.run: Run | None = None
         self.error: Exception | None = None
+        self.history = History()
 
     def make(self, order: Order, stale) -> None:
         """The worker's job: a run of this order, unless it is stale before its turn comes."""
+        if order.live:
+            stale = self._patient(stale)
         with turn(self.pipe, stale) as mine:
             if mine:
                 self._generate(order, stale)
@@ -56,8 +62,13 @@ class Engine:
         if stale():
             return
         self.run = run
-        self.mail.post("run", run={**described, "badge": run.badge})
+        self.mail.post("run", run={**described, "badge": run.badge}, **self._past(run))
         self.mail.post("done", badge=run.badge, failure=None)
+
+    def _past(self, run: Run) -> dict:
+        """What the strip of the last runs learns from a run: itself, and which there still are."""
+        past = self.history.add(run)
+        return {"past": past and past.told(), "numbers": [past.number for past in self.history]}
 
     def badge(self, settings: Settings | None = None, seconds: float | None = None) -> str:
         """Model, device, number type, memory, time: what the footer tells."""
@@ -68,30 +79,46 @@ class Engine:
         parts = [*badge_parts(settings), memory_in_use(settings.device)]
         return " · ".join(parts + ([] if seconds is None else [f"{seconds:.1f} s"]))
 
+    def _patient(self, stale):
+        """`stale`, but a live run that newer settings wait for may finish, unless it takes long: else a hand that never
+        rests would see no picture. One that was stopped ends at once.
+        """
+        began = time.monotonic()
+        return lambda: stale() and not (self.worker.waiting and time.monotonic() - began < PATIENCE)
+
     def _generate(self, order: Order, stale) -> None:
         from ..recording import StopRun, record
         from ..tasks import pictures_for, pipeline_for
 
         trace, error, began = (), None, time.perf_counter()
         settings, scheduler = order.settings, self.pipe.scheduler
+        if order.live:
+            settings = {**settings, **few_steps(self.pipe, settings)}
+            order = order._replace(settings=settings)
         try:
             pipe = pipeline_for(self.pipe, settings["task"])
             with prepared(pipe, settings["scheduler"]):
                 scheduler = pipe.scheduler
-                with record(pipe, on_step=self._on_step(pipe, settings, stale)) as trace:
-                    pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order)))
+                with record(pipe, on_step=self._on_step(pipe, order, stale)) as trace:
+                    pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order[:3])))
         except StopRun:
             pass
         except Exception as failure:
             error = failure
         seconds = time.perf_counter() - began
+        if order.live and trace and trace.complete and not self.worker.closed:
+            self.mail.forget("live")
+            self.mail.post(
+                "live", live=order.live, picture=webp(trace.images[0], MAX_PREVIEW), seconds=seconds
+            )
         if self.worker.waiting or self.worker.closed:
             return  # newer settings wait, or the widget is gone: nobody looks at this run any more
         badge = self.badge(trace.settings if len(trace) else None, seconds)
         if len(trace):
             self.run = Run(order, trace, scheduler, badge)
             self.mail.forget("frames")  # the whole run takes their place
-            self.mail.post("run", run={**describe(trace), "badge": badge})
+            told = {**describe(trace), "badge": badge}
+            self.mail.post("run", run=told, live=order.live, **self._past(self.run))
         if trace and trace.complete:
             try:
                 self._decode_previews(trace, stale)
@@ -103,7 +130,7 @@ class Engine:
             error = None
         self.mail.post("done", badge=badge, failure=sentence_for(error) if error else None)
 
-    def _on_step(self, pipe, settings: dict, stale):
+    def _on_step(self, pipe, order: Order, stale):
         """What `record` calls after every step: stop a stale run, or tell the page, at most ten times a second."""
         from ..latents import factors_for
         from ..recording import StopRun
@@ -114,12 +141,14 @@ class Engine:
             nonlocal sent, told
             if stale():
                 raise StopRun
+            if order.live:
+                return  # its picture is all that is shown
             frames.append(frame(step))
             if time.monotonic() - told < PROGRESS:
                 return
             news = {"first": sent, "frames": frames[sent:]}
             if sent == 0:
-                asked = Settings(**{name: settings[name] for name in ("prompt", "negative_prompt")})
+                asked = Settings(**{name: order.settings[name] for name in ("prompt", "negative_prompt")})
                 total = getattr(pipe, "num_timesteps", None) or len(pipe.scheduler.timesteps)
                 news["run"] = {**about(asked, step.latents.shape[1:], factors), "total": total, "frames": []}
             self.mail.post("frames", **news)
@@ -134,7 +163,7 @@ class Engine:
         size = 4 if trace.images.shape[1] * trace.images.shape[2] <= 256 * 256 else 1
         previews, sent, told = [], 0, -PROGRESS
         while len(previews) < len(trace):
-            if stale():
+            if stale() or self.worker.waiting:
                 return
             steps = trace.steps[len(previews) : len(previews) + size]
             previews.extend(decode(self.pipe, np.concatenate([step.pred_original[:1] for step in steps])))

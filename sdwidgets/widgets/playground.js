@@ -19,6 +19,7 @@ class PlaygroundView {
     this.replay = new Replay({ heading: false });
     this.fields = {}; // name -> {read, write, error, hint, inputs}
     this.timers = {};
+    this.live = new Live(this);
     this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName());
     this.build();
     this.undress = dress(host, CSS + STYLE, this.replay.card);
@@ -50,7 +51,7 @@ class PlaygroundView {
       const input = h("input", { id: id(name), type: "text", class: "text", dir: "auto", autocomplete: "off", ...attributes });
       return this.field(name, { input, read: () => input.value, write: (value) => { input.value = value ?? ""; } });
     };
-    const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => this.typed(),
+    const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => { this.typed(); this.live.moved(); },
       change: () => this.changed() });
     const negative = text("negative_prompt", "Negative prompt", { change: () => this.changed() });
     this.negative = h("div", { class: "field negative", hidden: true, id: id("negative") },
@@ -65,8 +66,10 @@ class PlaygroundView {
     this.knobs.append(scheduler.box, this.sentence);
 
     this.source = new SourceField(this);
+    this.history = new HistoryStrip(this);
+    this.compare = new Compare(this);
     const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.ask(); } },
-      this.source.tasks, h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
+      h("div", { class: "first" }, this.source.tasks, this.live.box), h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
       this.chips, prompt.hint, this.negative, this.source.box, this.knobs);
     this.bar = h("div");
     this.progress = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0 }, this.bar);
@@ -77,7 +80,7 @@ class PlaygroundView {
     replay.card.prepend(controls, this.progress, this.failure, this.waiting);
     replay.badge.after(this.tools.buttons);
     this.tools.listen(replay.card);
-    replay.badge.parentNode.before(this.tools.panel);
+    replay.badge.parentNode.before(this.history.box, this.compare.box, this.tools.panel);
     replay.strip.after(replay.warning); // said below the pictures here, where it moves nothing
   }
 
@@ -132,6 +135,7 @@ class PlaygroundView {
 
   /** A control was moved: ask for a run, unless these settings were the last ones asked for. */
   changed() {
+    if (this.live.on) return this.live.moved();
     this.soon("run", 50, () => { if (JSON.stringify(this.settings()) !== this.last) this.ask(); });
   }
 
@@ -192,7 +196,7 @@ class PlaygroundView {
     this[`on_${message.kind}`]?.(revive(message, buffers));
   }
 
-  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask }) {
+  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history }) {
     this.greeted = true;
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
@@ -202,6 +206,8 @@ class PlaygroundView {
     this.replay.badge.textContent = badge;
     this.source.offer(tasks);
     this.source.open({ source, mask });
+    history.forEach((past) => this.history.add(past));
+    this.history.mark(history.map((past) => past.number), history.at(-1)?.number);
     this.write(settings);
   }
 
@@ -254,7 +260,7 @@ class PlaygroundView {
       this.more);
   }
 
-  on_queued({ client, settings, notes }) {
+  on_queued({ client, settings, notes, live }) {
     if (client !== this.client) this.write(settings); // asked by code, or by another view of this widget
     this.asked = 0;
     this.show_errors({ "": notes[""] });
@@ -263,12 +269,18 @@ class PlaygroundView {
       field.hint.hidden = !notes[name] || (name === "prompt" && settings.prompt.trim() !== "");
       field.hint.textContent = notes[name] ?? "";
     }
+    if (live && client === this.client) return void (this.busy = true); // what blinks ten times a second only disturbs
     this.running(true);
     this.advance(0, 1, "starting");
   }
 
+  on_live(message) {
+    this.live.show(message);
+  }
+
   on_errors({ errors }) {
     this.asked = 0;
+    this.live.answered();
     this.show_errors(errors);
   }
 
@@ -296,9 +308,17 @@ class PlaygroundView {
     this.advance(done, this.replay.run.total, `step ${done} of ${this.replay.run.total}`);
   }
 
-  on_run({ run }) {
+  on_compared(message) {
+    this.compare.open(message);
+  }
+
+  on_run({ run, past, numbers, live }) {
+    if (this.live.outdated(live)) return;
     this.open(run);
-    this.advance(1, 1, "decoding every step");
+    this.replay.card.dataset.live = live ?? 0;
+    if (past) this.history.add(past);
+    this.history.mark(numbers, past?.number);
+    if (!live) this.advance(1, 1, "decoding every step");
   }
 
   open(run) {
@@ -313,6 +333,7 @@ class PlaygroundView {
 
   on_done({ badge, failure }) {
     this.running(false);
+    this.live.answered();
     this.replay.badge.textContent = badge;
     this.say(failure);
     if (this.again) {

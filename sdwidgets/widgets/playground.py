@@ -27,7 +27,7 @@ from .replay import describe
 from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
-SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "playground.js")
+SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "compare.js", "live.js", "playground.js")
 STRENGTHS = {
     "text": 0.6,
     "image": 0.6,
@@ -116,6 +116,11 @@ class Playground(anywidget.AnyWidget):
         """The Trace of the newest run that was not replaced by a newer one; None before the first."""
         return self._engine.run.trace if self._engine.run else None
 
+    @property
+    def history(self) -> tuple:
+        """The last runs, oldest first: each has `number`, `settings` and `picture`, the newest also `run.trace`."""
+        return tuple(self._engine.history)
+
     # ---- for code ------------------------------------------------------------------------------------------------
 
     def run(self, *, source=None, mask=None, **settings) -> Playground:
@@ -181,7 +186,7 @@ class Playground(anywidget.AnyWidget):
         settings = order.settings
         if scheduler is None and settings["scheduler"]:
             scheduler = make_scheduler(settings["scheduler"], self.pipe)
-        pictures, names = pictures_for(self.pipe, *order), {}
+        pictures, names = pictures_for(self.pipe, *order[:3]), {}
         for name, file in (("image", "source.png"), ("mask_image", "mask.png")):
             if name in pictures:
                 names[name] = str(Path(folder or "", file))
@@ -265,6 +270,21 @@ class Playground(anywidget.AnyWidget):
             self.pipe, **settings, scheduler=scheduler, strength=None if task == "text" else strength
         )
 
+    def restore(self, number: int) -> Playground:
+        """Show a run of the history again, and set the controls to its settings; ValueError for one that is not kept.
+
+        Where its trace is no longer kept it is made again, which gives the same picture.
+        """
+        past = self._engine.history.find(number)
+        if past is None:
+            kept = ", ".join(str(past.number) for past in self.history)
+            raise ValueError(f"Run {number!r} is not kept any more; there are: {kept or 'none yet'}.")
+        if past.run is None:
+            self.start(past.order._replace(live=0))
+        else:
+            self._show(past.run, {})
+        return self
+
     def _show(self, run: Run, notes: dict) -> None:
         """Enqueue a run that was made before, instead of one that is under way."""
         self._check(run.order)
@@ -277,10 +297,10 @@ class Playground(anywidget.AnyWidget):
         if not self._release.alive:
             raise RuntimeError("This Playground is closed; make a new one.")
         moved = (self.source, self.mask) != (order.source, order.mask)
-        self.settings, self.source, self.mask = order
+        self.settings, self.source, self.mask = order[:3]
         self._engine.error = None
         self._mail.forget()
-        self._mail.post("queued", client=client, settings=self.settings, notes=notes)
+        self._mail.post("queued", client=client, settings=self.settings, notes=notes, live=order.live)
         if moved:
             self._mail.tell(kind="source", client="", **self.pictures())
 

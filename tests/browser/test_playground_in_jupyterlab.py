@@ -197,7 +197,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_them(card):
     assert nameless == 0
     card.box("Prompt").focus()
     reached = []
-    for _ in range(24):
+    for _ in range(40):
         card.page.keyboard.press("Tab")
         reached.append(
             card.card.evaluate(
@@ -235,7 +235,7 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
     card.box("Seed").fill("77")
     card.box("Seed").press("Enter")
     assert eventually(card.page, lambda: pixels(card.settled().hero) != before)
-    chosen = card.card.locator("input[type=file]").first
+    chosen = card.card.locator("input[type=file][accept*=html]")
     chosen.set_input_files(path)
     assert eventually(card.page, lambda: card.box("Seed").input_value() == seed)
     assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
@@ -277,6 +277,58 @@ def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
 
 
+def test_two_of_the_last_runs_lie_under_a_wipe(card):
+    tiles = card.card.locator(".past button")
+    assert tiles.count() >= 2
+    shown = card.card.locator(".past [aria-current=true]")
+    now = pixels(card.hero)
+    card.card.get_by_role("button", name="Compare with").click()
+    tiles.first.click()
+    compare = card.card.locator(".compare")
+    assert eventually(card.page, compare.is_visible)
+    assert "What differs" in compare.inner_text() and pixels(card.hero) == now
+    wipe = card.slider("Where the two pictures meet")
+    wipe.focus()
+    wipe.press("Home")
+    assert "inset(0px 100% 0px 0px)" in compare.locator("canvas").last.evaluate(
+        "c => getComputedStyle(c).clipPath"
+    )
+    compare.get_by_role("button", name="Close the comparison").click()
+    tiles.first.click()  # shown again
+    first = tiles.first.get_attribute("aria-label")
+    assert eventually(card.page, lambda: card.settled() and shown.get_attribute("aria-label") == first)
+
+
+def test_live_the_picture_follows_fast_typing(card):
+    live = card.card.get_by_role("switch", name="Live")
+    live.check()
+    assert eventually(card.page, lambda: int(card.card.get_attribute("data-live") or 0) > 0)
+    prompt = card.box("Prompt")
+    prompt.fill("")
+    words = "a red cat on a green background, seen from far above"
+    prompt.press_sequentially(words, delay=15)
+    asked = "print(play.trace.settings.prompt, '|', play.trace.settings.num_inference_steps, '|', len(play.history))"
+    assert eventually(card.page, lambda: ask(card.page, asked).startswith(words + " |"))
+    card.settled()
+    runs = int(card.card.get_attribute("data-live"))
+    assert 1 < runs <= len(words) + 3  # one at most for each letter, none of them waiting still
+    last = pixels(card.hero)
+    before = card.box("Seed").input_value()
+    card.drag(card.slider("Seed"), to=0.8)
+    assert eventually(
+        card.page, lambda: ask(card.page, "print(play.trace.settings.seed)") == card.box("Seed").input_value()
+    )
+    assert eventually(card.page, lambda: pixels(card.settled().hero) != last)
+    card.box("Seed").fill(before)
+    card.box("Seed").press("Tab")
+    assert eventually(
+        card.page, lambda: pixels(card.settled().hero) == last
+    )  # the last settings' own picture
+    live.uncheck()
+    card.card.get_by_role("button", name="Generate").click()
+    assert eventually(card.page, lambda: card.settled().card.get_attribute("data-live") == "0")
+
+
 def test_light_and_dark_follow_jupyterlab_and_can_be_read(card):
     colours = {}
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
@@ -301,6 +353,21 @@ def test_the_page_asks_for_news_that_threads_could_not_send(page):
     lost.drag(lost.slider("Seed"), to=0.3)
     first = pixels(lost.hero)
     assert eventually(page, lambda: pixels(lost.settled().hero) != first)
+
+
+def ask(page, code: str) -> str:
+    """What the kernel prints."""
+    return page.evaluate(
+        """async (code) => {
+          const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+          let printed = "";
+          const future = kernel.requestExecute({code});
+          future.onIOPub = (m) => { if (m.header.msg_type === "stream") printed += m.content.text; };
+          await future.done;
+          return printed.trim();
+        }""",
+        code,
+    )
 
 
 def luminance(colour: str) -> float:

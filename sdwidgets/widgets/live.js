@@ -1,0 +1,70 @@
+// The live mode: the picture follows the hand. Class Live.
+// At most two orders are on their way: one that is computed and one that waits. What is moved meanwhile is sent as one more when
+// an answer comes, so nothing queues up, and the last settings always get their picture.
+
+const ON_THE_WAY = 2;
+
+class Live {
+  constructor(view) {
+    this.view = view;
+    this.on = false;
+    this.sent = this.answers = this.shown = 0; // numbers of the last order that was sent, answered, and shown
+    this.pending = false; // something was moved since
+    this.switch = h("input", { type: "checkbox", role: "switch", change: () => this.toggle() });
+    this.box = h("label", { class: "live", title: "While you type or drag, the picture follows with few steps; Generate makes it with all" }, this.switch, h("span", {}, "Live"));
+  }
+
+  toggle() {
+    this.on = this.switch.checked;
+    this.pending = false;
+    if (this.on) this.moved();
+  }
+
+  /** A control was moved, or a letter typed. */
+  moved() {
+    if (!this.on) return;
+    this.pending = true;
+    this.go();
+  }
+
+  go() {
+    clearTimeout(this.timer);
+    if (!this.pending || !this.on) return;
+    if (this.sent - this.answers >= ON_THE_WAY) {
+      this.timer = setTimeout(() => { this.answers = this.sent; this.go(); }, 3000); // an answer was lost on its way
+      return;
+    }
+    const settings = this.view.settings();
+    this.view.last = JSON.stringify(settings);
+    this.pending = false;
+    this.sent += 1;
+    this.view.asked = performance.now();
+    this.view.send({ kind: "run", settings, live: this.sent });
+  }
+
+  /** The newest picture; one that comes late is not shown. */
+  async show({ live, picture, seconds }) {
+    if (live <= this.shown) return;
+    this.shown = live;
+    this.answers = Math.max(this.answers, live);
+    this.go();
+    const bitmap = await createImageBitmap(new Blob([picture], { type: "image/webp" }));
+    if (live < this.shown) return bitmap.close(); // a newer one was decoded first
+    const { hero, heroCaption, card, badge } = this.view.replay;
+    paintBitmap(hero, bitmap);
+    bitmap.close();
+    card.dataset.live = live;
+    heroCaption.replaceChildren(h("b", {}, "Live: "), `few steps, ${Math.round(1000 * seconds)} ms`);
+  }
+
+  /** A whole run of an older order than the newest that was shown. */
+  outdated(live) {
+    return !!live && live < this.shown;
+  }
+
+  /** All that was sent is done with: a run ended, or its settings were refused. */
+  answered() {
+    this.answers = this.sent;
+    this.go();
+  }
+}

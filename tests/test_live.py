@@ -1,0 +1,152 @@
+"""The live mode: the newest settings get their picture, older ones may, and nothing queues up."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import diffusers
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdwidgets.widgets import drive, engine
+from tests import tiny
+from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
+
+
+def order(play, live: int, **settings) -> None:
+    play.page("run", settings=settings, live=live)
+
+
+def test_a_hand_that_never_rests_sees_pictures_and_the_last_one_is_its_own(make):  # noqa: F811
+    play = make(autorun=False, num_inference_steps=30)
+    for live in range(1, 41):
+        order(play, live, seed=str(live))
+        time.sleep(0.01)
+    trace = play.wait(SECONDS)
+    shown = [m["live"] for m in play.sent if m["kind"] == "live"]
+    assert trace.settings.seed == 40 and shown[-1] == 40 and shown == sorted(set(shown))
+    assert [m["live"] for m in play.sent if m["kind"] == "run"][-1] == 40
+    assert "frames" not in play.kinds() and len(play._mail._kept) <= 8  # not one for each order
+    assert (
+        trace.settings.num_inference_steps == drive.LIVE_STEPS and play.settings["num_inference_steps"] == 30
+    )
+    assert len(play.history) == 1  # a row of live runs leaves one
+
+
+def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
+    """While a run is held up, orders replace each other, and it may finish: it takes less than the patience."""
+    monkeypatch.setattr(engine, "PATIENCE", SECONDS)
+    play = make(autorun=False)
+    inside, go, runs = threading.Event(), threading.Event(), []
+
+    def hold(module, args):
+        inside.set()
+        go.wait(SECONDS)
+
+    hook = play.pipe.unet.register_forward_pre_hook(hold)
+    try:
+        play.heard = lambda message: message["kind"] == "live" and runs.append(message["live"])
+        order(play, 1, seed=1)
+        assert inside.wait(SECONDS)
+        for live in range(2, 200):
+            order(play, live, seed=live)
+        go.set()
+        assert play.wait(SECONDS).settings.seed == 199
+    finally:
+        go.set()
+        hook.remove()
+    assert runs == [1, 199]
+
+
+def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(engine, "PATIENCE", 0.0)
+    monkeypatch.setattr(drive, "LIVE_STEPS", 500)
+    play = make(autorun=False, num_inference_steps=500)
+    inside = threading.Event()
+    hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
+    try:
+        order(play, 1)
+        assert inside.wait(SECONDS)
+        order(play, 2, num_inference_steps=2)
+        assert len(play.wait(SECONDS)) == 2
+    finally:
+        hook.remove()
+    assert [m["live"] for m in play.sent if m["kind"] == "live"] == [2]
+
+
+def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(drive, "LIVE_STEPS", 500)
+    play = make(autorun=False, num_inference_steps=500)
+    inside = threading.Event()
+    hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
+    try:
+        order(play, 1)
+        assert inside.wait(SECONDS)
+        play.stop()
+        assert not play.wait(SECONDS).complete
+    finally:
+        hook.remove()
+    assert "live" not in play.kinds() and play.kinds()[-1] == "done"
+
+
+def test_generate_after_live_takes_all_the_steps(make):  # noqa: F811
+    play = make(autorun=False, num_inference_steps=9)
+    order(play, 1, seed=4)
+    few = play.wait(SECONDS)
+    order(play, 0, seed=4)
+    full = play.wait(SECONDS)
+    assert (len(few), len(full)) == (6, 9) and len(play.history) == 2
+    assert play.restore(1).wait(SECONDS) is few and play.settings["num_inference_steps"] == 6
+
+
+def test_a_refused_live_order_is_a_sentence_and_the_one_before_it_stays(make):  # noqa: F811
+    play = make(autorun=False)
+    order(play, 1, seed=1)
+    order(play, 2, seed="-1")
+    assert play.sent[-1]["kind"] in ("errors", "live", "run", "done")
+    assert [m for m in play.sent if m["kind"] == "errors"][0]["errors"].keys() == {"seed"}
+    assert play.wait(SECONDS).settings.seed == 1
+
+
+def test_a_turbo_model_takes_four_steps_of_lcm():
+    pipe, settings = tiny.pipeline("sd"), {"task": "text", "strength": 0.6, "num_inference_steps": 20}
+    assert drive.few_steps(pipe, settings) == {"num_inference_steps": 6} and not drive.is_turbo(pipe)
+    assert drive.few_steps(pipe, {**settings, "num_inference_steps": 3}) == {"num_inference_steps": 3}
+    assert drive.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {
+        "num_inference_steps": 12
+    }
+    pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+    assert drive.few_steps(pipe, settings) == {
+        "num_inference_steps": 4,
+        "scheduler": "LCM",
+        "guidance_scale": 1.0,
+    }
+
+
+def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811
+    peft = pytest.importorskip("peft")
+    pipe = tiny.pipeline("sd")
+    config = peft.LoraConfig(r=2, target_modules=["to_q"])
+    pipe.unet.add_adapter(config, adapter_name="pocket-turbo")
+    try:
+        play = make(pipe, autorun=False, num_inference_steps=20)
+        order(play, 1, seed=3)
+        trace = play.wait(SECONDS)
+        assert (len(trace), trace.settings.scheduler, trace.settings.guidance_scale) == (
+            4,
+            "LCMScheduler",
+            1.0,
+        )
+        assert play.settings["guidance_scale"] != 1.0 and pipe.scheduler is play.pipe.scheduler
+    finally:
+        pipe.unet.delete_adapters("pocket-turbo")
+
+
+def test_every_task_can_be_live(make):  # noqa: F811
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    play = make(autorun=False, num_inference_steps=20, task="image", source=picture)
+    order(play, 1)
+    trace = play.wait(SECONDS)
+    assert len(trace) == 6 and trace.settings.strength == 0.6
