@@ -237,14 +237,11 @@ def meetup_slide(told: Meetup, name: str, minutes: float, notes: str) -> Slide:
     if name not in PARTS:
         raise SlideError(f"evening.toml: a meetup has no part {name!r}; it has: name, {', '.join(PARTS)}")
     value = getattr(told, name)
-    rows = (
-        ((value, ""),)
-        if isinstance(value, str)
-        else value
-        if name == "connect"
-        else tuple((row, "") for row in value)
-    )
-    return Slide(PARTS[name], points=tuple(rows), **common)
+    if isinstance(value, str):
+        rows = ((value, ""),)
+    else:  # "connect" has its addresses already
+        rows = value if name == "connect" else tuple((row, "") for row in value)
+    return Slide(PARTS[name], points=rows, **common)
 
 
 def evening(path: Path = SOURCE / "evening.toml", notebooks: Path = ROOT / "notebooks") -> list[Slide]:
