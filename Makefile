@@ -17,6 +17,8 @@ INPUTS = pyproject.toml requirements.lock tools/install.py
 COURSE = $(VENV)/.course-$(TORCH)
 DEV = $(VENV)/.dev-$(TORCH)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+# Two processes, a file of tests or a notebook at a time; each computes on one thread, so that they do not get in each other's way.
+SHARED = --numprocesses=2 --dist=loadscope
 
 help: ## show this help
 	@echo "make lab       open the course in JupyterLab; installs what is missing first"
@@ -59,7 +61,7 @@ test: $(DEV)
 		echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
 		if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
 	fi; \
-	$(BIN)/python -m pytest tests notebooks $(NBVAL) --durations=10 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks $(NBVAL) $(SHARED) --durations=10 $(ARGS)
 
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .

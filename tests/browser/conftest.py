@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
 PLACES = (
@@ -205,8 +206,14 @@ def labs(tmp_path_factory) -> Iterator:
 def colab_python() -> str:
     """The Python of `.venv-colab`: this environment with Colab's widget and kernel versions laid over it.
 
-    It is made once; nothing large is installed again, since all else comes from the environment underneath.
+    It is made once, whichever of several test processes comes first; nothing large is installed again, since all else comes from
+    the environment underneath.
     """
+    with FileLock(REPOSITORY / ".venv-colab.lock"):
+        return _make_colab_python()
+
+
+def _make_colab_python() -> str:
     wanted = (Path(__file__).parent / "colab-requirements.txt").read_text() + sys.prefix + sys.version
     folder = REPOSITORY / ".venv-colab"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
