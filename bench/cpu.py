@@ -205,7 +205,8 @@ def how_fast(pipe) -> dict:
         (graph,) = cells
         runner = next(iter(graph.runners.values()))
         kinds = Counter(
-            str(node.get_rt_info()["primitiveType"]) for node in runner.network.get_runtime_model().get_ops()
+            node.get_rt_info()["primitiveType"].astype(str)
+            for node in runner.network.get_runtime_model().get_ops()
         )
         found[name] = {
             "precision": graph.plan.precision,

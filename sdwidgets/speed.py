@@ -22,6 +22,7 @@ import copy
 import functools
 import hashlib
 import json
+import os
 import sys
 import time
 import types
@@ -496,14 +497,24 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     if len(plans) == 1:
         return plans[0]
     shapes = tuple(tuple(tensor.shape) for tensor in example)
-    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {' '.join(precisions)}, {threads} threads, {compiled.openvino.__version__}, {shapes}"
+    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {os.environ.get('ONEDNN_MAX_CPU_ISA', 'all')}, {threads} threads, {compiled.openvino.__version__}, {shapes}"
     file = folder / "plans.json"
     known = {}
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
     if machine in known:
         return Plan(*known[machine])
-    runners = [_Runner(compiled, shapes, plan) for plan in plans]
+    runners, possible = [], []
+    for plan in plans:
+        try:
+            runners.append(_Runner(compiled, shapes, plan))
+            possible.append(plan)
+        except (
+            RuntimeError
+        ):  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
+            if plan.precision == "f32":
+                raise
+    plans = possible
     seconds: list[list[float]] = [[] for _ in plans]
     for _ in range(12):
         for runner, taken in zip(runners, seconds, strict=True):

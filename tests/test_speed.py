@@ -202,6 +202,22 @@ def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, 
         compile_decoder()
 
 
+def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):
+    """As bfloat16 is where ONEDNN_MAX_CPU_ISA=AVX2 forbids the instructions that OpenVINO counts on."""
+    bare = speed._Runner.__init__
+
+    def narrow(self, compiled, shapes, plan):
+        if plan.precision == "bf16":
+            raise RuntimeError("Supported primitive descriptors list is empty")
+        bare(self, compiled, shapes, plan)
+
+    monkeypatch.setattr(speed._Runner, "__init__", narrow)
+    decoder = pockets[0].vae.decoder
+    assert speed.Compiled(
+        decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino
+    ).plan == speed.Plan("f32", 1)
+
+
 def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypatch):
     unet = pockets[0].unet
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
