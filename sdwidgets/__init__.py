@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "pipelines", "preflight": "doctor", "record": "recording", "speed_up": "speed", "Trace": "trace", "Settings": "trace", "Step": "trace",
-    "Playground": "widgets.playground",
+    "Playground": "widgets.playground", "save_passport": "passport", "load_passport": "passport",
     "load_demo": "course", "Replay": "widgets.replay",
     "guidance": "guiding", "GuidanceExplorer": "widgets.guidance_explorer",
     "latent_lab": "lab", "LatentLab": "widgets.latent_lab",

@@ -97,6 +97,10 @@ def test_what_a_task_does_not_read_is_no_difference(make):  # noqa: F811
     a, b = Order(settings), Order({**settings, "strength": 0.1, "border": [1, 2, 3, 4]})
     assert history.differences(a, b) == []
     assert history.differences(a, Order({**settings, "task": "image"})) == [["Task", "text", "image"]]
+    wide = Order({**settings, "task": "outpaint", "border": [0, 0, 50, 0]})
+    usual = Order({**settings, "task": "outpaint", "guidance_scale": 3.0})
+    assert ["Border", "0, 0, 50, 0", "25, 25, 25, 25"] in history.differences(wide, usual)
+    assert ["Guidance", f"{settings['guidance_scale']:g}", "3"] in history.differences(wide, usual)
 
 
 def test_a_new_page_gets_the_history(make):  # noqa: F811

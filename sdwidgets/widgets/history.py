@@ -116,6 +116,12 @@ def differences(a, b) -> list[list[str]]:
         before, after = a.settings[name], b.settings[name]
         idle = name in ("strength", "border") and "text" in (a.settings["task"], b.settings["task"])
         if before != after and not idle:
-            found.append([label, str(before), str(after)])
+            found.append([label, _words(before), _words(after)])
     found += [["Picture it starts from", "one", "another"]] if a.source != b.source and "text" not in (a.settings["task"], b.settings["task"]) else []  # fmt: skip
     return found + ([["Mask", "one", "another"]] if a.mask != b.mask and a.settings["task"] == b.settings["task"] == "inpaint" else [])  # fmt: skip
+
+
+def _words(value) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_words(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
