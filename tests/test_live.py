@@ -76,6 +76,27 @@ def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
     assert [m["live"] for m in play.sent if m["kind"] == "live"] == [2]
 
 
+def test_a_run_is_described_only_when_the_hand_rests(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(engine, "REST", SECONDS)
+    play, shown = make(autorun=False), []
+
+    def follow(message):  # the next order comes as soon as a picture is there
+        if message["kind"] == "live":
+            shown.append(message["live"])
+            if message["live"] == 8:
+                monkeypatch.setattr(engine, "REST", 0.0)
+            else:
+                threading.Thread(target=order, args=(play, message["live"] + 1)).start()
+
+    play.heard = follow
+    order(play, 1)
+    end = time.monotonic() + SECONDS
+    while len(shown) < 8 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert play.wait(SECONDS).complete and shown == list(range(1, 9))
+    assert play.kinds().count("run") == 1
+
+
 def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
     monkeypatch.setattr(drive, "LIVE_STEPS", 500)
     play = make(autorun=False, num_inference_steps=500)

@@ -17,6 +17,7 @@ from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
 from .worker import Worker
 
 PROGRESS = 0.1  # seconds between two messages to the page
+REST = 0.15  # seconds that the hand must rest before a live run is described step by step
 PATIENCE = 1.0  # seconds that a live run may take while newer settings wait
 
 
@@ -111,6 +112,7 @@ class Engine:
             self.mail.post(
                 "live", live=order.live, picture=webp(trace.images[0], MAX_PREVIEW), seconds=seconds
             )
+            self.worker.rest(REST)
         if self.worker.waiting or self.worker.closed:
             return  # newer settings wait, or the widget is gone: nobody looks at this run any more
         badge = self.badge(trace.settings if len(trace) else None, seconds)

@@ -36,6 +36,11 @@ class Worker:
         with self._changed:
             return self._job is not None
 
+    def rest(self, seconds: float) -> None:
+        """For the job itself: wait this long, or until a newer job waits to be started."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._job is not None or self._closed, seconds)
+
     @property
     def closed(self) -> bool:
         """True once `close` was called."""
