@@ -406,5 +406,5 @@ def test_readme_lines_of_python_run(tmp_path):
     assert len(blocks) >= 2
     run_python(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "\n".join(blocks), cwd=tmp_path)
     written = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    assert {"cat.png", "cat.safetensors", "cat.html"} <= set(written)
+    assert {"astronaut.png", "astronaut.safetensors", "astronaut.html"} <= set(written)
     assert all(size > 1000 for size in written.values()), written
