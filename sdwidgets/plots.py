@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 STYLE = rc_params_from_file(Path(__file__).with_name("sdwidgets.mplstyle"), use_default_template=False)
 COLORS = STYLE["axes.prop_cycle"].by_key()["color"]
 DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
+MAX_TILE = 3.2  # inches: one picture alone is drawn no wider
 
 
 def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None = None, columns=4) -> Axes:
@@ -32,7 +33,8 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
     latents = _array(latents, 3, "latents (channels, h, w)")
     ax = _axes(ax)
     limit = limit or float(np.nanmax(np.abs(latents))) or 1.0
-    tiles, corners = _tiled(latents[..., None].astype(np.float32), columns, np.nan)
+    top = latents.shape[-1] // 16 + latents.shape[-2] // 8 + 1  # room for a label
+    tiles, corners = _tiled(latents[..., None].astype(np.float32), columns, np.nan, top)
     image = ax.imshow(tiles[..., 0], cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
     _bare(ax, [str(i) for i in range(len(latents))], corners)
     _colorbar(image, ax)
@@ -43,14 +45,24 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
 def contact_sheet(
     pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8
 ) -> Axes:
-    """Pictures (n, H, W, 3) uint8 in rows of `columns`, labels above; one row of all is a preview strip."""
+    """Pictures (n, H, W, 3) uint8 in rows of `columns`, labels above; one row of all is a preview strip.
+
+    A figure of its own is as large as its pictures, and no larger.
+    """
     pictures = _array(pictures, 4, "pictures (n, H, W, 3)")
     if labels and len(labels) != len(pictures):
         raise ValueError(f"{len(labels)} labels for {len(pictures)} pictures; give one a picture, or none")
-    ax = _axes(ax)
-    tiles, corners = _tiled(pictures, columns, 255)
+    own, ax = ax is None, _axes(ax)
+    columns = max(1, min(columns, len(pictures)))
+    inches = min(STYLE["figure.figsize"][0] / columns, MAX_TILE)  # of a picture's width
+    line = 1.5 * _small(ax) / 72 / inches * pictures.shape[2]  # a line of text, in pixels of a picture
+    tiles, corners = _tiled(pictures, columns, 255, math.ceil(line) if labels else 0)
     ax.imshow(tiles)
     _bare(ax, labels, corners)
+    if own:  # a figure of another shape would stand around the sheet as a blank band
+        ax.figure.set_layout_engine("none")
+        ax.set_position((0, 0, 1, 1))
+        ax.figure.set_size_inches(np.array(tiles.shape[1::-1]) * inches / pictures.shape[2])
     return ax
 
 
@@ -147,16 +159,20 @@ def _array(values, ndim: int, what: str) -> np.ndarray:
     return values
 
 
-def _tiled(pictures: np.ndarray, columns: int, background) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """(n, h, w, c) -> one picture of rows of `columns`, and the upper left corner (y, x) of each."""
+def _tiled(
+    pictures: np.ndarray, columns: int, background, top: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """(n, h, w, c) -> one picture of rows of `columns`, and the upper left corner (y, x) of each.
+
+    top: rows of `background` above each picture, where its label stands.
+    """
     n, h, w, c = pictures.shape
     columns = max(1, min(columns, n))
     gap = max(1, w // 16)
-    top = 2 * gap + h // 8  # room for a label
-    sheet = np.full(
-        (math.ceil(n / columns) * (h + top), columns * (w + gap) - gap, c), background, pictures.dtype
-    )
-    corners = [(i // columns * (h + top) + top, i % columns * (w + gap)) for i in range(n)]
+    below = h + top + gap
+    size = (math.ceil(n / columns) * below - gap, columns * (w + gap) - gap, c)
+    sheet = np.full(size, background, pictures.dtype)
+    corners = [(i // columns * below + top, i % columns * (w + gap)) for i in range(n)]
     for (y, x), picture in zip(corners, pictures, strict=True):
         sheet[y : y + h, x : x + w] = picture
     return sheet, corners

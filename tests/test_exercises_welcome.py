@@ -32,7 +32,12 @@ def pipe():
 
 
 @pytest.mark.parametrize(
-    "answer", [lambda p, s: drawn(p, s).images[0], lambda p, s: np.asarray(drawn(p, s).images[0]), drawn]
+    "answer",
+    [
+        lambda p, s: drawn(p, s).images[0],
+        lambda p, s: np.asarray(drawn(p, s).images[0]),
+        lambda p, s: drawn(p, s).images,
+    ],
 )
 def test_remake_right(pipe, answer):
     assert exercises.remake(answer, pipe)
@@ -50,6 +55,7 @@ def test_remake_right(pipe, answer):
         (lambda p, s: drawn(p, s, num_inference_steps=2).images[0], "Another number of steps"),
         (lambda p, s: drawn(p, s, guidance_scale=None).images[0], "Another guidance scale"),
         (lambda p, s: drawn(p, s, height=32, width=32).images[0], "Another size"),
+        (drawn, "Return the picture itself: pipe(...).images[0]"),
         (lambda p, s: "done", "made no picture"),
         (lambda p, s: 1 / 0, "ZeroDivisionError"),
     ],
@@ -57,6 +63,12 @@ def test_remake_right(pipe, answer):
 def test_remake_wrong(pipe, answer, hint):
     verdict = exercises.remake(answer, pipe)
     assert verdict.correct is False and hint in verdict.message
+
+
+def test_remake_names_all_that_is_missing(pipe):
+    verdict = exercises.remake(lambda p, s: p(s.prompt, num_inference_steps=s.num_inference_steps), pipe)
+    for hint in ("negative_prompt is part", "noise is another one", "guidance scale", ".images[0]"):
+        assert verdict.correct is False and verdict.message.count(hint) == 1, verdict
 
 
 def test_remake_that_shows_another_picture(pipe):
@@ -147,7 +159,11 @@ def test_bytes_a_picture_right():
         (2.3e9 / (2 * WEIGHTS), "turn it round"),
         (2 * WEIGHTS / 6e8, "600 million"),
         (123.0, "Add the parameters"),
-        ("many", "Your code stopped"),
+        (2 * WEIGHTS / 2.9e9, "divide by LAION-2B-en alone"),
+        (0.9, "rounded too far"),
+        (1, "rounded too far"),
+        ("many", "one number, and not 'many'"),
+        ([0.93, 0.93], "one number"),
     ],
 )
 def test_bytes_a_picture_wrong(answer, hint):
@@ -180,6 +196,7 @@ def test_never_drawn_right(prompt):
         ("a hrose on a white background", "did you mean"),
         ("a zygote on a white background", "never say 'zygote'"),
         ("a horse on a turquoise background", "'turquoise' is no background"),
+        ("a strawberry on a yellow background", "find another one"),
         ("a blue circle on a red background", "does not rule this scene out"),
     ],
 )

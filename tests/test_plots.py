@@ -10,6 +10,7 @@ import threading
 import matplotlib.style
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sdwidgets import plots
@@ -115,6 +116,25 @@ def test_contact_sheet_holds_every_picture_under_its_label():
 def test_preview_strip_is_one_row():
     sheet = np.asarray(plots.contact_sheet(PICTURES, columns=len(PICTURES)).get_images()[0].get_array())
     assert sheet.shape[1] >= 5 * 12 and sheet.shape[0] < 2 * 16
+
+
+@pytest.mark.parametrize("labels", [(), list("abcde")])
+@pytest.mark.parametrize("columns", [1, 2, 4, 8])
+def test_a_contact_sheet_has_no_blank_band(columns, labels):
+    """The figure has the sheet's shape, and above a row is room for one line of text at most."""
+    dark = np.zeros((5, 128, 128, 3), np.uint8)
+    ax = plots.contact_sheet(dark, labels=labels, columns=columns)
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    width, height = ax.figure.get_size_inches()
+    tiles = np.asarray(ax.get_images()[0].get_array())
+    assert width <= 8.5 and height / width == pytest.approx(tiles.shape[0] / tiles.shape[1])
+    drawn = np.asarray(canvas.buffer_rgba())[..., 0]
+    band = np.argmax((drawn < 128).mean(1) > 0.5 / columns) / ax.figure.dpi  # inches above the first picture
+    assert band <= (0.3 if labels else 0.02), band
+    if labels:  # and the letters stand above the picture, inside the figure
+        box = ax.texts[0].get_window_extent()
+        assert box.y1 <= drawn.shape[0] and box.y0 >= drawn.shape[0] - 0.3 * ax.figure.dpi
 
 
 def test_norms_are_root_mean_squares():
