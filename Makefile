@@ -77,7 +77,9 @@ pocket: $(DEV)
 	$(BIN)/sdwidgets train export --grammar full $(if $(WORK),--work "$(WORK)") --output data/pocket
 	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
 	$(BIN)/sdwidgets card
-	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/python tools/make_demos.py
+	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
+	$(BIN)/python tools/clean_notebooks.py
 	CHROMIUM=`$(BIN)/python tools/find_browser.py` $(BIN)/python tools/replay_picture.py docs/replay.png
 
 slides: $(COURSE)
