@@ -14,42 +14,46 @@ def crashes(*_):
     raise IndexError("list index out of range")
 
 
-# ---- as much noise as picture ------------------------------------------------------------------------------------
+# ---- ten times as much noise as picture ---------------------------------------------------------------------------
 
 
 def alpha_bar():
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 
 
-def test_as_much_noise_is_right():
-    assert exercises.as_much_noise(int(np.argmax(alpha_bar() <= 0.5)))
+def first(abar, snr=0.1):
+    return int(np.argmax(abar / (1 - abar) <= snr))
+
+
+def test_ten_times_noise_is_right():
+    assert exercises.ten_times_noise(first(alpha_bar()))
 
 
 @pytest.mark.parametrize(
     ("t", "hint"),
     [
-        (500, "not half of the picture"),
-        (int(np.argmax(alpha_bar() <= 0.5)) - 1, "last t with more picture"),
-        (int(np.argmax(alpha_bar() <= 0.25)), "a = 0.5"),
-        (int(np.argmax(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)) <= 0.5)), "DDPM's linear"),
-        (
-            int(np.argmax(np.cos((np.arange(1, 1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2 <= 0.5)),
-            "cosine",
-        ),
-        (700, "dB; look for"),
+        (first(alpha_bar()) - 1, "the next one is the answer"),
+        (first(alpha_bar(), 1), "0 dB"),
+        (first(alpha_bar(), 0.01), "goes by the squares"),
+        (int(np.argmax(alpha_bar() <= 0.1)), "abar over 1 - abar"),
+        (int(np.argmax(alpha_bar() <= 0.01)), "a is 0.1"),
+        (first(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))), "DDPM's linear"),
+        (first(np.cos((np.arange(1, 1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2), "cosine"),
+        (500, "dB; look for"),
         (1000, "whole number from 0 to 999"),
         (3.5, "whole number"),
-        ("three", "ValueError"),
+        (str(first(alpha_bar())), "whole number, and not as"),
+        (alpha_bar() <= 0.1, "np.argmax"),
     ],
 )
-def test_as_much_noise_names_the_mistake(t, hint):
-    verdict = exercises.as_much_noise(t)
+def test_ten_times_noise_names_the_mistake(t, hint):
+    verdict = exercises.ten_times_noise(t)
     assert verdict.correct is False and hint in verdict.message, verdict
 
 
 @pytest.mark.parametrize("stub", [None, ...])
-def test_as_much_noise_knows_a_stub(stub):
-    assert exercises.as_much_noise(stub).correct is None
+def test_ten_times_noise_knows_a_stub(stub):
+    assert exercises.ten_times_noise(stub).correct is None
 
 
 # ---- the cosine schedule -----------------------------------------------------------------------------------------
@@ -85,6 +89,7 @@ def test_cosine_schedule_is_right(answer):
         (lambda n: cosine(n)[::-1], "from noise to picture"),
         (lambda n: cosine(n)[:-1], "shape (999,)"),
         (lambda n: cosine(1000) if n == 1000 else cosine(1000)[:n], "not for 50"),
+        (lambda n: cosine(1000), "not for 50"),
         (lambda n: np.linspace(1, 0, n), "is right"),
         (crashes, "IndexError"),
     ],
@@ -125,6 +130,7 @@ def test_ddim_step_is_right():
         (lambda x, e, a, to: to * (x - (1 - a) * e) / a + (1 - to) * e, "not 1 - a"),
         (lambda x, e, a, to: to * (x - root(a) * e) / a + (1 - to) * e, "not 1 - a"),
         (lambda x, e, a, to: to**0.5 * (x - (1 - a) ** 0.5 * e) / a**0.5 + (1 - to) ** 0.5 * e, "roots of a"),
+        (lambda x, e, a, to: step(x, e, to, a), "changed places"),
         (lambda x, e, a, to: x, "Nothing has moved"),
         (lambda x, e, a, to: step(x, e, a, min(to, 0.9)), "With a_to = 1"),
         (lambda x, e, a, to: x[0], "keeps the shape"),
@@ -167,6 +173,9 @@ def test_trailing_is_right_and_as_diffusers_has_it():
         (lambda n: trailing(n) + 1, "take one off"),
         (lambda n: trailing(n)[::-1], "the largest t first"),
         (lambda n: np.linspace(999, 0, n).round(), "linspace"),
+        (lambda n: np.linspace(999, 0, n), "linspace"),
+        (lambda n: np.arange(999, -1, -1000 / n), "whole numbers"),
+        (lambda n: trailing(n) + 0.4, "whole numbers"),
         (lambda n: range(999, -1, -(1000 // n)), "1000 / 7"),
         (lambda n: trailing(n)[1:], "yours has 9"),
         (lambda n: trailing(n) // 2, "wanted are 999"),
@@ -207,7 +216,9 @@ def within(rows, budget, key="calls"):
         (lambda rows, n: within(rows, n)[0], "first row that fits"),
         (lambda rows, n: max(within(rows, n), key=lambda r: r["distance"]), "least is wanted"),
         (lambda rows, n: min((r for r in rows if r["calls"] < n), key=lambda r: r["distance"]), "may be used up"),
-        (lambda rows, n: within(rows, 10)[2], "at most 19 calls"),
+        (lambda rows, n: max(within(rows, n), key=lambda r: r["calls"]), "the most calls"),
+        (lambda rows, n: sorted(within(rows, n), key=lambda r: r["calls"])[-1], "least distance counts"),
+        (lambda rows, n: within(rows, 10)[3], "at most 19 calls"),
         (lambda rows, n: min(within(rows, n) or rows, key=lambda r: r["distance"]), "return None"),
         (lambda rows, n: min(within(rows, n), key=lambda r: r["distance"]), "ValueError"),
         (lambda rows, n: "DPM++ 2M", "Return one of the rows"),

@@ -6,13 +6,12 @@ or what the mistake probably was. A check never raises for a wrong answer, so a 
 
 from .architecture import calls, compression, from_picture, round_trip, step_decided
 from .conditioning import guide, outpainting_mask, same_map, steps_run, two_prompts
-from .noise import as_much_noise, best_within, cosine_schedule, ddim_step, trailing
+from .noise import best_within, cosine_schedule, ddim_step, ten_times_noise, trailing
 from .verdict import Verdict
 from .welcome import bytes_a_picture, distance, fact_check, never_drawn, remake
 
 __all__ = [
     "Verdict",
-    "as_much_noise",
     "best_within",
     "bytes_a_picture",
     "calls",
@@ -30,6 +29,7 @@ __all__ = [
     "same_map",
     "step_decided",
     "steps_run",
+    "ten_times_noise",
     "trailing",
     "two_prompts",
 ]  # fmt: skip

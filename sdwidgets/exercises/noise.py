@@ -13,31 +13,37 @@ def _untouched(*answers) -> bool:
 
 
 @check
-def as_much_noise(t=None) -> Verdict:
-    """For Stable Diffusion's schedule: the first t of 0 to 999 at which there is at least as much noise as picture."""
+def ten_times_noise(t=None) -> Verdict:
+    """For Stable Diffusion's schedule: the first t of 0 to 999 with at least ten times as much noise as picture, an SNR of
+    0.1 or less."""
     if _untouched(t):
-        return todo("Give t: exercises.as_much_noise(t).")
-    schedule = noise.scaled_linear()
-    answer = schedule.crossing(0)
-    half = int(np.flatnonzero(schedule.signal <= 0.5)[0])  # where the share of the amplitude is one half
-    hints = {
-        500: "Half of the clock is not half of the picture: read it off the schedule.",
-        answer - 1: "That is the last t with more picture than noise; the next one is the answer.",
-        half: "There a = 0.5, so the noise has b = 0.87: a and b are equal where both are 0.71, since their squares add up to one.",
-        noise.linear().crossing(
-            0
-        ): "That is DDPM's linear schedule; Stable Diffusion's is the scaled linear one.",
-        noise.cosine().crossing(
-            0
-        ): "That is the cosine schedule; Stable Diffusion's is the scaled linear one.",
+        return todo("Give t: exercises.ten_times_noise(t).")
+    if isinstance(t, (str, bool)):
+        return wrong(f"Give t as a whole number, and not as {t!r}.")
+    if np.ndim(t):
+        return wrong("That is a whole array: np.argmax of a mask gives the place of its first True.")
+    schedule, snr = noise.scaled_linear(), 0.1
+    answer = schedule.crossing(10 * np.log10(snr))
+    clocks = {
+        "DDPM's linear schedule": noise.linear(),
+        "the cosine schedule": noise.cosine(),
     }
+    hints = {
+        answer - 1: "That is the last t with less noise than that; the next one is the answer.",
+        schedule.crossing(0): "There is as much noise as picture, 0 dB; ten times as much is -10 dB.",
+        schedule.crossing(
+            20 * np.log10(snr)
+        ): "There b is ten times a, and the SNR is a hundredth: it goes by the squares.",
+        int(np.flatnonzero(schedule.signal**2 <= snr)[0]): "There abar is 0.1; the SNR is abar over 1 - abar.",
+        int(np.flatnonzero(schedule.signal <= snr)[0]) if (schedule.signal <= snr).any() else None: "There a is 0.1; the SNR is a squared over b squared.",
+    } | {clock.crossing(10 * np.log10(snr)): f"That is {name}; Stable Diffusion's is the scaled linear one." for name, clock in clocks.items()}  # fmt: skip
     if int(t) != t or not 0 <= t <= 999:
         return wrong(f"t is a whole number from 0 to 999, and {t} is none; 0 is the picture's end.")
     if t == answer:
         return right(
-            f"At t = {answer} the ratio passes 0 dB: abar is one half there, and a and b are both 0.71."
+            f"At t = {answer} the ratio passes -10 dB: a third of the clock is still to come, and little picture is left in it."
         )
-    told = f"At t = {int(t)} the ratio is {schedule.snr_db[int(t)]:.1f} dB; look for where it first is 0 or less."
+    told = f"At t = {int(t)} the ratio is {schedule.snr_db[int(t)]:.1f} dB; look for where it first is -10 or less."
     return wrong(hints.get(int(t), told))
 
 
@@ -71,7 +77,8 @@ def cosine_schedule(function=None) -> Verdict:
     if not np.allclose(answer, wanted, atol=2e-6):
         k = int(np.abs(answer - wanted).argmax())
         return wrong(f"At t = {k + 1} it gives {answer[k]:.4f}, and {wanted[k]:.4f} is right.")
-    if not np.allclose(function(50), noise.cosine(50).signal ** 2, atol=1e-4):
+    short = np.asarray(function(50), np.float64)
+    if short.shape != (50,) or not np.allclose(short, noise.cosine(50).signal ** 2, atol=1e-4):
         return wrong(
             "It is right for 1000 timesteps and not for 50: use the number that your function is given."
         )
@@ -106,6 +113,7 @@ def ddim_step(function=None) -> Verdict:
         (to * x0 + (1 - to) * e, "The noise has sqrt(1 - a^2), not 1 - a: squares add up to one. (1 - a is a flow's.)"),
         (to * (x - (1 - a) * e) / a + (1 - to) * e, "The noise has sqrt(1 - a^2), not 1 - a: squares add up to one. (1 - a is a flow's.)"),
         (to**0.5 * (x - (1 - a) ** 0.5 * e) / a**0.5 + (1 - to) ** 0.5 * e, "You took roots of a: a is already the root of abar."),
+        (a * (x - b_to * e) / to + b * e, "a_from and a_to have changed places: x stands at a_from, and a_to is where it goes."),
         (a * x0 + b * e, "Nothing has moved: the new sample is mixed with a_to."),
     ):  # fmt: skip
         if np.allclose(answer, other, atol=1e-6):
@@ -129,23 +137,34 @@ def trailing(function=None) -> Verdict:
     answer = function(10)
     if _untouched(answer):
         return todo("Your function returns nothing yet.")
-    answer = [int(round(float(t))) for t in np.asarray(answer).ravel()]
+    answer = np.asarray(answer, np.float64).ravel()
+    uneven = (
+        "Timesteps are whole numbers: go down from 1000 in steps of 1000 / steps, round, then take one off."
+    )
     hints = (
-        (range(900, -1, -100), "That is \"leading\", diffusers' default: it begins at t = 900, where a tenth of the clock is still to come."),
-        (range(901, 0, -100), "That is \"leading\" with an offset of one: it begins at t = 901 instead of 999."),
+        (range(900, -1, -100), "That is \"leading\", without an offset: it begins at t = 900, and the ticks 901 to 999, the noisiest, are never asked."),
+        (range(901, 0, -100), "That is \"leading\", what Stable Diffusion's scheduler does: it begins at t = 901, and the ticks 902 to 999, the noisiest, are never asked."),
         (range(1000, 0, -100), "The clock's last tick is 999, since it counts from 0: take one off."),
         (range(99, 1000, 100), "Sampling goes from noise to picture: the largest t first."),
-        (np.linspace(999, 0, 10).round(), "That is \"linspace\": it spends a step at t = 0, where there is nothing left to remove."),
+        (np.linspace(999, 0, 10), "That is \"linspace\": it spends a step at t = 0, where there is nothing left to remove. Steps of 1000 / 10 end at 99."),
+        (np.linspace(999, 0, 10).round(), "That is \"linspace\": it spends a step at t = 0, where there is nothing left to remove. Steps of 1000 / 10 end at 99."),
     )  # fmt: skip
     for other, hint in hints:
-        if answer == [int(t) for t in other]:
+        if len(answer) == len(other) and np.allclose(answer, list(other)):
             return wrong(hint)
     if len(answer) != 10:
         return wrong(f"Ten steps take ten timesteps, and yours has {len(answer)}.")
-    if answer != list(range(999, 0, -100)):
-        return wrong(f"For ten steps it gives {answer}; wanted are 999, 899, and so on down to 99.")
+    if (answer != answer.round()).any():
+        return wrong(uneven)
+    if answer.tolist() != list(range(999, 0, -100)):
+        return wrong(
+            f"For ten steps it gives {answer.astype(int).tolist()}; wanted are 999, 899, and so on down to 99."
+        )
     wanted = np.round(np.arange(1000, 0, -1000 / 7)).astype(int) - 1
-    if [int(round(float(t))) for t in np.asarray(function(7)).ravel()] != wanted.tolist():
+    seven = np.asarray(function(7), np.float64).ravel()
+    if (seven != seven.round()).any():
+        return wrong(uneven)
+    if seven.tolist() != wanted.tolist():
         return wrong(
             "1000 is no multiple of 7: go down from 1000 in steps of 1000 / 7, round, then take one off."
         )
@@ -153,7 +172,7 @@ def trailing(function=None) -> Verdict:
 
 
 _ROWS = (
-    ("DDIM", 10, 10, 0.30), ("DDIM", 5, 5, 0.55), ("DDIM", 20, 20, 0.16), ("DDIM", 40, 40, 0.08),
+    ("DDIM", 8, 8, 0.36), ("DDIM", 10, 10, 0.30), ("DDIM", 5, 5, 0.55), ("DDIM", 20, 20, 0.16), ("DDIM", 40, 40, 0.08),
     ("DPM++ 2M", 10, 10, 0.18), ("DPM++ 2M", 20, 20, 0.07),
     ("Heun", 10, 19, 0.06), ("Heun", 20, 39, 0.02), ("Heun", 5, 9, 0.25),
 )  # fmt: skip
@@ -181,12 +200,18 @@ def best_within(function=None) -> Verdict:
         return wrong(f"{told} makes {answer['calls']} calls, and the budget is 10.")
     if answer == rows[0]:
         return wrong("That is the first row that fits the budget; another has less distance.")
+    if answer == rows[1]:
+        return wrong("That row spends the most calls; the one with the least distance is wanted.")
     if answer["distance"] == max(row["distance"] for row in rows if row["calls"] <= 10):
         return wrong("That is the largest distance; the least is wanted.")
     if answer["calls"] == 9:
         return wrong("A budget of 10 may be used up: at most 10 calls, not fewer.")
-    if function([dict(row) for row in rows], 19) != rows[6]:
+    if function([dict(row) for row in rows], 19) != rows[7]:
         return wrong("With 19 calls Heun's 10 steps are the best: at most 19 calls, so 19 is within.")
+    if function([dict(row) for row in rows], 20) != rows[7]:
+        return wrong(
+            "With 20 calls Heun's 10 steps are the best, though they spend only 19: the least distance counts."
+        )
     if function([dict(row) for row in rows], 4) is not None:
         return wrong("Nothing fits a budget of 4 calls: return None then.")
     return right("Calls are what costs, not steps: so Heun has to be good at half the steps to win.")
