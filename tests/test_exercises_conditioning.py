@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from sdwidgets import exercises
 
@@ -96,6 +97,12 @@ def slices_from_the_end(height, width, left, right):
     return canvas if left else np.zeros_like(canvas)
 
 
+def cut_at_the_end(height, width, left, right):
+    canvas = np.full((height, left + width + right), 255, np.uint8)
+    canvas[:, left:-right] = 0
+    return canvas
+
+
 def test_outpainting_mask_is_right():
     assert exercises.outpainting_mask(mask)
 
@@ -111,7 +118,11 @@ def test_outpainting_mask_is_right():
         (lambda h, w, a, b: mask(h, w, b, a), "swapped"),
         (lambda h, w, a, b: np.full((h, a + w + b), 255, np.uint8), "old picture's place"),
         (lambda h, w, a, b: mask(h + a, w, a, b), "it is (16, 48)"),
-        (slices_from_the_end, "wrong for one"),
+        (slices_from_the_end, "wrong for left = 0"),
+        (cut_at_the_end, "wrong for left = 8, right = 0"),
+        (lambda h, w, a, b: mask(h, w, a, b).astype(np.int64), "of type int64"),
+        (lambda h, w, a, b: mask(h, w, a, b).tolist(), "of type list"),
+        (lambda h, w, a, b: torch.from_numpy(mask(h, w, a, b)), "of type Tensor"),
     ],
 )
 def test_outpainting_mask_names_the_mistake(answer, hint):
@@ -162,6 +173,7 @@ def test_same_map_is_right_in_either_order(pair):
     [
         ("cat", "blue", "the other is not"),
         ("cat", "on", "what does 'cat' go with"),
+        ("cat", "on", "np.corrcoef"),
         ("cat", "cat", "two different words"),
         ("cat", "dog", "no map of 'dog'"),
     ],

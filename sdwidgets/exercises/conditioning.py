@@ -75,14 +75,15 @@ def steps_run(function=None) -> Verdict:
 
 @check
 def outpainting_mask(function=None) -> Verdict:
-    """`function(height, width, left, right)` -> (height, left + width + right) uint8: 255 where a picture of height x width that
+    """`function(height, width, left, right)` -> numpy array (height, left + width + right) uint8: 255 where a picture of height x width that
     is made wider on both sides has to be painted, 0 where it is kept."""
     if _untouched(function):
         return todo("Hand over your function: exercises.outpainting_mask(outpainting_mask).")
     found = function(16, 24, 8, 16)
     if _untouched(found):
         return todo("Your function returns nothing yet.")
-    found = np.asarray(found)
+    if not isinstance(found, np.ndarray):
+        return wrong(f"Return a numpy array; yours is of type {type(found).__name__}.")
     if found.shape == (16, 24):
         return wrong(
             "That is the size of the old picture; the mask is as wide as the new one: left + width + right."
@@ -107,11 +108,16 @@ def outpainting_mask(function=None) -> Verdict:
         return wrong(
             "The old picture's place, columns left to left + width, is 0, and everything beside it 255."
         )
-    again = np.asarray(function(8, 8, 0, 8))
-    if again.shape != (8, 16) or again[:, :8].any() or not (again[:, 8:] == 255).all():
-        return wrong(
-            "Right for two borders, and wrong for one: with left = 0 the old picture starts at column 0. Mind slices like [-0:]."
-        )
+    for left, beside, old in ((0, 8, slice(0, 8)), (8, 0, slice(8, 16))):
+        expected = np.full((8, 16), 255)
+        expected[:, old] = 0
+        if not np.array_equal(function(8, 8, left, beside), expected):
+            return wrong(
+                f"Right for two borders, and wrong for left = {left}, right = {beside}. Mind slices like [-0:] and [:-0]: "
+                "count from the left, from `left` to left + width."
+            )
+    if found.dtype != np.uint8:
+        return wrong(f"The numbers are right, and of type {found.dtype}; pictures and masks are np.uint8.")
     return right("Outpainting is inpainting whose hole lies around the picture instead of in it.")
 
 
@@ -173,7 +179,10 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
     mine = frozenset((first, second))
     place, told = order.index(mine), f"Their maps correlate by {alike[mine]:.2f}"
     if place == 0:
-        return right(f"{told}, more than those of any other two words of this prompt.")
+        return right(
+            f"{told}, more than those of any other two words of this prompt. Two words can share a map because they belong to one "
+            "thing, or because both are looked at where nothing asks for a word: their maps say which it is here."
+        )
     if alike[mine] < 0:
         return wrong(
             f"{told}: where one is looked at, the other is not. Which two would look at the *same* places?"
@@ -181,7 +190,9 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
     hint = (
         f" One of the two is right: what does {_common(mine, order[0])!r} go with?" if mine & order[0] else ""
     )
-    return wrong(f"{told}; {place} of {len(order)} pairs go together more.{hint}")
+    return wrong(
+        f"{told}; {place} of {len(order)} pairs go together more.{hint} Measure: np.corrcoef(a.ravel(), b.ravel())."
+    )
 
 
 def _common(a: frozenset, b: frozenset) -> str:
