@@ -46,12 +46,22 @@ def test_calls_knows_an_untouched_stub():
 # ---- encode, noise, ask, decode -----------------------------------------------------------------------------------
 
 
-def there_and_back(scale=True, unscale=True, roots=True, swapped=False, ask=True, kind=None, decode=True):
+def there_and_back(
+    scale=True,
+    unscale=True,
+    roots=True,
+    swapped=False,
+    ask=True,
+    kind=None,
+    decode=True,
+    sampled=False,
+):
     """The right function, or one with a mistake."""
 
     def function(pipe, pixels, noise, t, text):
         factor, scheduler = pipe.vae.config.scaling_factor, pipe.scheduler
-        z = pipe.vae.encode(pixels).latent_dist.mean * (factor if scale else 1)
+        posterior = pipe.vae.encode(pixels).latent_dist
+        z = (posterior.sample() if sampled else posterior.mean) * (factor if scale else 1)
         abar = float(scheduler.alphas_cumprod[t])
         a, b = (abar**0.5, (1 - abar) ** 0.5) if roots else (abar, 1 - abar)
         if swapped:
@@ -83,11 +93,22 @@ def test_round_trip_is_right(pipe):
         ({"swapped": True}, "have changed places"),
         ({"kind": "v_prediction"}, "This model answers in epsilon"),
         ({"decode": False}, "These are latents still"),
+        ({"sampled": True}, "Two calls give two pictures"),
+        ({"kind": "epsilon"}, "Right for this model alone"),
     ],
 )
 def test_round_trip_names_the_mistake(pipe, mistake, hint):
     verdict = exercises.round_trip(there_and_back(**mistake), pipe)
     assert verdict.correct is False and hint in verdict.message, verdict
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_round_trip_leaves_the_pipeline_as_it_is(pipe, kind):
+    scheduler = pipe.scheduler
+    pipe.scheduler = type(scheduler).from_config(scheduler.config, prediction_type=kind)
+    assert exercises.round_trip(there_and_back(), pipe)
+    assert exercises.round_trip(there_and_back(kind=kind), pipe).correct is False, "the kind was typed in"
+    assert pipe.scheduler.config.prediction_type == kind
 
 
 def test_round_trip_has_a_word_for_anything_else(pipe):
@@ -107,7 +128,7 @@ def test_round_trip_knows_an_untouched_stub(stub):
 # ---- the loop from a picture ----------------------------------------------------------------------------------------
 
 
-def started(begin="picture", first=None, level="first", guided=True):
+def started(begin="picture", first=None, level="first", combine=lambda u, c, w: u + w * (c - u)):
     """The right function, or one with a mistake."""
 
     @torch.no_grad()
@@ -121,8 +142,9 @@ def started(begin="picture", first=None, level="first", guided=True):
             "late": steps - taken + 1,
             "early": steps - taken - 1,
             "turned": taken,
+            "head": 0,
         }[first]
-        timesteps = scheduler.timesteps[skip:]
+        timesteps = scheduler.timesteps[skip : taken if first == "head" else None]
         t = {"first": timesteps[:1], "run": scheduler.timesteps[:1], "last": timesteps[-1:]}[level]
         x = {
             "picture": scheduler.add_noise(latent, noise, t),
@@ -133,7 +155,7 @@ def started(begin="picture", first=None, level="first", guided=True):
             uncond, cond = pipe.unet(
                 scheduler.scale_model_input(torch.cat([x, x]), t), t, **text
             ).sample.chunk(2)
-            x = scheduler.step(uncond + guidance * (cond - uncond) if guided else cond, t, x).prev_sample
+            x = scheduler.step(combine(uncond, cond, guidance), t, x).prev_sample
         return x
 
     return function
@@ -154,7 +176,13 @@ def test_from_picture_is_right(pipe):
         ({"first": "early"}, "one step too early"),
         ({"level": "run"}, "that of the very first step"),
         ({"level": "last"}, "that of the last step"),
-        ({"guided": False}, "Not equal to diffusers'"),
+        ({"begin": "noise"}, "began with noise alone"),
+        ({"first": "head"}, "You took the first"),
+        ({"combine": lambda u, c, w: c}, "Guidance is missing"),
+        ({"combine": lambda u, c, w: u}, "the empty prompt alone"),
+        ({"combine": lambda u, c, w: c + w * (u - c)}, "have changed places"),
+        ({"combine": lambda u, c, w: c + w * (c - u)}, "one step too far"),
+        ({"combine": lambda u, c, w: (u + c) / 2}, "Not equal to diffusers'"),
     ],
 )
 def test_from_picture_names_the_mistake(pipe, mistake, hint):
@@ -170,3 +198,34 @@ def test_from_picture_wants_latents(pipe):
 @pytest.mark.parametrize("stub", [None, ..., lambda *given: ..., lambda *given: None])
 def test_from_picture_knows_an_untouched_stub(stub):
     assert exercises.from_picture(stub, tiny.pipeline("sd")).correct is None
+
+
+# ---- when it was decided ---------------------------------------------------------------------------------------------
+
+
+def decided(mean=lambda previews: previews[:, :4, :4].mean((1, 2))):
+    """The right function, or one that looks at other pixels; mean(previews) -> (step, ...) float."""
+
+    def function(previews, tolerance):
+        colours = mean(previews.astype(float))
+        near = (abs(colours - colours[-1]) <= tolerance).reshape(len(colours), -1).all(1)
+        return next(step for step in range(len(near)) if near[step:].all())
+
+    return function
+
+
+def test_step_decided_is_right():
+    assert exercises.step_decided(decided())
+
+
+@pytest.mark.parametrize(
+    ("mean", "hint"),
+    [
+        (lambda previews: previews.mean((1, 2)), "over the whole picture"),
+        (lambda previews: previews[:, :4, :4], "not each pixel"),
+        (lambda previews: previews[:, :4, :4].mean((1, 2, 3)), "One channel that is far off"),
+    ],
+)
+def test_step_decided_names_the_pixels_that_were_taken(mean, hint):
+    verdict = exercises.step_decided(decided(mean))
+    assert verdict.correct is False and hint in verdict.message, verdict

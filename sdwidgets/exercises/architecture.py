@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from .verdict import Verdict, check, right, todo, wrong
@@ -56,13 +58,14 @@ def step_decided(function=None) -> Verdict:
     if plain is None or plain is ...:
         return todo("Your function returns nothing yet.")
     hints = {
+        0: "Step 0 is the answer where the mean is taken over the whole picture, whose rest drowns the corner: take the upper left 4 x 4 pixels, previews[:, :4, :4].",
         1: "From step 1 on every change is small, but they add up: compare with the last step's colour, not with the step before.",
         3: "Step 3 is the last one that is still too far away; the step after it is the answer.",
         5: "180 lies exactly 20 levels from 200, and within a tolerance means at most that far. Or do you count from one?",
         6: "Numbers of type uint8 wrap around, 190 - 200 is 246: make them int or float before you subtract.",
     }
     if plain != 4:
-        told = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}. "
+        told = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
         return wrong(hints.get(plain, told))
     dark = function(_run([250, 40, 220, 30, 5, 0, 0]), 50)
     if dark == 1:
@@ -78,6 +81,10 @@ def step_decided(function=None) -> Verdict:
         return wrong(
             "One channel that is far off counts: take the largest difference over red, green and blue, not the mean."
         )
+    uneven = _run([100, 100, 100])
+    uneven[0, :2, :4], uneven[0, 2:4, :4] = 160, 40  # 100 in the mean
+    if function(uneven, 30) != 0:
+        return wrong("Compare the *mean* colour of the 4 x 4 pixels, not each pixel: take the mean first.")
     if function(_run([5, 5, 5]), 10) != 0:
         return wrong("A colour that never changes is decided at step 0.")
     return right("It asks from when on the colour stays, which is what decided means.")
@@ -181,11 +188,19 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
             return wrong("These are latents still: the way back to pixels is pipe.vae.decode(...).sample.")
         if result.shape != expected.shape:
             return wrong(f"Give pixels of shape {tuple(expected.shape)}; yours are {tuple(result.shape)}.")
-        if _nearly(result, expected):
-            return right(
-                "Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone."
-            )
         other = "epsilon" if config.prediction_type == "v_prediction" else "v_prediction"
+        if _nearly(result, expected):
+            # A kind that was typed in is right for one model only: ask again as if this one gave the other kind.
+            again = function(_answering(pipe, other), pixels.clone(), noise.clone(), t, text)
+            again = torch.as_tensor(again).to(expected)
+            if _nearly(again, reference(kind=other)):
+                return right(
+                    "Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone."
+                )
+            return wrong(
+                f"Right for this model alone, which answers in {config.prediction_type}: read the kind from the pipeline that "
+                "your function is given, pipe.scheduler.config.prediction_type."
+            )
         mistakes = [
             ("The scaling factor is missing: multiply by vae.config.scaling_factor after encoding, divide before decoding.", {"scale": 1.0}),
             ("The latents are scaled after encoding; divide by the scaling factor again before you decode.", {"unscale": 1.0}),
@@ -198,10 +213,22 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
         for hint, settings in mistakes:
             if _nearly(result, reference(**settings)):
                 return wrong(hint)
+        again = torch.as_tensor(function(pipe, pixels.clone(), noise.clone(), t, text)).to(expected)
+        if not _nearly(again, result):
+            return wrong(
+                "Two calls give two pictures: take the encoder's mean, latent_dist.mean, and do not sample from it."
+            )
     off = float((result - expected).abs().mean())
     return wrong(
-        f"Your pixels are off by {off:.2f} on average: check each of the five lines by itself, its scale too."
+        f"Your pixels are off by {off:.2g} on average: check each of the five lines by itself, its scale too."
     )
+
+
+def _answering(pipe, kind: str):
+    """The same pipeline, whose scheduler says that the U-Net answers in `kind`; `pipe` itself stays as it is."""
+    other = copy.copy(pipe)
+    other.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=kind)
+    return other
 
 
 def _image_to_image(pipe):
@@ -220,7 +247,7 @@ def from_picture(
     """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
 
     Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
-    int(strength steps) are taken.
+    int(strength steps) are taken, at least one.
     """
     if _unstarted(function) or pipe is None:
         return todo("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
@@ -255,33 +282,44 @@ def from_picture(
             "That is image to image, and equal to diffusers': strength says where on the clock you get on."
         )
 
+    def guided(uncond, cond):
+        return uncond + guidance * (cond - uncond)
+
     @torch.no_grad()
-    def walk(first, start):
+    def walk(first, start, combine=guided, last=None):
         scheduler.set_timesteps(steps, device=pipe.device)
-        timesteps = scheduler.timesteps[first:]
+        timesteps = scheduler.timesteps[first:last]
         x = start(timesteps)
         for t in timesteps:
             both = scheduler.scale_model_input(torch.cat([x, x]), t)
             uncond, cond = pipe.unet(both, t, **text).sample.chunk(2)
-            x = scheduler.step(uncond + guidance * (cond - uncond), t, x).prev_sample
+            x = scheduler.step(combine(uncond, cond), t, x).prev_sample
         return x
 
     def noised(timesteps):
         return scheduler.add_noise(latent, noise, timesteps[:1])
 
-    first = steps - int(steps * strength)
+    taken = int(steps * strength)
+    first = steps - taken
+    alone = "You began with noise alone, so the picture is lost: begin with scheduler.add_noise(latent, noise, t)."
     mistakes = [
-        ("You began with noise alone, so the picture is lost: begin with scheduler.add_noise(latent, noise, t).", 0, lambda t: noise * scheduler.init_noise_sigma),
+        (alone, first, lambda t: noise * scheduler.init_noise_sigma),
+        (alone, 0, lambda t: noise * scheduler.init_noise_sigma),
         ("The picture went in without noise: the U-Net at its first t expects a noisy one. Use scheduler.add_noise.", first, lambda t: latent),
         ("You took every step: leave out the first steps - int(strength * steps) of them.", 0, noised),
-        ("Strength is turned round: 1 takes every step and leaves little of the picture, 0 takes none.", int(steps * strength), noised),
+        ("Strength is turned round: 1 takes every step and leaves little of the picture, 0 takes none.", taken, noised),
+        ("You took the first int(strength * steps) steps; take the last ones, timesteps[steps - taken:].", 0, noised, guided, taken),
+        ("Guidance is missing: the prompt's prediction alone was used. uncond + guidance * (cond - uncond).", first, noised, lambda uncond, cond: cond),
+        ("That is the prediction for the empty prompt alone. uncond + guidance * (cond - uncond).", first, noised, lambda uncond, cond: uncond),
+        ("The two predictions have changed places: the empty prompt's comes first, as in `uncond, cond = ...chunk(2)`.", first, noised, lambda uncond, cond: guided(cond, uncond)),
+        ("You start at cond, so you go one step too far: uncond + guidance * (cond - uncond).", first, noised, lambda uncond, cond: cond + guidance * (cond - uncond)),
         ("You got on one step too late: the steps left are the last int(strength * steps).", first + 1, noised),
         ("You got on one step too early: the steps left are the last int(strength * steps).", first - 1, noised),
         ("The noise is that of the very first step: add as much as belongs to the first step that you take.", first, lambda t: scheduler.add_noise(latent, noise, scheduler.timesteps[:1])),
         ("The noise is that of the last step: add as much as belongs to the first step that you take.", first, lambda t: scheduler.add_noise(latent, noise, t[-1:])),
     ]  # fmt: skip
-    for hint, begin, start in mistakes:
-        if _nearly(result, walk(begin, start)):
+    for hint, *path in mistakes:
+        if _nearly(result, walk(*path)):
             return wrong(hint)
     return wrong(
         "Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too."
