@@ -178,3 +178,14 @@ def test_bad_shapes_are_told():
         plots.contact_sheet(PICTURES, labels=["a", "b"])
     with pytest.raises(ValueError, match="no finite value"):
         plots.histogram([])
+
+
+def test_contact_sheet_reads_from_the_first_picture_on():
+    """The first picture stands at the upper left, the next one to its right."""
+    levels = (10, 90, 170, 250)
+    pictures = np.stack([np.full((4, 4, 3), level, np.uint8) for level in levels])
+    (image,) = plots.contact_sheet(pictures, columns=2).get_images()
+    drawn = np.asarray(image.get_array())
+    high, wide = drawn.shape[0], drawn.shape[1]
+    corners = [drawn[y, x, 0] for y in (0, high - 1) for x in (0, wide - 1)]
+    assert [int(level) for level in corners] == list(levels)
