@@ -54,7 +54,7 @@ MUTATIONS = (
     Mutation("decibels of power for those of amplitude", "sdwidgets/trace.py", "return 20 * math.log10(signal / noise)", "return 10 * math.log10(signal / noise)", "tests/test_trace.py"),
     Mutation("a scheduler's own betas", "sdwidgets/schedulers.py", "for k, v in {**training, **entry.kwargs}.items() if k in takes", "for k, v in entry.kwargs.items() if k in takes", "tests/test_pipelines.py"),
     Mutation("height and width swapped", "sdwidgets/recording.py", "            height=h,\n            width=w,", "            height=w,\n            width=h,", "tests/test_recording.py"),
-    Mutation("contact sheet: last picture first", "sdwidgets/plots.py", "tiles, corners = _tiled(pictures, columns, 255)", "tiles, corners = _tiled(pictures[::-1], columns, 255)", "tests/test_plots.py"),
+    Mutation("contact sheet: last picture first", "sdwidgets/plots.py", "_tiled(pictures, columns, 255, ", "_tiled(pictures[::-1], columns, 255, ", "tests/test_plots.py"),
     Mutation("timesteps bunched at the end", "sdwidgets/pocket/denoiser.py", "torch.arange(count) / count) % 1 * total", "torch.arange(count) / count).clamp(max=1) * total", "tests/test_training.py -k timesteps"),
     Mutation("Min-SNR weight without its bound", "sdwidgets/pocket/denoiser.py", "snr.clamp(max=self.config.snr_gamma) / (snr + 1)", "snr / (snr + 1)", "tests/test_training.py -k snr"),
 )  # fmt: skip
@@ -77,6 +77,8 @@ def noticed(mutation: Mutation) -> bool:
         copy_checkout(folder)
         file = folder / mutation.file
         text = file.read_text(encoding="utf-8")
+        if text.count(mutation.old) != 1:
+            raise RuntimeError(f"{mutation.name}: the code has moved on, bring the row up to date")
         file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
         command = [
             sys.executable,
