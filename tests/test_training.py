@@ -259,8 +259,30 @@ def test_timesteps_of_a_batch_are_spread_and_each_is_uniform():
     assert (share - 0.25).abs().max() < 0.08, "the first of a batch favours no time"
 
 
-def test_min_snr_weights_are_those_of_the_paper_for_v():
-    """min(SNR, gamma) / (SNR + 1), arXiv 2303.09556 section 3.4, seen in the loss of a model that answers zero."""
+def test_the_denoiser_looks_where_a_caption_matters():
+    """Log SNR of the drawn timesteps is the normal that was asked for, cut to what Stable Diffusion's schedule has."""
+    scheduler = denoiser.build_scheduler()
+    abar = scheduler.alphas_cumprod.double()
+    log_snr = torch.log(abar / (1 - abar))
+    for mean, std in ((-0.5, 2.0), (0.0, 1.0)):
+        odds = denoiser.timestep_odds(
+            scheduler, denoiser.DenoiserConfig(log_snr_mean=mean, log_snr_std=std)
+        )
+        assert odds.shape == (1000,) and odds.min() > 0 and odds.sum() == pytest.approx(1)
+        normal = torch.distributions.Normal(mean, std)
+        whole = normal.cdf(log_snr[0]) - normal.cdf(log_snr[-1])
+        for edge in (100, 400, 700):
+            asked = float((normal.cdf(log_snr[0]) - normal.cdf(log_snr[edge])) / whole)
+            assert float(odds[:edge].sum()) == pytest.approx(asked, abs=0.01), (mean, std, edge)
+
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([denoiser.spread_timesteps(8, generator, odds=odds) for _ in range(2000)])
+    seen = torch.bincount(drawn, minlength=1000).double() / len(drawn)
+    assert (seen.view(10, 100).sum(1) - odds.view(10, 100).sum(1)).abs().max() < 0.01
+
+
+def test_the_denoising_loss_is_that_of_the_velocity():
+    """Seen in the loss of a model that answers zero: v = sqrt(abar) noise - sqrt(1 - abar) latents, arXiv 2202.00512."""
 
     class Zero(torch.nn.Module):
         def forward(self, noisy, timesteps, prompt_embeds):
@@ -269,12 +291,10 @@ def test_min_snr_weights_are_those_of_the_paper_for_v():
     module = denoiser.DenoiserTraining(Zero(), denoiser.DenoiserConfig())
     latents, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     for t in (5, 300, 900):
-        times = torch.full((2,), t)
         abar = float(module.scheduler.alphas_cumprod[t])
-        snr = abar / (1 - abar)
         velocity = abar**0.5 * noise - (1 - abar) ** 0.5 * latents
-        expected = min(snr, 5.0) / (snr + 1) * velocity.square().mean()
-        assert torch.isclose(module(latents, noise, times, None), expected, rtol=1e-4)
+        loss = module(latents, noise, torch.full((2,), t), None)
+        assert torch.isclose(loss, velocity.square().mean(), rtol=1e-4)
 
 
 def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():

@@ -204,7 +204,7 @@ def _training(records: dict[str, dict]) -> str:
             "## Training",
             "",
             "In this order: the autoencoder, then frozen; the text encoder, contrastively, then frozen; the denoiser on cached latents",
-            f"({unet['caption_drop']:.0%} of captions dropped, Min-SNR weights with gamma {unet['snr_gamma']:g}, moving average). `sdwidgets train vae`, `clip`, `denoiser` and `export` do it again; settings and loss curves are in `training.json`.",
+            f"({unet['caption_drop']:.0%} of captions dropped, {_emphasis(unet)}, moving average). `sdwidgets train vae`, `clip`, `denoiser` and `export` do it again; settings and loss curves are in `training.json`.",
             "",
             "| part | steps | samples | hours | kWh, estimated | |",
             "|-|-|-|-|-|-|",
@@ -215,6 +215,13 @@ def _training(records: dict[str, dict]) -> str:
             f"No meter was read. For scale, the card of Stable Diffusion 1 tells of {SD1_HOURS:,} hours on A100 cards.",
         ]
     )
+
+
+def _emphasis(config: dict) -> str:
+    """Which timesteps counted most; records of before November 2026 weighted them, later ones draw them."""
+    if "snr_gamma" in config:
+        return f"Min-SNR weights with gamma {config['snr_gamma']:g}"
+    return f"timesteps drawn so that log SNR is normal, {config['log_snr_mean']:g} ± {config['log_snr_std']:g}"
 
 
 def _sample(record: dict) -> list[str]:

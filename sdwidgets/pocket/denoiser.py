@@ -21,7 +21,8 @@ class DenoiserConfig:
     head_width: int = 32  # channels an attention head
     text_width: int = 192
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
-    snr_gamma: float = 5.0  # Min-SNR weighting (arXiv 2303.09556)
+    log_snr_mean: float = -0.5  # where on the noise schedule training looks most, and how far around: `timestep_odds`
+    log_snr_std: float = 2.0
     schedule: Schedule = Schedule(
         steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
     )
@@ -66,7 +67,7 @@ class LatentData:
 
 
 class DenoiserTraining(torch.nn.Module):
-    """The denoising loss as a module."""
+    """The denoising loss as a module: the mean squared error of the velocity, alike at every timestep that is drawn."""
 
     def __init__(self, unet: UNet2DConditionModel, config: DenoiserConfig):
         super().__init__()
@@ -76,25 +77,40 @@ class DenoiserTraining(torch.nn.Module):
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, prompt_embeds).sample
-        snr = compute_snr(self.scheduler, timesteps)
-        weight = snr.clamp(max=self.config.snr_gamma) / (snr + 1)
-        return (weight * (predicted - target).square().mean(dim=(1, 2, 3))).mean()
+        return (predicted - target).square().mean()
 
 
-def spread_timesteps(count: int, generator: torch.Generator, total: int = 1000) -> torch.Tensor:
-    """`count` timesteps of 0..total-1, each alone uniform, together evenly spread: t_i = (u + i/count) mod 1.
+def timestep_odds(scheduler: DDIMScheduler, config: DenoiserConfig) -> torch.Tensor:
+    """(1000,) shares, in sum 1, in which training draws the timesteps: log SNR is normal, as in arXiv 2206.00364 (its table 1).
 
-    The loss differs much more between timesteps than between pictures, so a batch whose timesteps are spread makes a less noisy
-    gradient at no cost: the low-discrepancy sampler of Kingma et al. 2021, arXiv 2107.00630.
+    Drawn uniformly, half of Stable Diffusion's timesteps are so noisy that a caption hardly changes the answer (log SNR below -1), and a
+    tenth so clean that only texture is left. What a picture shows is decided between, so that is where the training looks.
     """
-    offset = torch.rand((), generator=generator)
-    return ((offset + torch.arange(count) / count) % 1 * total).long().clamp(max=total - 1)
+    log_snr = compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)).double().log()
+    density = torch.exp(-0.5 * ((log_snr - config.log_snr_mean) / config.log_snr_std) ** 2)
+    odds = density * -torch.gradient(log_snr)[0]  # of log SNR -> of the timestep
+    return odds / odds.sum()
+
+
+def spread_timesteps(
+    count: int, generator: torch.Generator, total: int = 1000, odds: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`count` timesteps of 0..total-1, each alone as `odds` (total,) has it, uniform by default, together evenly spread.
+
+    They are quantiles of u_i = (u + i/count) mod 1. The loss differs much more between timesteps than between pictures, so a batch whose
+    timesteps are spread makes a less noisy gradient at no cost: the low-discrepancy sampler of Kingma et al. 2021, arXiv 2107.00630.
+    """
+    quantiles = (torch.rand((), generator=generator) + torch.arange(count) / count) % 1
+    if odds is None:
+        return (quantiles * total).long().clamp(max=total - 1)
+    return torch.searchsorted(odds.cumsum(0), quantiles.double(), right=True).clamp(max=total - 1)
 
 
 def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
     """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order."""
     total = len(data.latents)
     kept: dict[str, LatentData] = {}
+    odds = timestep_odds(build_scheduler(), config)
 
     def loss_at(model, step, batch_size, accelerator):
         world = batch_size * accelerator.num_processes
@@ -109,7 +125,7 @@ def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
         )
         here = kept.setdefault("data", data.to(accelerator.device))
         noise = torch.randn((batch_size, *data.latents.shape[1:]), generator=generator)
-        timesteps = spread_timesteps(batch_size, generator)
+        timesteps = spread_timesteps(batch_size, generator, odds=odds)
         told = torch.rand(batch_size, generator=generator) >= config.caption_drop
         rows, noise, timesteps, told = (t.to(accelerator.device) for t in (rows, noise, timesteps, told))
         captions = here.captions[rows] * told  # row 0 is the empty caption
