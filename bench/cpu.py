@@ -44,11 +44,12 @@ class Effort:
     runs: int = 1000  # in the Playground
     starts: int = 5  # processes
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
+    live: float = 12.0  # seconds that a hand types, and that it drags
 
 
 FULL = Effort()
 CHILD = Effort(turns=12, budget=35.0, pictures=60, batches=(1, 4, 16))
-QUICK = Effort(turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2))
+QUICK = Effort(turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2), live=2.0)
 
 
 class Pipelines:
@@ -343,9 +344,25 @@ def memory(pipes: Pipelines, effort: Effort) -> dict:
     return {"runs": held[-1][0], "resident": held, "growth": warm[-1] / warm[0] - 1}
 
 
+def live(pipes: Pipelines, effort: Effort) -> dict:
+    """The Playground's live mode in a real browser: pictures a second under a hand that types and drags."""
+    from bench.live import live
+
+    names = [name for name in pipes.names() if name.endswith("fast")] or ["exact"]
+    found = {}
+    for name in names:
+        turbo = str(pipes.turbo) if name.startswith("turbo") else ""
+        try:
+            found[name] = live(str(pipes.folder), effort.live, turbo, fast=name.endswith("fast"))
+        except (ImportError, FileNotFoundError) as error:
+            print(f"  left out: {error}")
+            return {}
+    return found
+
+
 SECTIONS = {
     "pictures": pictures, "parts": parts, "agreement": agreement, "recording": recording,
-    "batches": batches, "startup": startup, "memory": memory,
+    "batches": batches, "startup": startup, "memory": memory, "live": live,
 }  # fmt: skip
 CHILDS = ("pictures", "parts", "agreement", "recording", "batches")
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

@@ -72,6 +72,7 @@ ASKED = {
     "recorded": 3.0,
     "recorded, previews": 5.0,
     "memory": 5.0,
+    "live": 10.0,
 }
 
 
@@ -153,6 +154,21 @@ def passes(report: dict) -> list[str]:
             f"Memory after {found['runs']:,} runs in one Playground: {100 * found['growth']:+.1f}% since the first tenth of them; asked are at most "
             f"{ASKED['memory']:g}%."
         )
+    if report.get("live"):
+        rows = []
+        for name, hands in report["live"].items():
+            for hand, found in hands.items():
+                good = found["pictures"] >= ASKED["live"]
+                rows.append(
+                    (
+                        f"{name}, {hand}",
+                        f"{found['pictures']:.1f}",
+                        milliseconds(found["last"] / 1000),
+                        f"{ASKED['live']:g} a second: {'reached' if good else 'not reached'}",
+                    )
+                )
+        head = ("live mode in a browser", "pictures a second", "from the last move to its picture", "asked")
+        parts.append(table(head, rows))
     return parts
 
 

@@ -109,6 +109,18 @@ def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     assert "/" not in report["model"]
 
 
+def test_live_figures_count_what_stood_on_the_page_while_the_hand_moved():
+    from bench.live import _figures
+
+    moves = [1000.0 + 40 * n for n in range(51)]  # two seconds
+    frames = [900.0, *(1010.0 + 100 * n for n in range(20)), 3120.0]
+    found = _figures(moves, frames)
+    assert found["moves"] == 25.5 and found["pictures"] == 10.0, "neither the one before nor the one after"
+    assert found["milliseconds"]["median"] == 100.0 and found["last"] == 120.0
+    rows = table.passes({"live": {"fast": {"typing": found}}})
+    assert "| fast, typing | 10.0 | 120 ms | 10 a second: reached |" in rows[0]
+
+
 def test_start_up_is_measured_in_processes_of_their_own():
     (seconds,) = cpu.run(cpu.IMPORT)
     assert 0 < seconds < 60
