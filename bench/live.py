@@ -57,7 +57,9 @@ def live(model: str, seconds: float, turbo: str = "", fast: bool = True) -> dict
             raise FileNotFoundError("no Chromium: install one, or name it in CHROMIUM")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         with running_lab(sys.executable, Path(folder)) as lab:
-            page = lab.open(Page(chromium.new_context(viewport={"width": 1300, "height": 1000})), "live", cells)
+            page = lab.open(
+                Page(chromium.new_context(viewport={"width": 1300, "height": 1000})), "live", cells
+            )
             page.set_default_timeout(120_000)
             card = page.locator(".card").first
             card.get_by_role("switch", name="Live").check()

@@ -265,9 +265,7 @@ def test_the_denoiser_looks_where_a_caption_matters():
     abar = scheduler.alphas_cumprod.double()
     log_snr = torch.log(abar / (1 - abar))
     for mean, std in ((-0.5, 2.0), (0.0, 1.0)):
-        odds = denoiser.timestep_odds(
-            scheduler, denoiser.DenoiserConfig(log_snr_mean=mean, log_snr_std=std)
-        )
+        odds = denoiser.timestep_odds(scheduler, denoiser.DenoiserConfig(log_snr_mean=mean, log_snr_std=std))
         assert odds.shape == (1000,) and odds.min() > 0 and odds.sum() == pytest.approx(1)
         normal = torch.distributions.Normal(mean, std)
         whole = normal.cdf(log_snr[0]) - normal.cdf(log_snr[-1])

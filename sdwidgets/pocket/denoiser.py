@@ -21,7 +21,9 @@ class DenoiserConfig:
     head_width: int = 32  # channels an attention head
     text_width: int = 192
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
-    log_snr_mean: float = -0.5  # where on the noise schedule training looks most, and how far around: `timestep_odds`
+    log_snr_mean: float = (
+        -0.5
+    )  # where on the noise schedule training looks most, and how far around: `timestep_odds`
     log_snr_std: float = 2.0
     schedule: Schedule = Schedule(
         steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
@@ -106,11 +108,13 @@ def spread_timesteps(
     return torch.searchsorted(odds.cumsum(0), quantiles.double(), right=True).clamp(max=total - 1)
 
 
-def denoiser_loss_at(data: LatentData, config: DenoiserConfig):
-    """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order."""
+def denoiser_loss_at(data: LatentData, config, odds: torch.Tensor | None = None):
+    """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order.
+
+    `config` has `schedule` and `caption_drop`; `odds` are those of the timesteps, uniform by default: see `spread_timesteps`.
+    """
     total = len(data.latents)
     kept: dict[str, LatentData] = {}
-    odds = timestep_odds(build_scheduler(), config)
 
     def loss_at(model, step, batch_size, accelerator):
         world = batch_size * accelerator.num_processes

@@ -409,8 +409,7 @@ class ZeroSnrTraining(torch.nn.Module):
         return self._frozen[0]
 
     def forward(self, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
-        # Uniform timesteps, stretched: what falls beyond the last timestep stands at it. Min-SNR weights would
-        # be zero there, so there are none.
+        # Uniform timesteps, stretched: what falls beyond the last timestep stands at it.
         last = self.scheduler.config.num_train_timesteps - 1
         timesteps = (timesteps / (1 - self.config.last_share)).long().clamp(max=last)
         unet = self.unet.to(latents.device)

@@ -182,7 +182,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     average, record = training.train(
         "denoiser",
         model,
-        denoiser.denoiser_loss_at(data, config),
+        denoiser.denoiser_loss_at(data, config, denoiser.timestep_odds(denoiser.build_scheduler(), config)),
         config.schedule,
         work / "denoiser",
         dataclasses.asdict(config),
