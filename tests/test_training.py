@@ -295,6 +295,44 @@ def test_the_denoising_loss_is_that_of_the_velocity():
         assert torch.isclose(loss, velocity.square().mean(), rtol=1e-4)
 
 
+def test_whitened_states_are_as_large_in_every_direction():
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.tensor([5.0, 3, 2, 1, 1, 0.5, 0.3, 1e-4])
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator))[0]
+    states = torch.randn(100, 77, 8, generator=generator) * sizes @ turn
+    whitening = denoiser.measure_whitening(states)
+    assert torch.allclose(whitening, whitening.T)
+    flat = (states @ whitening).flatten(0, 1)
+    power = torch.linalg.eigvalsh(flat.T @ flat / len(flat))
+    mean = states.square().mean()
+    assert torch.allclose(power[1:], mean.expand(7), rtol=0.01), "alike, and as large as all were on average"
+    assert power[0] < 0.01 * mean, "what holds next to nothing is not blown up"
+
+
+def test_a_denoiser_trained_on_whitened_text_is_a_stock_one():
+    """The same answers, whether text is whitened and the U-Net trained on that, or neither."""
+    generator = torch.Generator().manual_seed(0)
+    config = denoiser.DenoiserConfig(channels=(32, 32, 32), text_width=16)
+    unet = denoiser.build_unet(config).eval()
+    text = torch.randn(2, 77, 16, generator=generator) * torch.linspace(0.2, 3, 16)
+    latents, times = torch.randn(2, 4, 16, 16, generator=generator), torch.tensor([10, 900])
+    whitening = denoiser.measure_whitening(text)
+    with torch.no_grad():
+        asked = unet(latents, times, text).sample
+        module = denoiser.DenoiserTraining.from_stock(unet, config, whitening)
+        white = module.unet(latents, times, text @ whitening).sample
+        stock = module.stock_unet()(latents, times, text).sample
+    torch.testing.assert_close(white, asked, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(stock, asked, atol=1e-4, rtol=1e-3)
+    assert len(denoiser.text_layers(unet)) == 2 * sum(
+        "attn2.to_k" in name for name, _ in unet.named_parameters()
+    )
+    data = denoiser.LatentData(latents, text.half(), torch.tensor([0, 1]), torch.tensor([0, 1])).whitened(
+        whitening
+    )
+    torch.testing.assert_close(data.prompt_embeds.float(), text @ whitening, atol=0.02, rtol=0.01)
+
+
 def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():
     rng = np.random.default_rng(0)
     kinds = {"order": 0, "length": 0}
@@ -420,7 +458,10 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     before = load_file(tmp_path / "work" / "denoiser" / f"step-{told['step']:08d}.safetensors")
     for shard in (trained / "model" / "unet").glob("*.safetensors"):
         for name, tensor in load_file(shard).items():
-            assert torch.equal(before[f"model.unet.{name}"], tensor.float()), name
+            restored = before[f"model.unet.{name}"]
+            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):  # read whitened text in training
+                restored = restored @ before["model.whitening"]
+            torch.testing.assert_close(restored, tensor.float(), atol=1e-5, rtol=1e-4)
 
     assert run("denoiser", "--steps", str(told["step"] + 1), "--batch-size", "3", "--scenes", "20") == 0
     record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())

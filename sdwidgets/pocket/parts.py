@@ -29,6 +29,7 @@ from .turbo import run_turbo  # noqa: F401
 
 def _finish(folder: Path, model, record: dict, done: bool) -> None:
     """Save a trained part beside its checkpoint, with the settings and the curve that made it."""
+    shutil.rmtree(folder / "part", ignore_errors=True)  # shards of an earlier save would count as its own
     model.save_pretrained(folder / "part", safe_serialization=True)
     training.write_json(folder / "part" / "training.json", record)
     print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder / 'part'}")
@@ -170,15 +171,34 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     return data
 
 
+WHITENING_SCENES = 2_048
+
+
+@torch.no_grad()
+def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
+    """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
+    file = work / "encoded" / "whitening.safetensors"
+    if not file.exists():
+        tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+        encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+        some = training_scenes(grammar, min(WHITENING_SCENES, grammar.count))
+        captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
+        states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        training.save_tensors(file, {"whitening": denoiser.measure_whitening(states)})
+    return load_file(file)["whitening"]
+
+
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
-    """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states."""
+    """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened."""
     config = override_schedule(denoiser.DenoiserConfig(), args)
-    data = latent_data(grammar, work, args.scenes)
+    whitening = text_whitening(grammar, work)
+    data = latent_data(grammar, work, args.scenes).whitened(whitening)
     torch.manual_seed(config.schedule.seed)
     unet = denoiser.build_unet(config).to(memory_format=torch.channels_last)
     if not torch.cuda.is_available():
         unet.set_attn_processor(AttnProcessor())  # its backward is faster on CPUs than the fused one's
-    model = denoiser.DenoiserTraining(unet, config)
+    model = denoiser.DenoiserTraining(unet, config, whitening)
     average, record = training.train(
         "denoiser",
         model,
@@ -189,12 +209,12 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         args.restart,
         args.minutes,
         args.compile,
-        lambda samples, trained: trained.unet.save_pretrained(
+        lambda samples, trained: trained.stock_unet().save_pretrained(
             work / "denoiser" / "snapshots" / f"{samples:09d}", safe_serialization=True
         ),
     )
     record["scenes"] = len(data.scenes)
-    _finish(work / "denoiser", average.unet, record, record["step"] >= config.schedule.steps)
+    _finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
     return 0
 
 
@@ -265,7 +285,8 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     for name in ("vae", "clip"):
         training.write_json(work / name / "part" / "training.json", told[name])
     config = denoiser.DenoiserConfig()
-    model = denoiser.DenoiserTraining(UNet2DConditionModel.from_pretrained(args.output / "unet"), config)
+    unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
+    model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
     optimizer = config.schedule.build_optimizer(model)
     record = told["denoiser"]
     training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
