@@ -192,8 +192,9 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened."""
     config = override_schedule(denoiser.DenoiserConfig(), args)
+    data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
-    data = latent_data(grammar, work, args.scenes).whitened(whitening)
+    data.whitened(whitening)
     torch.manual_seed(config.schedule.seed)
     unet = denoiser.build_unet(config).to(memory_format=torch.channels_last)
     if not torch.cuda.is_available():
