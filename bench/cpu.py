@@ -351,9 +351,8 @@ def live(pipes: Pipelines, effort: Effort) -> dict:
     names = [name for name in pipes.names() if name.endswith("fast")] or ["exact"]
     found = {}
     for name in names:
-        turbo = str(pipes.turbo) if name.startswith("turbo") else ""
         try:
-            found[name] = live(str(pipes.folder), effort.live, turbo, fast=name.endswith("fast"))
+            found[name] = live(pipes.folder, name, effort.live)
         except (ImportError, FileNotFoundError) as error:
             print(f"  left out: {error}")
             return {}

@@ -13,18 +13,10 @@ from pathlib import Path
 from bench.harness import summary
 
 CELLS = """
-import sdwidgets
-from sdwidgets.schedulers import make_scheduler
-pipe = sdwidgets.load({model!r}, "cpu", "float32")
-turbo = {turbo!r}
-if turbo:
-    pipe.load_lora_weights(turbo)
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
-    pipe.scheduler = make_scheduler("LCM", pipe)
-if {fast!r}:
-    sdwidgets.speed_up(pipe)
-play = sdwidgets.Playground(pipe)
+from pathlib import Path
+from bench.cpu import Pipelines
+from sdwidgets import Playground
+play = Playground(Pipelines(Path({folder!r}))[{way!r}])
 play
 """
 
@@ -39,18 +31,17 @@ WATCH = """card => {
 WORDS = "an astronaut to the left of a red circle on a green background, seen from far away "
 
 
-def live(model: str, seconds: float, turbo: str = "", fast: bool = True) -> dict:
+def live(model: Path, way: str, seconds: float) -> dict:
     """Pictures a second while a hand types and drags without rest, and how long the last picture then is awaited.
 
-    `model`: what `load` takes. `turbo`: folder of a turbo LoRA, or "". Returns for "typing" and "dragging": `moves` and `pictures`
-    a second, `milliseconds` between pictures, and `last`, the milliseconds from the last move to its own picture.
+    `model`: its folder. `way`: a name of `bench.cpu.Pipelines`. Returns for "typing" and "dragging": `moves` and `pictures` a second, `milliseconds` between pictures, and `last`, the milliseconds from the last move to its own picture.
     Raises ImportError or FileNotFoundError where there is no playwright or no Chromium.
     """
     from playwright.sync_api import sync_playwright
 
     from tests.browser.conftest import Page, find_chromium, running_lab
 
-    cells = CELLS.format(model=model, turbo=turbo, fast=fast)
+    cells = CELLS.format(folder=str(model), way=way)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = find_chromium(playwright)
         if path is None:
@@ -70,7 +61,8 @@ def live(model: str, seconds: float, turbo: str = "", fast: bool = True) -> dict
                 page.wait_for_timeout(2000)
                 page.evaluate("() => { window.moves = []; window.frames = []; }")
                 move(page, card, seconds)
-                page.wait_for_timeout(2000)
+                page.wait_for_function("() => window.frames.at(-1) > window.moves.at(-1)")
+                page.wait_for_timeout(2000)  # that one may have been of an earlier move
                 found[hand] = _figures(*page.evaluate("() => [window.moves, window.frames]"))
         chromium.close()
     return found

@@ -21,4 +21,4 @@ def test_live_mode_is_measured_in_a_browser(browser, tmp_path):
     for hands in ways.values():
         for hand in ("typing", "dragging"):
             assert hands[hand]["moves"] > 5 and hands[hand]["pictures"] > 0, hands
-            assert -50 < hands[hand]["last"] < 2000, "the last move got its picture"
+            assert hands[hand]["last"] > 0, "the last move got its picture"
