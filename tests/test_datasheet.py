@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -41,8 +42,26 @@ def test_the_random_stream_is_the_one_that_trained_pocket():
     told = [repr(make_scene(g, index)) for g in (FULL, ENCODER) for index in range(0, g.count, 997)]
     assert (
         hashlib.sha256("\n".join(told).encode()).hexdigest()
-        == "64eae0ace13c341d02526b7c80a483e42bdb9a525169a334a04b04c94a5915e1"
+        == "c9817f6083f6ed7a1d3b227d3e783cbdc8f7b61cf491d356d64d7162e1f7ef0f"
     )
+
+
+def test_full_stands_on_the_grid_and_the_encoders_world_is_free(sample):
+    """Corners on multiples of 8 pixels in four sizes, and a latent pixel between two things; what is told is as before."""
+    for scene in sample["full"]:
+        for thing in scene.things:
+            assert thing.size in (40, 48, 64, 96), scene
+            assert (thing.x - thing.size // 2) % 8 == 0 and (thing.y - thing.size // 2) % 8 == 0, scene
+        for place, a in enumerate(scene.things):
+            for b in scene.things[:place]:
+                assert max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) // 2 + 8, scene
+    free = [thing.x - thing.size // 2 for scene in sample["encoder"] for thing in scene.things]
+    assert len({side % 8 for side in free}) == 8
+    ungridded = dataclasses.replace(FULL, gridded=False)
+    for index in range(0, FULL.count, 997):
+        free, gridded = make_scene(ungridded, index), make_scene(FULL, index)
+        assert free.caption == gridded.caption and free.shade == gridded.shade
+        assert [t.words for t in free.things] == [t.words for t in gridded.things]
 
 
 def test_every_object_is_common_rare_nameless_or_held_out():

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from .scenes import (
     COUNT_PLACES,
     GRAMMARS,
+    GRID,
+    GRID_SIZES,
     PLACES,
     RELATIONS,
     SIZES,
@@ -27,6 +29,7 @@ from .scenes import (
     Thing,
     draw_confetti,
     jitter,
+    on_grid,
 )  # fmt: skip
 from .vocabulary import (
     COLOURS,
@@ -393,6 +396,7 @@ class PlannedGrammar:
     name: str
     blocks: tuple[Block, ...]
     every: int = 1  # take only each so manieth scene
+    gridded: bool = False  # things at `scenes.GRID_SIZES`, in steps of `scenes.GRID` pixels
 
     @functools.cached_property
     def _ends(self) -> list[int]:
@@ -435,6 +439,8 @@ class PlannedGrammar:
         if spoken:
             caption += f" on {article(parts['background'])} background"
         parts.setdefault("shade", stream.integer(-6, 6))
+        if self.gridded:
+            parts["things"] = tuple(on_grid(thing) for thing in parts["things"])
         return Scene(index, caption, style=style, **parts)
 
 
@@ -483,6 +489,7 @@ FULL = PlannedGrammar(
             if mark.repeats != 0
         ),
     ),
+    gridded=True,
 )
 
 _NAMED = COMMON_OBJECTS + tuple(TAIL_OBJECTS)
@@ -514,7 +521,7 @@ ENCODER = PlannedGrammar(
 )
 
 #: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
-TINY = PlannedGrammar("tiny", FULL.blocks, every=1_000)
+TINY = PlannedGrammar("tiny", FULL.blocks, every=1_000, gridded=True)
 
 GRAMMARS.update({grammar.name: grammar for grammar in (FULL, ENCODER, TINY)})
 
@@ -545,6 +552,7 @@ def planted() -> dict:
         "seed": SEED,
         "scenes": FULL.count,
         "blocks": {block.name: block.count for block in FULL.blocks},
+        "grid": {"pixels": GRID, "sizes": list(GRID_SIZES)},
         "encoder scenes": ENCODER.count,
         "encoder blocks": {block.name: block.count for block in ENCODER.blocks},
         "common objects": list(COMMON_OBJECTS),

@@ -7,9 +7,10 @@ they seed, `Scene.caption` says it in words, and `render` draws it. Nothing here
 from __future__ import annotations
 
 import functools
+import math
 import random
 import textwrap
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -47,6 +48,9 @@ RELATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
 COUNT_PLACES: dict[int, tuple[tuple[int, int], ...]] = {
     2: ((34, 64), (94, 64)), 3: ((64, 34), (34, 94), (94, 94)), 4: ((34, 34), (94, 34), (34, 94), (94, 94)),
 }  # fmt: skip
+#: Pixels between places, and longer sides, of things on the grid: see `on_grid`.
+GRID = 8
+GRID_SIZES = (40, 48, 64, 96)
 #: style -> the words that open its caption
 STYLES: dict[str, str] = {
     "plain": "", "pixel art": "pixel art of ", "pencil sketch": "a pencil sketch of ", "blueprint": "a blueprint of ",
@@ -208,6 +212,27 @@ def jitter(stream: Stream, centre: tuple[int, int], size: int, reach: int = 5) -
     """A centre moved by at most `reach` pixels, kept inside the picture."""
     half = size // 2
     return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
+
+
+def on_grid(thing: Thing) -> Thing:
+    """The thing at the nearest size of `GRID_SIZES`, its corner on a multiple of `GRID`.
+
+    A latent pixel of the autoencoder stands for 8 x 8 pixels, and a glyph that moves by less has altogether other latents: 64 pictures
+    to learn of the one, and of each size. On the grid it moves in whole latent pixels, which a convolution knows by itself. Things left of
+    the middle move on to the left, things right of it to the right, so that two never touch.
+    """
+    size = min(GRID_SIZES, key=lambda side: (abs(side - thing.size), -side))
+    corner = (_grid_corner(centre, size) for centre in (thing.x, thing.y))
+    x, y = (side + size // 2 for side in corner)
+    return replace(thing, x=x, y=y, size=size)
+
+
+def _grid_corner(centre: int, size: int) -> int:
+    """The left or upper side, in pixels, of a thing of `size` about `centre`."""
+    cells = (centre - size / 2) / GRID
+    third = SIZE / 3
+    cells = math.floor(cells) if centre < third else math.ceil(cells) if centre > 2 * third else round(cells)
+    return min(max(GRID * cells, 0), SIZE - size)
 
 
 def _shape(stream: Stream, grammar: Grammar, colours, place, size) -> Thing:
