@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 import types
 import warnings
@@ -244,7 +245,10 @@ def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
             return type(self).forward(
                 self, sample, timestep, encoder_hidden_states, *more, return_dict=return_dict, **others
             )
-        output = graph(sample, given.times(float(timestep)), *given.texts(encoder_hidden_states))
+        output = graph(
+            sample, given.times(float(timestep)), *given.texts(states),
+            exact=lambda: type(self).forward(self, sample, timestep, states, return_dict=False)[0],
+        )  # fmt: skip
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
 
     return forward
@@ -254,7 +258,7 @@ def _decoder_forward(decoder, graph: Compiled) -> Callable:
     def forward(self, sample, latent_embeds=None):
         if self is not decoder or latent_embeds is not None or not graph.covers(sample):
             return type(self).forward(self, sample, latent_embeds)
-        return graph(sample)
+        return graph(sample, exact=lambda: type(self).forward(self, sample))
 
     return forward
 
@@ -346,7 +350,8 @@ class Plan(NamedTuple):
 class Compiled:
     """A network as OpenVINO runs it; `example`: tensors of the shapes that `graph` is traced with, the batch first.
 
-    Call it with tensors of any batch size and any height and width; every new shape is compiled once, in about a second.
+    Call it with tensors of any batch size and any height and width; every new shape is compiled once, in about a second, and its
+    first answer compared with `exact()`, the network's own: where it is wrong, that shape is computed by the network from then on.
     Returns a tensor of its own. `graph`: a module that computes what `network` does, and may be thrown away afterwards.
     `expected`: what it is compared with, by default the network. Inputs other than the first may be kept: they must not be
     written to later.
@@ -364,7 +369,7 @@ class Compiled:
         # Not CACHE_DIR: with it, what version 2026.4 read back in bfloat16 gave NaN. Compiling takes under a second.
         self.core = openvino.Core()
         self.model = _convert(graph, example, folder, openvino)
-        self.runners: dict[tuple[tuple[int, ...], ...], _Runner] = {}
+        self.runners: dict[tuple[tuple[int, ...], ...], _Runner | None] = {}  # None: the network itself
         self.plan = _faster_plan(self, example, folder)
         self.check(expected or network, example)
 
@@ -383,15 +388,15 @@ class Compiled:
         return False
 
     @torch.no_grad()
-    def check(self, expected: Callable, example: tuple[torch.Tensor, ...], allowed: float = 0.05) -> None:
+    def check(self, expected: Callable, example: tuple[torch.Tensor, ...]) -> None:
         """Compare with the network on noise, before anyone relies on it; falls back to float32 where bfloat16 is wrong.
 
-        `allowed`: of the root mean square of the answer. Raises RuntimeError where float32 is wrong too.
+        Raises RuntimeError where float32 is wrong too.
         """
         noise = torch.randn(example[0].shape, generator=torch.Generator().manual_seed(0))
         right = expected(noise, *example[1:])
-        error = (self(noise, *example[1:]) - right).square().mean().sqrt() / right.square().mean().sqrt()
-        if error < allowed:  # not so where it is no number
+        error = relative_error(self(noise, *example[1:]), right)
+        if error < ALLOWED_ERROR:  # not so where it is no number
             return
         if self.plan.precision == "f32":
             raise RuntimeError(
@@ -399,15 +404,31 @@ class Compiled:
             )
         self.plan = self.plan._replace(precision="f32")
         self.runners.clear()
-        self.check(expected, example, allowed)
+        self.check(expected, example)
 
-    def __call__(self, *tensors: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, *tensors: torch.Tensor, exact: Callable[[], torch.Tensor] | None = None
+    ) -> torch.Tensor:
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        if shapes not in self.runners:
-            self.runners[shapes] = _Runner(self, shapes, self.plan)
-            if len(self.runners) > KEPT_SHAPES:  # each holds the weights once more
-                self.runners.pop(next(iter(self.runners)))
-        return self.runners[shapes](tensors)
+        if shapes in self.runners:
+            runner = self.runners[shapes]
+            return runner(tensors) if runner else exact()
+        runner = self.runners[shapes] = _Runner(self, shapes, self.plan)
+        if len(self.runners) > KEPT_SHAPES:  # each holds the weights once more
+            self.runners.pop(next(iter(self.runners)))
+        answer = runner(tensors)
+        if exact is None or relative_error(answer, right := exact()) < ALLOWED_ERROR:
+            return answer
+        self.runners[shapes] = None
+        return right
+
+
+ALLOWED_ERROR = 0.05  # of the root mean square of the answer
+
+
+def relative_error(answer: torch.Tensor, right: torch.Tensor) -> float:
+    """The root mean square of the difference, as a share of that of `right`."""
+    return float((answer - right).square().mean().sqrt() / right.square().mean().sqrt())
 
 
 CHANGED = (
@@ -477,8 +498,10 @@ def _convert(network, example, folder: Path, openvino):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing fixes what depends on shapes, and shapes are fixed here
         model = openvino.convert_model(network, example_input=example)
-    with suppress(Exception):
-        openvino.save_model(model, file, compress_to_fp16=False)
+    with suppress(Exception), tempfile.TemporaryDirectory(dir=folder) as apart:
+        openvino.save_model(model, Path(apart) / file.name, compress_to_fp16=False)
+        for ending in (".bin", ".xml"):  # in one move each, the one that is looked for last: another process may read or write here
+            os.replace((Path(apart) / file.name).with_suffix(ending), file.with_suffix(ending))
     return model
 
 

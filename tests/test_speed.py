@@ -112,6 +112,7 @@ def test_what_openvino_does_not_know_is_computed_by_the_network(pockets):
 
     z, text = torch.randn(1, 4, 16, 16, generator=tiny.generator()), torch.zeros(1, 77, 192)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        fast.unet(z, 500, text)  # compared with the network once
         patch.setattr(type(fast.unet), "forward", counted)
         fast.unet(z, 500, text)
         assert not calls
@@ -193,13 +194,43 @@ def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, 
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
     compile_decoder = lambda: speed.Compiled(decoder, decoder, example, cache, openvino)  # noqa: E731
     honest = speed.Compiled.__call__
-    spoiled = lambda self, *t: honest(self, *t) * (float("nan") if self.plan.precision == "bf16" else 1)  # noqa: E731
+    spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)  # noqa: E731
     monkeypatch.setattr(speed, "_faster_plan", lambda *args: speed.Plan("bf16", 1))
     monkeypatch.setattr(speed.Compiled, "__call__", spoiled)
     assert compile_decoder().plan.precision == "f32"
     monkeypatch.setattr(speed.Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
     with pytest.raises(RuntimeError, match="use speed='exact'"):
         compile_decoder()
+
+
+def test_a_new_shape_is_compared_with_the_network_and_computed_by_it_where_it_is_wrong(pockets, tmp_path, monkeypatch):
+    decoder, asked = pockets[0].vae.decoder, []
+    graph = speed.Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino)
+    noise = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        right = type(decoder).forward(decoder, noise)
+    exact = lambda: asked.append(True) or right  # noqa: E731
+    first = graph(noise, exact=exact)
+    assert torch.equal(graph(noise, exact=exact), first) and len(asked) == 1, "compared once, and the same answer twice"
+    assert speed.relative_error(first, right) < 0.02
+    graph.runners.clear()
+    monkeypatch.setattr(speed._Runner, "__call__", lambda self, tensors: right * float("nan"))
+    assert torch.equal(graph(noise, exact=exact), right) and torch.equal(graph(noise, exact=exact), right)
+
+
+def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatch):
+    """Two processes may start at once: neither may read what the other has half written, nor leave anything behind."""
+    decoder, example, seen = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),), []
+    save = openvino.save_model
+
+    def watched(model, file, **settings):
+        save(model, file, **settings)
+        seen.append(sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()))
+
+    monkeypatch.setattr(openvino, "save_model", watched)
+    speed.Compiled(decoder, decoder, example, tmp_path, openvino)
+    assert len(seen) == 1 and not {".xml", ".bin"} & set(seen[0])
+    assert sorted(path.suffix for path in tmp_path.iterdir()) in ([".bin", ".xml"], [".bin", ".json", ".xml"])
 
 
 def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):
