@@ -590,6 +590,20 @@ def test_evaluate_writes_the_file(tmp_path, capsys):
     assert (tmp_path / "sheets" / "one-object-held-out.png").stat().st_size > 10_000
 
 
+def test_evaluate_can_be_fast_and_says_so(tmp_path):
+    pytest.importorskip("openvino")
+    told = {}
+    for speed in ("exact", "fast"):
+        file = tmp_path / f"{speed}.json"
+        command = ["evaluate", "--json", str(file), "--limit", "2", "--steps", "2", "--device", "cpu", "--dtype", "float32",
+                   "--speed", speed, "--rows", WHOLE, "background and shape colour"]  # fmt: skip
+        assert main(command) == 0
+        told[speed] = report.read_report(file)
+        assert told[speed]["setting"]["speed"] == speed
+    exact, fast = (told[speed]["rows"][0]["value"] for speed in ("exact", "fast"))
+    assert fast == pytest.approx(exact, abs=0.1) and fast != exact, "rounding, and nothing else"
+
+
 def test_what_is_measured_already_is_not_drawn_again(evaluator, tmp_path):
     from sdwidgets.pocket.evaluation.measuring import measure
     from sdwidgets.pocket.evaluation.sections import Extras

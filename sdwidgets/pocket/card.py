@@ -290,7 +290,7 @@ def _evaluation(evaluation: dict | None) -> str:
     text = [
         "## Evaluation",
         "",
-        f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}.",
+        f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}{', fast arithmetic' if setting.get('speed') == 'fast' else ''}.",
         f"Read by judge {evaluation['judge'].upper()}, which shares neither weights nor data with Pocket and has not chosen it. A picture is right when it shows exactly what",
         "the prompt says and nothing else. \"Held out\" are combinations that training never showed; their parts it did. Intervals are over pictures",
         "(Wilson; for dB a bootstrap) and do not tell how another training run would do.",

@@ -28,6 +28,7 @@ class Setting:
     seed: int = 0  # another seed, other noise for every picture
     batch_size: int = 32  # pictures at once; another batch changes last bits only
     dtype: str = "float32"
+    speed: str = "exact"  # or "fast": see speed.py; the same pictures up to rounding
     limit: int | None = None  # pictures a row at most, for a quick look
 
 
