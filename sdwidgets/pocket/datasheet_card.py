@@ -46,8 +46,9 @@ In ENCODER rare objects stand among "one object", as often as any other: the tex
 thing, background, style, relation, watermark, confetti; of people occupation, gender and tone. Scene number i is a pure function: `make_scene(FULL, i)`; `render` draws it.
 
 In FULL things stand **on a grid**: {grid_sizes} pixels large, with their corners on multiples of {grid}. A latent pixel of the autoencoder stands for {grid} x {grid} pixels, so a thing that
-moves by less has other latents, and a small denoiser would have to learn each thing {grid_phases} times over. This was changed after a first training (see the model card), before
-any figure was claimed; captions, counts, shares and what is held out stayed the same. In ENCODER sizes and places are free.
+moves by less has other latents, and a small denoiser would have to learn each thing {grid_phases} times over. The grid came after Pocket's first
+510,704 samples, which showed the same scenes with free sizes and places, and before a tier was claimed; captions, counts, shares and what is held out stayed the
+same. In ENCODER sizes and places are free.
 
 **Is there a label?** The caption; one in ten leaves the background unsaid. {nameless_count} kinds of objects are drawn and only ever called "a thing": {nameless}.
 
