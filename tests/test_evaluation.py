@@ -397,6 +397,9 @@ def whole_report(tier: str = "GPU") -> dict:
         "steps": {"lines": [{"steps": count, **rate} for count in (1, 4, 16)]},
         "style": {"lines": [{"style": name, **rate} for name in scenes.STYLES]},
         "clip_score": {name: {"value": 20.0} for name in ("true", "shuffled", "generated")},
+        "caption_swaps": {"timesteps": [250, 550], "attributes": ["object"],
+                          "lines": [{"step": 3, "samples": 30, "loss": [0.1, 0.2],
+                                     "object": {"n": 9, "value": 0.4, "low": 0.3, "high": 0.5, "by timestep": [0.2, 0.6]}}]},
         "learning_curve": {"attributes": ["colour", "count"], "lines": [{"step": None, "samples": n, "colour": rate, "count": rate} for n in (10, 20)]},
     }  # fmt: skip
 
@@ -501,7 +504,7 @@ DRAWINGS = {
     "mistakes": lambda told, ax=None: figures.mistakes(told["rows"], ax),
     **{
         name: lambda told, ax=None, name=name: getattr(figures, name)(told[name], ax)
-        for name in ("learning_curve", "exposures", "fingerprints", "shares", "steps")
+        for name in ("learning_curve", "caption_swaps", "exposures", "fingerprints", "shares", "steps")
     },
 }
 
@@ -524,6 +527,7 @@ def test_figures_of_nothing_are_sentences():
         (figures.rows, [], "no row with a rate"),
         (figures.mistakes, [], "no mistake is told"),
         (figures.learning_curve, {"lines": []}, "no checkpoint"),
+        (figures.caption_swaps, {"lines": []}, "no model"),
         (figures.exposures, {"lines": []}, "no line"),
         (figures.shares, {"lines": []}, "no share could be read"),
     ):
@@ -660,6 +664,73 @@ def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
     found = sections.learning_curve(evaluator, extras)
     assert set(found["attributes"]) < set(found["lines"][0]) and evaluator.pipe.unet is before
     assert figures.learning_curve(found).has_data()
+    found = sections.caption_swaps(evaluator, extras)
+    assert [line["samples"] for line in found["lines"]] == [None, FULL.count] and evaluator.pipe.unet is before
+    for name in found["attributes"]:  # the one checkpoint is the model itself
+        assert found["lines"][0][name]["value"] == pytest.approx(found["lines"][1][name]["value"], abs=0.02)
+    assert figures.caption_swaps(found).has_data()
+
+
+def test_swapped_captions_are_wrong_in_one_thing():
+    from sdwidgets.pocket.evaluation.swaps import SWAPS, swapped_pairs
+
+    words = {
+        "background": 1, "colour": 1, "shape": 1, "object": (1, 3), "binding": 2, "count": 1, "relation": (1, 4),
+    }  # fmt: skip
+    assert set(words) == {swap.name for swap in SWAPS}
+    for swap in SWAPS:
+        for scene, wrong in swapped_pairs(swap, 60):
+            said = [word for word in scene.caption.split() if word not in ("a", "an")]
+            told = [word for word in wrong.split() if word not in ("a", "an")]
+            changed = len(set(said) ^ set(told)) if swap.name != "binding" else sum(a != b for a, b in zip(said, told, strict=True))
+            assert 1 <= changed <= 5 and (swap.name in ("object", "relation") or len(said) == len(told)), (scene.caption, wrong)
+            if swap.name == "binding":
+                assert sorted(said) == sorted(told) and changed == 2
+            assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", wrong.replace("a unicorn", "")), wrong
+            thing = scene.things[0]
+            if swap.name == "background":
+                assert sheet.HELD_OUT_BACKGROUNDS[thing.name] not in wrong.split()
+
+
+def test_growth_is_the_share_by_which_the_loss_grows():
+    from sdwidgets.pocket.evaluation.swaps import growth
+
+    right = np.full((2, 40), 0.5)
+    told = growth(right, right * np.array([[1.0], [1.5]]))
+    assert told["by timestep"] == [0, 0.5] and told["value"] == told["low"] == told["high"] == 0.25 and told["n"] == 40
+    rng = np.random.default_rng(0)
+    noisy = growth(rng.uniform(0.4, 0.6, (2, 40)), rng.uniform(0.4, 0.6, (2, 40)))
+    assert noisy["low"] < noisy["value"] < noisy["high"] and noisy["high"] - noisy["low"] < 0.3
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_the_loss_of_a_perfect_answer_is_nothing_whatever_is_predicted(evaluator, monkeypatch, prediction):
+    """A U-Net that knows the picture and the noise answers rightly; one that is asked with another caption is wrong here."""
+    import torch
+
+    from sdwidgets.pocket.evaluation import swaps
+
+    pipe, seen = evaluator.pipe, {}
+    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=prediction)
+    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    add = swaps.DDIMScheduler.add_noise
+
+    def adding(self, latents, noise, times):
+        seen["answer"] = self.get_velocity(latents, noise, times) if prediction == "v_prediction" else noise
+        return add(self, latents, noise, times)
+
+    monkeypatch.setattr(swaps.DDIMScheduler, "add_noise", adding)
+    calls = []
+
+    def forward(noisy, timestep, states, return_dict):
+        calls.append(states)
+        return (seen["answer"] + len(calls) % 2 - 1,)  # right at first, then off by one
+
+    monkeypatch.setattr(pipe.unet, "forward", forward)
+    right, wrong = swaps.swap_losses(evaluator, swaps.SWAPS[0], 2)
+    assert right.shape == wrong.shape == (len(swaps.TIMESTEPS), 2)
+    assert np.allclose(right, 0, atol=1e-6) and np.allclose(wrong, 1, atol=1e-5)
+    assert not torch.equal(calls[0], calls[1])
 
 
 def test_what_a_section_lacks_is_a_sentence(evaluator):

@@ -372,6 +372,16 @@ def _more(evaluation: dict) -> list[str]:
             "",
             "![rate of each attribute against training](figures/learning_curve.png)",
         ]
+    if _has(evaluation, "caption_swaps"):
+        last = evaluation["caption_swaps"]["lines"][-1]
+        told = ", ".join(f"{name} {last[name]['value']:.0%}" for name in evaluation["caption_swaps"]["attributes"])
+        text += [
+            "",
+            f"How much a word counts, whether or not the picture comes out right: with one wrong word in the caption of a true picture the loss grows by {told}",
+            "(mean over timesteps). Where on the noise schedule each is read:",
+            "",
+            "![growth of the loss with one wrong word, against the timestep](figures/caption_swaps.png)",
+        ]
     if _has(evaluation, "steps"):
         told = ", ".join(f"{line['steps']}: {line['rate']:.3f}" for line in evaluation["steps"]["lines"])
         text += ["", f"One object, by number of steps: {told}."]
@@ -524,7 +534,7 @@ def part_sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
-FIGURES = ("rows", "learning_curve", "exposures", "fingerprints", "shares")
+FIGURES = ("rows", "learning_curve", "caption_swaps", "exposures", "fingerprints", "shares")
 
 
 def write_figures(evaluation: dict, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from .._data import data_folder
 from ..models import MODELS, find_model
 
 SECTION_NAMES = (
-    "exposures", "fingerprints", "shares", "watermark", "steps", "style", "clip_score", "learning_curve",
+    "exposures", "fingerprints", "shares", "watermark", "steps", "style", "clip_score", "caption_swaps", "learning_curve",
 )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="FOLDER",
-        help="other U-Nets, in the order of training, for learning_curve",
+        help="other U-Nets, in the order of training, for learning_curve and caption_swaps",
     )
     parser.add_argument(
         "--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row"

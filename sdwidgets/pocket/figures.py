@@ -108,6 +108,21 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
+    """How much the loss grows where one word is wrong, against the noise, for the model itself: section "caption_swaps"."""
+    if not section["lines"]:
+        raise ValueError("there is no model to draw; the section caption_swaps holds at least one")
+    ax, line = _axes(ax), section["lines"][-1]
+    for place, name in enumerate(section["attributes"]):
+        told = 100 * np.array(line[name]["by timestep"])
+        ax.plot(section["timesteps"], told, ".-", color=COLORS[place % len(COLORS)], label=name)
+    ax.axhline(0, color="0.6", lw=1)
+    ax.set_xlabel("timestep (0: no noise, 1,000: nothing but noise)")
+    ax.set_ylabel("growth of the loss, %")
+    ax.legend(fontsize=_small(ax), title="wrong word", title_fontsize=_small(ax))
+    return ax
+
+
 def _short(number: float) -> str:
     """25600 -> "26k", 1638400 -> "1.6M"."""
     if number < 1_000:

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .background import main_colours
 from .drawing import Evaluator
 from .rates import share
 from .reconstruction import reconstruction_rows
+from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
 
 MISTAKES = 100  # the most frequent ones of a row are kept
@@ -389,19 +390,47 @@ def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
 
 def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
     """The rate of each attribute at each checkpoint, from the same prompts and the same noise, held-out ones left out."""
-    from diffusers import UNet2DConditionModel
-
     if not extras.checkpoints:
         raise Missing("there are no checkpoints to compare: name folders of U-Nets with --checkpoints")
-    pipe, last, lines = evaluator.pipe, evaluator.pipe.unet, []
+    lines = [
+        record | attribute_rates(evaluator, pictures, f"{name}, ")
+        for name, record in _each_checkpoint(evaluator, extras)
+    ]
+    return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
+
+
+def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
+    """(name of the folder, `checkpoint_record`) of each, while the evaluator's pipeline has that checkpoint's U-Net."""
+    from diffusers import UNet2DConditionModel
+
+    pipe, last = evaluator.pipe, evaluator.pipe.unet
     try:
         for folder in extras.checkpoints:
             pipe.unet = UNet2DConditionModel.from_pretrained(folder).to(last.device, last.dtype)
-            record = checkpoint_record(folder)
-            lines.append(record | attribute_rates(evaluator, pictures, f"{Path(folder).name}, "))
+            yield Path(folder).name, checkpoint_record(folder)
     finally:
         pipe.unet = last
-    return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
+
+
+def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> dict:
+    """How much each word counts, see `swaps`: for each checkpoint, where there are any, and for the model itself, last."""
+    count = max(2, evaluator.cap(pictures))
+
+    def line() -> dict:
+        losses = {swap.name: swap_losses(evaluator, swap, count) for swap in SWAPS}
+        own = np.mean([right.mean(1) for right, _ in losses.values()], axis=0)
+        told = {name: growth(*pair) for name, pair in losses.items()}
+        return {"loss": [round(float(value), 4) for value in own]} | told
+
+    record = (extras.training or {}).get("denoiser", {})
+    lines = [told | line() for _, told in _each_checkpoint(evaluator, extras)]
+    lines.append({name: record.get(name) for name in ("step", "samples")} | line())
+    return {
+        "note": "by which share the loss of a true picture grows when one word of its caption is wrong, with the same noise",
+        "timesteps": list(TIMESTEPS),
+        "attributes": [swap.name for swap in SWAPS],
+        "lines": lines,
+    }
 
 
 def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> dict[str, dict]:
@@ -448,5 +477,6 @@ SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
     "steps": steps,
     "style": style,
     "clip_score": clip_score,
+    "caption_swaps": caption_swaps,
     "learning_curve": learning_curve,
 }
