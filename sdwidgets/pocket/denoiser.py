@@ -22,9 +22,7 @@ class DenoiserConfig:
     head_width: int = 32  # channels an attention head
     text_width: int = 192
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
-    log_snr_mean: float = (
-        -0.5
-    )  # where on the noise schedule training looks most, and how far around: `timestep_odds`
+    log_snr_mean: float = -2.5  # where on the noise schedule training looks most: `timestep_odds`
     log_snr_std: float = 2.0
     schedule: Schedule = Schedule(
         steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
@@ -137,8 +135,9 @@ class DenoiserTraining(torch.nn.Module):
 def timestep_odds(scheduler: DDIMScheduler, config: DenoiserConfig) -> torch.Tensor:
     """(1000,) shares, in sum 1, in which training draws the timesteps: log SNR is normal, as in arXiv 2206.00364 (its table 1).
 
-    Drawn uniformly, half of Stable Diffusion's timesteps are so noisy that a caption hardly changes the answer (log SNR below -1), and a
-    tenth so clean that only texture is left. What a picture shows is decided between, so that is where the training looks.
+    A caption counts most where the noise leaves nothing else to go by, and in Pocket's world it says nearly all of a picture: with a wrong
+    background in it the loss is 6 times as large at timestep 850, and no larger at 250 (`evaluation.swaps`). With a mean of
+    -0.5, where one draw in thirteen lies above 800, Pocket drew sharp outlines of wrong shapes.
     """
     log_snr = compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)).double().log()
     density = torch.exp(-0.5 * ((log_snr - config.log_snr_mean) / config.log_snr_std) ** 2)
