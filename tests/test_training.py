@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from sdwidgets._data import data_folder
 from sdwidgets.pocket import clip, datasheet, denoiser, muon, parts, scenes, train, training, vae
+from sdwidgets.pocket import vocabulary as words
 
 SCHEDULE = training.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
 
@@ -350,6 +352,47 @@ def test_hard_negatives_are_wrong_and_give_themselves_away_by_nothing_else():
     assert kinds["order"] > 30, "too few negatives differ in nothing but the order of their words"
 
 
+def test_each_kind_of_wrong_caption_is_of_that_kind():
+    rng, seen = np.random.default_rng(1), dict.fromkeys(clip.CHANGES, 0)
+    for index in range(0, datasheet.ENCODER.count, 1_500):
+        caption = scenes.make_scene(datasheet.ENCODER, index).caption
+        for kind in clip.CHANGES:
+            try:
+                wrong = clip.swapped(caption, rng, (kind,))
+            except ValueError as error:
+                assert "can be changed" in str(error)
+                continue
+            seen[kind] += 1
+            new = set(wrong.split()) - set(caption.split()) - {"a", "an"}
+            assert kind != "colour" or new <= set(words.COLOURS)
+            assert kind != "order" or not new
+            assert kind != "opposite" or (len(new) <= 1 and not new & set(words.COLOURS))
+    assert min(seen.values()) > 30
+
+
+def test_retrieval_tells_by_kind_how_often_the_right_caption_wins(trained):
+    tiny = scenes.find_grammar("tiny")
+    tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
+    towers = CLIPModel.from_pretrained(trained / "clip" / "part").eval()
+    told = clip.retrieval(towers, tokenizer, tiny, count=12)
+    assert set(told) == {"any", *clip.CHANGES} and all(0 <= share <= 1 for share in told.values())
+    record = json.loads((trained / "clip" / "part" / "training.json").read_text())
+    assert set(record["caption_beats_by_kind"]) == set(clip.CHANGES)
+
+
+def test_the_cap_on_sharpness_bounds_the_loss():
+    """Cosines lie in -1..1, so a capped scale bounds every logit, and with that what a wrong answer can cost."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer")
+    towers = clip.build_clip(clip.ClipConfig(), tokenizer)
+    towers.logit_scale.data.fill_(math.log(1000.0))
+    pictures, tokens = torch.rand(3, 3, 128, 128), torch.randint(600, 900, (3, 8))
+    tokens[:, -1] = tokenizer.eos_token_id
+    with torch.no_grad():
+        losses = [float(clip.ClipTraining(towers, cap)(pictures, tokens)) for cap in (0.0, 1.0, 100.0)]
+    assert losses[0] == pytest.approx(math.log(3), rel=1e-5) and losses[1] < losses[0] + 2 and losses[2] != losses[1]
+
+
 def test_the_gate_sees_what_states_carry_and_what_they_do_not():
     """States made of the words themselves pass; states of a single constant do not."""
     tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer")
@@ -467,6 +510,11 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())
     assert record["step"] == told["step"] + 1 and record["samples"] == told["samples"] + 3
     assert record["seconds"] > told["seconds"] and record["scenes"] == 20
+    clip_step = json.loads((trained / "model" / "training.json").read_text())["clip"]["step"]
+    assert run("clip", "--steps", str(clip_step + 1), "--batch-size", "2") == 0
+    towers, kept = (load_file(folder / "clip" / "part" / "model.safetensors") for folder in (tmp_path / "work", trained))
+    assert json.loads((tmp_path / "work" / "clip" / "part" / "training.json").read_text())["step"] == clip_step + 1
+    assert max(float((towers[name] - kept[name]).abs().max()) for name in kept) < 0.1, "it goes on from the export"
     with pytest.raises(FileExistsError, match="holds a denoiser already"):
         run("restore", "--output", str(trained / "model"))
     for folder, sentence in (

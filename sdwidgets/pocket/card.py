@@ -182,6 +182,7 @@ def energy(records: dict[str, dict]) -> float:
 _REACHED = {
     "vae": lambda r: "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(**r["psnr"]) if "psnr" in r else "",
     "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
+    + "".join(f", where the {kind} is wrong in {share:.0%}" for kind, share in r.get("caption_beats_by_kind", {}).items())
     + "".join(f"; probes read {name} at {share:.1%}" for name, share in r.get("gate", {}).items()),
     "denoiser": lambda r: f"loss {r['losses'][-1][1]:.3f}" if r["losses"] else "",
 }  # fmt: skip

@@ -82,7 +82,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(clip.ClipConfig(), args)
     torch.manual_seed(config.schedule.seed)
     tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
-    model = clip.ClipTraining(clip.build_clip(config, tokenizer))
+    model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.sharpness)
     average, record = training.train(
         "clip",
         model,
@@ -94,12 +94,15 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         args.minutes,
         args.compile,
     )
-    record["caption_beats_negative"] = clip.retrieval(average.clip.eval(), tokenizer, grammar)
+    beats = clip.retrieval(average.clip.eval(), tokenizer, grammar)
+    record["caption_beats_negative"] = beats.pop("any")
+    record["caption_beats_by_kind"] = beats
     size = {} if grammar is ENCODER else {"count": 100, "learn": 400, "steps": 50}
     record["gate"] = clip.gate(clip.text_encoder(average.clip), tokenizer, **size)
     _finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
     print("probes read " + ", ".join(f"{name} {share:.1%}" for name, share in record["gate"].items()))
-    print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes")
+    by_kind = ", ".join(f"{kind} {share:.0%}" for kind, share in beats.items())
+    print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes; by what is wrong: {by_kind}")
     return 0
 
 
@@ -266,7 +269,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
 
 
 def run_restore(args, grammar: Grammar, work: Path) -> int:
-    """Lay a work folder from an exported model: its parts are finished ones, its denoiser a checkpoint to train on from.
+    """Lay a work folder from an exported model: its parts are finished ones, text encoder and denoiser checkpoints to train on from.
 
     What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
     ValueError where the folder is no export of this grammar, FileExistsError where the work folder holds a denoiser already.
@@ -285,6 +288,9 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     for name in ("vae", "clip"):
         training.write_json(work / name / "part" / "training.json", told[name])
+    towers = clip.ClipTraining(CLIPModel.from_pretrained(args.output / "extras" / "clip"))
+    optimizer = clip.ClipConfig().schedule.build_optimizer(towers)
+    training.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
     config = denoiser.DenoiserConfig()
     unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
     model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
