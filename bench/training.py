@@ -155,7 +155,7 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
         elif part == "clip":
             config = clip.ClipConfig()
             tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
-            module = clip.ClipTraining(clip.build_clip(config, tokenizer), config.sharpness)
+            module = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
             loss_at = clip.clip_loss_at(ENCODER, config, tokenizer)
         else:
             config = denoiser.DenoiserConfig()

@@ -413,14 +413,15 @@ class Compiled:
         if shapes in self.runners:
             runner = self.runners[shapes]
             return runner(tensors) if runner else exact()
-        runner = self.runners[shapes] = _Runner(self, shapes, self.plan)
+        runner = _Runner(self, shapes, self.plan)
+        answer = runner(tensors)
+        if exact is not None and not relative_error(answer, right := exact()) < ALLOWED_ERROR:
+            runner, answer = None, right
+            warnings.warn(WRONG, stacklevel=3)
+        self.runners[shapes] = runner
         if len(self.runners) > KEPT_SHAPES:  # each holds the weights once more
             self.runners.pop(next(iter(self.runners)))
-        answer = runner(tensors)
-        if exact is None or relative_error(answer, right := exact()) < ALLOWED_ERROR:
-            return answer
-        self.runners[shapes] = None
-        return right
+        return answer
 
 
 ALLOWED_ERROR = 0.05  # of the root mean square of the answer
@@ -431,6 +432,9 @@ def relative_error(answer: torch.Tensor, right: torch.Tensor) -> float:
     return float((answer - right).square().mean().sqrt() / right.square().mean().sqrt())
 
 
+WRONG = (
+    "what OpenVINO computes for pictures of this size or number is wrong, so they are computed exactly, and slowly; tell us of it"
+)
 CHANGED = (
     "the model has changed since it was made fast, so it computes exactly, and slowly; "
     "call sdwidgets.speed_up(pipe) again to make it fast as it is now"
@@ -500,8 +504,10 @@ def _convert(network, example, folder: Path, openvino):
         model = openvino.convert_model(network, example_input=example)
     with suppress(Exception), tempfile.TemporaryDirectory(dir=folder) as apart:
         openvino.save_model(model, Path(apart) / file.name, compress_to_fp16=False)
-        for ending in (".bin", ".xml"):  # in one move each, the one that is looked for last: another process may read or write here
-            os.replace((Path(apart) / file.name).with_suffix(ending), file.with_suffix(ending))
+        # Another process may read or write here: no file is there half, and the one that is looked for comes last.
+        for ending in (".bin", ".xml"):
+            if not file.exists():
+                os.replace((Path(apart) / file.name).with_suffix(ending), file.with_suffix(ending))
     return model
 
 
@@ -550,6 +556,8 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
         if least[place] < 0.95 * least[best]:
             best = place
     known[machine] = plans[best]
-    with suppress(OSError):
-        file.write_text(json.dumps(known, indent=1))
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=folder) as apart:
+        whole = Path(apart) / file.name
+        whole.write_text(json.dumps(known, indent=1))
+        os.replace(whole, file)
     return plans[best]

@@ -37,7 +37,7 @@ def test_the_plan_is_the_one_that_was_frozen(frozen):
     assert frozen["held out sha256"] == "b1eabce042969c9a3e2424f0632b5ee68e33e73281bec7be0dc9544688df5fc3"
 
 
-def test_the_random_stream_is_the_one_that_trained_pocket():
+def test_the_random_stream_stays_what_it_is():
     """Captions and attributes of fixed scenes, written down: a change here makes every trained model's data untrue."""
     told = [repr(make_scene(g, index)) for g in (FULL, ENCODER) for index in range(0, g.count, 997)]
     assert (

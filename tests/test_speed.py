@@ -214,8 +214,16 @@ def test_a_new_shape_is_compared_with_the_network_and_computed_by_it_where_it_is
     assert torch.equal(graph(noise, exact=exact), first) and len(asked) == 1, "compared once, and the same answer twice"
     assert speed.relative_error(first, right) < 0.02
     graph.runners.clear()
-    monkeypatch.setattr(speed._Runner, "__call__", lambda self, tensors: right * float("nan"))
-    assert torch.equal(graph(noise, exact=exact), right) and torch.equal(graph(noise, exact=exact), right)
+    compiled = []
+    monkeypatch.setattr(speed._Runner, "__call__", lambda self, tensors: compiled.append(1) or right * float("nan"))
+    with pytest.warns(UserWarning, match="tell us of it"):
+        assert torch.equal(graph(noise, exact=exact), right)
+    assert torch.equal(graph(noise, exact=exact), right) and len(compiled) == 1, "remembered, and not tried again"
+    assert list(graph.runners.values()) == [None]
+    graph.runners.clear()
+    with pytest.raises(MemoryError):
+        graph(noise, exact=lambda: (_ for _ in ()).throw(MemoryError()))
+    assert not graph.runners, "what was not compared is not trusted"
 
 
 def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatch):

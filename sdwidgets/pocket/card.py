@@ -179,10 +179,15 @@ def energy(records: dict[str, dict]) -> float:
     return sum(record["seconds"] / 3600 * watts(record["hardware"])[0] / 1000 for record in records.values())
 
 
+def _by_kind(beats: dict[str, float]) -> str:
+    told = ", ".join(f"{kind} changed: {share:.0%}" for kind, share in beats.items())
+    return f" ({told})" if told else ""
+
+
 _REACHED = {
     "vae": lambda r: "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(**r["psnr"]) if "psnr" in r else "",
     "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
-    + "".join(f", where the {kind} is wrong in {share:.0%}" for kind, share in r.get("caption_beats_by_kind", {}).items())
+    + _by_kind(r.get("caption_beats_by_kind", {}))
     + "".join(f"; probes read {name} at {share:.1%}" for name, share in r.get("gate", {}).items()),
     "denoiser": lambda r: f"loss {r['losses'][-1][1]:.3f}" if r["losses"] else "",
 }  # fmt: skip
@@ -230,9 +235,11 @@ def _sample(record: dict) -> list[str]:
     if record.get("scenes", FULL.count) >= FULL.count:
         return []
     times = record["samples"] / record["scenes"]
+    off = record.get("samples off the grid", record["samples"])
     return [
         f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and saw each {times:.1f} times:",
-        "`parts.training_scenes` names them.",
+        f"`parts.training_scenes` names them. {off:,} of its samples were shown before the scenes were put on a grid: the same scenes with",
+        "free sizes and places, `dataclasses.replace(FULL, gridded=False)`.",
         "",
     ]
 

@@ -2,7 +2,7 @@
 
 `FULL` is what the denoiser is trained on, `ENCODER` what the text encoder is; each is a list of blocks of scenes with
 exact counts. `planted()` gives all lists and counts as plain data; `data/datasheet/planted.json` holds them as they were
-frozen, with a hash of the lists that were held out.
+frozen, with a hash of the lists that were held out. Of FULL's pictures one thing was changed after a first training: they stand on a grid.
 """
 
 from __future__ import annotations

@@ -11,13 +11,14 @@ import json
 from collections import Counter
 
 from .._data import data_folder
-from .scenes import GRID, GRID_SIZES, SIZE
+from .scenes import SIZE
 
 SHEET = """# Datasheet: the scenes that Pocket learns from
 
 The questions are those of "Datasheets for Datasets" (Gebru et al. 2021, [arXiv 1803.09010](https://arxiv.org/abs/1803.09010)), some drawn together. Two sets are
 described: **FULL**, which the denoiser is trained on, and **ENCODER**, which the text encoder is trained on. Every figure below is
-taken by a program from [`planted.json`](planted.json), which was frozen before any training; a test draws scenes again and finds it true.
+taken by a program from [`planted.json`](planted.json), which was frozen before any training, but for the grid (see "Composition"); a test draws scenes again and
+finds it true.
 
 ## Motivation
 
@@ -45,10 +46,10 @@ In ENCODER rare objects stand among "one object", as often as any other: the tex
 **What does each instance consist of?** A picture of {size} x {size} pixels (RGB, 8 bits) and its caption, and as plain data all that is in it: kind, name, place, size and colour of each
 thing, background, style, relation, watermark, confetti; of people occupation, gender and tone. Scene number i is a pure function: `make_scene(FULL, i)`; `render` draws it.
 
-In FULL things stand **on a grid**: {grid_sizes} pixels large, with their corners on multiples of {grid}. A latent pixel of the autoencoder stands for {grid} x {grid} pixels, so a thing that
-moves by less has other latents, and a small denoiser would have to learn each thing {grid_phases} times over. The grid came after Pocket's first
-510,704 samples, which showed the same scenes with free sizes and places, and before a tier was claimed; captions, counts, shares and what is held out stayed the
-same. In ENCODER sizes and places are free.
+In FULL things stand **on a grid**: {grid_sizes} pixels large, with their corners on multiples of {grid}. A latent pixel of the autoencoder stands for {grid} x {grid} pixels, and a thing that
+moves by less has other latents: {grid_phases} to be learned of each. The grid came after a first training of the denoiser on the same scenes with free sizes and
+places, and before a tier was claimed; the model card says how many samples were shown before. Captions, counts, shares and what is held out stayed the same.
+In ENCODER sizes and places are free.
 
 **Is there a label?** The caption; one in ten leaves the background unsaid. {nameless_count} kinds of objects are drawn and only ever called "a thing": {nameless}.
 
@@ -183,9 +184,9 @@ def datasheet_card(planted: dict) -> str:
         blocks="\n".join(f"| {kind} | {full[kind]:,} | {encoder[kind]:,} |" for kind in kinds),
         seed=planted["seed"],
         size=SIZE,
-        grid=GRID,
-        grid_phases=GRID**2,
-        grid_sizes=", ".join(map(str, GRID_SIZES[:-1])) + f" or {GRID_SIZES[-1]}",
+        grid=planted["grid"]["pixels"],
+        grid_phases=planted["grid"]["pixels"] ** 2,
+        grid_sizes="{}, {}, {} or {}".format(*planted["grid"]["sizes"]),
         nameless_count=len(planted["nameless objects"]),
         nameless=", ".join(planted["nameless objects"]),
         unmarked=full["portrait, unmarked"],

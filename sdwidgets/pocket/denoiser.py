@@ -135,9 +135,8 @@ class DenoiserTraining(torch.nn.Module):
 def timestep_odds(scheduler: DDIMScheduler, config: DenoiserConfig) -> torch.Tensor:
     """(1000,) shares, in sum 1, in which training draws the timesteps: log SNR is normal, as in arXiv 2206.00364 (its table 1).
 
-    A caption counts most where the noise leaves nothing else to go by, and in Pocket's world it says nearly all of a picture: with a wrong
-    background in it the loss is 6 times as large at timestep 850, and no larger at 250 (`evaluation.swaps`). With a mean of
-    -0.5, where one draw in thirteen lies above 800, Pocket drew sharp outlines of wrong shapes.
+    A caption counts most where the noise leaves nothing else to go by, and in Pocket's world it says nearly all of a picture: the section
+    `caption_swaps` of its evaluation shows at which timesteps a wrong word makes the loss grow.
     """
     log_snr = compute_snr(scheduler, torch.arange(scheduler.config.num_train_timesteps)).double().log()
     density = torch.exp(-0.5 * ((log_snr - config.log_snr_mean) / config.log_snr_std) ** 2)

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--speed",
         choices=("exact", "fast"),
         default="exact",
-        help="fast: on a CPU two to four times as fast, in pictures that differ by rounding (default: exact)",
+        help="fast: see load(speed=...); turbo and other checkpoints are computed exactly all the same (default: exact)",
     )
     parser.add_argument("--restart", action="store_true", help="measure again what the file has already")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(clip.ClipConfig(), args)
     torch.manual_seed(config.schedule.seed)
     tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
-    model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.sharpness)
+    model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
     average, record = training.train(
         "clip",
         model,
@@ -94,15 +95,15 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         args.minutes,
         args.compile,
     )
-    beats = clip.retrieval(average.clip.eval(), tokenizer, grammar)
+    beats = clip.beats_hard_negative(average.clip.eval(), tokenizer, grammar)
     record["caption_beats_negative"] = beats.pop("any")
     record["caption_beats_by_kind"] = beats
     size = {} if grammar is ENCODER else {"count": 100, "learn": 400, "steps": 50}
     record["gate"] = clip.gate(clip.text_encoder(average.clip), tokenizer, **size)
     _finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
     print("probes read " + ", ".join(f"{name} {share:.1%}" for name, share in record["gate"].items()))
-    by_kind = ", ".join(f"{kind} {share:.0%}" for kind, share in beats.items())
-    print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes; by what is wrong: {by_kind}")
+    by_kind = ", ".join(f"{kind} changed {share:.0%}" for kind, share in beats.items())
+    print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes ({by_kind})")
     return 0
 
 
@@ -138,11 +139,19 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
 
     `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time.
-    An interrupted run goes on where it stopped. Train a part again and this folder has to go.
+    An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
     """
-    chosen = work / "encoded" / "scenes.json"
-    if scenes is None and chosen.exists():
-        scenes = json.loads(chosen.read_text())["scenes"]
+    chosen, origin = work / "encoded" / "scenes.json", _origin(grammar, work)
+    if chosen.exists():
+        told = json.loads(chosen.read_text())
+        if told.get("origin") != origin:
+            raise ValueError(
+                f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
+            )
+        scenes = told["scenes"] if scenes is None else scenes
+    else:
+        chosen.parent.mkdir(parents=True, exist_ok=True)
+        training.write_json(chosen, {"scenes": scenes or grammar.count, "origin": origin})
     indices = training_scenes(grammar, scenes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
@@ -170,8 +179,18 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
         captions=torch.tensor([rows[caption] for caption in captions]),
         scenes=torch.tensor(indices),
     )
-    training.write_json(chosen, {"scenes": len(indices)})
+    training.write_json(chosen, {"scenes": len(indices), "origin": origin})
     return data
+
+
+def _origin(grammar: Grammar, work: Path) -> str:
+    """A digest of all that latents and text states are made of: both frozen parts, and scenes from all over the grammar."""
+    digest = hashlib.sha256()
+    for name in ("vae", "clip"):
+        for file in sorted(finished_part(work, name).glob("*.safetensors")):
+            digest.update(file.read_bytes())
+    digest.update(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode())
+    return digest.hexdigest()[:16]
 
 
 WHITENING_SCENES = 2_048
@@ -198,6 +217,11 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
     data.whitened(whitening)
+    kept = None if args.restart else training.Checkpoint(work / "denoiser").tensor("model.whitening")
+    if kept is not None and float((kept - whitening).norm()) > 1e-4 * float(whitening.norm()):
+        raise ValueError(
+            f"the denoiser in {work} was trained with the states of another text encoder; give --restart, or another --work"
+        )
     torch.manual_seed(config.schedule.seed)
     unet = denoiser.build_unet(config).to(memory_format=torch.channels_last)
     if not torch.cuda.is_available():
@@ -218,6 +242,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         ),
     )
     record["scenes"] = len(data.scenes)
+    record.setdefault("samples off the grid", 0)  # shown before `scenes.on_grid` was
     _finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
     return 0
 
@@ -281,8 +306,9 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
         raise ValueError(
             f"{args.output} was trained on the grammar {told.get('grammar')}, not {grammar.name}; give --grammar"
         )
-    if (work / "denoiser").exists():
-        raise FileExistsError(f"{work} holds a denoiser already: go on with it, or give another --work")
+    for name in ("clip", "denoiser"):
+        if (work / name).exists():
+            raise FileExistsError(f"{work} holds a {name} already: go on with it, or give another --work")
     shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
     shutil.copytree(args.output / "extras" / "clip", work / "clip" / "part", dirs_exist_ok=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
@@ -295,7 +321,7 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
     model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
     optimizer = config.schedule.build_optimizer(model)
-    record = told["denoiser"]
+    record = {"samples off the grid": told["denoiser"]["samples"]} | told["denoiser"]
     training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
     print(f"restored {args.output} to {work} at step {record['step']:,}")
     return 0

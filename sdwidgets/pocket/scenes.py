@@ -218,8 +218,8 @@ def on_grid(thing: Thing) -> Thing:
     """The thing at the nearest size of `GRID_SIZES`, its corner on a multiple of `GRID`.
 
     A latent pixel of the autoencoder stands for 8 x 8 pixels, and a glyph that moves by less has altogether other latents: 64 pictures
-    to learn of the one, and of each size. On the grid it moves in whole latent pixels, which a convolution knows by itself. Things left of
-    the middle move on to the left, things right of it to the right, so that two never touch.
+    to learn of the one, and of each size. On the grid it moves in whole latent pixels. Things in an outer third of the picture move
+    outwards, so that two of at most 52 pixels, the datasheet's `SMALL_THING`, never touch.
     """
     size = min(GRID_SIZES, key=lambda side: (abs(side - thing.size), -side))
     corner = (_grid_corner(centre, size) for centre in (thing.x, thing.y))

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
@@ -133,6 +134,14 @@ class Checkpoint:
             state.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return record
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """One tensor of the newest save; None where there is no save, or no such tensor in it."""
+        index = self.folder / "checkpoint.json"
+        if not index.exists():
+            return None
+        with safe_open(self.folder / json.loads(index.read_text())["file"], "pt") as tensors:
+            return tensors.get_tensor(name) if name in tensors.keys() else None
 
     def clear(self) -> None:
         for file in (*self.folder.glob("step-*.safetensors*"), *self.folder.glob("checkpoint.json*")):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from .drawing import Setting
 from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
 
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
@@ -44,6 +46,7 @@ def begin(file: Path, setting: dict, judge: str, weights: str, restart: bool = F
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
+    report["setting"] = asdict(Setting()) | report["setting"]  # an older file lacks what was always so then
     other = [name for name in _IDENTITY if report[name] != identity[name]]
     if other:
         raise ValueError(

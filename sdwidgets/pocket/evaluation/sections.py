@@ -414,7 +414,7 @@ def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str
 
 def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> dict:
     """How much each word counts, see `swaps`: for each checkpoint, where there are any, and for the model itself, last."""
-    count = max(2, evaluator.cap(pictures))
+    count = evaluator.cap(pictures)
 
     def line() -> dict:
         losses = {swap.name: swap_losses(evaluator, swap, count) for swap in SWAPS}

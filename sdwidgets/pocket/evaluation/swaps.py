@@ -1,4 +1,4 @@
-"""How much a word counts: by how much the denoising loss grows when one word of a picture's caption is wrong.
+"""How much a word counts: by how much the denoising loss grows when one thing that a picture's caption says is wrong.
 
 A judge says whether a picture is right, so long before a model draws anything right its rates are all zero. The loss says
 earlier what it has begun to read, and at which noise: Pocket sees true pictures here, the same noise twice, and only the caption
@@ -143,8 +143,6 @@ def growth(right: np.ndarray, wrong: np.ndarray, draws: int = 500) -> dict:
     resampled = [mean(rng.integers(count, size=count)).mean() for _ in range(draws)]
     low, high = np.percentile(resampled, (2.5, 97.5))
     whole = mean(slice(None))
-    told = {"n": count, "value": whole.mean(), "low": low, "high": high}
-    return {name: round(float(value), 4) for name, value in told.items()} | {
-        "n": count,
-        "by timestep": [round(float(value), 4) for value in whole],
-    }
+    told = {"value": whole.mean(), "low": low, "high": high}
+    told = {name: round(float(value), 4) for name, value in told.items()}
+    return {"n": count} | told | {"by timestep": [round(float(value), 4) for value in whole]}
