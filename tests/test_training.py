@@ -370,6 +370,16 @@ def test_each_kind_of_wrong_caption_is_of_that_kind():
     assert min(seen.values()) > 30
 
 
+def test_negatives_ask_for_order_and_place_wherever_they_can():
+    rng = np.random.default_rng(0)
+    captions = ["a cat to the left of a dog on a blue background", "a cat on a blue background"] * 200
+    placed = clip._negatives(captions, rng, 1)
+    dogs = [wrong for caption, wrong in zip(captions, placed, strict=True) if "dog" in caption]
+    assert set(dogs) == {"a dog to the left of a cat on a blue background", "a cat to the right of a dog on a blue background"}
+    assert len(set(clip._negatives(captions, rng, 0)[::2])) > 20
+    assert not set(placed[1::2]) & set(captions), "a caption without order or place is made wrong in another way"
+
+
 def test_it_is_told_by_kind_how_often_the_right_caption_wins(trained):
     tiny = scenes.find_grammar("tiny")
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
