@@ -141,18 +141,16 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time.
     An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
     """
-    chosen, origin = work / "encoded" / "scenes.json", _origin(grammar, work)
-    if chosen.exists():
-        told = json.loads(chosen.read_text())
-        if told.get("origin") != origin:
-            raise ValueError(
-                f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
-            )
-        scenes = told["scenes"] if scenes is None else scenes
-    else:
-        chosen.parent.mkdir(parents=True, exist_ok=True)
-        training.write_json(chosen, {"scenes": scenes or grammar.count, "origin": origin})
-    indices = training_scenes(grammar, scenes)
+    chosen = work / "encoded" / "scenes.json"
+    told = json.loads(chosen.read_text()) if chosen.exists() else None
+    indices = training_scenes(grammar, told["scenes"] if told and scenes is None else scenes)
+    origin = _origin(grammar, work)
+    if told and told.get("origin") != origin:
+        raise ValueError(
+            f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
+        )
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    training.write_json(chosen, {"scenes": len(indices), "origin": origin})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
         AutoencoderKL.from_pretrained(finished_part(work, "vae"))
@@ -179,7 +177,6 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
         captions=torch.tensor([rows[caption] for caption in captions]),
         scenes=torch.tensor(indices),
     )
-    training.write_json(chosen, {"scenes": len(indices), "origin": origin})
     return data
 
 

@@ -46,8 +46,8 @@ def begin(file: Path, setting: dict, judge: str, weights: str, restart: bool = F
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
-    report["setting"] = asdict(Setting()) | report["setting"]  # an older file lacks what was always so then
-    other = [name for name in _IDENTITY if report[name] != identity[name]]
+    whole = lambda told: told | {"setting": asdict(Setting()) | told["setting"]}  # noqa: E731  (an older file lacks what was always so then)
+    other = [name for name in _IDENTITY if whole(report)[name] != whole(identity)[name]]
     if other:
         raise ValueError(
             f"the figures in {file} were made with another {' and '.join(other)}; "
