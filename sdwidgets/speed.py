@@ -461,6 +461,7 @@ class _Runner:
         self.network = compiled.core.compile_model(fixed, "CPU", settings)
         self.requests = [self.network.create_infer_request() for _ in range(parts)]
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
+        self.read: list[list[torch.Tensor]] = [[] for _ in shapes]
         self.tensor = compiled.openvino.Tensor
 
     def __call__(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -483,9 +484,10 @@ class _Runner:
         tensor = tensor.detach()
         count = len(self.requests)
         pieces = tensor.chunk(count) if self.divided[place] else [tensor] * count
-        for request, piece in zip(self.requests, pieces, strict=True):
-            # The request reads the tensor's own memory, and keeps it alive.
-            request.set_input_tensor(place, self.tensor(piece.contiguous().numpy(), shared_memory=True))
+        # The request reads these tensors' own memory and does not keep it alive, so a copy in another order of memory has to be kept here.
+        self.read[place] = [piece.contiguous() for piece in pieces]
+        for request, piece in zip(self.requests, self.read[place], strict=True):
+            request.set_input_tensor(place, self.tensor(piece.numpy(), shared_memory=True))
 
 
 @torch.no_grad()
