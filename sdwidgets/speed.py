@@ -499,8 +499,10 @@ def _convert(network, example, folder: Path, openvino):
     digest.update(str([tuple(tensor.shape) for tensor in example]).encode())
     file = folder / f"{type(network).__name__.strip('_').lower()}-{digest.hexdigest()[:20]}.xml"
     if file.exists():
-        with suppress(Exception):  # a file that was cut short is made again
+        with suppress(Exception):
             return openvino.Core().read_model(file)
+        with suppress(OSError):  # a file that cannot be read is made again
+            file.unlink()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing fixes what depends on shapes, and shapes are fixed here
         model = openvino.convert_model(network, example_input=example)

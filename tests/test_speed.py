@@ -254,6 +254,12 @@ def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatc
     speed.Compiled(decoder, decoder, example, tmp_path, openvino)
     assert len(seen) == 1 and not {".xml", ".bin"} & set(seen[0])
     assert sorted(path.suffix for path in tmp_path.iterdir()) in ([".bin", ".xml"], [".bin", ".json", ".xml"])
+    (graph,) = tmp_path.glob("*.xml")
+    graph.write_bytes(graph.read_bytes()[:5000])
+    with pytest.raises(RuntimeError):
+        openvino.Core().read_model(graph)
+    speed.Compiled(decoder, decoder, example, tmp_path, openvino)
+    assert openvino.Core().read_model(graph).inputs, "a file that was cut short is made again"
 
 
 def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):

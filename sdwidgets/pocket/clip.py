@@ -213,8 +213,8 @@ def swapped(caption: str, rng: np.random.Generator, kinds: Sequence[str] = tuple
 def _negatives(captions: list[str], rng: np.random.Generator, number: int) -> list[str]:
     """One wrong caption for each: of any kind where `number` is 0, else of a kind that needs order or place, where one applies.
 
-    Names and colours are learned from the other pictures of a batch; which thing stands where, only from these. With all kinds alike, the
-    right caption won over one whose two things were exchanged in 64 of 100 scenes after 460,000 samples, where a coin wins in 50.
+    Names and colours are learned from the other pictures of a batch as well; which thing stands where, hardly from any but these.
+    `beats_hard_negative` tells how well each kind is learned.
     """
     wrong = []
     for caption in captions:
@@ -241,8 +241,7 @@ class ClipTraining(torch.nn.Module):
     """The contrastive loss as a module.
 
     `max_logit_scale` caps what the cosines are multiplied with, at 100 in CLIP. The lower it is, the further apart the text tower has to put
-    what pictures tell apart, and a denoiser reads its states. (A first encoder, 800 steps and a scale of 35, left the states of "left" and
-    "right" 15% apart, and the denoiser that read them did not heed the word: see the section `caption_swaps` of its evaluation.)
+    what pictures tell apart; and the denoiser reads the text tower's states, not its cosines.
     """
 
     def __init__(self, clip: CLIPModel, max_logit_scale: float = ClipConfig.max_logit_scale):

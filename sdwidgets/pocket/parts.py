@@ -294,7 +294,7 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     """Lay a work folder from an exported model: its parts are finished ones, text encoder and denoiser checkpoints to train on from.
 
     What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
-    ValueError where the folder is no export of this grammar, FileExistsError where the work folder holds a denoiser already.
+    ValueError where the folder is no export of this grammar, FileExistsError where the work folder holds an encoder or a denoiser.
     """
     if args.output is None or not (args.output / "training.json").is_file():
         raise ValueError("restore needs --output FOLDER, a folder that `sdwidgets train export` wrote")
