@@ -388,6 +388,22 @@ def test_it_is_told_by_kind_how_often_the_right_caption_wins(trained):
     assert set(told) == {"any", *clip.CHANGES} and all(0 <= share <= 1 for share in told.values())
     record = json.loads((trained / "clip" / "part" / "training.json").read_text())
     assert set(record["caption_beats_by_kind"]) == set(clip.CHANGES)
+    assert set(record["gate of few"]) == {"captions", *record["gate"]}
+
+
+def test_a_word_still_tells_itself_after_every_layer():
+    """The embeddings begin so large that no layer drowns them, as CLIP's own small ones would be: then a state is nearest to its own word's."""
+    tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer")
+    tokens = tokenizer(["a red triangle above a blue circle"], return_tensors="pt").input_ids
+
+    def kept(**stds) -> list[float]:
+        torch.manual_seed(0)
+        tower = clip.build_clip(clip.ClipConfig(**stds), tokenizer).text_model
+        words, *later = tower(tokens, output_hidden_states=True).hidden_states
+        return [float(torch.nn.functional.cosine_similarity(words, states, dim=-1).min()) for states in later]
+
+    with torch.no_grad():
+        assert min(kept()) > 0.9 > 0.5 > min(kept(token_std=0.02, position_std=0.01))
 
 
 def test_the_cap_on_the_logit_scale_bounds_the_loss():

@@ -184,11 +184,17 @@ def _by_kind(beats: dict[str, float]) -> str:
     return f" ({told})" if told else ""
 
 
+def _read_by_probes(gate: dict[str, float], begin: str) -> str:
+    told = (f"; probes read {name} at {share:.1%}" for name, share in gate.items() if name != "captions")
+    return begin.format(**gate) + "".join(told) if gate else ""
+
+
 _REACHED = {
     "vae": lambda r: "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(**r["psnr"]) if "psnr" in r else "",
     "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
     + _by_kind(r.get("caption_beats_by_kind", {}))
-    + "".join(f"; probes read {name} at {share:.1%}" for name, share in r.get("gate", {}).items()),
+    + _read_by_probes(r.get("gate", {}), "")
+    + _read_by_probes(r.get("gate of few", {}), "; taught with {captions:,} captions only"),
     "denoiser": lambda r: f"loss {r['losses'][-1][1]:.3f}" if r["losses"] else "",
 }  # fmt: skip
 

@@ -47,6 +47,8 @@ class ClipConfig:
     vision_layers: int = 4
     patch: int = 16  # pixels
     projection: int = 128
+    token_std: float = 2.0  # of the untrained embeddings of words and of places: see `build_clip`
+    position_std: float = 0.7
     negatives: int = 3  # captions made wrong, beside each right one
     max_logit_scale: float = 20.0  # CLIP allows 100: see `ClipTraining`
     schedule: Schedule = Schedule(
@@ -100,7 +102,12 @@ def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) ->
 
 
 def build_clip(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """An untrained pair of towers over `tokenizer`."""
+    """An untrained pair of towers over `tokenizer`.
+
+    The text tower's embeddings begin large, as T5's do (a standard deviation of 1, arXiv 1910.10683), and not at CLIP's 0.02: there the first layer
+    adds fifty times what came in, and after it a state hardly tells its own word. A contrastive loss reads one state of a caption and
+    does not mind; a denoiser reads all of them.
+    """
     text = {
         "vocab_size": len(tokenizer), "hidden_size": config.width, "intermediate_size": 4 * config.width, "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads, "max_position_embeddings": config.context, "projection_dim": config.projection,
@@ -111,6 +118,9 @@ def build_clip(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         "num_attention_heads": config.vision_width // 32, "image_size": SIZE, "patch_size": config.patch, "projection_dim": config.projection,
     }  # fmt: skip
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection))
+    embeddings = model.text_model.embeddings
+    torch.nn.init.normal_(embeddings.token_embedding.weight, std=config.token_std)
+    torch.nn.init.normal_(embeddings.position_embedding.weight, std=config.position_std)
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # on CPUs the fused attention's backward took 44% of a step
     return model
@@ -380,6 +390,10 @@ def _questions() -> dict[str, tuple[str, int, tuple[str, ...], Callable]]:
     }
 
 
+#: Arguments of `gate` that ask how near the surface an answer lies.
+FEW = {"count": 1_000, "learn": 1_500, "steps": 300}
+
+
 def gate(
     encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
@@ -393,7 +407,9 @@ def gate(
     """What probes read from the frozen token states: attribute -> share of right answers, in 0..1.
 
     Each probe learns from `learn` captions of FULL and answers on `count` others. The denoiser can learn from words only what is
-    in these states, so an attribute below 0.99 would be a wall for it.
+    in these states, so an attribute below 0.99 would be a wall for it. A patient probe digs out what a denoiser, which learns from noise,
+    does not find in time: the encoder of 800 steps whose embeddings began as small as CLIP's told `FEW` probes object 2 in 58% of the captions,
+    and relation in 93%, where patient ones read 99%; its denoiser had not begun to read relations after 670,000 pictures.
     """
     generator = torch.Generator().manual_seed(seed)
     found = {}

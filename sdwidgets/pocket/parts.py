@@ -99,9 +99,14 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     record["caption_beats_negative"] = beats.pop("any")
     record["caption_beats_by_kind"] = beats
     size = {} if grammar is ENCODER else {"count": 100, "learn": 400, "steps": 50}
-    record["gate"] = clip.gate(clip.text_encoder(average.clip), tokenizer, **size)
+    few = clip.FEW if grammar is ENCODER else {"count": 100, "learn": 100, "steps": 50}
+    encoder = clip.text_encoder(average.clip)
+    record["gate"] = clip.gate(encoder, tokenizer, **size)
+    record["gate of few"] = clip.gate(encoder, tokenizer, **few) | {"captions": few["learn"]}
     _finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
-    print("probes read " + ", ".join(f"{name} {share:.1%}" for name, share in record["gate"].items()))
+    for told, learn in ((record["gate"], "many"), (record["gate of few"], "few")):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in told.items() if name != "captions")
+        print(f"probes taught with {learn} captions read {shares}")
     by_kind = ", ".join(f"{kind} changed {share:.0%}" for kind, share in beats.items())
     print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes ({by_kind})")
     return 0
