@@ -166,6 +166,18 @@ def test_snapshots_are_taken_at_doublings():
     assert [mark // 1000 for mark in marks] == [25, 50, 100, 200]
 
 
+def test_a_snapshot_is_named_by_all_that_was_shown_in_batches_of_any_size(tmp_path):
+    """20,000 pictures of one size of batch, then larger ones: the mark of 25,000 counts both."""
+    schedule = dataclasses.replace(SCHEDULE, steps=5, batch_size=4_000)
+    training.train("line", Regression(), loss_at, schedule, tmp_path, {})
+    taken = []
+    larger = dataclasses.replace(schedule, steps=8, batch_size=6_000)
+    _, record = training.train(
+        "line", Regression(), loss_at, larger, tmp_path, {}, snapshot=lambda seen, _: taken.append(seen)
+    )
+    assert taken == [26_000] and record["samples"] == 38_000
+
+
 TWO_PROCESSES = """
 import json, sys, torch
 from sdwidgets.pocket import training

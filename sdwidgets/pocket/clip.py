@@ -52,7 +52,7 @@ class ClipConfig:
     negatives: int = 3  # captions made wrong, beside each right one
     max_logit_scale: float = 20.0  # CLIP allows 100: see `ClipTraining`
     schedule: Schedule = Schedule(
-        steps=4_000, batch_size=128, learning_rate=3e-3, warmup_steps=100, weight_decay=0.05, ema_decay=0.99
+        steps=800, batch_size=128, learning_rate=3e-3, warmup_steps=100, weight_decay=0.05, ema_decay=0.99
     )
 
 

@@ -193,7 +193,7 @@ def train(
 
     def save() -> None:
         record.update(
-            samples=samples_before + (step - first) * schedule.batch_size,  # batches may have had other sizes
+            samples=samples_before + (step - first) * schedule.batch_size,
             step=step,
             seconds=time.monotonic() - started,
             config=config,
@@ -219,12 +219,9 @@ def train(
             step += 1
             window.append(loss.detach())  # read later: reading a GPU's number waits for the GPU
             bar.update()
-            if (
-                snapshot
-                and accelerator.is_main_process
-                and passed(step * schedule.batch_size, schedule.batch_size)
-            ):
-                snapshot(step * schedule.batch_size, average)
+            seen = samples_before + (step - first) * schedule.batch_size  # batches may have had other sizes
+            if snapshot and accelerator.is_main_process and passed(seen, schedule.batch_size):
+                snapshot(seen, average)
             if len(window) == 50 or step == schedule.steps:
                 spent = torch.tensor(time.monotonic() - began, device=accelerator.device)
                 mean, spent = accelerator.reduce(
