@@ -35,12 +35,12 @@ def clean(path: Path) -> None:
 
 
 def smaller(png: str) -> str:
-    """A PNG in base64 with at most 128 colours, if that is shorter; one that has no more stays as it is."""
+    """A PNG in base64 with at most 96 colours, if that is shorter; one that has no more stays as it is."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     if picture.mode == "P" or picture.mode == "RGBA" and picture.getextrema()[3][0] < 255:
         return png  # few colours already, or something shines through
     buffer = io.BytesIO()
-    picture.convert("RGB").quantize(128).save(buffer, "PNG", optimize=True)
+    picture.convert("RGB").quantize(96).save(buffer, "PNG", optimize=True)
     return min(base64.b64encode(buffer.getvalue()).decode("ascii"), png, key=len)
 
 

@@ -30,7 +30,7 @@ class TurboConfig:
     ddim_steps: int = 50  # of the teacher: how far apart two points of the path are that must agree
     huber: float = 1e-3  # where the loss turns from square to straight
     schedule: training.Schedule = training.Schedule(
-        steps=3_000, batch_size=32, learning_rate=1e-3, optimizer="adamw", warmup_steps=100, weight_decay=0.0, ema_decay=0.99
+        steps=3_000, batch_size=32, learning_rate=1e-4, optimizer="adamw", warmup_steps=100, weight_decay=0.0, ema_decay=0.99
     )  # fmt: skip
 
     def __post_init__(self):
