@@ -105,7 +105,7 @@ def build_clip(config: ClipConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
     """An untrained pair of towers over `tokenizer`.
 
     The text tower's embeddings begin large, as T5's do (a standard deviation of 1, arXiv 1910.10683), and not at CLIP's 0.02: there the first layer
-    adds fifty times what came in, and after it a state hardly tells its own word. A contrastive loss reads one state of a caption and
+    adds many times what came in, and after it a state hardly tells its own word. A contrastive loss reads one state of a caption and
     does not mind; a denoiser reads all of them.
     """
     text = {
@@ -408,8 +408,7 @@ def gate(
 
     Each probe learns from `learn` captions of FULL and answers on `count` others. The denoiser can learn from words only what is
     in these states, so an attribute below 0.99 would be a wall for it. A patient probe digs out what a denoiser, which learns from noise,
-    does not find in time: the encoder of 800 steps whose embeddings began as small as CLIP's told `FEW` probes object 2 in 58% of the captions,
-    and relation in 93%, where patient ones read 99%; its denoiser had not begun to read relations after 670,000 pictures.
+    does not find in time; `FEW` probes are as impatient.
     """
     generator = torch.Generator().manual_seed(seed)
     found = {}
