@@ -240,10 +240,11 @@ def _sample(record: dict) -> list[str]:
     """What a denoiser that learned from a part of the scenes has seen of them."""
     if record.get("scenes", FULL.count) >= FULL.count:
         return []
-    times = record["samples"] / record["scenes"]
     off = record.get("samples off the grid", record["samples"])
     return [
-        f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and saw each {times:.1f} times:",
+        f"At the end of its training the denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and before from others as well:"
+        if off
+        else f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all:",
         f"`parts.training_scenes` names them. {off:,} of its samples were shown before the scenes were put on a grid: the same scenes with",
         "free sizes and places, `dataclasses.replace(FULL, gridded=False)`.",
         "",
