@@ -139,22 +139,24 @@ class BatchSize:
         self.size, self.most, self.done = fixed or 1, most, fixed is not None
         self.before = 0.0  # pictures a second of half the size
         self.rates: list[float] = []
+        self.needs = 0  # bytes that one picture takes, the larger of the two runs: a CUDA graph that is run again allocates nothing
 
     def took(self, count: int, seconds: float, needs: int, free: int | None) -> None:
         """Tell of a batch: `needs`: bytes that one picture takes while it is drawn; `free`: bytes, None for unknown."""
         if self.done or count != self.size:  # the last batch may be smaller
             return
         self.rates.append(count / seconds)
+        self.needs = max(self.needs, needs)
         if len(self.rates) < 2:
             return
         rate = max(self.rates)
         self.rates.clear()
         if self.before and rate < 1.05 * self.before:
             self.size, self.done = self.size // 2, True
-        elif 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * needs > free):
+        elif 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * self.needs > free):
             self.done = True
         else:
-            self.size, self.before = 2 * self.size, rate
+            self.size, self.before, self.needs = 2 * self.size, rate, 0
 
     def did_not_fit(self) -> None:
         """Out of memory: half as many from now on. Raises MemoryError where it was one."""
@@ -181,7 +183,7 @@ def batch(
     processes this one takes every so-manieth request, and writes a manifest of its own.
     Each picture is written whole, then its line in the manifest: prompt, seed, settings, file, sha256 of the pixels, device,
     dtype, how many were drawn at once. After Ctrl-C or on a full disk all of these stay, and the same call goes on, also with
-    another number of processes. Memory does not grow with the number of pictures.
+    another number of processes. Pictures are not kept in memory; the requests and the manifests' lines are: about two kilobytes a picture.
     """
     folder.mkdir(parents=True, exist_ok=True)
     which, of = share
@@ -226,11 +228,13 @@ def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Imag
         torch.cuda.reset_peak_memory_stats(pipe.device)
         resting = torch.cuda.memory_allocated(pipe.device)
     began = time.perf_counter()
+    images = None
     try:
         images = draw_many(pipe, requests)
     except (torch.OutOfMemoryError, MemoryError):
         sizes.did_not_fit()
-        if on_card:
+    if images is None:
+        if on_card:  # not before the error is gone, which holds what the run had allocated
             torch.cuda.empty_cache()
         return None
     needs = decode_bytes(pipe, images[0].height, images[0].width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from .folders import PICKLES, check_folder, read_header
 from .memory import free_bytes, gigabytes
 from .models import MODELS, closest, find_model
 from .schedulers import SCHEDULERS, Scheduler, make_scheduler, schedulers_for
-from .speed import SPEEDS, speed_up
+from .speed import SPEEDS, slow_down, speed_up
 
 __all__ = [
     "SCHEDULERS",
@@ -50,6 +51,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     dtype: "auto" (see `choose_dtype`), "float32", "float16", "bfloat16" or a torch dtype.
     revision: a branch, tag or commit of the hub; None for the table's, or the newest.
     speed: "exact" for diffusers' own arithmetic, bit for bit; "fast" for the same pictures up to rounding, see `speed_up`.
+        Where that is not possible (OpenVINO not installed, another family on a CPU, MPS) it warns and computes exactly.
         On a CUDA card the first picture of each size then compiles, up to a few minutes; later ones and later starts do not.
     Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
     part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
@@ -57,10 +59,6 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     if speed not in SPEEDS:
         raise DeviceError(f"There is no speed {str(speed)[:40]!r}. Allowed: {', '.join(SPEEDS)}.")
     device, why_device = choose_device(device)
-    if speed == "fast" and device.type not in ("cpu", "cuda"):
-        raise DeviceError(
-            f"speed='fast' is for CPU and CUDA so far, and this is {device}; use speed='exact' or device='cpu'."
-        )
     if speed == "fast" and device.type == "cpu" and dtype == "auto":
         dtype = "float32"  # what is compiled has its own precision
     dtype, why_dtype = choose_dtype(dtype, device)
@@ -75,7 +73,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         repair = "Install sdwidgets again, or take data/pocket from the repository again."
         raise WeightsError(str(error).replace(FALLBACK, repair)) from error
     offload = _move(pipe, device, sum(path.stat().st_size for paths in files.values() for path in paths))
-    faster = speed_up(pipe) if speed == "fast" and not offload else ""
+    faster = _made_fast(pipe, device) if speed == "fast" and not offload else ""
     if speed == "fast" and offload:
         faster = "so not fast: that needs the whole model on the card"
     parameters = sum(
@@ -90,6 +88,20 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         f" ({'; '.join(n for n in notes if n)})"
     )
     return pipe
+
+
+def _made_fast(pipe, device: torch.device) -> str:
+    """Make the pipeline fast and say how in a few words; where it cannot be, warn in a sentence and leave it as it was."""
+    try:
+        if device.type not in ("cpu", "cuda"):
+            raise TypeError(f"speed='fast' is for CPU and CUDA so far, and this is {device}")
+        return speed_up(pipe)
+    except (ImportError, TypeError, ValueError, RuntimeError) as error:
+        slow_down(pipe)
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    why = first.replace("; use speed='exact'", "")
+    warnings.warn(f"this pipeline computes exactly, and more slowly: {why}", stacklevel=3)
+    return "exact, not fast: see the warning"
 
 
 def choose_device(device="auto") -> tuple[torch.device, str]:

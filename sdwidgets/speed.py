@@ -3,7 +3,8 @@
 On a CPU, U-Net and VAE decoder run through OpenVINO, rewritten where the same numbers can be had for less work (below). On a
 CUDA card see `speed_gpu.py`. The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of
 its networks is replaced, on the instance. What the compiled network does not cover - a gradient, an adapter, an attention
-processor, a LoRA, changed weights - is computed by the network itself, so nothing is ever wrong, only slower.
+processor, a LoRA, FreeU, a hook on one of its layers, changed weights - is computed by the network itself, so it is slower and
+not wrong. `Watched` says what is seen of such a change, and what is not.
 
 What is saved, beside what OpenVINO does:
 - Keys and values of the text are computed once a prompt, not once a step; so is what a timestep adds to each block.
@@ -22,6 +23,7 @@ import copy
 import functools
 import hashlib
 import json
+import operator
 import os
 import sys
 import tempfile
@@ -31,10 +33,12 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.nn.modules import module as every
 
 from ._data import cache_folder
 
@@ -50,7 +54,8 @@ def speed_up(pipe) -> str:
 
     The pictures differ from the exact ones by rounding; `python -m bench` measures how far. `slow_down(pipe)` takes
     everything back. On a CPU: raises ImportError where OpenVINO is not installed, TypeError for a pipeline without a U-Net of
-    Stable Diffusion 1's shape, ValueError for another precision than float32. On CUDA see `speed_gpu.speed_up_gpu`.
+    Stable Diffusion 1's shape, ValueError for another precision than float32, RuntimeError where what OpenVINO computes is wrong;
+    the pipeline is then as it was before it was made fast. On CUDA see `speed_gpu.speed_up_gpu`.
     """
     unet, decoder = getattr(pipe, "unet", None), getattr(getattr(pipe, "vae", None), "decoder", None)
     if torch.device(pipe.device).type == "cuda":
@@ -73,12 +78,12 @@ def speed_up(pipe) -> str:
     given = _Given(unet)
     text = torch.zeros(2, pipe.tokenizer.model_max_length, unet.config.cross_attention_dim)
     noise = torch.zeros(2, unet.config.in_channels, *cells)
-    _replace(
-        unet, _unet_forward(unet, graph := _compiled_unet(unet, given, noise, text, folder, openvino), given)
-    )
+    graph = _compiled_unet(unet, given, noise, text, folder, openvino)
     latents = torch.zeros(1, pipe.vae.config.latent_channels, *cells)
     smaller = _with_transposed_convolutions(copy.deepcopy(decoder))
-    _replace(decoder, _decoder_forward(decoder, Compiled(decoder, smaller, (latents,), folder, openvino)))
+    decoding = Compiled(decoder, smaller, (latents,), folder, openvino)
+    _replace(unet, _unet_forward(unet, graph, given))
+    _replace(decoder, _decoder_forward(decoder, decoding))
     remember_captions(pipe)
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
 
@@ -172,6 +177,7 @@ class _UNetGraph(torch.nn.Module):
     def __init__(self, unet, given: _Given):
         super().__init__()
         self.unet = copy.deepcopy(unet)
+        _without_hooks(self.unet)
         sizes = [layer.out_features for layer in given.layers(given.projections)]
         self.sizes, self.time_slots, self.text_slots = sizes, [], []
         for names, slots in ((given.projections, self.time_slots), (given.readers, self.text_slots)):
@@ -196,10 +202,18 @@ def _compiled_unet(unet, given: _Given, noise, text, folder, openvino) -> Compil
         return Compiled(unet, _UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])
 
 
+def _without_hooks(network: torch.nn.Module) -> None:
+    """Take the hooks out of a copy: what is traced is kept for later starts, and they belong to this one."""
+    for module in network.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+
+
 def _with_transposed_convolutions(network: torch.nn.Module) -> torch.nn.Module:
     """Every "double both sides, then convolve 3x3" of a network as one transposed convolution; in place."""
     from diffusers.models.upsampling import Upsample2D
 
+    _without_hooks(network)
     for name, module in list(network.named_modules()):
         plain = isinstance(module, Upsample2D) and module.interpolate and module.norm is None
         if plain and module.name == "conv" and isinstance(module.conv, torch.nn.Conv2d):
@@ -264,19 +278,25 @@ def _decoder_forward(decoder, graph: Compiled) -> Callable:
 
 
 def _remembered(encoder) -> Callable:
-    """A text encoder's forward that knows its last answers."""
+    """A text encoder's forward that knows its last answers, each by the tokens and by the rows of the table that they read.
+
+    So a row that was written to counts, whichever way it was: diffusers' textual inversion writes past autograd's counter.
+    """
     known: OrderedDict = OrderedDict()
     watched = Watched(encoder)
 
     def forward(self, input_ids=None, *more, **others):
         plain = not more and all(isinstance(value, (bool, type(None))) for value in others.values())
         here = self is encoder and isinstance(input_ids, torch.Tensor)
-        if not here or not plain or torch.is_grad_enabled():
+        if not here or not plain or torch.is_grad_enabled() or watched.hooked():
             return type(self).forward(self, input_ids, *more, **others)
         if not watched.unchanged():
             known.clear()
             watched.look()
-        key = input_ids.shape, input_ids.cpu().numpy().tobytes(), tuple(sorted(others.items()))
+        rows = self.get_input_embeddings()(input_ids).contiguous().view(torch.uint8).cpu().numpy()
+        key = (
+            input_ids.shape, input_ids.cpu().numpy().tobytes(), hashlib.sha256(rows).digest(), tuple(sorted(others.items()))
+        )  # fmt: skip
         if key not in known:
             known[key] = type(self).forward(self, input_ids, **others)
             if len(known) > KEPT:
@@ -291,9 +311,14 @@ def _remembered(encoder) -> Callable:
 
 
 class Watched:
-    """Whether a network still is what it was: its layers, its attention processors, one number of every parameter.
+    """Whether a network still is what it was when it was last looked at.
 
-    A LoRA that is loaded puts layers in, one that is fused moves all numbers of a matrix, and `.to` moves the memory.
+    Seen are: a layer, a parameter or a buffer that was put in, taken out or replaced; one that was moved; one that was written to,
+    by autograd's version counter, which rises at every operation in place (an optimiser's step, `copy_`, one row written under
+    `no_grad`); and another value of any attribute of a layer, such as FreeU's scales, an attention processor or how a convolution pads.
+    What is written through `.data` passes the counter by. It is seen where it reaches the middle of a tensor, as a LoRA that is
+    fused does, for that moves a whole matrix; one row written so is not seen here. Nor is a change inside an object that is no
+    tensor, such as a number in a processor.
     """
 
     def __init__(self, network: torch.nn.Module):
@@ -302,26 +327,69 @@ class Watched:
 
     def look(self) -> None:
         """Remember what is there now."""
-        self.parameters = list(self.network.parameters())
-        self.places = list(map(torch.Tensor.data_ptr, self.parameters))
+        inner = list(self.network.modules())
+        # Where layers hold what they hold: `parameters()`, which walks through all of them, takes longer than all that is asked here.
+        # Most are empty, and what is put into one of those is called by nothing without a change of something else.
+        self.shelves = [held for m in inner for held in (m._modules, m._parameters, m._buffers) if held]
+        self.held = self._on_the_shelves()
+        self.tensors = [thing for thing in self.held if isinstance(thing, torch.Tensor)]
+        self.places = list(map(torch.Tensor.data_ptr, self.tensors))
+        self.counted = [t for t in self.tensors if not t.is_inference()]  # inference tensors have no counter
+        self.versions = [t._version for t in self.counted]
         middle = [
-            p.data.view(-1)[p.numel() // 2 : p.numel() // 2 + 1] for p in self.parameters if p.is_contiguous()
+            t.data.view(-1)[t.numel() // 2 : t.numel() // 2 + 4] for t in self.tensors if t.is_contiguous()
         ]
         self.numbers, self.before = middle, torch.cat(middle).clone()
-        self.attentions = [m for m in self.network.modules() if hasattr(m, "processor")]
-        self.processors = [type(attention.processor) for attention in self.attentions]
+        self.attributes = [vars(m) for m in inner[1:]]  # the network's own `forward` is replaced on purpose
+        self.values = [dict(names) for names in self.attributes]
+        self.hooks = [hooks for m in inner[1:] for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        self.hooks += [every._global_forward_hooks, every._global_forward_pre_hooks]
+
+    def _on_the_shelves(self) -> list:
+        return list(chain.from_iterable(map(dict.values, self.shelves)))
+
+    def hooked(self) -> bool:
+        """Whether a hook waits for a layer inside to be called, which nothing but the network itself does.
+
+        One on the network as a whole is called all the same. Those that transformers leaves in a model sleep while nothing is collected.
+        """
+        return any(self.hooks) and any(
+            not getattr(hook, "__module__", "").startswith("transformers.")
+            for hooks in self.hooks
+            for hook in hooks.values()
+        )
 
     def in_place(self) -> bool:
-        """The part of `unchanged` that asks the device nothing, and so waits for nothing."""
+        """The part of `unchanged` that leaves the numbers out: it asks the device nothing, and so waits for nothing."""
+        now = self._on_the_shelves()
         return (
             not getattr(self.network, "_hf_peft_config_loaded", False)
-            and list(map(torch.Tensor.data_ptr, self.parameters)) == self.places
-            and [type(a.processor) for a in self.attentions] == self.processors
+            and len(now) == len(self.held)
+            and all(map(operator.is_, now, self.held))
+            and list(map(torch.Tensor.data_ptr, self.tensors)) == self.places
+            and self._same_attributes()
         )
+
+    def _same_attributes(self) -> bool:
+        with suppress(RuntimeError, ValueError):  # of arrays, which cannot be told equal
+            if self.attributes == self.values:
+                return True
+            # A switch that was put on and off again, such as FreeU's, leaves a None where nothing was.
+            for place, sides in enumerate(zip(self.attributes, self.values, strict=True)):
+                now, before = ({k: v for k, v in side.items() if v is not None} for side in sides)
+                if now != before:
+                    return False
+                self.values[place] = dict(sides[0])
+            return True
+        return False
 
     def unchanged(self) -> bool:
         """True where nothing has changed since `look`. It is asked at every step, so it is written to be cheap."""
-        return self.in_place() and torch.equal(torch.cat(self.numbers), self.before)
+        return (
+            self.in_place()
+            and [t._version for t in self.counted] == self.versions
+            and torch.equal(torch.cat(self.numbers), self.before)
+        )
 
 
 # ---- OpenVINO ----------------------------------------------------------------------------------------------------
@@ -368,7 +436,7 @@ class Compiled:
             folder.mkdir(parents=True, exist_ok=True)
         # Not CACHE_DIR: with it, what version 2026.4 read back in bfloat16 gave NaN. Compiling takes under a second.
         self.core = openvino.Core()
-        self.model = _convert(graph, example, folder, openvino)
+        self.model, self.digest = _convert(graph, example, folder, openvino)
         self.runners: dict[tuple[tuple[int, ...], ...], _Runner | None] = {}  # None: the network itself
         self.plan = _faster_plan(self, example, folder)
         self.check(expected or network, example)
@@ -378,7 +446,7 @@ class Compiled:
         alike = (
             sample.dtype == torch.float32 and sample.device.type == "cpu" and sample.shape[1] == self.channels
         )
-        if torch.is_grad_enabled() or not alike:
+        if torch.is_grad_enabled() or not alike or self.watched.hooked():
             return False
         if self.watched.unchanged():
             return True
@@ -492,15 +560,18 @@ class _Runner:
 
 @torch.no_grad()
 def _convert(network, example, folder: Path, openvino):
-    """The network as OpenVINO's graph: read from the cache folder, or traced and written there."""
+    """(The network as OpenVINO's graph: read from the cache folder, or traced and written there; the digest of what it is.)"""
     digest = hashlib.sha256(f"{openvino.__version__} {torch.__version__}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+    for name, module in network.named_modules():
+        digest.update(f"{name} {_plain(module)} {_plain(getattr(module, 'processor', None))}".encode())
     digest.update(str([tuple(tensor.shape) for tensor in example]).encode())
-    file = folder / f"{type(network).__name__.strip('_').lower()}-{digest.hexdigest()[:20]}.xml"
+    digest = digest.hexdigest()[:20]
+    file = folder / f"{type(network).__name__.strip('_').lower()}-{digest}.xml"
     if file.exists():
         with suppress(Exception):
-            return openvino.Core().read_model(file)
+            return openvino.Core().read_model(file), digest
         with suppress(OSError):  # a file that cannot be read is made again
             file.unlink()
     with warnings.catch_warnings():
@@ -512,13 +583,22 @@ def _convert(network, example, folder: Path, openvino):
         for ending in (".bin", ".xml"):
             if not file.exists():
                 os.replace((Path(apart) / file.name).with_suffix(ending), file.with_suffix(ending))
-    return model
+    return model, digest
+
+
+def _plain(thing) -> str:
+    """What decides the arithmetic of a layer beside its weights, as text: heads, epsilons, FreeU's scales; its class."""
+    kind = lambda v: f"{type(v).__module__}.{type(v).__qualname__}"  # noqa: E731
+    plain = (bool, int, float, str, tuple, type(None))
+    public = sorted((k, v) for k, v in getattr(thing, "__dict__", {}).items() if not k.startswith("_"))
+    return f"{kind(thing)} {[(k, v if isinstance(v, plain) else kind(v)) for k, v in public]}"
 
 
 def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     """The plan by which this machine computes this graph fastest, the simpler one where the gain is below a twentieth.
 
-    Measured once a machine, number of threads and version, in a second or two; the answer stands in `plans.json`.
+    Measured once for each graph, machine, number of threads and version, in a second or two; the answer stands in `plans.json`
+    until it cannot be compiled any more. What was compiled by the answer is kept in `compiled.runners`.
     """
     core, threads = compiled.core, torch.get_num_threads()
     precisions = [
@@ -530,38 +610,40 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     if len(plans) == 1:
         return plans[0]
     shapes = tuple(tuple(tensor.shape) for tensor in example)
-    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {os.environ.get('ONEDNN_MAX_CPU_ISA', 'all')}, {threads} threads, {compiled.openvino.__version__}, {shapes}"
+    machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {os.environ.get('ONEDNN_MAX_CPU_ISA', 'all')}, {threads} threads, {compiled.openvino.__version__}, {compiled.digest}"
     file = folder / "plans.json"
     known = {}
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
-    if machine in known:
-        return Plan(*known[machine])
-    runners, possible = [], []
+    if machine in known and tuple(known[machine]) in plans:
+        plan = Plan(*known[machine])
+        with suppress(RuntimeError):  # then all are measured again
+            compiled.runners[shapes] = _Runner(compiled, shapes, plan)
+            return plan
+    runners: dict[Plan, _Runner] = {}
     for plan in plans:
         try:
-            runners.append(_Runner(compiled, shapes, plan))
-            possible.append(plan)
+            runners[plan] = _Runner(compiled, shapes, plan)
         except (
             RuntimeError
         ):  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
             if plan.precision == "f32":
                 raise
-    plans = possible
-    seconds: list[list[float]] = [[] for _ in plans]
+    seconds: dict[Plan, list[float]] = {plan: [] for plan in runners}
     for _ in range(12):
-        for runner, taken in zip(runners, seconds, strict=True):
+        for plan, runner in runners.items():
             began = time.perf_counter()
             runner(example)
-            taken.append(time.perf_counter() - began)
-    least = [min(taken[2:]) for taken in seconds]  # others on the machine only add
-    best = 0
-    for place in range(1, len(plans)):
-        if least[place] < 0.95 * least[best]:
-            best = place
-    known[machine] = plans[best]
+            seconds[plan].append(time.perf_counter() - began)
+    least = {plan: min(taken[2:]) for plan, taken in seconds.items()}  # others on the machine only add
+    best = plans[0]
+    for plan in runners:
+        if least[plan] < 0.95 * least[best]:
+            best = plan
+    known[machine] = best
+    compiled.runners[shapes] = runners[best]
     with suppress(OSError), tempfile.TemporaryDirectory(dir=folder) as apart:
         whole = Path(apart) / file.name
         whole.write_text(json.dumps(known, indent=1))
         os.replace(whole, file)
-    return plans[best]
+    return best

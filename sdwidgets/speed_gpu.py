@@ -6,8 +6,9 @@ Attention is PyTorch's fused one already. Added here, all on the instances and a
 - the blocks that repeat, compiled (`compile_repeated_blocks`, and residual blocks alike), which fuses what lies between products;
 - one CUDA graph for a whole call of the denoiser: the host asks once a step, not a thousand times.
 
-Weights are read where they lie, so a change in place counts at once. A LoRA, another attention processor, a move to another
-place: then everything is taken back, with a warning, and the network computes by itself.
+Weights are read where they lie, so a change in place counts at once. A LoRA, another attention processor, FreeU, a parameter that
+is replaced or moved: then everything is taken back, with a warning, and the network computes by itself. While a hook waits for one
+of its layers, it computes by itself as well, and is fast again when the hook is removed.
 
 Compiling takes from half a minute to a few minutes at the first picture of each size. What the compiler makes lies in the
 cache folder, so later starts take seconds. Float16 and bfloat16 alike; a T4 has float16 only.
@@ -74,6 +75,8 @@ def by_regions(pipe, *, graphs: bool) -> str:
     if call is not None:
         words.append("CUDA graphs")
     denoiser.forward = types.MethodType(_forward(pipe, denoiser, call), denoiser)
+    if not missing:
+        decoder.forward = types.MethodType(_decoder_forward(decoder), decoder)
     remember_captions(pipe)
     return ", ".join(words)
 
@@ -94,11 +97,31 @@ def _forward(pipe, denoiser, graphed: Graphed | None) -> Callable:
         if self is denoiser and not watched.in_place():
             slow_down(pipe)  # this forward too
             warnings.warn(CHANGED, stacklevel=2)
+        elif self is denoiser and watched.hooked():
+            return _by_itself(self, *args, **kwargs)
         elif self is denoiser and graphed is not None and not torch.is_grad_enabled():
             return graphed(*args, **kwargs)
         return type(self).forward(self, *args, **kwargs)
 
     return forward
+
+
+def _decoder_forward(decoder) -> Callable:
+    # Asked for hooks only: Stable Diffusion XL moves its decoder to float32 and back for every picture.
+    watched = Watched(decoder)
+
+    def forward(self, *args, **kwargs):
+        if self is decoder and watched.hooked():
+            return _by_itself(self, *args, **kwargs)
+        return type(self).forward(self, *args, **kwargs)
+
+    return forward
+
+
+def _by_itself(network: torch.nn.Module, *args, **kwargs):
+    """The network's own call, layer by layer: a graph that is replayed calls no hooks, nor does a block that is compiled."""
+    with torch.compiler.set_stance("force_eager"):
+        return type(network).forward(network, *args, **kwargs)
 
 
 def _compile(network: torch.nn.Module, names: list[str], undo: list) -> None:
@@ -156,13 +179,16 @@ def _fuse_projections(unet, undo: list) -> bool:
 class Graphed:
     """A network's call as one CUDA graph for each signature; other calls, and what cannot be captured, go the usual way.
 
+    Where the memory is too small for a graph of one signature, calls of that one go the usual way, and raise where even that does not
+    fit; others, such as a smaller batch, still get theirs.
+
     Tensors are copied to where the graph reads them, and the answer is a copy: the graph's own memory is written again at the
     next call, and schedulers and recordings keep answers.
     """
 
     def __init__(self, network: torch.nn.Module):
         self.network = network
-        self.graphs: OrderedDict[tuple, tuple] = OrderedDict()
+        self.graphs: OrderedDict[tuple, tuple | None] = OrderedDict()  # None: it did not fit
         self.impossible = False
 
     def __call__(self, *args, **kwargs):
@@ -179,13 +205,21 @@ class Graphed:
             try:
                 self.graphs[key] = self.capture(args, kwargs)
             except Exception as error:
-                self.impossible = True
-                torch.cuda.synchronize(device)
+                # Ending a capture that ran out of memory may raise an error of its own.
+                memory = any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__context__))
                 first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                if memory:
+                    self.graphs[key] = None
+                else:
+                    self.impossible = True
+                    torch.cuda.synchronize(device)
                 warnings.warn(f"no CUDA graph, so each step costs the host more: {first}", stacklevel=3)
-                return type(self.network).forward(self.network, *args, **kwargs)
+            if self.graphs.get(key) is None:  # out of the block above, whose error held what was allocated
+                torch.cuda.empty_cache()
             if len(self.graphs) > KEPT_GRAPHS:
                 self.graphs.popitem(last=False)
+        if self.graphs.get(key) is None:
+            return type(self.network).forward(self.network, *args, **kwargs)
         self.graphs.move_to_end(key)
         graph, inputs, output = self.graphs[key]
         for place, tensor in zip(inputs, tensors, strict=True):

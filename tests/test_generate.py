@@ -75,6 +75,9 @@ def test_a_size_stops_where_memory_or_its_limit_does():
     for _ in range(2):
         sizes.took(2, 1.0, needs=100, free=401)
     assert sizes.size == 2 and sizes.done
+    sizes = BatchSize()
+    sizes.took(1, 1.0, needs=100, free=300), sizes.took(1, 1.0, needs=1, free=300)
+    assert sizes.size == 1 and sizes.done, "a graph that is run again allocates nothing, and needs its memory all the same"
     sizes = BatchSize(most=1)
     sizes.took(1, 1.0, 1, None), sizes.took(1, 1.0, 1, None)
     assert sizes.size == 1 and sizes.done

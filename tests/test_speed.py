@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pockets():
+def pockets(cache):
     """(exact, fast): the carried model twice."""
     both = sdwidgets.load("pocket", "cpu"), sdwidgets.load("pocket", "cpu", speed="fast")
     for pipe in both:
@@ -278,6 +280,46 @@ def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypat
     ).plan == speed.Plan("f32", 1)
 
 
+def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(pockets, tmp_path, monkeypatch):
+    decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
+    other = copy.deepcopy(decoder)
+    other.conv_out.bias.data += 1
+    monkeypatch.setattr(openvino.Core, "get_property", property_with_bf16(openvino.Core.get_property))
+    made, bare = [], speed._Runner.__init__
+
+    def narrow(self, compiled, shapes, plan):
+        made.append(plan.precision)
+        if plan.precision == "bf16":
+            raise RuntimeError("Supported primitive descriptors list is empty")
+        bare(self, compiled, shapes, plan)
+
+    monkeypatch.setattr(speed._Runner, "__init__", narrow)
+    make = lambda network: speed.Compiled(network, network, example, tmp_path, openvino)  # noqa: E731
+    file = tmp_path / "plans.json"
+    make(decoder)
+    first = json.loads(file.read_text())
+    make(other)
+    assert len(first) == 1 and len(json.loads(file.read_text())) == 2, "one shape, two networks"
+    (name,) = first
+    made.clear()
+    file.write_text(json.dumps({name: ["bf16", 1]}))
+    assert make(decoder).plan == speed.Plan("f32", 1)
+    assert made == ["bf16", "f32", "bf16"], "the one that was kept, then all"
+    assert json.loads(file.read_text()) == {name: ["f32", 1]}
+    made.clear()
+    assert make(decoder).plan == speed.Plan("f32", 1) and made == ["f32"], "compiled once, and used"
+
+
+def property_with_bf16(bare):
+    """A processor that says it knows bfloat16, as this test needs two plans to choose from."""
+
+    def get_property(self, device, name):
+        found = bare(self, device, name)
+        return [*found, "BF16"] if name == "OPTIMIZATION_CAPABILITIES" and "BF16" not in found else found
+
+    return get_property
+
+
 def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypatch):
     unet = pockets[0].unet
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
@@ -296,21 +338,180 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
     assert torch.allclose(answers[0], answers[1], atol=1e-4) and torch.allclose(answers[0], exact, atol=1e-3)
 
 
-def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets):
+def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets, monkeypatch):
     _, fast = pockets
     calls = []
     reader = next(m for n, m in fast.unet.named_modules() if n.endswith("attn2.to_k"))
-    handle = reader.register_forward_hook(lambda *_: calls.append(1))
+    bare = type(reader).forward
+
+    def counted(self, states):
+        if self is reader:
+            calls.append(1)
+        return bare(self, states)
+
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
-    try:
-        with torch.no_grad():
-            first = fast.unet(z, 900, text).sample
-            fast.unet(z, torch.tensor(500), text.clone())
-            assert len(calls) == 1
-            text *= 2  # as a notebook does that plays with embeddings
-            assert not torch.allclose(fast.unet(z, 900, text).sample, first) and len(calls) == 2
-    finally:
-        handle.remove()
+    with torch.no_grad():
+        fast.unet(z, 900, text[:, :-1])  # compared with the network once, which computes them too
+        fast.unet(z, 900, text)
+        text = text + 1
+        monkeypatch.setattr(type(reader), "forward", counted)
+        first = fast.unet(z, 900, text).sample
+        fast.unet(z, torch.tensor(500), text.clone())
+        assert len(calls) == 1
+        text *= 2  # as a notebook does that plays with embeddings
+        assert not torch.allclose(fast.unet(z, 900, text).sample, first) and len(calls) == 2
+
+
+# ---- what may change behind its back ---------------------------------------------------------------------------------
+
+
+def noise_and_text(count: int = 2) -> tuple[torch.Tensor, int, torch.Tensor]:
+    """What a U-Net of Pocket's shape is called with."""
+    z = torch.randn(count, 4, 16, 16, generator=tiny.generator())
+    return z, 500, torch.randn(count, 77, 192, generator=tiny.generator(1))
+
+
+@pytest.fixture
+def lone():
+    """A fast pipeline of the test's own, small."""
+    pipe = tiny.pipeline("sd")
+    parts = {name: copy.deepcopy(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder", "tokenizer")}
+    pipe = tiny.pipeline("sd", **parts)
+    speed.speed_up(pipe)
+    return pipe
+
+
+def own_states(pipe, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(what the encoder answers, what it computes): (batch, tokens, channels) each."""
+    encoder = pipe.text_encoder
+    return encoder(ids).last_hidden_state, type(encoder).forward(encoder, ids).last_hidden_state
+
+
+def test_a_word_that_is_added_and_learned_is_never_answered_from_memory(lone):
+    """Textual inversion: the table of embeddings is another one, then one row of it is trained, then one is loaded."""
+    encoder = lone.text_encoder
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        before, _ = own_states(lone, ids)
+        encoder.resize_token_embeddings(encoder.config.vocab_size + 1)
+        table = encoder.get_input_embeddings().weight
+        new = torch.cat([ids[:, :-1], torch.tensor([[len(table) - 1]])], 1)
+        first, right = own_states(lone, new)
+        assert torch.equal(first, right)
+        table[3] += 1.0
+        second, right = own_states(lone, new)
+        assert torch.equal(second, right) and not torch.equal(first, second)
+        table.data[-1] = 5.0  # past autograd's counter, as diffusers' loader does it
+        third, right = own_states(lone, new)
+        assert torch.equal(third, right) and not torch.equal(second, third)
+        assert encoder(new).last_hidden_state is encoder(new.clone()).last_hidden_state, "and known again"
+    table.grad = torch.zeros_like(table)
+    table.grad[-1] = 1.0
+    torch.optim.SGD([table], lr=1.0).step()
+    with torch.no_grad():
+        fourth, right = own_states(lone, new)
+    assert torch.equal(fourth, right) and not torch.equal(third, fourth)
+
+
+def replace_parameter(unet):
+    unet.conv_out.weight = torch.nn.Parameter(unet.conv_out.weight.detach() * 2)
+
+
+def assign_state(unet):
+    changed = {name: tensor * 2 if name == "conv_out.weight" else tensor.clone() for name, tensor in unet.state_dict().items()}
+    unet.load_state_dict(changed, assign=True)
+
+
+def edit_row(unet):
+    with torch.no_grad():
+        unet.conv_out.weight[0] += 1.0
+
+
+def replace_layer(unet):
+    unet.mid_block.resnets[0].nonlinearity = torch.nn.ReLU()
+
+
+def change_attribute(unet):
+    for layer in unet.modules():  # as is done for pictures that continue themselves
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode = "circular"
+            layer._reversed_padding_repeated_twice = [1, 1, 1, 1] if layer.padding == (1, 1) else [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("change", [replace_parameter, assign_state, edit_row, replace_layer, change_attribute])
+def test_every_way_to_change_a_network_counts(lone, change):
+    z, text = torch.randn(2, 4, 8, 8, generator=tiny.generator()), torch.randn(2, 77, 32, generator=tiny.generator(1))
+    with torch.no_grad():
+        first = lone.unet(z, 500, text).sample
+        change(lone.unet)
+        with pytest.warns(UserWarning, match="speed_up"):
+            changed = lone.unet(z, 500, text).sample
+        right = type(lone.unet).forward(lone.unet, z, 500, text).sample
+        assert torch.equal(changed, right)
+        assert speed.relative_error(first, right) > 0.01, "the change is one that shows"
+        speed.speed_up(lone)  # a graph in the cache is that of a network before the change
+        again = lone.unet(z, 500, text).sample
+    assert not torch.equal(again, right) and speed.relative_error(again, right) < speed.ALLOWED_ERROR / 2
+
+
+def test_freeu_counts_while_it_is_on(pockets):
+    fast, given = pockets[1], noise_and_text()
+    own = lambda: type(fast.unet).forward(fast.unet, *given).sample  # noqa: E731
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said once, perhaps by an earlier test
+        plain = fast.unet(*given).sample
+        fast.enable_freeu(s1=0.5, s2=0.2, b1=1.5, b2=1.6)
+        try:
+            scaled = fast.unet(*given).sample
+            assert torch.equal(scaled, own()) and speed.relative_error(scaled, plain) > 0.1
+        finally:
+            fast.disable_freeu()
+        assert torch.equal(fast.unet(*given).sample, plain) and not torch.equal(plain, own()), "fast again"
+
+
+def test_a_hook_on_a_layer_inside_is_called(pockets):
+    fast, given, seen = pockets[1], noise_and_text(), []
+    ids = torch.arange(77)[None]
+    with torch.no_grad():
+        plain, states = fast.unet(*given).sample, fast.text_encoder(ids).last_hidden_state
+        layers = fast.unet.mid_block.resnets[0], fast.vae.decoder.mid_block, next(
+            m for n, m in fast.text_encoder.named_modules() if n.endswith("mlp")
+        )
+        hooks = [layer.register_forward_hook(lambda module, *_: seen.append(module)) for layer in layers]
+        try:
+            hooked = fast.unet(*given).sample
+            fast.vae.decode(given[0])
+            fast.text_encoder(ids)
+            fast.text_encoder(ids)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert seen == [*layers, layers[2]], "the text encoder was called twice"
+        assert torch.equal(hooked, type(fast.unet).forward(fast.unet, *given).sample)
+        assert torch.equal(fast.unet(*given).sample, plain), "fast again"
+        assert fast.text_encoder(ids).last_hidden_state is states
+        outer = fast.unet.register_forward_hook(lambda *_: seen.append("all"))
+        try:
+            assert torch.equal(fast.unet(*given).sample, plain) and seen[-1] == "all", "this one costs nothing"
+        finally:
+            outer.remove()
+
+
+def test_a_hook_is_not_kept_in_the_cache(pockets, tmp_path):
+    """Traced together with a hook, the graph would hold what that did, also after it was gone."""
+    unet = copy.deepcopy(pockets[0].unet)
+    unet.mid_block.register_forward_hook(lambda module, inputs, output: output * 0)
+    graph = speed._UNetGraph(unet, speed._Given(unet))
+    assert not any(m._forward_hooks for m in graph.modules()) and unet.mid_block._forward_hooks
+
+
+def test_inference_tensors_are_watched_without_a_counter():
+    with torch.inference_mode():
+        network = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    watched = speed.Watched(network)
+    assert watched.unchanged()
+    network[0].weight.data += 1
+    assert not watched.unchanged()
 
 
 def test_doubling_and_convolving_is_one_transposed_convolution():
@@ -345,3 +546,38 @@ def test_what_cannot_be_fast_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ImportError, match=r"sdwidgets\[fast\]"):
         speed.speed_up(tiny.pipeline("sd"))
+
+
+def loaded_slowly(match: str, capsys, name="pocket"):
+    """What `load` gives where speed="fast" is not possible; one warning, which says why."""
+    with pytest.warns(UserWarning, match=match) as said:
+        pipe = sdwidgets.load(name, "cpu", speed="fast")
+    assert len(said) == 1 and "computes exactly" in str(said[0].message) and said[0].filename == __file__
+    assert "exact, not fast" in capsys.readouterr().out
+    assert not any("forward" in vars(m) for part in (pipe.unet, pipe.vae, pipe.text_encoder) for m in part.modules())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_without_openvino_a_person_loses_speed_and_nothing_else(pockets, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    pipe = loaded_slowly(r"pip install 'sdwidgets\[fast\]'", capsys)
+    assert np.allclose(draw(pipe, steps=2), draw(pockets[0], steps=2), atol=1e-4)
+
+
+def test_a_wrong_graph_or_another_family_loses_speed_and_nothing_else(tmp_path, monkeypatch, capsys):
+    tiny.pipeline("sdxl").save_pretrained(tmp_path / "sdxl")
+    loaded_slowly("StableDiffusionXLPipeline$", capsys, tmp_path / "sdxl")
+    honest = speed.Compiled.__call__
+    spoiled = lambda self, *tensors: honest(self, *tensors) + (self.channels == 4 and len(tensors) == 1)  # noqa: E731
+    monkeypatch.setattr(speed.Compiled, "__call__", spoiled)  # the decoder's; the U-Net's was well before
+    loaded_slowly("differs by", capsys)
+
+
+def test_on_a_mac_load_computes_exactly(monkeypatch, capsys):
+    """The pipeline stays on the CPU here; only what `load` chooses is a Mac's."""
+    from sdwidgets import pipelines
+
+    monkeypatch.setattr(pipelines, "choose_device", lambda device: (torch.device("mps"), "Apple GPU"))
+    monkeypatch.setattr(pipelines, "_move", lambda *args: "")
+    loaded_slowly("for CPU and CUDA so far", capsys)

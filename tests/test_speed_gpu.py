@@ -66,6 +66,79 @@ def test_a_change_in_place_counts_at_once_in_fused_projections_too(pair):
             weight.data.copy_(kept)
 
 
+def test_a_hook_on_a_compiled_block_is_called(pair):
+    exact, fast = pair
+    tiny.run(fast)
+    seen = []
+    layers = fast.unet.mid_block.resnets[0], fast.vae.decoder.mid_block.resnets[0]
+    assert all(layer._compiled_call_impl is not None for layer in layers)
+    hooks = [layer.register_forward_hook(lambda module, *_: seen.append(module)) for layer in layers]
+    try:
+        picture = tiny.run(fast, steps=2)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert seen == [layers[0], layers[0], layers[1]]
+    assert np.allclose(picture, tiny.run(exact, steps=2), atol=1e-4)
+    tiny.run(fast)
+    assert len(seen) == 3 and "forward" in vars(fast.unet), "fast again"
+
+
+def test_freeu_takes_everything_back():
+    """Without the compiler; a graph that was captured before would go on without FreeU."""
+    made = tiny.pipeline("sd")
+    pipes = [tiny.pipeline("sd", unet=copy.deepcopy(made.unet), vae=copy.deepcopy(made.vae)) for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed_gpu, "why_no_compiler", lambda device: "not wanted here")
+        speed_gpu.by_regions(pipes[1], graphs=True)
+    for pipe in pipes:
+        pipe.enable_freeu(s1=0.5, s2=0.2, b1=1.5, b2=1.6)
+    with pytest.warns(UserWarning, match="speed_up"):
+        picture = tiny.run(pipes[1])
+    assert np.allclose(picture, tiny.run(pipes[0]), atol=1e-4) and "forward" not in vars(pipes[1].unet)
+
+
+class OnACard(torch.nn.Module):
+    """Doubles; says that it is on a card, and has room for eight at once."""
+
+    device = torch.device("cuda")
+
+    def forward(self, sample):
+        if len(sample) > 8:
+            raise torch.OutOfMemoryError("no room for the call")
+        return sample * 2
+
+
+class Replayed:
+    def replay(self):
+        pass
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_batch_too_large_for_a_graph_leaves_smaller_ones_theirs(wrapped, monkeypatch):
+    asked = []
+
+    def capture(self, args, kwargs):
+        """As on a card that has room for graphs of at most two; the error of an ended capture may come on top."""
+        asked.append(len(args[0]))
+        if len(args[0]) > 2:
+            try:
+                raise torch.OutOfMemoryError("no room for the graph")
+            finally:
+                if wrapped:
+                    raise RuntimeError("the capture was ended")
+        return Replayed(), [torch.empty_like(args[0])], torch.full_like(args[0], 7.0)
+
+    monkeypatch.setattr(speed_gpu.Graphed, "capture", capture)
+    graphed = speed_gpu.Graphed(OnACard())
+    with pytest.warns(UserWarning, match="no CUDA graph"):
+        assert graphed(torch.ones(4)).eq(2).all()
+    assert graphed(torch.ones(4)).eq(2).all() and asked == [4], "not tried again at every step"
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError, match="for the call"):
+        graphed(torch.ones(16))
+    assert graphed(torch.ones(2)).eq(7).all() and asked == [4, 16, 2] and not graphed.impossible
+
+
 def test_another_processor_takes_everything_back_and_stays():
     from diffusers.models.attention_processor import AttnProcessor
 
