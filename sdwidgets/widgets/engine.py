@@ -130,7 +130,8 @@ class Engine:
         if isinstance(error, SettingsError):  # what only the pipeline itself could tell
             self.mail.post("errors", errors={error.field: str(error)})
             error = None
-        self.mail.post("done", badge=badge, failure=sentence_for(error) if error else None)
+        failure = sentence_for(error) if error else None
+        self.mail.post("done", badge=badge, failure=failure, live=order.live)
 
     def _on_step(self, pipe, order: Order, stale):
         """What `record` calls after every step: stop a stale run, or tell the page, at most ten times a second."""

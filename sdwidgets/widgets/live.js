@@ -62,9 +62,9 @@ class Live {
     return !!live && live < this.shown;
   }
 
-  /** All that was sent is done with: a run ended, or its settings were refused. */
-  answered() {
-    this.answers = this.sent;
+  /** A run ended: of a live order, what was sent up to it is done with; of any other, or where settings were refused, all. */
+  answered(live) {
+    this.answers = live ? Math.max(this.answers, live) : this.sent;
     this.go();
   }
 }

@@ -331,9 +331,9 @@ class PlaygroundView {
     pictures.forEach((bytes, i) => this.replay.decode(first + i, bytes));
   }
 
-  on_done({ badge, failure }) {
+  on_done({ badge, failure, live }) {
     this.running(false);
-    this.live.answered();
+    this.live.answered(live);
     this.replay.badge.textContent = badge;
     this.say(failure);
     if (this.again) {
