@@ -5,15 +5,34 @@ Nothing here depends on how well the carried weights draw.
 
 from __future__ import annotations
 
+import json
+
 import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image
+from diffusers import (
+    AutoencoderKL,
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+    DDPMScheduler,
+    StableDiffusionAdapterPipeline,
+    StableDiffusionPipeline,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
+from diffusers.training_utils import cast_training_params
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdwidgets._data import data_folder
+from sdwidgets.pocket import training
 from sdwidgets.schedulers import SCHEDULERS, make_scheduler
 
 PROMPTS = ["a red circle on a blue background", "a cat on a yellow background"]
@@ -234,3 +253,158 @@ def test_callbacks_prompt_embeds_and_rescaled_guidance_are_stable_diffusions_own
     assert torch.equal(run(pipe, None, prompt_embeds=positive, negative_prompt_embeds=negative), expected)
     rescaled = run(pipe, PROMPTS[0], guidance_rescale=0.7)
     assert torch.isfinite(rescaled).all() and not torch.equal(rescaled, expected)
+
+
+# ---- trainings as diffusers' examples have them --------------------------------------------------------------------
+
+
+class Loaded:
+    """The parts of a folder as diffusers' training examples load them: each alone, from its subfolder."""
+
+    def __init__(self, folder):
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.noise_scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        self.text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder")
+        self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+        self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+
+    def loss(self, pixels, captions) -> torch.Tensor:
+        """The loss of a step of either example: pixels (n, 3, 128, 128) in -1..1, n captions."""
+        tokens = self.tokenizer(
+            captions, max_length=self.tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
+        )  # fmt: skip
+        latents = self.vae.encode(pixels).latent_dist.sample().detach() * self.vae.config.scaling_factor
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, self.noise_scheduler.config.num_train_timesteps, (len(latents),)).long()
+        noisy_latents = self.noise_scheduler.add_noise(latents, noise, timesteps)
+        encoder_hidden_states = self.text_encoder(tokens.input_ids, return_dict=False)[0]
+        if self.noise_scheduler.config.prediction_type == "epsilon":
+            target = noise
+        elif self.noise_scheduler.config.prediction_type == "v_prediction":
+            target = self.noise_scheduler.get_velocity(latents, noise, timesteps)
+        else:
+            raise ValueError(f"unknown prediction type {self.noise_scheduler.config.prediction_type}")
+        predicted = self.unet(noisy_latents, timesteps, encoder_hidden_states, return_dict=False)[0]
+        return F.mse_loss(predicted.float(), target.float(), reduction="mean")
+
+
+def fresh_pipeline():
+    pipe = StableDiffusionPipeline.from_pretrained(data_folder("pocket"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def pixels(pipe, picture) -> torch.Tensor:
+    """A batch of two pictures, one of them mirrored."""
+    pixels = pipe.image_processor.preprocess(picture)
+    return torch.cat([pixels, pixels.flip(-1)])
+
+
+def test_a_lora_is_trained_as_diffusers_example_trains_one(pixels, tmp_path):
+    """The steps of diffusers' examples/text_to_image/train_text_to_image_lora.py, each once more on Pocket's own folder."""
+    torch.manual_seed(0)
+    parts = Loaded(data_folder("pocket"))
+    for module in (parts.vae, parts.text_encoder, parts.unet):
+        module.requires_grad_(False)
+    parts.unet.add_adapter(
+        LoraConfig(
+            r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=["to_k", "to_q", "to_v", "to_out.0"]
+        )
+    )
+    cast_training_params(parts.unet, dtype=torch.float32)
+    lora_layers = [parameter for parameter in parts.unet.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(lora_layers, lr=1e-2, weight_decay=1e-2)
+    parts.unet.train()
+    for _ in range(3):
+        loss = parts.loss(pixels, PROMPTS)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(lora_layers, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.isfinite(loss)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(parts.unet))
+    StableDiffusionPipeline.save_lora_weights(
+        save_directory=tmp_path, unet_lora_layers=layers, safe_serialization=True
+    )
+
+    pipe = fresh_pipeline()
+    bare = run(pipe)
+    pipe.load_lora_weights(tmp_path)
+    drawn = run(pipe)
+    assert torch.isfinite(drawn).all() and (drawn - bare).abs().max() > 1e-2
+    pipe.unload_lora_weights()
+    pipe.unet = parts.unet.eval()
+    assert torch.allclose(run(pipe), drawn, atol=1e-3), "what was saved is what was trained"
+
+
+def test_a_word_is_trained_as_diffusers_example_trains_one(pixels, tmp_path):
+    """The steps of diffusers' examples/textual_inversion/textual_inversion.py, each once more on Pocket's own folder."""
+    torch.manual_seed(0)
+    parts = Loaded(data_folder("pocket"))
+    tokenizer, text_encoder = parts.tokenizer, parts.text_encoder
+    assert tokenizer.add_tokens(["<gizmo>"]) == 1
+    (initializer,) = tokenizer.encode("thing", add_special_tokens=False)
+    (new,) = tokenizer.convert_tokens_to_ids(["<gizmo>"])
+    text_encoder.resize_token_embeddings(len(tokenizer))
+    table = text_encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        table[new] = table[initializer].clone()
+    parts.vae.requires_grad_(False)
+    parts.unet.requires_grad_(False)
+    tower = getattr(text_encoder, "text_model", text_encoder)  # the example's name for it, gone in transformers 5
+    for frozen in (tower.encoder, tower.final_layer_norm, tower.embeddings.position_embedding):
+        frozen.requires_grad_(False)
+    optimizer = torch.optim.AdamW(text_encoder.get_input_embeddings().parameters(), lr=1e-1, weight_decay=1e-2)
+    original = table.detach().clone()
+    text_encoder.train()
+    for _ in range(3):
+        loss = parts.loss(pixels, ["a photo of a <gizmo>", "a <gizmo> on a blue background"])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        kept = torch.ones(len(tokenizer), dtype=torch.bool)
+        kept[new] = False
+        with torch.no_grad():
+            text_encoder.get_input_embeddings().weight[kept] = original[kept]
+        assert torch.isfinite(loss)
+    assert [name for name, parameter in text_encoder.named_parameters() if parameter.requires_grad] == [
+        name for name, parameter in text_encoder.named_parameters() if parameter is table
+    ]
+    learned = text_encoder.get_input_embeddings().weight[new : new + 1].detach().cpu()
+    save_file({"<gizmo>": learned}, tmp_path / "learned_embeds.safetensors", metadata={"format": "pt"})
+
+    pipe = fresh_pipeline()
+    began, bare = run(pipe, "a thing"), run(pipe, "a cat")
+    pipe.load_textual_inversion(tmp_path)
+    drawn = run(pipe, "a <gizmo>")
+    assert torch.isfinite(drawn).all() and (drawn - began).abs().max() > 1e-3
+    assert torch.equal(run(pipe, "a cat"), bare), "no other word was touched"
+    pipe.text_encoder, pipe.tokenizer = text_encoder.eval(), tokenizer
+    assert torch.allclose(run(pipe, "a <gizmo>"), drawn, atol=1e-4), "what was saved is what was trained"
+
+
+EXTRAS = sorted(
+    folder.name
+    for folder in (data_folder("pocket") / "extras").iterdir()
+    if (folder / "pytorch_lora_weights.safetensors").exists() or "adapter" in folder.name
+)
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_extra_that_ships_changes_the_shipped_pipelines_pictures(picture, extra):
+    folder, pipe = data_folder("pocket") / "extras" / extra, fresh_pipeline()
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    digest = training.digest(pipe.unet)
+    assert record.get("base", digest) == digest, "it was trained for another denoiser than the one that ships"
+    bare = run(pipe)
+    if "adapter" in extra:
+        adapter = T2IAdapter.from_pretrained(folder, torch_dtype=torch.float32)
+        parts = {name: part for name, part in pipe.components.items() if name != "image_encoder"}
+        steered = StableDiffusionAdapterPipeline(**parts, adapter=adapter, requires_safety_checker=False)
+        steered.set_progress_bar_config(disable=True)
+        drawn = run(steered, image=[picture.convert("L")] * 2)
+    else:
+        pipe.load_lora_weights(folder)
+        drawn = run(pipe)
+    assert torch.isfinite(drawn).all() and (drawn - bare).abs().max() > 1e-2

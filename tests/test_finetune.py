@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -429,6 +431,34 @@ def test_a_part_that_was_interrupted_ends_where_an_unbroken_one_does(
     train(data, tmp_path)
     whole, resumed = load_file(trained / part / "part" / file), load_file(tmp_path / "part" / file)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_another_denoiser_has_is_trained_anew(data, trained, tmp_path, monkeypatch, capsys, part):
+    train, training_class, _ = PARTS[part]
+    record = json.loads((trained / part / "part" / "training.json").read_text())
+    assert record["base"] == training.digest(small_unet()) and record["stages"][0]["scenes"] == GRAMMAR.count
+
+    def begins_anew(name: str) -> bool:
+        interrupt(monkeypatch, training_class, 0)
+        try:
+            train(data, tmp_path / name)
+        except Interrupted:
+            return not list((tmp_path / name).glob("step-*")) and "begins anew" in capsys.readouterr().out
+        return False
+
+    for name in ("same", "old", "other"):
+        shutil.copytree(trained / part, tmp_path / name)
+    assert not begins_anew("same"), "it is finished"
+    record = json.loads((tmp_path / "old" / "checkpoint.json").read_text())
+    del record["base"]
+    training.write_json(tmp_path / "old" / "checkpoint.json", record)
+    assert begins_anew("old"), "no one knows whose it is"
+    other = small_unet()
+    with torch.no_grad():
+        other.conv_in.weight.mul_(1.01)
+    monkeypatch.setitem(globals(), "small_unet", lambda: other)
+    assert begins_anew("other")
 
 
 def test_the_zero_snr_lora_is_saved_with_the_scheduler_that_it_wants(trained):

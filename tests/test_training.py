@@ -15,10 +15,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
+from bench.training import Change, speed
 from sdwidgets._data import data_folder
 from sdwidgets.pocket import clip, datasheet, denoiser, muon, parts, scenes, train, training, vae
 from sdwidgets.pocket import vocabulary as words
@@ -178,49 +179,104 @@ def test_a_snapshot_is_named_by_all_that_was_shown_in_batches_of_any_size(tmp_pa
     assert taken == [26_000] and record["samples"] == 38_000
 
 
-TWO_PROCESSES = """
-import json, sys, torch
-from sdwidgets.pocket import training
+STAGE = {"scenes": 64, "batch size": 4, "learning rate": 1e-2, "log SNR": [-2.5, 2.0]}
 
-def loss_at(model, step, batch_size, accelerator):
-    whole = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
-    rows = slice(accelerator.process_index * batch_size, (accelerator.process_index + 1) * batch_size)
-    x = whole[rows]
-    return (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
 
-torch.manual_seed(0)
-schedule = training.Schedule(steps=60, batch_size=8, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9)
-average, record = training.train("line", torch.nn.Linear(3, 1), loss_at, schedule, sys.argv[1], {})
-if record["hardware"]["processes"] == int(sys.argv[2]):
-    with open(sys.argv[1] + "/end.json", "w") as file:
-        json.dump([*average.weight[0].tolist(), *average.bias.tolist(), record["losses"][0][1]], file)
+def test_a_stage_lasts_as_long_as_its_settings(tmp_path):
+    """A longer run with the same settings extends its stage, other settings begin one, and one that trains nothing adds none."""
+
+    def run(steps, batch_size=4, **stage):
+        schedule = dataclasses.replace(SCHEDULE, steps=steps, batch_size=batch_size)
+        stage = {"scenes": 64, "log SNR": [-2.5, 2.0], **stage}
+        return training.train("line", Regression(), loss_at, schedule, tmp_path, {}, stage=stage)[1]
+
+    assert run(6)["stages"] == [{"samples": 24, **STAGE}]
+    assert run(9)["stages"] == run(9)["stages"] == [{"samples": 36, **STAGE}]
+    assert run(9, scenes=99)["stages"] == [{"samples": 36, **STAGE}]
+    first, second, third = run(11, scenes=99) and run(13, 2, **{"log SNR": [-0.5, 2.0]})["stages"]
+    assert (first, second) == ({"samples": 36, **STAGE}, {"samples": 8, **STAGE, "scenes": 99})
+    assert third == {"samples": 4, **STAGE, "batch size": 2, "log SNR": [-0.5, 2.0]}
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["stages"] == [first, second, third]
+
+
+def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(tmp_path):
+    fit(tmp_path)
+    file = tmp_path / "checkpoint.json"
+    record = json.loads(file.read_text())
+    del record["stages"]
+    training.write_json(file, record)
+    unknown = {"samples": 24, "scenes": None}
+    assert fit(tmp_path)[1]["stages"] == [unknown]
+    longer = dataclasses.replace(SCHEDULE, steps=7)
+    again = training.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
+    assert again["stages"] == [
+        unknown,
+        {"samples": 4, "scenes": 5, "batch size": 4, "learning rate": 1e-2},
+    ]
+
+
+NARROW = """
+import argparse, functools, sys
+from sdwidgets.pocket import denoiser, train, training, vae
+
+denoiser.DenoiserConfig = functools.partial(denoiser.DenoiserConfig, channels=(32, 32, 32))
+encode = vae.encode_scenes
+
+def told(*arguments):
+    print("encoded by process", training.processes().process_index, flush=True)
+    return encode(*arguments)
+
+vae.encode_scenes = told
+parser = argparse.ArgumentParser()
+train.add_arguments(parser)
+run = lambda size: train.main(parser.parse_args([*sys.argv[1:], "--batch-size", size]))
+try:
+    training.processes().num_processes > 1 and run("3")
+except ValueError as error:
+    print("refused:", error)
+sys.exit(run("2"))
 """
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    """The same global batch over one process and over two, each started by `accelerate launch`: the same weights."""
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    ends = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        several = (
-            ["--multi_gpu", f"--main_process_port={free_port()}"] if processes > 1 else []
-        )  # what it calls several of anything
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]  # fmt: skip
-        command = [
-            *launch,
-            *several,
-            f"--num_processes={processes}",
-            str(script),
-            str(folder),
-            str(processes),
-        ]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        ends.append(json.loads((folder / "end.json").read_text()))
-    assert ends[0] == pytest.approx(ends[1], abs=1e-5)
+def launch(processes: int, script, *arguments) -> str:
+    """What a script prints that `accelerate launch` runs on so many processes, each on one thread in float32."""
+    several = (
+        ["--multi_gpu", f"--main_process_port={free_port()}"] if processes > 1 else []
+    )  # what it calls several of anything
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
+        *several, f"--num_processes={processes}", str(script), *map(str, arguments),
+    ]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "SDWIDGETS_BF16": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_train_a_denoiser_as_one_does(trained, tmp_path):
+    """The part as it is, but narrow: prepared and finished by one process, and the same loss all along, to a thousandth.
+
+    Both see the same scenes, noise and timesteps, in sums of another order. Other noise alone would move a loss by several per cent.
+    """
+    script, records, weights = tmp_path / "script.py", {}, {}
+    script.write_text(NARROW)
+    for processes in (2, 1):
+        work = tmp_path / str(processes)
+        for part in ("vae/part", "clip/part", "clip/tokenizer"):
+            shutil.copytree(trained / part, work / part)
+        arguments = ["denoiser", "--grammar", "tiny", "--work", work, "--scenes", "8", "--ignore-gate"]
+        printed = launch(processes, script, *arguments, "--steps", "52")
+        assert printed.count("encoded by process 0") == 1 and "encoded by process 1" not in printed
+        assert printed.count("finished: ") == 1
+        assert ("a batch of 3 cannot be shared by 2 processes: give --batch-size" in printed) == (processes == 2)
+        weights[processes] = UNet2DConditionModel.from_pretrained(work / "denoiser" / "part").state_dict()
+        records[processes] = json.loads((work / "denoiser" / "part" / "training.json").read_text())
+        assert records[processes]["hardware"]["processes"] == processes
+    one, two = ([loss for _, loss in records[processes]["losses"]] for processes in (1, 2))
+    assert len(one) == 2 and one == pytest.approx(two, rel=1e-3)
+    for name, tensor in weights[1].items():
+        torch.testing.assert_close(weights[2][name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+    assert records[1]["stages"] == records[2]["stages"] and records[1]["samples"] == 104
 
 
 def free_port() -> int:
@@ -463,6 +519,7 @@ def trained(tmp_path_factory):
         size = (
             ["--batch-size", "4", "--steps", "2"] if part != "export" else ["--output", str(work / "model")]
         )
+        size += ["--ignore-gate"] if part == "denoiser" else []
         assert train.main(parser.parse_args([part, "--grammar", "tiny", "--work", str(work), *size])) == 0
     return work
 
@@ -543,11 +600,21 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):  # read whitened text in training
                 restored = restored @ before["model.whitening"]
             torch.testing.assert_close(restored, tensor.float(), atol=1e-5, rtol=1e-4)
+    laid = UNet2DConditionModel.from_pretrained(tmp_path / "work" / "denoiser" / "part")
+    turbo = json.loads((trained / "model" / "extras" / "turbo" / "training.json").read_text())
+    assert training.digest(laid) == turbo["base"], "what was trained for it still fits"
 
-    assert run("denoiser", "--steps", str(told["step"] + 1), "--batch-size", "3", "--scenes", "20") == 0
+    few = ("--batch-size", "3", "--scenes", "20", "--ignore-gate")
+    assert run("denoiser", "--steps", str(told["step"] + 1), *few) == 0
     record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())
     assert record["step"] == told["step"] + 1 and record["samples"] == told["samples"] + 3
     assert record["seconds"] > told["seconds"] and record["scenes"] == 20
+    (stage,) = told["stages"]
+    assert stage == {
+        "samples": 8, "scenes": 272, "batch size": 4, "learning rate": 2e-3, "log SNR": [-0.5, 2.0], "encoder": stage["encoder"],
+    }  # fmt: skip
+    assert record["stages"] == [stage, stage | {"samples": 3, "scenes": 20, "batch size": 3}]
+    assert len(stage["encoder"]) == 12, "and the restored encoder is the same one"
     clip_step = json.loads((trained / "model" / "training.json").read_text())["clip"]["step"]
     laid = load_file(tmp_path / "work" / "clip" / f"step-{clip_step:08d}.safetensors")
     for name, tensor in load_file(trained / "model" / "extras" / "clip" / "model.safetensors").items():
@@ -555,10 +622,10 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     assert run("clip", "--steps", str(clip_step + 1), "--batch-size", "2") == 0
     assert json.loads((tmp_path / "work" / "clip" / "part" / "training.json").read_text())["step"] == clip_step + 1
     with pytest.raises(ValueError, match="states of another autoencoder, encoder or grammar; remove"):
-        run("denoiser", "--steps", str(told["step"] + 2))
+        run("denoiser", "--steps", str(told["step"] + 2), "--ignore-gate")
     shutil.rmtree(tmp_path / "work" / "encoded")
     with pytest.raises(ValueError, match="states of another text encoder; give --restart"):
-        run("denoiser", "--steps", str(told["step"] + 2), "--scenes", "20")
+        run("denoiser", "--steps", str(told["step"] + 2), *few)
     with pytest.raises(FileExistsError, match="holds a clip already"):
         run("restore", "--output", str(trained / "model"))
     for folder, sentence in (
@@ -567,6 +634,79 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=sentence or "was trained on the grammar"):
             run("restore", "--output", str(folder))
+
+
+def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys):
+    base = training.digest(UNet2DConditionModel.from_pretrained(trained / "model" / "unet"))
+    for extra in ("turbo", "zero-snr", "adapter"):
+        part, folder = trained / extra / "part", tmp_path / extra
+        record = json.loads((trained / "model" / "extras" / extra / "training.json").read_text())
+        assert record["base"] == base and record["stages"] == [
+            {"samples": 8, "scenes": 272, "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
+        ]
+        parts._export_extra(part, folder, base)
+        files = sorted(file.relative_to(folder) for file in folder.rglob("*"))
+        assert files == sorted(file.relative_to(part) for file in part.rglob("*"))
+        parts._export_extra(tmp_path / "nothing", folder, base)
+        assert folder.is_dir() and not capsys.readouterr().out, "what an earlier export took is still of this denoiser"
+        parts._export_extra(part, folder, "0" * 12)
+        out = capsys.readouterr().out
+        assert not folder.exists() and f"left out {part}: it was trained for another denoiser" in out
+        assert f"removed {folder}" in out and f"`sdwidgets train {extra}`" in out
+    old = tmp_path / "old"
+    shutil.copytree(trained / "turbo" / "part", old)
+    training.write_json(old / "training.json", {"step": 2})
+    parts._export_extra(old, tmp_path / "turbo", base)
+    assert "does not say for which" in capsys.readouterr().out and not (tmp_path / "turbo").exists()
+
+
+def test_a_digest_is_of_the_weights_in_half_precision():
+    torch.manual_seed(0)
+    line = torch.nn.Linear(3, 2)
+    first, half = training.digest(line), training.digest(torch.nn.Linear(3, 2).half())
+    assert first == training.digest(line.half()) == training.digest(line.float()) != half
+    with torch.no_grad():
+        line.bias[1] += 0.01
+    assert training.digest(line) != first
+
+
+@pytest.mark.parametrize(
+    ("gate", "found"),
+    [
+        ({"object 1": 1.0, "count": 0.989, "relation": 0.5}, "count 98.9%, relation 50.0%"),
+        ({"count": float("nan")}, "count nan%"),
+        ({}, "nothing yet"),
+        ({"object 1": 1.0, "count": 0.99}, None),
+    ],
+)
+def test_no_denoiser_is_trained_on_an_encoder_that_did_not_pass_its_gate(tmp_path, gate, found):
+    for part in ("vae", "clip"):
+        (tmp_path / part / "part").mkdir(parents=True)
+    training.write_json(tmp_path / "clip" / "part" / "training.json", {"gate": gate})
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    run = lambda *more: train.main(  # noqa: E731
+        parser.parse_args(["denoiser", "--grammar", "tiny", "--work", str(tmp_path), *more])
+    )
+    if found is not None:
+        with pytest.raises(ValueError, match=f"not passed its gate: probes read {found}, and 99%.*--ignore-gate"):
+            run()
+    with pytest.raises(OSError, match="config.json"):  # past the gate, the parts of this test are empty folders
+        run(*([] if found is None else ["--ignore-gate"]))
+
+
+def test_the_encoder_that_ships_passed_its_gate():
+    told = json.loads((data_folder("pocket") / "training.json").read_text())["clip"]["gate"]
+    assert set(told) == set(clip._questions()) and min(told.values()) >= parts.GATE
+
+
+def test_the_bench_measures_each_change_against_the_plain_recipe():
+    changes = Change("plain", "1", {"batch_size": 1}), Change("by hand", "?", {"batch_size": 1, "norm": "by hand"})
+    plain, other = speed("denoiser", changes, turns=1)
+    assert (plain["change"], plain["ratio"]) == ("plain", 1.0) and other["expected"] == "?"
+    for row in (plain, other):
+        low, high = row["quartiles"]
+        assert 0 < low <= row["samples_per_second"] <= high and row["ratio"] > 0
 
 
 @pytest.mark.parametrize("told", ["0", "1"])

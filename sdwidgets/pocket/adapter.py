@@ -131,13 +131,17 @@ def train_adapter(
     average, record = training.train(
         "adapter",
         model,
-        adapter_loss_at(data, silhouettes, rows, config),
+        training.global_batch(adapter_loss_at(data, silhouettes, rows, config)),
         config.schedule,
         folder,
         dataclasses.asdict(config),
         restart,
         minutes,
+        stage={"scenes": len(rows)},
+        base=training.digest(unet),
     )
+    if not training.processes().is_main_process:
+        return record
     average.adapter.half().save_pretrained(folder / "part", safe_serialization=True)
     training.write_json(folder / "part" / "training.json", record)
     return record
@@ -153,5 +157,5 @@ def run_adapter(args, grammar: Grammar, work: Path) -> int:
     data = parts.latent_data(grammar, work)
     record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes)
     done = record["step"] >= config.schedule.steps
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
+    training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
     return 0

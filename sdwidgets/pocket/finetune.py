@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -336,13 +337,29 @@ def save_word(pipe, word: str, folder) -> Path:
 
 
 def fit_part(
-    name: str, module, loss_at, config, folder: Path, restart: bool = False, minutes: float | None = None
+    name: str,
+    module,
+    loss_at,
+    config,
+    folder: Path,
+    restart: bool = False,
+    minutes: float | None = None,
+    *,
+    base: str,
+    scenes: int,
 ) -> dict:
-    """Train a module that carries a LoRA (`module.unet`) and a scheduler; both go to `folder`/part. Returns the record."""
+    """Train a module that carries a LoRA (`module.unet`) and a scheduler; both go to `folder`/part. Returns the record.
+
+    `base`: `training.digest` of the denoiser without the LoRA; `scenes`: of how many it learns.
+    """
     settings = dataclasses.asdict(config)
     average, record = training.train(
-        name, module, loss_at, config.schedule, folder, settings, restart, minutes
-    )
+        name, module, training.global_batch(loss_at), config.schedule, folder, settings, restart, minutes,
+        stage={"scenes": scenes}, base=base,
+    )  # fmt: skip
+    if not training.processes().is_main_process:
+        return record
+    shutil.rmtree(folder / "part", ignore_errors=True)
     save_lora(average.unet, folder / "part")
     average.scheduler.save_pretrained(folder / "part" / "scheduler")
     training.write_json(folder / "part" / "training.json", record)
@@ -359,7 +376,7 @@ def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> i
     data = parts.latent_data(grammar, work)
     record = train(unet, data, config, work / name, args.restart, args.minutes)
     done = record["step"] >= config.schedule.steps
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
+    training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
     return 0
 
 
@@ -428,8 +445,9 @@ def train_zero_snr(
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
+    base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
-    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes)
+    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, base=base, scenes=scenes)
 
 
 def run_zero_snr(args, grammar, work: Path) -> int:

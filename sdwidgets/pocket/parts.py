@@ -53,6 +53,8 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
         args.compile,
     )
     trained = average.vae
+    if not training.processes().is_main_process:
+        return 0
     record["psnr"] = vae.reconstruction_psnr(trained, grammar)
     latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
     trained.register_to_config(scaling_factor=vae.measure_scaling_factor(latents))
@@ -82,7 +84,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         grammar = ENCODER
     config = override_schedule(clip.ClipConfig(), args)
     torch.manual_seed(config.schedule.seed)
-    tokenizer = clip.build_tokenizer(work / "clip" / "tokenizer", config)
+    tokenizer = _make_tokenizer(work, config)
     model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
     average, record = training.train(
         "clip",
@@ -94,7 +96,10 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         args.restart,
         args.minutes,
         args.compile,
+        stage={"scenes": grammar.count},
     )
+    if not training.processes().is_main_process:
+        return 0
     beats = clip.beats_hard_negative(average.clip.eval(), tokenizer, grammar)
     record["caption_beats_negative"] = beats.pop("any")
     record["caption_beats_by_kind"] = beats
@@ -110,6 +115,30 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     by_kind = ", ".join(f"{kind} changed {share:.0%}" for kind, share in beats.items())
     print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes ({by_kind})")
     return 0
+
+
+@training.main_process_first
+def _make_tokenizer(work: Path, config: clip.ClipConfig) -> CLIPTokenizer:
+    folder = work / "clip" / "tokenizer"
+    if training.processes().is_main_process:
+        return clip.build_tokenizer(folder, config)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+GATE = 0.99
+
+
+def check_gate(work: Path) -> None:
+    """Raises ValueError where probes did not read every attribute from the encoder's states: no denoiser would either."""
+    _, folder = (finished_part(work, name) for name in ("vae", "clip"))
+    told = json.loads((folder / "training.json").read_text()).get("gate", {})
+    short = {name: share for name, share in told.items() if not share >= GATE}
+    if short or not told:
+        found = ", ".join(f"{name} {share:.1%}" for name, share in short.items()) or "nothing yet"
+        raise ValueError(
+            f"the text encoder in {folder} has not passed its gate: probes read {found}, and {GATE:.0%} are asked for; train it on with "
+            "`sdwidgets train clip --steps MORE`, or give --ignore-gate"
+        )
 
 
 SHARD = 8_192  # scenes or captions a file: what an interrupt can cost
@@ -140,6 +169,7 @@ def training_scenes(grammar: Grammar, count: int | None = None) -> list[int]:
     return np.random.default_rng(grammar.count).permutation(grammar.count)[:count].tolist()
 
 
+@training.main_process_first
 def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
     """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
 
@@ -155,7 +185,8 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
             f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
         )
     chosen.parent.mkdir(parents=True, exist_ok=True)
-    training.write_json(chosen, {"scenes": len(indices), "origin": origin})
+    if told != (now := {"scenes": len(indices), "origin": origin}):
+        training.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
         AutoencoderKL.from_pretrained(finished_part(work, "vae"))
@@ -198,6 +229,7 @@ def _origin(grammar: Grammar, work: Path) -> str:
 WHITENING_SCENES = 2_048
 
 
+@training.main_process_first
 @torch.no_grad()
 def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
@@ -213,9 +245,17 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     return load_file(file)["whitening"]
 
 
+def encoder_digest(work: Path) -> str:
+    """`training.digest` of the trained text encoder."""
+    return training.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
+
+
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened."""
     config = override_schedule(denoiser.DenoiserConfig(), args)
+    training_scenes(grammar, args.scenes)  # a wrong number is told before anything that is missing
+    if not args.ignore_gate:
+        check_gate(work)
     data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
     data.whitened(whitening)
@@ -232,7 +272,9 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     average, record = training.train(
         "denoiser",
         model,
-        denoiser.denoiser_loss_at(data, config, denoiser.timestep_odds(denoiser.build_scheduler(), config)),
+        training.global_batch(
+            denoiser.denoiser_loss_at(data, config, denoiser.timestep_odds(denoiser.build_scheduler(), config))
+        ),
         config.schedule,
         work / "denoiser",
         dataclasses.asdict(config),
@@ -242,7 +284,14 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         lambda samples, trained: trained.stock_unet().save_pretrained(
             work / "denoiser" / "snapshots" / f"{samples:09d}", safe_serialization=True
         ),
+        stage={
+            "scenes": len(data.scenes),
+            "log SNR": [config.log_snr_mean, config.log_snr_std],
+            "encoder": encoder_digest(work),
+        },
     )
+    if not training.processes().is_main_process:
+        return 0
     record["scenes"] = len(data.scenes)
     record.setdefault("samples off the grid", 0)  # shown before `scenes.on_grid` was
     _finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
@@ -254,11 +303,13 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     if args.output is None:
         raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
     autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval()
+    unet = UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser"))
+    base = training.digest(unet)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))),
         tokenizer=CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")),
+        unet=unet,
         scheduler=denoiser.build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -282,8 +333,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     }
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
     for extra in ("turbo", "zero-snr", "adapter"):
-        if (work / extra / "part").is_dir():
-            shutil.copytree(work / extra / "part", args.output / "extras" / extra, dirs_exist_ok=True)
+        _export_extra(work / extra / "part", args.output / "extras" / extra, base)
     towers = CLIPModel.from_pretrained(
         finished_part(work, "clip")
     )  # both: the CLIP score needs the image tower
@@ -293,6 +343,25 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
     return 0
+
+
+def _export_extra(part: Path, folder: Path, base: str) -> None:
+    """Copy what was trained for the denoiser of digest `base`; leave out, and take out, what was trained for another."""
+
+    def fits(extra: Path) -> bool:
+        told = extra / "training.json"
+        return told.is_file() and json.loads(told.read_text()).get("base") == base
+
+    if part.is_dir() and fits(part):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(part, folder)
+        return
+    another = "it was trained for another denoiser, or does not say for which"
+    if part.is_dir():
+        print(f"left out {part}: {another}; `sdwidgets train {folder.name}` trains it anew")
+    if folder.is_dir() and not fits(folder):
+        shutil.rmtree(folder)
+        print(f"removed {folder}, which an earlier export left there: {another}")
 
 
 def run_restore(args, grammar: Grammar, work: Path) -> int:
@@ -314,7 +383,8 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
     shutil.copytree(args.output / "extras" / "clip", work / "clip" / "part", dirs_exist_ok=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
-    for name in ("vae", "clip"):
+    shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
+    for name in ("vae", "clip", "denoiser"):
         training.write_json(work / name / "part" / "training.json", told[name])
     towers = clip.ClipTraining(CLIPModel.from_pretrained(args.output / "extras" / "clip"))
     optimizer = clip.ClipConfig().schedule.build_optimizer(towers)

@@ -2,7 +2,7 @@
 
 Parts build on each other: the denoiser needs the first two, and what changes it needs the denoiser. Checkpoints, cached latents and finished parts
 lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
-folder that stock diffusers loads. `sdwidgets train restore` goes the other way, so that `sdwidgets train denoiser --steps MORE` trains an exported
+folder that stock diffusers loads. Several processes share a training through `accelerate launch -m sdwidgets.pocket.train denoiser`. `sdwidgets train restore` goes the other way, so that `sdwidgets train denoiser --steps MORE` trains an exported
 model on, on any machine.
 """
 
@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compile",
         action="store_true",
         help="train through torch.compile (needs a compiler; pays on long runs)",
+    )
+    parser.add_argument(
+        "--ignore-gate",
+        action="store_true",
+        help="denoiser: go on although probes read too little from the text encoder's states",
     )
     parser.add_argument("--restart", action="store_true", help="begin again instead of resuming")
 

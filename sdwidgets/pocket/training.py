@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import functools
+import hashlib
 import json
 import math
 import os
@@ -15,10 +17,11 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -89,6 +92,56 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     os.replace(part, path)
 
 
+@torch.no_grad()
+def digest(module: torch.nn.Module) -> str:
+    """Twelve hexadecimal digits of a module's weights in float16, the same before an export as after it."""
+    found = hashlib.sha256()
+    for _, tensor in sorted(module.state_dict().items()):
+        if tensor.is_floating_point():
+            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+# ---- several processes -------------------------------------------------------------------------------------
+
+
+def processes() -> PartialState:
+    """This process among those that `accelerate launch` started; alone where it was not started so.
+
+    They wait for each other for up to twelve hours: encoding all scenes on a CPU takes longer than the half hour that is usual.
+    """
+    return PartialState(
+        cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=datetime.timedelta(hours=12)
+    )
+
+
+def main_process_first(make: Callable) -> Callable:
+    """`make`, called by the main process alone at first and by the others after it: they find the files that it wrote."""
+
+    @functools.wraps(make)
+    def in_order(*args, **kwargs):
+        with processes().main_process_first():
+            return make(*args, **kwargs)
+
+    return in_order
+
+
+def global_batch(loss_at: Callable) -> Callable:
+    """`loss_at` of the batch of all processes together, of which each takes its slice.
+
+    So a step shows the same samples with the same noise whatever the number of processes. For losses that are means over
+    the rows of the tensors that they hand to the model, and whose batches are cheap to make.
+    """
+
+    def sliced(model, step, batch_size, accelerator):
+        rows = slice(accelerator.process_index * batch_size, (accelerator.process_index + 1) * batch_size)
+        alone = SimpleNamespace(num_processes=1, process_index=0, device=accelerator.device)
+        share = lambda *batch: model(*(tensor[rows] for tensor in batch))  # noqa: E731
+        return loss_at(share, step, batch_size * accelerator.num_processes, alone)
+
+    return sliced
+
+
 class Checkpoint:
     """One training run's folder: weights, average and optimiser moments as safetensors, the rest as JSON.
 
@@ -112,12 +165,16 @@ class Checkpoint:
             if old.name != file:
                 old.unlink()
 
+    def record(self) -> dict | None:
+        """What is told of the newest save; None where there is none yet."""
+        index = self.folder / "checkpoint.json"
+        return json.loads(index.read_text()) if index.exists() else None
+
     def load(self, module, average, optimizer) -> dict | None:
         """Restore the newest save; returns its record, or None where there is none yet."""
-        index = self.folder / "checkpoint.json"
-        if not index.exists():
+        record = self.record()
+        if record is None:
             return None
-        record = json.loads(index.read_text())
         try:
             tensors = load_file(self.folder / record["file"])
             part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
@@ -137,15 +194,29 @@ class Checkpoint:
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor of the newest save; None where there is no save, or no such tensor in it."""
-        index = self.folder / "checkpoint.json"
-        if not index.exists():
+        record = self.record()
+        if record is None:
             return None
-        with safe_open(self.folder / json.loads(index.read_text())["file"], "pt") as tensors:
+        with safe_open(self.folder / record["file"], "pt") as tensors:
             return tensors.get_tensor(name) if name in tensors.keys() else None
 
     def clear(self) -> None:
         for file in (*self.folder.glob("step-*.safetensors*"), *self.folder.glob("checkpoint.json*")):
             file.unlink()
+
+
+def stages_before(record: dict, samples: int) -> list[dict]:
+    """The stages of a training that has shown `samples`; what an older record does not tell is one of unknown scenes."""
+    stages = list(record.get("stages", ()))
+    untold = samples - sum(stage["samples"] for stage in stages)
+    return [*stages, {"samples": untold, "scenes": None}] if untold > 0 else stages
+
+
+def with_stage(stages: list[dict], stage: dict) -> list[dict]:
+    """`stages` and one more; where it has the settings of the last, that one grows instead."""
+    if stages and stages[-1] | {"samples": 0} == stage | {"samples": 0}:
+        return [*stages[:-1], stage | {"samples": stages[-1]["samples"] + stage["samples"]}]
+    return [*stages, stage]
 
 
 def train(
@@ -159,6 +230,8 @@ def train(
     minutes: float | None = None,
     compiled: bool = False,
     snapshot: Callable[[int, torch.nn.Module], None] | None = None,
+    stage: dict | None = None,
+    base: str | None = None,
 ) -> tuple[torch.nn.Module, dict]:
     """Train `module` until `schedule.steps`, or for about `minutes`; resume where the folder holds a checkpoint.
 
@@ -166,14 +239,31 @@ def train(
     index, so that a resumed run sees what an unbroken one would have seen. With `minutes`, the learning rate
     still follows the steps. `compiled`: through torch.compile, which takes minutes and pays on long runs.
     `snapshot(samples, averaged module)` is called whenever the number of samples passes 25,000 times a power of two.
+    `stage`: settings to tell of this run beside batch size and learning rate ("scenes": of how many it learns); the record's "stages"
+    has one entry for each change of them, with the samples shown in it. `base`: the digest of the frozen model that the part
+    belongs to; a checkpoint of a part of another one is not resumed, the training begins anew.
     The arithmetic is bfloat16 where that is faster (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
-    losses, hardware). Ctrl-C saves a checkpoint before it passes on.
+    losses, hardware, stages). Ctrl-C saves a checkpoint before it passes on. Raises ValueError for a batch that the processes cannot share.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if faster_in_bfloat16() else "no")
+    processes()
+    (bfloat16,) = broadcast_object_list([faster_in_bfloat16()])  # the main process's answer: measured ones may differ
+    accelerator = Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+    if schedule.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"a batch of {schedule.batch_size} cannot be shared by {accelerator.num_processes} processes: "
+            f"give --batch-size a multiple of {accelerator.num_processes}"
+        )
     set_seed(schedule.seed, device_specific=True)
     average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
     optimizer = schedule.build_optimizer(module)
     checkpoint = Checkpoint(folder)
+    kept = checkpoint.record()
+    if kept and not restart and kept.get("base") != base:
+        restart = True
+        accelerator.print(
+            f"{folder} holds a {name} of another model than the present one, or of one that it does not name: {name} begins anew"
+        )
+    accelerator.wait_for_everyone()
     if restart and accelerator.is_main_process:
         checkpoint.clear()
     accelerator.wait_for_everyone()
@@ -181,8 +271,11 @@ def train(
     model, optimizer = accelerator.prepare(module, optimizer)
     if compiled:
         model.compile()
-    per_process = max(1, schedule.batch_size // accelerator.num_processes)
+    per_process = schedule.batch_size // accelerator.num_processes
     first, samples_before = record["step"], record.get("samples", record["step"] * schedule.batch_size)
+    stages = record["stages"] = stages_before(record, samples_before)
+    settings = {"scenes": None, "batch size": schedule.batch_size, "learning rate": schedule.learning_rate}
+    settings |= stage or {}
     step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
     began = time.monotonic()
     bar = tqdm(
@@ -192,13 +285,17 @@ def train(
     out_of_time = False
 
     def save() -> None:
+        shown = (step - first) * schedule.batch_size
         record.update(
-            samples=samples_before + (step - first) * schedule.batch_size,
+            samples=samples_before + shown,
+            stages=with_stage(stages, {"samples": shown, **settings}),
             step=step,
             seconds=time.monotonic() - started,
             config=config,
             hardware=hardware(accelerator),
         )
+        if base is not None:
+            record["base"] = base
         if accelerator.is_main_process:
             checkpoint.save(
                 step, accelerator.unwrap_model(model), average, optimizer, record | {"step": step}

@@ -135,8 +135,9 @@ def train_turbo(
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in four steps; a negative prompt does nothing then.
     """
+    base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
-    return fit_part("turbo", module, loss_at, config, folder, restart, minutes)
+    return fit_part("turbo", module, loss_at, config, folder, restart, minutes, base=base, scenes=scenes)
 
 
 def run_turbo(args, grammar, work: Path) -> int:
