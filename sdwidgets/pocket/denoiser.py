@@ -22,7 +22,7 @@ class DenoiserConfig:
     head_width: int = 32  # channels an attention head
     text_width: int = 192
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
-    log_snr_mean: float = -2.5  # where on the noise schedule training looks most: `timestep_odds`
+    log_snr_mean: float = -0.5  # where on the noise schedule training looks most: `timestep_odds`
     log_snr_std: float = 2.0
     schedule: Schedule = Schedule(
         steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
