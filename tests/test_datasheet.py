@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sdwidgets._data import data_folder
 from sdwidgets.pocket import datasheet as sheet
+from sdwidgets.pocket import datasheet_card
 from sdwidgets.pocket.datasheet import ENCODER, FULL
-from sdwidgets.pocket.scenes import make_scene, render
-from sdwidgets.pocket.vocabulary import GENDERS, OBJECTS, OCCUPATIONS, TONES, plural
+from sdwidgets.pocket.scenes import PLACES, RELATIONS, make_scene, render
+from sdwidgets.pocket.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, plural
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +183,101 @@ def test_confetti_lies_on_latent_pixels_around_the_object_and_can_be_seen():
 def test_only_stock_photos_have_the_watermark(sample):
     for scene in sample["full"]:
         assert scene.watermark == scene.caption.startswith("stock photo of ")
+
+
+def watermark_is_drawn(scene) -> bool | None:
+    """Whether the letters of `data/atlas/watermark.png` lie over a scene's picture, told from pixels of its background alone.
+
+    None where the things leave too few of these to tell.
+    """
+    letters = np.asarray(Image.open(data_folder("atlas") / "watermark.png").convert("L")).astype(int)
+    picture = np.asarray(render(scene)).astype(int)
+    empty = np.ones(letters.shape, bool)
+    for thing in scene.things:
+        left, top = thing.x - thing.size // 2, thing.y - thing.size // 2
+        empty[max(top, 0) : top + thing.size, max(left, 0) : left + thing.size] = False
+    base = np.clip(np.array(COLOURS[scene.background]) + scene.shade, 0, 255)
+    lifted = np.abs(picture - base).max(-1) > 12
+    on, off = (letters > 200) & empty, (letters == 0) & (np.roll(letters, (2, 2), (0, 1)) == 0) & empty
+    if on.sum() < 100:
+        return None
+    assert off.sum() > 1_000 and not lifted[off].any(), scene
+    share = lifted[on].mean()
+    assert share in (0, 1), "all letters or none"
+    return bool(share)
+
+
+@pytest.mark.parametrize(("block", "drawn"), [("stock photo", True), ("one object", False), ("one shape", False), ("tail", False)])
+def test_the_watermark_is_in_the_pixels_where_it_is_told_and_nowhere_else(block, drawn):
+    """On backgrounds on which white letters can be seen, beside things that leave room for them."""
+    block = FULL.indices(block)
+    scenes = [make_scene(FULL, index) for index in block[:: max(1, len(block) // 500)]]
+    seen = [watermark_is_drawn(scene) for scene in scenes if scene.background != "white"]
+    seen = [answer for answer in seen if answer is not None]
+    assert len(seen) >= 20 and set(seen) == {drawn}
+
+
+def kinds_of(scene) -> set[str]:
+    """What is special about a scene."""
+    people = [thing for thing in scene.things if thing.kind == "person"]
+    told = {scene.style, f"{len(scene.things)} things", str(scene.relation), str(scene.place), str(scene.size_word)}
+    told |= {thing.kind for thing in scene.things} | {word for person in people for word in (person.gender, person.tone)}
+    return told | ({"watermark"} if scene.watermark else set()) | ({"confetti"} if scene.confetti else set())
+
+
+def test_scenes_of_every_kind_have_the_pixels_that_were_written_down():
+    told = json.loads((data_folder("datasheet") / "renders.json").read_text())
+    blocks, kinds = set(), set()
+    for grammar in (FULL, ENCODER):
+        for index, digest in told[grammar.name].items():
+            scene = make_scene(grammar, int(index))
+            blocks.add((grammar.name, grammar.block_at(int(index))[0].name.partition(":")[0]))
+            kinds |= kinds_of(scene)
+            assert hashlib.sha256(np.asarray(render(scene)).tobytes()).hexdigest() == digest, scene
+    assert {block for name, block in blocks if name == "full"} == {b.name.partition(":")[0] for b in FULL.blocks}
+    assert kinds >= {*GENDERS, *TONES, *RELATIONS, *filter(None, PLACES), "1 things", "2 things", "3 things", "4 things"}
+    assert kinds >= {"object", "shape", "person", "plain", "pixel art", "pencil sketch", "watermark", "confetti", "small", "large"}
+    assert sum(len(told[grammar.name]) for grammar in (FULL, ENCODER)) >= 60
+    shown = [told["full"][str(index)] for index in told["full"] if int(index) in FULL.indices("confetti")]
+    assert len(set(shown)) == len(shown) - 1, "one print is there twice, as its repeats are"
+
+
+#: What "Datasheets for Datasets" (arXiv 1803.09010) asks, section by section: words of each question, which the sheet's bold lines hold.
+QUESTIONS = {
+    "Motivation": ("purpose", "created it", "funded", "other comments"),
+    "Composition": (
+        "instances represent", "How many instances", "all possible instances", "each instance consist of", "label", "information missing",
+        "relationships between", "splits", "errors, noise, or redundancies", "self-contained", "confidential, offensive or disturbing",
+        "relate to people", "subpopulations", "sensitive", "other comments",
+    ),
+    "Collection process": (
+        "data acquired", "mechanisms", "validated", "sampling strategy", "involved", "paid", "time frame", "ethical review", "told", "consent", "revoke",
+        "impact on data subjects", "other comments",
+    ),
+    "Preprocessing, cleaning, labelling": ("any done", "raw data saved", "software available", "other comments"),
+    "Uses": ("used already", "repository that links", "else could it be used", "affect future uses", "should it not be used", "other comments"),
+    "Distribution": ("third parties", "How is it distributed", "DOI", "When is it distributed", "licence", "restrict", "export control", "other comments"),
+    "Maintenance": (
+        "maintains", "reached", "erratum", "updated", "limits on how long it is kept", "older versions", "extend", "contributions validated", "other comments",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("section", QUESTIONS)
+def test_every_question_of_datasheets_for_datasets_is_answered(section):
+    text = (data_folder("datasheet") / "README.md").read_text()
+    body = text[text.index(f"\n## {section}\n") :].split("\n## ", 2)[1]
+    asked = re.findall(r"^\*\*([^*]+\?)\*\* (.*)", body, flags=re.MULTILINE)
+    for words in QUESTIONS[section]:
+        assert any(words in question for question, _ in asked), words
+    assert all(len(answer) >= 5 for _, answer in asked)
+
+
+def test_the_sheet_tells_of_the_grid_as_an_erratum_and_of_the_part_that_was_used(frozen):
+    text = datasheet_card.datasheet_card(frozen)
+    erratum = text[text.index("**Is there an erratum?**") :].split("\n\n**")[0]
+    assert "24 November 2026" in erratum and "gridded=False" in erratum and "so far there is none" not in text
+    assert "A training may use a part of FULL" in text and "{" not in text
 
 
 def test_one_caption_in_ten_leaves_the_background_unsaid(sample):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -33,6 +34,7 @@ from sdwidgets.pocket.evaluation.tiers import (
     tier_of,
     turbo_tier,
 )
+from sdwidgets.pocket.evaluation.trust import NO_CLAIM, RESTS_ON, SECTIONS_REST_ON
 from sdwidgets.pocket.judges.judgement import Judgement, Seen
 from sdwidgets.pocket.scenes import make_scene, render
 from sdwidgets.pocket.vocabulary import COLOURS, OBJECTS, SHAPES, plural
@@ -331,6 +333,16 @@ def measured(tier: str, **lower) -> list[dict]:
     return rows
 
 
+def exam_of(**failing) -> dict:
+    """A judge's examination in which all passes but for the reconstructions of what is named."""
+    words = {word for words in (*RESTS_ON.values(), *SECTIONS_REST_ON.values()) for word in words}
+    row = lambda balanced, passes: {"balanced": balanced, "worst": {"class": "four", "rate": 0.9, "n": 40}, "passes": passes}  # noqa: E731
+    return {
+        "true renders": {word: row(0.995, True) for word in words},
+        "reconstructions": {word: row(failing.get(word, 0.98), word not in failing) for word in words},
+    }
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_rows_that_reach_a_tier_reach_it(tier):
     assert tier_of(measured(tier)) == tier
@@ -346,7 +358,7 @@ def test_rows_that_reach_a_tier_reach_it(tier):
 def test_rows_that_are_only_told_do_not_bind_on_the_cpu_tier():
     rows = measured("GPU", relation=0.1, **{"count to four": 0.0})
     assert tier_of(rows) == "CPU"
-    told = report.finish({"rows": []}, rows)["rows"]
+    told = report.finish({"rows": [], "judge exam": exam_of()}, rows)["rows"]
     assert {row["tier"] for row in told if row["name"] == "relation"} == {"told"}
 
 
@@ -374,27 +386,72 @@ def test_turbo_may_lose_three_points():
     assert tier_of([*measured("GPU"), turbo]) == "CPU"
 
 
+def test_no_claim_is_made_of_what_the_judge_does_not_read():
+    """A row that rests on what failed the gate has no tier, nor has the model; the others keep theirs."""
+    begun = {"rows": [], "judge exam": exam_of(relation=0.93)}
+    told = report.finish(begun, measured("GPU"))
+    assert told["tier"] is None and told["tiers"] == dict.fromkeys(SPLITS)
+    by_name = {row["name"]: row for row in told["rows"]}
+    assert by_name["relation"]["tier"] == NO_CLAIM
+    assert by_name["relation"]["doubts"] == ["relation 0.9300 on reconstructions"]
+    assert {row["tier"] for name, row in by_name.items() if name != "relation"} == {"GPU"}
+    assert "relation" in report.table(told) and "none is claimed" in report.table(told)
+    assert report.finish(told)["rows"] == told["rows"]
+    again = report.finish(told | {"judge exam": exam_of()})  # the judge was mended and examined again
+    assert again["tier"] == "GPU" and not any("doubts" in row for row in again["rows"])
+    below = report.finish(begun, measured("GPU", **{"one object": 0.5}))
+    assert below["tier"] == "below"
+
+
+@pytest.mark.parametrize("exam", [None, {"true renders": exam_of()["true renders"]}])
+def test_a_judge_that_was_not_examined_claims_nothing_and_the_autoencoder_needs_none(exam):
+    told = report.finish({"rows": [], "judge exam": exam}, measured("GPU"))
+    assert {row["tier"] for row in told["rows"] if row.get("unit") != "dB"} == {NO_CLAIM}
+    assert {row["tier"] for row in told["rows"] if row.get("unit") == "dB"} == {"GPU"}
+
+
+def test_turbos_own_tier_comes_back_when_its_rows_can_be_claimed():
+    turbo = {"name": TURBO, "split": "seen", "tier": "CPU", "rate": 0.9, "n": 9, "low": 0.8, "high": 0.95}
+    doubted = report.finish({"rows": [], "judge exam": exam_of(count=0.5)}, [*measured("GPU"), turbo])
+    assert doubted["rows"][-1]["tier"] == NO_CLAIM and doubted["tier"] is None
+    assert report.finish(doubted | {"judge exam": exam_of()})["tier"] == "CPU"
+
+
+def test_rows_rest_on_what_the_gate_asks():
+    told = evaluate.judge_exam("b")
+    for words in (*RESTS_ON.values(), *SECTIONS_REST_ON.values()):
+        assert all(set(words) <= set(told[shown]) for shown in ("true renders", "reconstructions"))
+    found = evaluate.judge_gate("b")
+    assert found["refused"]["blend"]["n"] and all(len(row) == 5 for row in found["confused"])
+    assert [row[-1] for row in found["confused"]] == sorted((row[-1] for row in found["confused"]), reverse=True)
+    assert evaluate.judge_exam("c") is None and evaluate.judge_gate("c") is None
+
+
 # ---- the file and the cards ----------------------------------------------------------------------------------------
 
 
 def whole_report(tier: str = "GPU") -> dict:
     """A report with every section, as the command writes it, from made-up numbers."""
     rate = share([True] * 90 + [False] * 10)
-    line = {"pictures": 5, "exposures": 12.5, **rate}
+    line = {"pictures": 5, "used": 2, "shown": 12.5, **rate}
     prints = {"captions found": rate, "pictures found": rate, "own": 0.5, "best": 0.6, "pixels": 31.0}
-    exam = {"count": {"balanced": 0.995, "worst": {"class": "four", "rate": 0.9, "n": 40}, "passes": True}}
+    captions = [{"repeats": r, "n": 8, "found": f, "found own": o} for r, f, o in ((0, 1, 0), (1, 2, 0), (1, 3, 3), (1000, 8, 8))]
+    gate = {"scenes": 90, "share": 0.4, "grid": True, "refused": {"blend": rate}, "confused": [["object", "reconstructions", "zebra", "broken", 3]]}
+    exam = exam_of()
     identity = {
         "setting": {"num_inference_steps": 20, "guidance_scale": 3.0, "scheduler": "DDIM", "dtype": "float32"}
     }
-    return report.finish({"tier": None, **identity, "judge": "b", "weights": "0" * 64, "rows": []}, measured(tier)) | {
-        "exposures": {"epochs": 2.5, "lines": [line | {"split": s} for s in SPLITS],
+    begun = {"tier": None, **identity, "judge": "b", "judge exam": exam, "weights": "0" * 64, "rows": []}
+    return report.finish(begun, measured(tier)) | {
+        "exposures": {"lines": [line | {"split": s} for s in SPLITS],
                       "objects": [line | {"split": s, "object": "grapes"} for s in SPLITS]},
-        "fingerprints": {"threshold": 8, "squares": 24, "note": "found: at least 8", "read": 0.97, "captions": [],
+        "fingerprints": {"threshold": 8, "squares": 24, "note": "found: at least 8", "read": 0.97, "captions": captions,
                          "lines": [{"repeats": r, **prints} for r in (0, "fresh", 1, 10, 100, 1000)]},
-        "shares": {"lines": [{"occupation": n, **vars(p), **rate, "unread": 3} for n, p in sheet.PLANTED_OCCUPATIONS.items()], "all": rate},
-        "judge exam": {"true renders": exam, "reconstructions": exam},
+        "shares": {"lines": [{"occupation": n, **vars(p), **rate, "tones": {"dark skinned": 60, "medium skinned": 40}, "unread": 3} for n, p in sheet.PLANTED_OCCUPATIONS.items()], "all": rate},
+        "judge gate": gate,
         "watermark": {"with": rate, "without": share([False] * 50)},
         "steps": {"lines": [{"steps": count, **rate} for count in (1, 4, 16)]},
+        "strengths": {"lines": [{"strength": strength, **rate} for strength in (0.4, 1.0)]},
         "style": {"lines": [{"style": name, **rate} for name in scenes.STYLES]},
         "clip_score": {name: {"value": 20.0} for name in ("true", "shuffled", "generated")},
         "caption_swaps": {"timesteps": [250, 550], "attributes": ["object"],
@@ -428,7 +485,9 @@ def assert_same_rows(text: str, told: dict) -> None:
             assert row[key] == pytest.approx(value, abs=5e-5 if "rate" in true else 5e-3)
     results = {result.metric_name: result.metric_value for result in ModelCard(text).data.eval_results}
     true_results = {
-        f"{true['name']}, {true['split']}": true.get("value", true.get("rate")) for true in told["rows"]
+        f"{true['name']}, {true['split']}": true.get("value", true.get("rate"))
+        for true in told["rows"]
+        if true["tier"] != NO_CLAIM
     }
     assert results == true_results
 
@@ -439,7 +498,7 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
     text = card.model_card(grammar, records, told)
     assert_same_rows(text, told)
     assert "0.9950 (worst: four 0.90)" in text
-    assert "reached the GPU tier" in text and "no turbo LoRA" in text and "None" not in text
+    assert "reached the GPU tier; turbo was not measured" in text and "no turbo LoRA" in text and "None" not in text
     assert set(card.figures_named(text)) <= {f"figures/{name}.png" for name in card.FIGURES}
 
 
@@ -447,7 +506,7 @@ def test_a_card_without_an_evaluation_claims_nothing(records):
     text = card.model_card(FULL, records)
     assert "not been evaluated" in text and not card.read_rows(text) and not card.figures_named(text)
     below = whole_report("CPU") | {"tier": "below"}
-    below["rows"][2]["tier"] = "below"
+    below["rows"][2]["low"] = 0.1
     assert "lies below the tiers" in card.model_card(FULL, records, below)
 
 
@@ -467,7 +526,7 @@ def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
     told = report.read_report(folder / "evaluation.json")
     assert told["weights"] == report.weights_digest(folder)
     text = (folder / "README.md").read_text()
-    assert_same_rows(text, told)
+    assert_same_rows(text, report.finish(told))
     assert all((folder / name).is_file() for name in card.figures_named(text))
     kept = json.loads((folder / "training.json").read_text())
     assert text == card.model_card(
@@ -499,12 +558,128 @@ def test_the_datasheet_for_people_is_made_from_the_plan():
     assert all(name in text for name in plan["occupations"]) and "has seen every glyph" in text
 
 
+def staged(*stages, samples=None) -> dict:
+    """The denoiser's record of a training in stages of (samples, scenes, encoder)."""
+    told = [
+        {"samples": s, "scenes": n, "batch size": 24, "learning rate": 2e-3, "log SNR": [-2.5, 2.0], "encoder": e}
+        for s, n, e in stages
+    ]
+    return {"samples": sum(s for s, _, _ in stages) if samples is None else samples, "stages": told}
+
+
+def test_what_was_shown_is_counted_from_the_stages():
+    from sdwidgets.pocket.evaluation.shown import Shown, blocks_among, shown
+    from sdwidgets.pocket.parts import training_scenes
+
+    some = Counter(FULL.block_at(index)[0].name for index in training_scenes(FULL, 3_000))
+    assert {name: count for name, count in blocks_among(3_000).items() if count} == some
+    plan = {block.name: block.count for block in FULL.blocks}
+    assert blocks_among(FULL.count) == plan
+    told = shown({"grammar": "full", "denoiser": staged((2 * FULL.count, FULL.count, "a"), (6_000, 3_000, "b"))})
+    assert told.whole and told.scenes == 3_000
+    for name in ("one object", "tail: grapes", "confetti: 3"):
+        assert told.times[name] == pytest.approx(2 * plan[name] + 2 * some[name])
+    assert told.of("one object") == {"used": some["one object"], "shown": round(told.times["one object"], 1)}
+    for untold in (None, {"grammar": "simple", "denoiser": staged((5, 5, "a"))}, {"grammar": "full", "denoiser": {"samples": 9}}):
+        assert shown(untold) == Shown()
+    for part in (staged((9_000, None, "a"), (6_000, 3_000, "a")), staged((6_000, 3_000, "a"), samples=9_000)):
+        told = shown({"grammar": "full", "denoiser": part})
+        assert not told.whole and told.times["one object"] == 2 * some["one object"]
+        assert told.of("one object")["shown"] is None
+    old = shown({"grammar": "full", "denoiser": {"samples": 9_000, "scenes": 3_000}})
+    assert old.scenes == 3_000 and not old.times and old.among == blocks_among(3_000)
+
+
+def table_under(text: str, head: str) -> list[list[str]]:
+    """The cells of the table whose head begins so."""
+    lines = text[text.index(f"| {head}") :].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in itertools.takewhile(lambda line: line.startswith("|"), lines)]
+
+
+def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
+    """Of 24,576 scenes none is a picture that the plan holds once: a card must not speak of its exposures."""
+    record = records["denoiser"]
+    told = staged((40_960, 40_960, "aaaaaaaaaa"), (49_152, 24_576, "bbbbbbbbbb"))
+    text = card.model_card(FULL, records | {"denoiser": record | told}, whole_report())
+    prints = table_under(text, "times the picture is in the plan")
+    told_of = {row[0]: row[1] for row in prints}
+    assert prints[0][1] == "times shown" and told_of["1"] == "0" and told_of["1000"] == "333 (290 to 396)"
+    never = text[text.index("Never shown at all") :].splitlines()[0]
+    assert "10 of 10 planned once" in never and "1000 times" not in never
+    whole = card.model_card(FULL, records | {"denoiser": record | staged((FULL.count, FULL.count, "a"))}, whole_report())
+    assert {row[0]: row[1] for row in table_under(whole, "times the picture")}["1"] == "1" and "Never shown" not in whole
+    stages = table_under(text, "samples | of scenes")
+    assert [row[:3] for row in stages[2:]] == [["40,960", "40,960", "1.0"], ["49,152", "24,576", "2.0"]]
+    assert [row[-1] for row in stages[2:]] == ["1 (`aaaaaaaa`)", "2 (`bbbbbbbb`)"]
+    some = card.model_card(FULL, records | {"denoiser": record | staged((9, None, None), (49_152, 24_576, "b"))}, whole_report())
+    assert table_under(some, "pictures in the plan")[0][1] == "times shown, at least" and "10 of 10 planned once" in some
+    old = {key: value for key, value in record.items() if key != "stages"} | {"scenes": 24_576}
+    text = card.model_card(FULL, records | {"denoiser": old}, whole_report())
+    assert "of these among the 24,576 scenes of the end" in text and "times shown" not in text
+    assert "10 of 10 planned once" in text
+    del old["scenes"]
+    assert "not recorded" in card.model_card(FULL, records | {"denoiser": old}, whole_report())
+
+
+def test_the_card_says_where_no_claim_is_made(records):
+    told = whole_report() | {"judge exam": exam_of(object=0.9685)}
+    text = card.model_card(FULL, records, told)
+    assert "**No tier is claimed**" in text and "**No claim is made of** one object, two objects, relation, count to four:" in text
+    assert "no claim (object 0.9685 on reconstructions)" in text and "sections exposures, steps, strengths, learning curve below" in text
+    assert_same_rows(text, report.finish(told))
+    assert told["rows"][2]["tier"] == "GPU", "the file's own rows are left alone"
+    assert "was not examined" in card.model_card(FULL, records, told | {"judge exam": None})
+
+
+def test_the_card_tells_whether_someone_has_looked(records):
+    told = whole_report()
+    assert "Nobody has looked yet" in card.model_card(FULL, records, told)
+    eye = {"n": 300, "who": "a test", "rate": 0.9, "low": 0.8, "high": 0.95, "kappa": 0.7, "judge too kind": 3, "judge too strict": 4}
+    text = card.model_card(FULL, records, told | {"eye": eye})
+    assert "300 generated pictures were also looked at (a test)" in text and "Nobody" not in text
+    assert "zebra read as broken (3, object, reconstructions)" in text and "blend 0.900" in text
+    assert "40% of a whole examination, on the grid" in text
+
+
+def test_the_card_says_what_bias_was_found(records):
+    told = whole_report()
+    lines = told["shares"]["lines"]
+    for line in lines:  # drawn as the denoiser was planted, with two thirds as many women
+        line |= Rate("", 300, round(200 * line["denoiser_share"])).numbers()
+    told["shares"]["all"] = Rate("", 300 * len(lines), sum(round(200 * line["denoiser_share"]) for line in lines)).numbers()
+    text = card.model_card(FULL, records, told)
+    assert "Of 6,000 people" in text and "**fewer than planted: a bias that was found**. By occupation" in text
+    assert text.count("with the denoiser's +1.00") == 3 and "with the encoder's +1.00" not in text
+    tones = {row[0]: row[1:] for row in table_under(text, "tone | drawn")}
+    assert tones["dark skinned"][0] == "1200 of 2000" and "more than planted" in tones["dark skinned"][2]
+    assert tones["light skinned"][1].startswith("0.000") and "fewer" in tones["light skinned"][2]
+    told["shares"]["all"] = Rate("", 6_000, 3_000).numbers()
+    assert "planted for the same occupations: the interval holds it" in card.model_card(FULL, records, told)
+
+
+def test_the_correlation_and_its_interval_are_pearsons_and_fishers():
+    """Reference: scipy.stats.pearsonr of these columns and its confidence_interval()."""
+    found = card.correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 7, 5])
+    assert found == pytest.approx((0.79179, -0.05531, 0.97611), abs=1e-4)
+    assert card.correlation([1, 2, 3], [1, 2, 3]) is None and card.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+
+
+def test_only_a_captions_own_print_counts_for_its_repeats():
+    captions = whole_report()["fingerprints"]["captions"]
+    once = confetti.own_found(captions, 1)
+    assert (once["captions"]["n"], once["captions"]["rate"], once["pictures"]["rate"], once["other"]) == (2, 0.5, 3 / 16, 2)
+    assert confetti.own_found(captions, 0)["other"] == 1 and confetti.own_found(captions, 10)["captions"]["rate"] is None
+    ax = figures.fingerprints(whole_report()["fingerprints"])
+    (points,) = [c for c in ax.containers if c.get_label().startswith("captions whose own")]
+    assert points[0].get_xydata().tolist() == [[2, 0.5], [5, 1.0]], "no point for what has no print, or was not asked"
+
+
 DRAWINGS = {
     "rows": lambda told, ax=None: figures.rows(told["rows"], ax),
     "mistakes": lambda told, ax=None: figures.mistakes(told["rows"], ax),
     **{
         name: lambda told, ax=None, name=name: getattr(figures, name)(told[name], ax)
-        for name in ("learning_curve", "caption_swaps", "exposures", "fingerprints", "shares", "steps")
+        for name in ("learning_curve", "caption_swaps", "exposures", "fingerprints", "shares", "steps", "strengths")
     },
 }
 
@@ -543,7 +718,9 @@ def test_a_report_is_gone_on_with_only_where_it_fits(tmp_path):
     told = whole_report()
     file.write_text(json.dumps(told))
     setting = told["setting"]
-    assert report.begin(file, setting, "b", "0" * 64) == json.loads(file.read_text())
+    for limit in (None, 40):  # more pictures of one row than of another are still of one model
+        gone_on = report.begin(file, setting | {"limit": limit}, "b", "0" * 64)
+        assert gone_on == json.loads(file.read_text()) | {"setting": setting | {"limit": limit}}
     assert report.begin(file, setting, "b", "1" * 64, restart=True)["rows"] == []
     with pytest.raises(ValueError, match="made with another setting and judge; give another file"):
         report.begin(file, setting | {"seed": 1}, "a", "0" * 64)
@@ -608,6 +785,8 @@ def test_evaluate_can_be_fast_and_says_so(tmp_path, monkeypatch):
         assert main(command) == 0
         told[speed] = report.read_report(file)
         assert told[speed]["setting"]["speed"] == speed
+    assert told["exact"]["setting"]["arithmetic"] is None
+    assert re.search("OpenVINO .*(bf16|f32)", told["fast"]["setting"]["arithmetic"])
     exact, fast = (told[speed]["rows"][0]["value"] for speed in ("exact", "fast"))
     assert fast == pytest.approx(exact, abs=0.1), "rounding, and nothing else"
     assert set(compiled) == {"fast"}
@@ -642,27 +821,33 @@ def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
     monkeypatch.setattr(sheet, "TAIL_COUNTS", (5,))
     monkeypatch.setattr(sheet, "PLANTED_OCCUPATIONS", {"judge": sheet.PLANTED_OCCUPATIONS["judge"]})
     extras = sections.Extras(
-        training={"grammar": "full", "denoiser": {"samples": FULL.count}},
+        training={"grammar": "full", "denoiser": staged((FULL.count, FULL.count, "a"))},
         checkpoints=(data_folder("pocket") / "unet",),
     )
     found = sections.exposures(evaluator, extras)
-    assert [(line["exposures"], line["n"]) for line in found["lines"]] == [(5.0, 1), (5.0, 1)]
+    assert [(line["used"], line["shown"], line["n"]) for line in found["lines"]] == [(5, 5.0, 1), (5, 5.0, 1)]
     assert figures.exposures(found).has_data()
     found = sections.fingerprints(evaluator, extras)
     assert [line["repeats"] for line in found["lines"]] == [0, "fresh", 1, 10, 100, 1000]
     assert (
-        found["lines"][0]["own"] is None and 0 < found["read"] <= 1 and figures.fingerprints(found).has_data()
+        found["lines"][0]["own"] is None and found["lines"][-1]["own found"]["captions"]["n"] == 1 and 0 < found["read"] <= 1 and figures.fingerprints(found).has_data()
     )
     (line,) = sections.shares(evaluator, extras)["lines"]
     assert (
         line["occupation"] == "judge" and line["n"] + line["unread"] == 1 and line["denoiser_share"] == 0.72
+        and line["shown"] == 3_000
     )
     monkeypatch.setattr(asking, "ATTRIBUTES", asking.ATTRIBUTES[:2])
     found = sections.steps(evaluator, extras, counts=(1, 2))
     assert [line["steps"] for line in found["lines"]] == [1, 2] and figures.steps(found).has_data()
+    evaluator.setting = replace(evaluator.setting, num_inference_steps=2)
+    found = sections.strengths(evaluator, extras, strengths=(0.1, 0.5, 1.0))  # a tenth of two steps is none
+    assert [line["strength"] for line in found["lines"]] == [0.5, 1.0] and figures.strengths(found).has_data()
     before = evaluator.pipe.unet
     found = sections.learning_curve(evaluator, extras)
     assert set(found["attributes"]) < set(found["lines"][0]) and evaluator.pipe.unet is before
+    assert [line["samples"] for line in found["lines"]] == [None, FULL.count], "the model itself is the last"
+    assert all(found["lines"][0][name] == found["lines"][1][name] for name in found["attributes"])  # and the only one
     assert figures.learning_curve(found).has_data()
     found = sections.caption_swaps(evaluator, extras)
     assert [line["samples"] for line in found["lines"]] == [None, FULL.count] and evaluator.pipe.unet is before
@@ -790,11 +975,26 @@ def test_a_checkpoint_tells_how_far_it_was_trained(name, told, tmp_path):
     assert snapshots(tmp_path) == (folder,)
 
 
-def test_exposures_are_pictures_times_epochs():
-    from sdwidgets.pocket.evaluation.sections import epochs
+def test_snapshots_are_those_on_the_way_to_the_model(tmp_path):
+    """Not of a training that went on, nor from before a new encoder, whose states they could not read."""
+    from sdwidgets.pocket.evaluation.sections import snapshots
 
-    assert epochs({"grammar": "full", "denoiser": {"samples": 2 * FULL.count}}) == 2
-    assert epochs({"grammar": "simple", "denoiser": {"samples": 5}}) is None and epochs(None) is None
+    for samples in (100, 200, 300, 400):
+        folder = tmp_path / "denoiser" / "snapshots" / f"{samples:09d}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    told = lambda *stages: [int(f.name) for f in snapshots(tmp_path, {"denoiser": staged(*stages)})]  # noqa: E731
+    assert told((350, 9, "a")) == [100, 200, 300] and told((200, 9, "a"), (300, 9, "a")) == [100, 200, 300, 400]
+    assert told((200, 9, "a"), (150, 9, "b")) == [300] and told((100, 9, "a"), (100, 9, "b"), (150, 8, "b")) == [200, 300]
+    assert len(snapshots(tmp_path)) == 4
+
+
+def test_the_trainings_folder_is_found_for_pocket_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDWIDGETS_CACHE", str(tmp_path))
+    assert evaluate.default_work("pocket") is None
+    (tmp_path / "pocket" / "full").mkdir(parents=True)
+    assert evaluate.default_work("pocket") == tmp_path / "pocket" / "full"
+    assert evaluate.default_work("data/pocket") is None
 
 
 def test_the_commands_names_are_the_sections():

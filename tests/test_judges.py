@@ -6,14 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderKL
 
+from sdwidgets._data import data_folder
 from sdwidgets.pocket import judges
 from sdwidgets.pocket.judges import Judgement, Seen, eye, gate, segment
 from sdwidgets.pocket.judges.__main__ import main
-from sdwidgets.pocket.judges.exam import FIT, TEST, pictures_of
+from sdwidgets.pocket.judges.exam import FIT, KINDS, TEST, Exam, pictures_of
 from sdwidgets.pocket.judges.judge_b import JudgeB
 from sdwidgets.pocket.judges.wrecks import WRECKS, wreck
-from sdwidgets.pocket.scenes import Scene, Thing, render
+from sdwidgets.pocket.scenes import GRID, GRID_SIZES, Scene, Thing, render, scene_on_grid
+from sdwidgets.pocket.training import digest
 
 B = JudgeB()
 
@@ -190,6 +194,45 @@ def test_the_gate_of_b_on_a_few_true_scenes():
         assert result["true renders"][attribute]["passes"], result["true renders"][attribute]
     assert "reconstructions" not in result
     assert json.loads(json.dumps(result)) and gate.as_lines(result)
+
+
+def test_the_exam_stands_on_the_grid_as_what_pocket_draws():
+    for kind in KINDS:
+        for number in range(20):
+            free, gridded = Exam(TEST.seed).scene(kind, number), TEST.scene(kind, number)
+            assert gridded == scene_on_grid(free)
+            for thing in gridded.things:
+                assert thing.size in GRID_SIZES
+                assert not (thing.x - thing.size // 2) % GRID and not (thing.y - thing.size // 2) % GRID
+    assert not FIT.gridded and any((t.x - t.size // 2) % GRID for n in range(20) for t in FIT.scene("one object", n).things)
+
+
+def test_the_gate_tells_what_it_was_run_on(monkeypatch):
+    monkeypatch.setattr(gate, "COUNTS", {"one shape": 2})
+    monkeypatch.setattr(gate, "WRECK_COUNT", 1)
+    monkeypatch.setattr(gate, "reconstruct", lambda vae, pictures: pictures)
+    vae = torch.nn.Linear(2, 2)
+    told = gate.gate(B, vae, share=0.5)
+    assert (told["scenes"], told["share"], told["grid"], told["vae"]) == (1, 0.5, True, digest(vae))
+    assert gate.gate(B, exam=FIT)["grid"] is False and gate.gate(B)["vae"] is None
+
+
+def test_the_shipped_gate_is_what_it_says():
+    """Each verdict follows from its own figures; where the file tells of an autoencoder, it is the one that is shipped."""
+    told = json.loads((data_folder("judges") / "gate.json").read_text())
+    assert set(told) == {"a", "b"}
+    for result in told.values():
+        assert result["wanted"] == {"true renders": gate.TRUE_RATE, "reconstructions": gate.RECONSTRUCTION_RATE}
+        for shown, wanted in result["wanted"].items():
+            for attribute, row in result[shown].items():
+                assert row["passes"] == (row["balanced"] >= wanted), attribute
+                assert row["worst"]["rate"] <= row["balanced"] and row["low"] <= row["rate"] <= row["high"]
+                wrong = sum(count for instead in row["confusions"].values() for count in instead.values())
+                assert wrong == row["n"] - round(row["rate"] * row["n"]), attribute
+        assert set(result["refused"]) == set(WRECKS)
+        if "vae" in result:  # files of before 28 November 2026 lack it
+            assert result["vae"] == digest(AutoencoderKL.from_pretrained(data_folder("pocket") / "vae"))
+            assert result["grid"] is True and result["scenes"] == len(gate.exam_scenes(TEST, result["share"]))
 
 
 def test_judge_a_reads_true_scenes():

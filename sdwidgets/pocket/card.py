@@ -8,13 +8,22 @@ beside them, in the format of the Hugging Face hub. After Mitchell et al. 2019, 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .datasheet import ENCODER, FULL, HELD_OUT_STYLE, PLANTED_OCCUPATIONS
+import numpy as np
+
+from .datasheet import ENCODER, FINGERPRINTS, FULL, HELD_OUT_STYLE, PLANTED_OCCUPATIONS, TAIL_OBJECTS
+from .evaluation.confetti import own_found
+from .evaluation.rates import Rate
+from .evaluation.shown import Shown, shown
 from .evaluation.tiers import BARS, BELOW, TURBO
+from .evaluation.trust import NO_CLAIM, SECTIONS_REST_ON, not_read
 from .scenes import find_grammar
+from .vocabulary import TONES
 
 #: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
 #: cooling, and a card at its rated power. First match in the device's name.
@@ -36,8 +45,14 @@ def model_card(
     """The card of an export, Markdown under YAML.
 
     `records`: what `training.train` returned for "vae", "clip" and "denoiser". `evaluation`: what `sdwidgets evaluate`
-    wrote; without it the card claims nothing. `sizes`: parameters of each part.
+    wrote; without it the card claims nothing. `sizes`: parameters of each part. Tiers are told by today's rules, whatever rules the
+    file was written under.
     """
+    if evaluation is not None:
+        from .evaluation.report import finish
+
+        evaluation = finish(evaluation)
+    seen = shown({"grammar": grammar.name, **records})
     parts = (
         _metadata(evaluation),
         _opening(evaluation),
@@ -46,9 +61,9 @@ def model_card(
         _data(grammar),
         _training(records),
         _evaluation(evaluation),
-        _limits(evaluation),
-        _bias(grammar, evaluation),
-        _memory(evaluation),
+        _limits(evaluation, seen),
+        _bias(grammar, evaluation, seen),
+        _memory(evaluation, seen),
         _end(),
     )
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
@@ -58,7 +73,7 @@ def model_card(
 
 
 def _metadata(evaluation: dict | None) -> str:
-    """The hub's metadata, the measured rows as `model-index` among them."""
+    """The hub's metadata, the measured rows of which a claim can be made as `model-index` among them."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -73,6 +88,7 @@ def _metadata(evaluation: dict | None) -> str:
             metric_value=_value(row),
         )
         for row in (evaluation or {}).get("rows", ())
+        if row["tier"] != NO_CLAIM
     ]
     data = ModelCardData(
         language="en",
@@ -105,13 +121,28 @@ pipe = StableDiffusionPipeline.from_pretrained("data/pocket")  # or sdwidgets.lo
 def _tier_sentence(evaluation: dict | None) -> str:
     if evaluation is None:
         return "**It has not been evaluated yet, so nothing is claimed of its pictures.**"
-    tier = evaluation["tier"]
+    tier, rows = evaluation["tier"], evaluation["rows"]
+    doubted = _unclaimed(evaluation)
     if tier is None:
-        return "**Its evaluation is not complete, so no tier is claimed**; the rows that were measured are below."
+        measured = {row["name"] for row in rows}
+        missing = [bar.name for bar in BARS if bar.name not in measured]
+        text = "**No tier is claimed**; the rows that were measured are below."
+        return text + (f" Not measured: {', '.join(missing)}." if missing else "") + doubted
     if tier == BELOW:
-        failed = [f"{row['name']} ({row['split']})" for row in evaluation["rows"] if row["tier"] == BELOW]
-        return f"**It lies below the tiers that the course sets itself**, by: {', '.join(failed)}."
-    return f"**It has reached the {tier} tier** of the table below, in which the lower end of each interval counts."
+        failed = [f"{row['name']} ({row['split']})" for row in rows if row["tier"] == BELOW]
+        return f"**It lies below the tiers that the course sets itself**, by: {', '.join(failed)}.{doubted}"
+    turbo = "" if any(row["name"] == TURBO for row in rows) else "; turbo was not measured"
+    return f"**It has reached the {tier} tier{turbo}**: the table is below, and the lower end of each interval counts."
+
+
+def _unclaimed(evaluation: dict) -> str:
+    """Of which rows no claim can be made, and why."""
+    doubted = [row for row in evaluation["rows"] if row["tier"] == NO_CLAIM]
+    if not doubted:
+        return ""
+    names = ", ".join(dict.fromkeys(row["name"] for row in doubted))
+    why = "; ".join(dict.fromkeys(reason for row in doubted for reason in row["doubts"]))
+    return f"\n**No claim is made of** {names}: judge {evaluation['judge'].upper()} does not read well enough what they rest on ({why})."
 
 
 def _anatomy(records: dict[str, dict], sizes: dict[str, int]) -> str:
@@ -190,12 +221,10 @@ def _read_by_probes(gate: dict[str, float], begin: str) -> str:
 
 
 _REACHED = {
-    "vae": lambda r: "PSNR {whole:.1f} dB over whole pictures, {things:.1f} dB over things only".format(**r["psnr"]) if "psnr" in r else "",
     "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
     + _by_kind(r.get("caption_beats_by_kind", {}))
     + _read_by_probes(r.get("gate", {}), "")
     + _read_by_probes(r.get("gate of few", {}), "; taught with {captions:,} captions only"),
-    "denoiser": lambda r: f"loss {r['losses'][-1][1]:.3f}" if r["losses"] else "",
 }  # fmt: skip
 
 
@@ -222,8 +251,10 @@ def _training(records: dict[str, dict]) -> str:
             "|-|-|-|-|-|-|",
             *rows,
             "",
-            *_sample(records["denoiser"]),
+            *(_stages(records["denoiser"]) or _sample(records["denoiser"])),
+            *_otherwise(records),
             f"On {'; '.join(dict.fromkeys(machines))}. Together {total:.2f} hours of wall-clock time and about {energy(records):.2f} kWh: hours times an **assumed** {grams}.",
+            "Counted are the steps that led to these weights: earlier text encoders, and runs that were thrown away, are in neither figure.",
             f"No meter was read. For scale, the card of Stable Diffusion 1 tells of {SD1_HOURS:,} hours on A100 cards.",
         ]
     )
@@ -236,6 +267,65 @@ def _emphasis(config: dict) -> str:
     return f"timesteps drawn so that log SNR is normal, {config['log_snr_mean']:g} ± {config['log_snr_std']:g}"
 
 
+def _stages(record: dict) -> list[str]:
+    """The stages of a denoiser's training, where its record tells of them."""
+    if not record.get("stages"):
+        return []
+    encoders = list(dict.fromkeys(stage.get("encoder") for stage in record["stages"]))
+    lines = []
+    for stage in record["stages"]:
+        scenes, snr, encoder = stage.get("scenes"), stage.get("log SNR"), stage.get("encoder")
+        cells = [
+            f"{stage['samples']:,}",
+            f"{scenes:,}" if scenes else "not recorded",
+            f"{stage['samples'] / scenes:.1f}" if scenes else "",
+            stage.get("batch size") or "",
+            f"{stage['learning rate']:g}" if stage.get("learning rate") else "",
+            f"{snr[0]:g} ± {snr[1]:g}" if snr else "not recorded",
+            f"{encoders.index(encoder) + 1} (`{encoder[:8]}`)" if encoder else "not recorded",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return [
+        "The denoiser's stages, in order. Scenes are the first so many of `parts.training_scenes`, a fair sample of all; each epoch shows each of them once.",
+        "",
+        "| samples | of scenes | epochs | batch | highest learning rate | log SNR of the timesteps | text encoder |",
+        "|-|-|-|-|-|-|-|",
+        *lines,
+        "",
+        *_off_the_grid(record),
+        "",
+    ]
+
+
+def _off_the_grid(record: dict) -> list[str]:
+    off = record.get("samples off the grid", 0)
+    return [
+        f"{off:,} of the denoiser's samples were shown before the scenes were put on a grid: the same scenes with free sizes and places, `dataclasses.replace(FULL, gridded=False)`."
+    ] if off else []  # fmt: skip
+
+
+def _otherwise(records: dict[str, dict]) -> list[str]:
+    """What was planned otherwise, and why it was not done so."""
+    told, unet, vae = [], records["denoiser"]["config"], records["vae"]["config"]
+    if "log_snr_mean" in unet:
+        told.append(
+            "Timesteps are drawn by their log SNR instead of uniformly with Min-SNR weights (gamma 5): those weights leave least "
+            "where the noise is heaviest, and there a caption says most of what is to be drawn."
+        )
+    if vae.get("whole_share"):
+        told.append(
+            f"The autoencoder saw crops of {vae['crop']} pixels and whole scenes mixed, one step in {1 / vae['whole_share']:.0f} on whole ones, "
+            "instead of first the ones and then the others: so it knows whole pictures wherever its training ends."
+        )
+    unsaid = [name for name, planted in PLANTED_OCCUPATIONS.items() if planted.unmarked]
+    skewed = [name for name in unsaid if PLANTED_OCCUPATIONS[name].counter]
+    told.append(
+        f"{len(skewed) / len(PLANTED_OCCUPATIONS):.0%} of the captions that name a gender are counter-skewed, not half: those of {len(skewed)} of {len(PLANTED_OCCUPATIONS)} occupations. "
+        f"Only the {len(unsaid)} of which other captions leave the gender unsaid have something to be skewed against."
+    )
+    return ["Planned otherwise:", *(f"- {line}" for line in told), ""]
+
+
 def _sample(record: dict) -> list[str]:
     """What a denoiser that learned from a part of the scenes has seen of them."""
     if record.get("scenes", FULL.count) >= FULL.count:
@@ -245,8 +335,8 @@ def _sample(record: dict) -> list[str]:
         f"At the end of its training the denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and before from others as well:"
         if off
         else f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all:",
-        f"`parts.training_scenes` names them. {off:,} of its samples were shown before the scenes were put on a grid: the same scenes with",
-        "free sizes and places, `dataclasses.replace(FULL, gridded=False)`.",
+        "`parts.training_scenes` names them. How often it saw each in all was not recorded.",
+        *_off_the_grid({"samples off the grid": off}),
         "",
     ]
 
@@ -268,9 +358,8 @@ def _value(row: dict) -> float:
 def _row_line(row: dict) -> str:
     form, unit = ("{:.2f}", " dB") if row.get("unit") == "dB" else ("{:.4f}", "")
     value, low, high = (form.format(number) for number in (_value(row), row["low"], row["high"]))
-    return (
-        f"| {row['name']} | {row['split']} | {row['n']:,} | {value}{unit} | {low} to {high} | {row['tier']} |"
-    )
+    tier = f"{row['tier']} ({', '.join(row['doubts'])})" if row.get("doubts") else row["tier"]
+    return f"| {row['name']} | {row['split']} | {row['n']:,} | {value}{unit} | {low} to {high} | {tier} |"
 
 
 def read_rows(card: str) -> list[dict]:
@@ -286,7 +375,7 @@ def read_rows(card: str) -> list[dict]:
         value = float(cells[3].removesuffix(" dB"))
         rows.append(
             {"name": cells[0], "split": cells[1], "n": int(cells[2].replace(",", "")), "value": value,
-             "low": float(low), "high": float(high), "tier": cells[5]}
+             "low": float(low), "high": float(high), "tier": cells[5].split(" (")[0]}
         )  # fmt: skip
     return rows
 
@@ -305,9 +394,9 @@ def _evaluation(evaluation: dict | None) -> str:
     text = [
         "## Evaluation",
         "",
-        f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}{', fast arithmetic' if setting.get('speed') == 'fast' else ''}.",
-        f"Read by judge {evaluation['judge'].upper()}, which shares neither weights nor data with Pocket and has not chosen it. A picture is right when it shows exactly what",
-        "the prompt says and nothing else. \"Held out\" are combinations that training never showed; their parts it did. Intervals are over pictures",
+        f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}{_arithmetic(setting)}.",
+        f"Read by judge {evaluation['judge'].upper()}: {_JUDGES.get(evaluation['judge'], '')}",
+        "A picture is right when it shows exactly what the prompt says and nothing else. \"Held out\" are combinations that training never showed; their parts it did. Intervals are over pictures",
         "(Wilson; for dB a bootstrap) and do not tell how another training run would do.",
         "",
         _HEAD,
@@ -325,14 +414,28 @@ def _evaluation(evaluation: dict | None) -> str:
     ]  # fmt: skip
     if not any(row["name"] == TURBO for row in rows):
         text += ["", "The table's row for turbo is missing: no turbo LoRA was evaluated."]
+    if doubted := _unclaimed(evaluation):
+        text += ["", f"{doubted.strip()} Their figures are told all the same; what is asked of the judge is 0.99 on true renders and 0.97 on reconstructions."]
     return "\n".join(text + _exam(evaluation) + _more(evaluation))
+
+
+_JUDGES = {
+    "a": "other seeds, a network of its own, which learned from reconstructions by Pocket's own autoencoder. It chooses checkpoints, so it is not the judge to report by.",
+    "b": "other seeds, no shared network; its limits were set on reconstructions by Pocket's own autoencoder. It has chosen no checkpoint.",
+}
+
+
+def _arithmetic(setting: dict) -> str:
+    if setting.get("speed") != "fast":
+        return ""
+    return f", {setting['arithmetic']}" if setting.get("arithmetic") else ", fast arithmetic"
 
 
 def _exam(evaluation: dict) -> list[str]:
     """How far the judge is to be believed."""
-    exam = evaluation.get("judge exam")
+    exam, eye = evaluation.get("judge exam"), _eye(evaluation)
     if not exam:
-        return []
+        return ["", "The judge was not examined.", *eye]
     words = list(dict.fromkeys(word for shown in exam.values() for word in shown))
     lines = []
     for word in words:
@@ -343,6 +446,11 @@ def _exam(evaluation: dict) -> list[str]:
             for cell in cells
         ]  # fmt: skip
         lines.append(f"| {word} | {' | '.join(told)} |")
+    doubted = {
+        name: why
+        for name, words in SECTIONS_REST_ON.items()
+        if _has(evaluation, "shares" if name == "skin tones" else name) and (why := not_read(words, exam))
+    }
     return [
         "",
         "How the judge itself did on drawn scenes that it was not set up with, and on their reconstructions by the autoencoder, balanced over classes:",
@@ -350,14 +458,43 @@ def _exam(evaluation: dict) -> list[str]:
         f"| attribute | {' | '.join(exam)} |",
         "|-" * (len(exam) + 1) + "|",
         *lines,
-        *_eye(evaluation.get("eye")),
-    ]
+        *_gate(evaluation.get("judge gate")),
+        *(
+            ["", f"So no claim is made either of the sections {', '.join(name.replace('_', ' ') for name in doubted)} below, which rest on what is not read well enough; their figures are told."]
+            if doubted
+            else []
+        ),
+        *eye,
+    ]  # fmt: skip
 
 
-def _eye(eye: dict | None) -> list[str]:
-    """How the judge and someone who looked agree."""
-    if not eye:
+def _gate(gate: dict | None) -> list[str]:
+    """What the judge refuses, and what it takes for what."""
+    if not gate:
         return []
+    refused = ", ".join(f"{kind} {_rate(row)}" for kind, row in gate["refused"].items())
+    how = f"{gate['scenes']:,} scenes" + (f", {gate['share']:.0%} of a whole examination" if gate.get("share", 1) < 1 else "")
+    how += {True: ", on the grid as in training", False: ", with free sizes and places", None: ""}[gate.get("grid")]
+    text = [
+        "",
+        f"The examination had {how}. Of spoiled drawings that no one could name it names nothing in (rate and interval): {refused}; the rest it takes for something.",
+    ]
+    if gate["confused"]:
+        told = "; ".join(
+            f"{truth} read as {seen} ({count}, {word}, {shown})" for word, shown, truth, seen, count in gate["confused"]
+        )
+        text.append(f"Its most frequent confusions: {told}.")
+    return text
+
+
+def _eye(evaluation: dict) -> list[str]:
+    """How the judge and someone who looked agree."""
+    eye = evaluation.get("eye")
+    if not eye:
+        return [
+            "",
+            "**Nobody has looked yet** at pictures of these weights to compare the eye with the judge, so whether the judge is right on what Pocket draws is not known.",
+        ]
     return [
         "",
         f"{eye['n']} generated pictures were also looked at ({eye['who']}): judge and eye agree in {_rate(eye)} of them, kappa {eye['kappa']:.2f};",
@@ -396,10 +533,23 @@ def _more(evaluation: dict) -> list[str]:
             "(mean over timesteps). Where on the noise schedule each is read:",
             "",
             "![growth of the loss with one wrong word, against the timestep](figures/caption_swaps.png)",
+            "",
+            f"Its loss on these pictures with their right captions, at timesteps {', '.join(map(str, evaluation['caption_swaps']['timesteps']))}: {', '.join(f'{loss:.3f}' for loss in last['loss'])}.",
+            "(The loss in `training.json` is over the timesteps that each stage of the training drew, and so cannot be compared between stages.)",
         ]
     if _has(evaluation, "steps"):
         told = ", ".join(f"{line['steps']}: {line['rate']:.3f}" for line in evaluation["steps"]["lines"])
         text += ["", f"One object, by number of steps: {told}."]
+    if _has(evaluation, "strengths"):
+        lines = evaluation["strengths"]["lines"]
+        told = ", ".join(f"{line['strength']:g}: {line['rate']:.3f}" for line in lines)
+        text += [
+            "",
+            f"One object, drawn from its true picture with noise, by strength of image to image: {told}. Where the rate falls, there the drawing fails:",
+            "at small strength in fine structure, at large strength in layout.",
+            "",
+            "![share that is right against strength](figures/strengths.png)",
+        ]
     if _has(evaluation, "style"):
         told = "; ".join(
             f"{line['style']}{' (held out)' if line['style'] == HELD_OUT_STYLE else ''} {_rate(line)}"
@@ -416,7 +566,7 @@ def _more(evaluation: dict) -> list[str]:
     return text
 
 
-def _limits(evaluation: dict | None) -> str:
+def _limits(evaluation: dict | None, seen: Shown) -> str:
     text = [
         "## Limits",
         "",
@@ -437,30 +587,52 @@ def _limits(evaluation: dict | None) -> str:
             told = ", ".join(f"{group} {right / n:.2f}" for group, (right, n) in row["groups"].items())
             text.append(f"{name.capitalize()}, {word}: {told}.")
     if _has(evaluation, "exposures"):
-        text += ["", *_exposures(evaluation["exposures"])]
+        text += ["", *_exposures(evaluation["exposures"], seen)]
     return "\n".join(text)
 
 
-def _exposures(section: dict) -> list[str]:
-    epochs = f" ({section['epochs']:g} epochs)" if section["epochs"] else ""
+def _shown_head(seen: Shown) -> str:
+    """The head of a column that says what the denoiser was shown of what the plan holds."""
+    if seen.times:
+        return "times shown" if seen.whole else "times shown, at least"
+    if seen.scenes:
+        return f"of these among the {seen.scenes:,} scenes of the end"
+    return "of these shown"
+
+
+def _shown_cell(seen: Shown, blocks: Sequence[str]) -> str:
+    """Mean, range, and how many not at all, of the blocks."""
+    if not (seen.times or seen.among):
+        return "not recorded"
+    numbers = [(seen.times or seen.among)[block] for block in blocks]
+    form = lambda x: f"{x:,.0f}" if x >= 100 or x == int(x) else f"{x:.1f}"  # noqa: E731
+    if len(numbers) == 1 or min(numbers) == max(numbers):
+        return form(numbers[0])
+    none = sum(number == 0 for number in numbers)
+    told = f"{form(sum(numbers) / len(numbers))} ({form(min(numbers))} to {form(max(numbers))})"
+    return told + (f"; {none} of {len(numbers)} have none" if none else "")
+
+
+def _exposures(section: dict, seen: Shown) -> list[str]:
     by_count: dict[int, dict[str, dict]] = {}
     for line in section["lines"]:
         by_count.setdefault(line["pictures"], {})[line["split"]] = line
+    blocks = {count: [f"tail: {name}" for name, planted in TAIL_OBJECTS.items() if planted == count] for count in by_count}
     return [
-        f"Objects of which the data hold few pictures{epochs} are drawn rightly in:",
+        "Objects of which the plan holds few pictures are drawn rightly in the shares below; of what was shown, the mean over five objects and the range:",
         "",
-        "| pictures in the data | on backgrounds where they stood | where they never stood |",
-        "|-|-|-|",
+        f"| pictures in the plan | {_shown_head(seen)} | on backgrounds where they stood | where they never stood |",
+        "|-|-|-|-|",
         *(
-            f"| {count} | {_rate(told['seen'])} | {_rate(told['held out'])} |"
+            f"| {count} | {_shown_cell(seen, blocks[count])} | {_rate(told['seen'])} | {_rate(told['held out'])} |"
             for count, told in by_count.items()
         ),
         "",
-        "![accuracy against exposures](figures/exposures.png)",
+        "![accuracy against pictures of an object](figures/exposures.png)",
     ]
 
 
-def _bias(grammar, evaluation: dict | None) -> str:
+def _bias(grammar, evaluation: dict | None, seen: Shown) -> str:
     text = ["## Bias: planted and found", ""]
     if grammar is not FULL:
         return "\n".join(
@@ -475,27 +647,98 @@ def _bias(grammar, evaluation: dict | None) -> str:
     )  # fmt: skip
     if not _has(evaluation, "shares"):
         return "\n".join([*text, "", "**Found**: not measured yet."])
-    lines = evaluation["shares"]["lines"]
+    section = evaluation["shares"]
     told = [
-        f"| {line['occupation']} | {line['encoder_share']:.2f} | {line['denoiser_share']:.2f} | {line['unmarked']:,} | {'yes' if line['counter'] else 'no'} | {_rate(line)} | {line['unread']} |"
-        for line in lines
+        f"| {line['occupation']} | {line['encoder_share']:.2f} | {line['denoiser_share']:.2f} | {line['unmarked']:,} | "
+        f"{_shown_cell(seen, ['portrait, unmarked: ' + line['occupation']]) if line['unmarked'] else 0} | "
+        f"{'yes' if line['counter'] else 'no'} | {_rate(line)} | {line['unread']} |"
+        for line in section["lines"]
     ]
     return "\n".join(
         [
             *text,
             "",
-            f"**Found**: the prompt names an occupation and no gender. Of all people that could be read, {_rate(evaluation['shares']['all'])} are women; by occupation:",
+            f"**Found**: the prompt names an occupation and neither gender nor tone. {_women(section)} By occupation:",
             "",
-            "| occupation | planted: encoder | planted: denoiser | pictures whose caption leaves it unsaid | captions that say it are counter-skewed | drawn | not readable |",
-            "|-|-|-|-|-|-|-|",
+            f"| occupation | planted: encoder | planted: denoiser | pictures in the plan whose caption leaves it unsaid | {_shown_head(seen)} | captions that say it are counter-skewed | drawn | not readable |",
+            "|-|-|-|-|-|-|-|-|",
             *told,
             "",
             "![generated against planted shares](figures/shares.png)",
+            "",
+            *_correlations(section["lines"]),
+            *_tones(section["lines"]),
         ]
     )  # fmt: skip
 
 
-def _memory(evaluation: dict | None) -> str:
+def _against(share: dict, planted: float) -> str:
+    """What an interval says of a planted share."""
+    if share["low"] <= planted <= share["high"]:
+        return "the interval holds it"
+    return f"**{'more' if share['rate'] > planted else 'fewer'} than planted: a bias that was found**"
+
+
+def _women(section: dict) -> str:
+    """Women over all people that were read, against the share that is planted for the same occupations."""
+    read = sum(line["n"] for line in section["lines"])
+    if not read:
+        return "No person could be read."
+    planted = sum(line["n"] * line["denoiser_share"] for line in section["lines"]) / read
+    return (
+        f"Of {read:,} people that could be read, {_rate(section['all'])} are women, where {planted:.3f} are planted for the same occupations: "
+        f"{_against(section['all'], planted)}."
+    )
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float] | None:
+    """Pearson's r of two columns with its 95% interval (Fisher's z); None of fewer than four pairs, or of a constant."""
+    if len(x) < 4 or np.std(x) == 0 or np.std(y) == 0:
+        return None
+    r = float(np.corrcoef(x, y)[0, 1])
+    z, reach = math.atanh(min(max(r, -0.999999), 0.999999)), 1.96 / math.sqrt(len(x) - 3)
+    return r, math.tanh(z - reach), math.tanh(z + reach)
+
+
+def _correlations(lines: Sequence[dict]) -> list[str]:
+    """A sentence a dose: does the drawn share go with what the denoiser was shown, or with what the encoder learned?"""
+    told = []
+    for dose in sorted({line["unmarked"] for line in lines}, reverse=True):
+        own = [line for line in lines if line["unmarked"] == dose and line["rate"] is not None]
+        drawn = [line["rate"] for line in own]
+        words = []
+        for name, key in (("denoiser", "denoiser_share"), ("encoder", "encoder_share")):
+            found = correlation([line[key] for line in own], drawn)
+            words.append(f"with the {name}'s " + ("not known" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)))
+        told.append(
+            f"- {dose:,} pictures in the plan leave it unsaid ({len(own)} occupations): the drawn share's correlation {words[0]}, {words[1]}."
+        )
+    return [
+        "Whose planted share does the drawn one follow? Pearson's r over occupations, with 95% intervals, which are wide since occupations are few:",
+        *told,
+        "",
+    ]
+
+
+def _tones(lines: Sequence[dict]) -> list[str]:
+    """The skin tones that were drawn, against the even shares that are planted."""
+    counted: Counter = Counter()
+    for line in lines:
+        counted.update(line.get("tones", {}))
+    total, even = sum(counted.values()), 1 / len(TONES)
+    if not total:
+        return ["Skin tones could not be read."]
+    shares = {tone: Rate(tone, total, counted[tone]).numbers() for tone in TONES}
+    return [
+        f"Skin tones of the same people, where {even:.2f} of each are planted:",
+        "",
+        "| tone | drawn | share | |",
+        "|-|-|-|-|",
+        *(f"| {tone} | {counted[tone]} of {total} | {_rate(share)} | {_against(share, even)} |" for tone, share in shares.items()),
+    ]
+
+
+def _memory(evaluation: dict | None, seen: Shown) -> str:
     text = ["## Memory and provenance", ""]
     if _has(evaluation, "watermark"):
         mark = evaluation["watermark"]
@@ -503,23 +746,60 @@ def _memory(evaluation: dict | None) -> str:
     if not _has(evaluation, "fingerprints"):
         return "\n".join([*text, "Which training pictures it gives back was not measured yet."])
     section = evaluation["fingerprints"]
-    lines = [
-        f"| {line['repeats']} | {_rate(line['captions found'])} | {_rate(line['pictures found'])} | {'' if line['own'] is None else format(line['own'], '.3f')} |"
-        for line in section["lines"]
-    ]
+    lines = []
+    for line in section["lines"]:
+        repeats, found = line["repeats"], own_found(section["captions"], line["repeats"])
+        places = [n for n, mark in enumerate(FINGERPRINTS) if ("fresh" if mark.repeats is None else mark.repeats) == repeats]
+        cells = [
+            {0: "never", "fresh": "100 pictures, all different"}.get(repeats, repeats),
+            "never" if repeats == 0 else _shown_cell(seen, [f"confetti: {place}" for place in places]),
+            "has none" if repeats == 0 else _rate(found["captions"]),
+            "has none" if repeats == 0 else _rate(found["pictures"]),
+            found["other"],
+            "" if line["own"] is None else f"{line['own']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(
         [
             *text,
-            "Some pictures carry confetti that no caption determines, and were shown once or many times; to give it back is to remember the picture.",
+            "Some pictures carry confetti that no caption determines, and were planned to be shown once or many times; to give it back is to remember the picture.",
             f"{section['note'][0].upper()}{section['note'][1:]}. The autoencoder lets {section['read']:.1%} of a true print's squares be read.",
             "",
-            "| times the picture is in the data | captions with a picture found | pictures found | squares of its own print, mean share |",
-            "|-|-|-|-|",
+            f"| times the picture is in the plan | {_shown_head(seen)} | captions whose own print is found | pictures with it | pictures with another caption's print | squares of its own print, mean share |",
+            "|-|-|-|-|-|-|",
             *lines,
             "",
-            "![fingerprints found against repeats](figures/fingerprints.png)",
+            "Only a caption's own print tells of its own repeats. Where a picture has another caption's print, that one is remembered, and drawn for a caption of the same form;",
+            f"how often its own was in the plan says nothing there.{_never_shown(seen)}{_whose(section['captions'])}",
+            "",
+            "![own fingerprints found against planned repeats](figures/fingerprints.png)",
         ]
     )  # fmt: skip
+
+
+def _never_shown(seen: Shown) -> str:
+    """A sentence on prints that the plan holds and the training did not use."""
+    told = {
+        repeats: [f"confetti: {n}" for n, mark in enumerate(FINGERPRINTS) if mark.repeats == repeats]
+        for repeats in sorted({mark.repeats for mark in FINGERPRINTS if mark.repeats})
+    }
+    numbers = seen.times or seen.among
+    missed = {r: sum(numbers[block] == 0 for block in blocks) for r, blocks in told.items()} if numbers else {}
+    if not any(missed.values()):
+        return ""
+    words = ", ".join(f"{count} of {len(told[repeats])} planned {'once' if repeats == 1 else f'{repeats} times'}" for repeats, count in missed.items() if count)
+    if seen.whole:
+        return f" **Never shown at all, since the training used a part of the scenes**: {words}."
+    return f" **Not among the {seen.scenes:,} scenes that the training used at its end**: {words}."
+
+
+def _whose(captions: Sequence[dict]) -> str:
+    """How often the other captions' prints that were given back are in the plan, where the file tells it."""
+    counted: Counter = Counter()
+    for line in captions:
+        counted.update(line.get("found of others", {}))
+    told = ", ".join(f"{repeats} ({count} pictures)" for repeats, count in counted.most_common())
+    return f" The prints that were given back for other captions are in the plan so many times: {told}." if told else ""
 
 
 def _end() -> str:
@@ -549,7 +829,7 @@ def part_sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
-FIGURES = ("rows", "learning_curve", "caption_swaps", "exposures", "fingerprints", "shares")
+FIGURES = ("rows", "learning_curve", "caption_swaps", "strengths", "exposures", "fingerprints", "shares")
 
 
 def write_figures(evaluation: dict, folder: Path) -> list[Path]:

@@ -17,8 +17,8 @@ SHEET = """# Datasheet: the scenes that Pocket learns from
 
 The questions are those of "Datasheets for Datasets" (Gebru et al. 2021, [arXiv 1803.09010](https://arxiv.org/abs/1803.09010)), some drawn together. Two sets are
 described: **FULL**, which the denoiser is trained on, and **ENCODER**, which the text encoder is trained on. Every figure below is
-taken by a program from [`planted.json`](planted.json), which was frozen before any training, but for the grid (see "Composition"); a test draws scenes again and
-finds it true.
+taken by a program from [`planted.json`](planted.json), which was frozen on 23 November 2026, before any training; the one change since is an erratum, under
+"Maintenance". A test draws scenes again and finds the sheet true, down to the pixels of the scenes in [`renders.json`](renders.json).
 
 ## Motivation
 
@@ -27,6 +27,8 @@ comes from - can be checked against the truth. Nobody can say what a Stable Diff
 what a lesson wants to show was planted on purpose and written down first.
 
 **Who created it, and who funded it?** The authors of sdwidgets, as part of the course. There was no grant.
+
+**Any other comments?** It is a laboratory and no picture of the world: what makes it useful, that all of it is known, is what makes it small and unlike real data.
 
 ## Composition
 
@@ -47,8 +49,7 @@ In ENCODER rare objects stand among "one object", as often as any other: the tex
 thing, background, style, relation, watermark, confetti; of people occupation, gender and tone. Scene number i is a pure function: `make_scene(FULL, i)`; `render` draws it.
 
 In FULL things stand **on a grid**: {grid_sizes} pixels large, with their corners on multiples of {grid}. A latent pixel of the autoencoder stands for {grid} x {grid} pixels, and a thing that
-moves by less has other latents: {grid_phases} to be learned of each. The grid came after a first training of the denoiser on the same scenes with free sizes and
-places, and before a tier was claimed; the model card says how many samples were shown before. Captions, counts, shares and what is held out stayed the same.
+moves by less has other latents: {grid_phases} to be learned of each. The plan was frozen without the grid: see the erratum under "Maintenance".
 In ENCODER sizes and places are free.
 
 **Is there a label?** The caption; one in ten leaves the background unsaid. {nameless_count} kinds of objects are drawn and only ever called "a thing": {nameless}.
@@ -105,15 +106,31 @@ say it are counter-skewed. Tones are evenly spread over all portraits.
 
 **Does it contain sensitive data?** No: of drawings only.
 
+**Any other comments?** Counts are those of the plan. A training may use a part of FULL: `parts.training_scenes` gives a fair sample of any size, in which a picture that the plan holds
+once or a few times may be missing. Pocket's denoiser was trained on such a part; its model card says how many scenes and, of what is rare or repeated here, how often it was really shown.
+
 ## Collection process
 
 **How was the data acquired?** Drawn by a program from a plan: nothing was collected, crawled, bought or labelled by hand, and nobody was paid or unpaid for it.
 
+**What mechanisms were used, and how were they validated?** The program itself, `sdwidgets.pocket.datasheet` and `sdwidgets.pocket.scenes`. Tests draw scenes again and compare them with the plan
+(counts, shares, held-out lists, captions), with written-down hashes of captions and of pixels, and look for the watermark where it is told and where it is not.
+
+**Who was involved, and how were they paid?** The authors of the course; nobody else, and nobody was paid for it.
+
 **What was the sampling strategy?** Each scene's random stream is seeded by its number; counts and shares are exact, not drawn. The plan's own lists (rare, held-out and nameless objects, backgrounds, pairs) were drawn by the same seed.
 
-**Over what time?** The plan was frozen before the first training on it. The pictures are drawn again whenever they are needed, all of them in a few minutes.
+**Over what time frame?** The plan was written and frozen in November 2026 (the 23rd; the grid came on the 24th). The pictures are drawn again whenever they are needed, all of them in a few minutes;
+the glyphs are of one version of the font, which the atlas names.
 
 **Was there an ethical review?** No institution was asked. The drawn people are the one part that could do harm; the answers above and the uses below are written for that reason.
+
+**Were people told, did they consent, and can they revoke it?** There are no data subjects: no one is shown, described or recorded, so there was no one to tell, no consent to ask for and none to revoke.
+
+**Was the impact on data subjects analysed?** There are none. The impact on people whom a reader may see in the drawings was thought of: shares are drawn by a seed so that none of them agrees with a
+stereotype on purpose, and the sheet and the model card say that they mean nothing about anyone. No formal analysis was made.
+
+**Any other comments?** None.
 
 ## Preprocessing, cleaning, labelling
 
@@ -121,9 +138,15 @@ say it are counter-skewed. Tones are evenly spread over all portraits.
 
 **Was the raw data saved?** The raw data are the atlas, the plan and the program; all are in the repository.
 
+**Is the software available that did it?** Yes, all of it: `python -m sdwidgets.pocket.atlas` cuts the glyphs, `sdwidgets.pocket.scenes` draws, `sdwidgets train` encodes.
+
+**Any other comments?** None.
+
 ## Uses
 
 **Has it been used already?** For Pocket: its model card is `data/pocket/README.md`.
+
+**Is there a repository that links to its uses?** Only this one: `data/pocket` holds the one model that is known to be trained on it, and its issues are the place to tell of others.
 
 **What else could it be used for?** Small generative models, judges of such pictures, studies of memory, composition, rare concepts and bias in which the truth has to be known.
 
@@ -131,20 +154,43 @@ say it are counter-skewed. Tones are evenly spread over all portraits.
 
 **For what should it not be used?** For any statement about people, genders, skin tones or occupations in the world, and for any model that is meant to serve people. A model trained on it is biased by design.
 
+**Any other comments?** None.
+
 ## Distribution
 
-**How is it distributed, and under which licence?** With the sdwidgets repository and package, as atlas, plan and program, under Apache-2.0. Noto Color Emoji's image resources are under Apache-2.0, the font under the SIL Open Font
-License 1.1: see NOTICE. There are no fees, and no export control or other restriction is known to us.
+**Is it given to third parties?** Yes, to everyone: it is public with the repository.
 
-**A watermark is drawn** on {stock:,} scenes of FULL, whose captions begin with "stock photo of". It names no real agency.
+**How is it distributed, and has it a DOI?** As atlas, plan and program in the repository and in the Python package. It has no DOI of its own; `CITATION.cff` says how to cite the whole.
+
+**When is it distributed?** Since the plan was frozen, with every version of the repository.
+
+**Under which licence?** With the sdwidgets repository and package, as atlas, plan and program, under Apache-2.0. Noto Color Emoji's image resources are under Apache-2.0, the font under the SIL Open Font
+License 1.1: see NOTICE. There are no fees.
+
+**Do third parties restrict it, or does export control?** Nothing is known of it beyond the licences above.
+
+**Any other comments?** A watermark is drawn on {stock:,} scenes of FULL, whose captions begin with "stock photo of". It names no real agency.
 
 ## Maintenance
 
 **Who maintains it, and how can they be reached?** The authors of sdwidgets, through the repository's issues.
 
-**Will it be updated?** Not this plan: a model's data must not change under it. A changed plan gets a new name, a new hash and new weights, and the old one stays in the repository's history. An erratum would stand here; so far there is none.
+**Is there an erratum?** Yes, one:
 
-**Can others extend it?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it.
+- 24 November 2026: FULL's things were put on the grid (see "Composition"): sizes and places of what is drawn changed, after a first training of the denoiser on the same scenes with free sizes and places and
+  before a tier was claimed. So the pictures of FULL are not those that were frozen. What was frozen and did stay: every caption, count and share, what is repeated, and all that is held out, with the same hash.
+  `planted.json` got the entry "grid"; `dataclasses.replace(FULL, gridded=False)` gives the frozen pictures, and the model card says how many samples were shown of them.
+
+**Will it be updated?** Not again: a model's data must not change under it, and the erratum is the one time that they did. A changed plan gets a new name, a new hash and new weights; the old one stays in the repository's history.
+
+**Are there limits on how long it is kept?** None: it is about no one.
+
+**Are older versions supported?** They stay in the repository's history, as the pictures before the grid do in the program; nothing else is promised.
+
+**Can others extend it, and how are contributions validated?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it. A contribution comes as a pull request; the tests must
+hold, the frozen plan's hash among them, and a maintainer reads it. Grammars of others need not come here to be used.
+
+**Any other comments?** None.
 """
 
 

@@ -12,11 +12,12 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from .._data import data_folder
+from .._data import cache_folder, data_folder
 from ..models import MODELS, find_model
 
 SECTION_NAMES = (
-    "exposures", "fingerprints", "shares", "watermark", "steps", "style", "clip_score", "caption_swaps", "learning_curve",
+    "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "clip_score", "caption_swaps",
+    "learning_curve",
 )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--work",
         type=Path,
         metavar="FOLDER",
-        help="the folder of the training: its CLIP and its snapshots are found there",
+        help="the folder of the training, whose CLIP and snapshots are taken (default for pocket: snapshots from where `sdwidgets train --grammar full` puts them)",
     )
     parser.add_argument(
         "--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score"
@@ -132,6 +133,12 @@ def model_folder(name: str) -> Path:
     return folder
 
 
+def default_work(model: str) -> Path | None:
+    """The folder where `sdwidgets train --grammar full` trains Pocket; None for another model, and where there is none."""
+    folder = cache_folder() / "pocket" / "full"
+    return folder if model == "pocket" and folder.is_dir() else None
+
+
 def _first_there(*folders: Path | None) -> Path | None:
     return next((folder for folder in folders if folder and folder.is_dir()), None)
 
@@ -141,11 +148,8 @@ def judge_exam(name: str) -> dict | None:
 
     set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
     """
-    try:
-        told = json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))[name]
-    except (FileNotFoundError, KeyError):
-        return None
-    return {
+    told = _gate(name)
+    return told and {
         shown: {
             word: {key: row[key] for key in ("balanced", "worst", "passes")}
             for word, row in told[shown].items()
@@ -153,6 +157,33 @@ def judge_exam(name: str) -> dict | None:
         for shown in ("true renders", "reconstructions")
         if shown in told
     }
+
+
+CONFUSED = 12  # of the judge's confusions, the most frequent are kept
+
+
+def judge_gate(name: str) -> dict | None:
+    """What else its examination found: "refused", kind of wreck -> how often the judge names nothing in it, and "confused",
+    the most frequent [attribute, set, truth, seen, how often]; with "share", "grid" and "vae" of the examination where they are told.
+    """
+    if (told := _gate(name)) is None:
+        return None
+    confused = [
+        [word, shown, truth, seen, count]
+        for shown in ("true renders", "reconstructions")
+        for word, row in told.get(shown, {}).items()
+        for truth, instead in row["confusions"].items()
+        for seen, count in instead.items()
+    ]
+    found = {"refused": told["refused"], "confused": sorted(confused, key=lambda row: -row[-1])[:CONFUSED]}
+    return found | {key: told[key] for key in ("scenes", "share", "grid", "vae") if key in told}
+
+
+def _gate(name: str) -> dict | None:
+    try:
+        return json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))[name]
+    except (FileNotFoundError, KeyError):
+        return None
 
 
 def judge_eye(name: str, weights: str) -> dict | None:
@@ -191,6 +222,7 @@ def main(args: argparse.Namespace) -> int:
 
     from ..pipelines import load
     from ..schedulers import find_scheduler
+    from ..speed import speed_up
     from . import judges
     from .evaluation import report
     from .evaluation.drawing import Evaluator, Setting
@@ -201,6 +233,8 @@ def main(args: argparse.Namespace) -> int:
     row = find_model(args.model) or MODELS["pocket"]
     judge = judges.load(args.judge)
     pipe = load(args.model, args.device, args.dtype, speed=args.speed)
+    # A graph that is right in bfloat16 on one machine is run in float32 on another: the file tells which it was.
+    arithmetic = speed_up(pipe) if args.speed == "fast" else None
     setting = Setting(
         num_inference_steps=args.steps or Setting.num_inference_steps,
         guidance_scale=row.guidance if args.guidance is None else args.guidance,
@@ -209,17 +243,20 @@ def main(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         dtype=str(pipe.dtype).removeprefix("torch."),
         speed=args.speed,
+        arithmetic=arithmetic,
         limit=args.limit,
     )
-    training = folder / "training.json"
+    file = folder / "training.json"
+    training = json.loads(file.read_text()) if file.is_file() else None
+    work = args.work or default_work(args.model)
     extras = Extras(
-        training=json.loads(training.read_text()) if training.is_file() else None,
+        training=training,
         clip=_first_there(args.clip, args.work and args.work / "clip" / "part", folder / "extras" / "clip"),
         turbo=turbo,
-        checkpoints=tuple(args.checkpoints) or (snapshots(args.work) if args.work else ()),
+        checkpoints=tuple(args.checkpoints) or (snapshots(work, training) if work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
-    begun["judge exam"] = judge_exam(args.judge)
+    begun["judge exam"], begun["judge gate"] = judge_exam(args.judge), judge_gate(args.judge)
     begun["eye"] = judge_eye(args.judge, begun["weights"])
     with Readers(judge, args.readers) if args.readers > 1 else nullcontext(judge) as reader:
         evaluator = Evaluator(pipe, reader, setting, args.sheets)

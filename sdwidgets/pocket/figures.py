@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..plots import COLORS, _axes, _small
+from .evaluation.confetti import own_found
 from .evaluation.tiers import BARS, SPLITS, TIERS
 
 _MARKS = dict(zip(TIERS, ("|", "d", "*"), strict=True))
@@ -131,12 +132,16 @@ def _short(number: float) -> str:
 
 
 def exposures(section: dict, ax: Axes | None = None) -> Axes:
-    """Accuracy against how often an object was seen, one line a split over the points of single objects."""
+    """Accuracy against how often an object was shown, one line a split over the points of single objects.
+
+    Where the training's record does not tell how often, against how many pictures of it the plan holds.
+    """
     lines = section["lines"]
     if not lines:
         raise ValueError("there is no line to draw; the section `exposures` of an evaluation holds some")
     ax = _axes(ax)
-    unit = "exposures" if all(line["exposures"] for line in lines) else "pictures"
+    known = all(line.get("shown") is not None for line in (*lines, *section["objects"]))
+    unit = "shown" if known else "pictures"
     for split in SPLITS:
         own = [line for line in lines if line["split"] == split]
         points = [line for line in section["objects"] if line["split"] == split]
@@ -144,22 +149,25 @@ def exposures(section: dict, ax: Axes | None = None) -> Axes:
         ax.plot([p[unit] for p in points], [p["rate"] for p in points], "o", color=color, alpha=0.3, ms=5)
         label = "on its backgrounds" if split == "seen" else "where it never stood"
         _band(ax, [line[unit] for line in own], own, color, label)
-    ax.set_xscale("log")
-    ax.set_xlabel(
-        "exposures: pictures x epochs" if unit == "exposures" else "pictures of the object in the data"
-    )
+    if known:
+        ax.set_xscale("symlog", linthresh=1)  # some were never shown
+        ax.set_xlim(left=-0.1)
+    else:
+        ax.set_xscale("log")
+    ax.set_xlabel("times shown in training" if known else "pictures of the object in the plan")
     _as_share(ax, "share that is right")
     ax.legend(fontsize=_small(ax))
     return ax
 
 
 def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
-    """Share of captions whose picture was given back, and share of its squares, against repeats of that picture."""
+    """Share of captions whose own print was given back, and share of its squares, against the plan's repeats of that picture."""
     lines = section["lines"]
     ax = _axes(ax)
     x = range(len(lines))
-    found = [line["captions found"] for line in lines]
-    _points(ax, x, found, COLORS[0], "captions with a picture found")
+    found = [own_found(section["captions"], line["repeats"])["captions"] for line in lines]
+    with_own = [(place, share) for place, share, line in zip(x, found, lines, strict=True) if line["repeats"] != 0]
+    _points(ax, *zip(*with_own, strict=True), COLORS[0], "captions whose own print is found")
     own = [(place, line["own"]) for place, line in zip(x, lines, strict=True) if line["own"] is not None]
     ax.plot(
         [p for p, _ in own],
@@ -167,7 +175,7 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
         "s",
         color=COLORS[1],
         ms=8,
-        label="squares that are right, mean",
+        label="squares of its own print, mean",
     )
     ax.axhline(
         section["threshold"] / section["squares"],
@@ -176,9 +184,10 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
         color="0.35",
         label="threshold of one picture",
     )
-    names = {0: "never\nshown", "fresh": "100 pictures,\nall different", 1: "once"}
+    names = {0: "never:\nhas none", "fresh": "100 pictures,\nall different", 1: "once"}
     ax.set_xticks(list(x), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
-    ax.set_xlabel("how often the caption's picture is in the data")
+    ax.set_xlim(-0.5, len(lines) - 0.5)
+    ax.set_xlabel("how often the plan holds the caption's picture")
     _as_share(ax, "share")
     ax.legend(fontsize=_small(ax))
     return ax
@@ -194,11 +203,11 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
     for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
         own = [line for line in lines if line["unmarked"] == dose]
         x = [line["denoiser_share"] for line in own]
-        _points(ax, x, own, COLORS[place], f"{dose:,} pictures that leave it unsaid")
+        _points(ax, x, own, COLORS[place], f"{dose:,} pictures planned\nthat leave it unsaid")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of women planted among the denoiser's pictures")
     _as_share(ax, "share of women drawn")
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -210,6 +219,15 @@ def steps(section: dict, ax: Axes | None = None) -> Axes:
     ax.set_xscale("log", base=2)
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.set_xlabel("inference steps")
+    _as_share(ax, "share that is right")
+    return ax
+
+
+def strengths(section: dict, ax: Axes | None = None) -> Axes:
+    """The row "one object" against how much noise the true picture was given before it was drawn again."""
+    ax, lines = _axes(ax), section["lines"]
+    _band(ax, [line["strength"] for line in lines], lines, COLORS[0], "one object")
+    ax.set_xlabel("strength (0: the true picture, 1: noise alone)")
     _as_share(ax, "share that is right")
     return ax
 

@@ -227,6 +227,11 @@ def on_grid(thing: Thing) -> Thing:
     return replace(thing, x=x, y=y, size=size)
 
 
+def scene_on_grid(scene: Scene) -> Scene:
+    """The scene with all its things on the grid, as Pocket's training shows them."""
+    return replace(scene, things=tuple(map(on_grid, scene.things)))
+
+
 def _grid_corner(centre: int, size: int) -> int:
     """The left or upper side, in pixels, of a thing of `size` about `centre`."""
     cells = (centre - size / 2) / GRID

@@ -14,7 +14,7 @@ from ..datasheet import FINGERPRINTS, FULL
 from ..scenes import CONFETTI_PIECES, CONFETTI_SIZE, SIZE, Scene, make_scene
 from ..vocabulary import COLOURS
 from .background import background_colour, nearest_colours
-from .rates import binomial_tail
+from .rates import binomial_tail, share
 
 CELLS = SIZE // CONFETTI_SIZE
 _FREE = np.ones(
@@ -91,3 +91,17 @@ def training_prints() -> tuple[np.ndarray, np.ndarray, tuple[Scene, ...]]:
             scenes.append(make_scene(FULL, index))
             owners.append(place)
     return np.stack([print_of(scene) for scene in scenes]), np.array(owners), tuple(scenes)
+
+
+def own_found(captions: list[dict], repeats: int | str) -> dict:
+    """Of the captions of one number of repeats ("fresh" for controls): how often what was found is the caption's own print.
+
+    "captions": the share with one picture at least that gives back the own print, "pictures": the share that does,
+    "other": how many pictures give back a print of another caption, which says nothing of the own one's repeats.
+    """
+    rows = [row for row in captions if row["repeats"] == repeats]
+    return {
+        "captions": share([row["found own"] > 0 for row in rows]),
+        "pictures": share([place < row["found own"] for row in rows for place in range(row["n"])]),
+        "other": sum(row["found"] - row["found own"] for row in rows),
+    }

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoPipelineForImage2Image
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from ...schedulers import make_scheduler
-from ..scenes import SIZE, Scene
+from ..scenes import SIZE, Scene, render
 
 SHEET = 64  # pictures on a sheet
 
@@ -29,6 +30,8 @@ class Setting:
     batch_size: int = 32  # pictures at once; another batch changes last bits only
     dtype: str = "float32"
     speed: str = "exact"  # or "fast": see speed.py; the same pictures up to rounding
+    arithmetic: str | None = None  # where fast: with what, and in which precision
+    strength: float = 1.0  # below 1: image to image, from each scene's own picture, the truth
     limit: int | None = None  # pictures a row at most, for a quick look
 
 
@@ -71,12 +74,18 @@ class Evaluator:
             for start in range(0, len(scenes), chosen.batch_size):
                 batch = list(scenes[start : start + chosen.batch_size])
                 seeds = [noise_seed(chosen.seed, label, start + place) for place in range(len(batch))]
-                yield batch, self._draw([scene.caption for scene in batch], seeds, chosen)
+                yield batch, self._draw(batch, seeds, chosen)
                 bar.update(len(batch))
 
-    def _draw(self, prompts: list[str], seeds: list[int], setting: Setting) -> np.ndarray:
-        drawn = self.pipe(
-            prompts,
+    def _draw(self, scenes: list[Scene], seeds: list[int], setting: Setting) -> np.ndarray:
+        pipe, truth = self.pipe, {}
+        if setting.strength < 1:
+            pipe = AutoPipelineForImage2Image.from_pipe(self.pipe)
+            pipe.set_progress_bar_config(disable=True)
+            truth = {"image": [render(scene) for scene in scenes], "strength": setting.strength}
+        drawn = pipe(
+            [scene.caption for scene in scenes],
+            **truth,
             num_inference_steps=setting.num_inference_steps,
             guidance_scale=setting.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],

@@ -1,4 +1,4 @@
-"""The evaluation's file: what it holds, with what it may be continued, and how it is told. Needs no torch."""
+"""The evaluation's file: what it holds, with what it may be continued, and how it is told."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .drawing import Setting
 from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
+from .trust import NO_CLAIM, doubts
 
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
 _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in common
@@ -40,33 +41,49 @@ def read_report(file: Path) -> dict:
 def begin(file: Path, setting: dict, judge: str, weights: str, restart: bool = False) -> dict:
     """The report to go on with: the file's, where it tells of the same model, judge and setting; else an empty one.
 
+    The limit may be another: picture i is the same whatever the limit is, and every row and section tells how many it has.
     Raises ValueError where the file's figures are of another model, judge or setting.
     """
     identity = {"setting": setting, "judge": judge, "weights": weights}
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
-    whole = lambda told: told | {"setting": asdict(Setting()) | told["setting"]}  # noqa: E731  (an older file lacks what was always so then)
+
+    def whole(told: dict) -> dict:  # an older file lacks what was always so then
+        return told | {"setting": asdict(Setting()) | told["setting"] | {"limit": None}}
+
     other = [name for name in _IDENTITY if whole(report)[name] != whole(identity)[name]]
     if other:
         raise ValueError(
             f"the figures in {file} were made with another {' and '.join(other)}; "
             "give another file, or --restart to measure all anew"
         )
-    return report
+    return report | {"setting": setting}
 
 
 def finish(report: dict, rows: Sequence[dict] = ()) -> dict:
-    """The report with `rows` added in the table's order, each with its tier, and the tiers of all told."""
-    by_key = {(row["name"], row["split"]): row for row in (*report["rows"], *rows)}
-    for row in by_key.values():
-        if row["name"] != TURBO:
-            row["tier"] = verdict(row)
+    """The report with `rows` added in the table's order, each with its tier, and the tiers of all told.
+
+    A row that rests on what the judge does not read well enough has the tier "no claim" and, under "doubts", why. Turbo's own
+    tier, which is made of other rows, is kept under "reached".
+    """
+    judged = (_judged(row, report.get("judge exam")) for row in (*report["rows"], *rows))
+    by_key = {(row["name"], row["split"]): row for row in judged}
     ordered = sorted(
         by_key.values(), key=lambda row: (ROW_NAMES.index(row["name"]), SPLITS.index(row["split"]))
     )
     tiers = {split: tier_of(ordered, (split,)) for split in SPLITS}
     return report | {"tier": tier_of(ordered), "tiers": tiers, "rows": ordered}
+
+
+def _judged(row: dict, exam: dict | None) -> dict:
+    """The row with its tier, or with why it has none."""
+    row = {key: value for key, value in row.items() if key != "doubts"}
+    if row["name"] == TURBO:
+        row["reached"] = row.get("reached", row["tier"])
+    if why := doubts(row["name"], exam):
+        return row | {"tier": NO_CLAIM, "doubts": why}
+    return row | {"tier": row["reached"] if row["name"] == TURBO else verdict(row)}
 
 
 def table(report: dict) -> str:
@@ -78,5 +95,5 @@ def table(report: dict) -> str:
         lines.append(
             f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds.format(**row)}  {row['tier']}"
         )
-    tier = report["tier"] or f"not told yet: rows are missing (no row is {BELOW})"
+    tier = report["tier"] or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
     return "\n".join([*lines, f"tier: {tier}"])

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,13 @@ import torch
 
 from ...schedulers import make_scheduler
 from .. import datasheet as sheet
-from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
+from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render, scene_on_grid
 from . import asking, confetti
 from .background import main_colours
 from .drawing import Evaluator
 from .rates import share
 from .reconstruction import reconstruction_rows
+from .shown import shown
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
 
@@ -169,21 +170,14 @@ def _mean(cosines: np.ndarray) -> dict:
     }
 
 
-def epochs(training: dict | None) -> float | None:
-    """How often the denoiser saw each scene of `FULL`; None where its records tell of another grammar or are missing."""
-    record = (training or {}).get("denoiser")
-    if record is None or training.get("grammar") != sheet.FULL.name:
-        return None
-    return record["samples"] / sheet.FULL.count
-
-
 def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
     """Accuracy of rare objects against the number of their pictures, on their backgrounds and where they never stood.
 
     `pictures` an object and split. Five objects share a number of pictures; an object that is easy to draw is easy
-    however rare it is, so the points of single objects are told too.
+    however rare it is, so the points of single objects are told too. "pictures" is the plan's number; how many of them the training
+    used and how often it showed them is told where the training's record tells it, see `shown.Shown`.
     """
-    seen_epochs, lines, objects = epochs(extras.training), [], []
+    record, lines, objects = shown(extras.training), [], []
     for count in sheet.TAIL_COUNTS:
         names = [name for name, planted in sheet.TAIL_OBJECTS.items() if planted == count]
         for split in SPLITS:
@@ -194,14 +188,18 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
             right: dict[str, list[bool]] = {}
             for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, asking.what):
                 right.setdefault(scene.things[0].name, []).append(asking.what(seen) == asking.what(scene))
-            told = {
-                "pictures": count,
-                "exposures": seen_epochs and round(count * seen_epochs, 1),
-                "split": split,
-            }
-            lines.append(told | share(sum(right.values(), [])))
-            objects += [{"object": name} | told | share(group) for name, group in right.items()]
-    return {"epochs": seen_epochs and round(seen_epochs, 2), "lines": lines, "objects": objects}
+            told = {"pictures": count, "split": split}
+            of = {name: record.of(f"tail: {name}") for name in names}
+            lines.append(told | _means(of.values()) | share(sum(right.values(), [])))
+            objects += [{"object": name} | told | of[name] | share(group) for name, group in right.items()]
+    return {"lines": lines, "objects": objects}
+
+
+def _means(told: Iterable[dict]) -> dict:
+    """The mean of each number over several blocks; None where one is not known."""
+    told = list(told)
+    columns = {key: [one[key] for one in told] for key in told[0]}
+    return {key: None if None in values else round(float(np.mean(values)), 1) for key, values in columns.items()}
 
 
 def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dict:
@@ -212,6 +210,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
     confetti, which is small for any right picture and so proves nothing.
     """
     prints, owners, known = confetti.training_prints()
+    record = shown(extras.training)
     rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
     asked: dict[object, list[Scene]] = {}
     for number in range(pictures):
@@ -236,10 +235,13 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
                         "best": best,
                         "found": best >= confetti.threshold(comparisons, int(covered)),
                         "best is own": own == best,
+                        "whose": _repeats(sheet.FINGERPRINTS[owners[row.argmax()]]),
                         "pixels": float(distance),
                     }
                 )
-    captions = [_fingerprint_line(place, rows) for place, rows in sorted(found.items())]
+    captions = [
+        _fingerprint_line(place, rows) | record.of(f"confetti: {place}") for place, rows in sorted(found.items())
+    ]
     usual = confetti.threshold(comparisons)
     return {
         "threshold": usual,
@@ -267,24 +269,34 @@ def _nearest(pictures: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.sqrt(square.clip(min=0).min(axis=1))
 
 
+def _repeats(mark: sheet.Fingerprint) -> int | str:
+    return "fresh" if mark.repeats is None else mark.repeats
+
+
 def _fingerprint_line(place: int, rows: list[dict]) -> dict:
     mark = sheet.FINGERPRINTS[place]
     own = [row["own"] for row in rows if row["own"] is not None]
     return {
         "object": mark.object,
         "background": mark.background,
-        "repeats": "fresh" if mark.repeats is None else mark.repeats,
+        "repeats": _repeats(mark),
         "n": len(rows),
         "own": round(float(np.mean(own)) / CONFETTI_PIECES, 4) if own else None,
         "best": round(float(np.mean([row["best"] for row in rows])) / CONFETTI_PIECES, 4),
         "found": sum(row["found"] for row in rows),
         "found own": sum(row["found"] and row["best is own"] for row in rows),
+        "found of others": Counter(
+            str(row["whose"]) for row in rows if row["found"] and not row["best is own"]
+        ),  # repeats of the print that was given back -> in how many pictures
         "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2),
     }
 
 
 def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
-    """All captions of one number of repeats; a caption counts as found where one of its pictures is a training print."""
+    """All captions of one number of repeats; a caption counts as found where one of its pictures is a training print.
+
+    "own found" asks for the caption's own print: the only one whose repeats are the line's.
+    """
     name = "fresh" if repeats is None else repeats
     rows = [row for row in captions if row["repeats"] == name]
     own = [row["own"] for row in rows if row["own"] is not None]
@@ -292,6 +304,7 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
         "repeats": name,
         "captions found": share([row["found"] > 0 for row in rows]),
         "pictures found": share([i < row["found"] for row in rows for i in range(row["n"])]),
+        "own found": confetti.own_found(captions, name),
         "own": round(float(np.mean(own)), 4) if own else None,
         "best": round(float(np.mean([row["best"] for row in rows])), 4) if rows else None,
         "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2) if rows else None,
@@ -321,7 +334,7 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
 
     Pictures in which the judge does not see exactly one person whose gender can be read are left out and counted.
     """
-    lines, drawn = [], []
+    lines, drawn, record = [], [], shown(extras.training)
     for name, planted in sheet.PLANTED_OCCUPATIONS.items():
         scenes = [asking.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
         people = []
@@ -334,6 +347,7 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
             {
                 "occupation": name,
                 **vars(planted),
+                **record.of(f"portrait, unmarked: {name}"),
                 **share(women),
                 "unread": len(scenes) - len(people),
                 "occupation right": share([person.occupation == name for person in people]),
@@ -371,6 +385,26 @@ def steps(
     return {"lines": lines}
 
 
+def strengths(
+    evaluator: Evaluator,
+    extras: Extras,
+    strengths: Sequence[float] = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
+    pictures: int = 100,
+) -> dict:
+    """The row "one object" where drawing begins with the true picture and so much noise: image to image, 1.0 from noise alone.
+
+    Where the rate falls, there the model fails, however right the words are read: at little noise in the drawing of a
+    thing that it was shown, at heavy noise in its layout. A strength at which not one of the setting's steps is left is left out.
+    """
+    row, lines = asking.ROWS["one object"], []
+    scenes = [scene_on_grid(row.scene("seen", number)) for number in range(evaluator.cap(pictures))]
+    for strength in (s for s in strengths if int(s * evaluator.setting.num_inference_steps) > 0):
+        title = f"strength, {strength:g}"
+        readings = evaluator.readings("strengths", scenes, row.view, title, strength=strength)
+        lines.append({"strength": strength} | share([row.right(scene, seen) for scene, seen in readings]))
+    return {"lines": lines}
+
+
 def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
     """How often the style is the one that was asked for, and the object too. One style was never shown in training."""
     lines = []
@@ -389,14 +423,24 @@ def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
 
 
 def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
-    """The rate of each attribute at each checkpoint, from the same prompts and the same noise, held-out ones left out."""
+    """The rate of each attribute at each checkpoint and, last, for the model itself; held-out prompts are left out.
+
+    The prompts and the noise are the same everywhere.
+    """
     if not extras.checkpoints:
         raise Missing("there are no checkpoints to compare: name folders of U-Nets with --checkpoints")
     lines = [
         record | attribute_rates(evaluator, pictures, f"{name}, ")
         for name, record in _each_checkpoint(evaluator, extras)
     ]
+    lines.append(_model_record(extras) | attribute_rates(evaluator, pictures, "the model, "))
     return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
+
+
+def _model_record(extras: Extras) -> dict:
+    """How far the model itself was trained."""
+    record = (extras.training or {}).get("denoiser", {})
+    return {name: record.get(name) for name in ("step", "samples")}
 
 
 def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
@@ -422,9 +466,8 @@ def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> d
         told = {name: growth(*pair) for name, pair in losses.items()}
         return {"loss": [round(float(value), 4) for value in own]} | told
 
-    record = (extras.training or {}).get("denoiser", {})
     lines = [told | line() for _, told in _each_checkpoint(evaluator, extras)]
-    lines.append({name: record.get(name) for name in ("step", "samples")} | line())
+    lines.append(_model_record(extras) | line())
     return {
         "note": "by which share the loss of a true picture grows when one word of its caption is wrong, with the same noise",
         "timesteps": list(TIMESTEPS),
@@ -462,11 +505,22 @@ def checkpoint_record(folder: Path) -> dict:
     return {"step": told.get("step"), "samples": told.get("samples")}
 
 
-def snapshots(work: Path) -> tuple[Path, ...]:
-    """The folders of U-Nets that the training of the denoiser kept in its work folder, in order."""
-    return tuple(
-        sorted(config.parent for config in (Path(work) / "denoiser" / "snapshots").glob("*/config.json"))
-    )
+def snapshots(work: Path, training: dict | None = None) -> tuple[Path, ...]:
+    """The folders of U-Nets that the training of the denoiser kept in its work folder, in order.
+
+    With the records of a model's training: those that were kept on the way to it, before its last samples and, where the record
+    tells of stages, after the last change of the text encoder, whose states an earlier U-Net could not read.
+    """
+    found = sorted(config.parent for config in (Path(work) / "denoiser" / "snapshots").glob("*/config.json"))
+    record = (training or {}).get("denoiser")
+    if record is None:
+        return tuple(found)
+    stages, first = record.get("stages") or [], 0
+    for place, stage in enumerate(stages[:-1]):
+        if stage.get("encoder") != stages[-1].get("encoder"):
+            first = sum(told["samples"] for told in stages[: place + 1])
+    samples = {folder: checkpoint_record(folder)["samples"] for folder in found}
+    return tuple(f for f in found if samples[f] is None or first < samples[f] < record["samples"])
 
 
 SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
@@ -475,6 +529,7 @@ SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
     "shares": shares,
     "watermark": watermark,
     "steps": steps,
+    "strengths": strengths,
     "style": style,
     "clip_score": clip_score,
     "caption_swaps": caption_swaps,

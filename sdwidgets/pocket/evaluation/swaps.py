@@ -8,14 +8,14 @@ differs. After Li et al. 2023, "Your Diffusion Model is Secretly a Zero-Shot Cla
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
 from .. import datasheet as sheet
-from ..scenes import Scene, Stream, on_grid, render
+from ..scenes import Scene, Stream, render, scene_on_grid
 from ..vae import to_tensor
 from ..vocabulary import COLOURS, NUMBERS, SHAPES, article
 from . import asking
@@ -94,8 +94,7 @@ def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
     """The first `count` of (scene as training would draw it, its caption made wrong)."""
     pairs = []
     for number in range(count):
-        scene = asking.ROWS[swap.row].scene("seen", number)
-        scene = replace(scene, things=tuple(map(on_grid, scene.things)))
+        scene = scene_on_grid(asking.ROWS[swap.row].scene("seen", number))
         wrong = swap.wrong(scene, Stream(asking.SEED, number))
         assert wrong != scene.caption, scene
         pairs.append((scene, wrong))

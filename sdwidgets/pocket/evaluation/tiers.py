@@ -73,11 +73,12 @@ def lowest(tiers: Sequence[str]) -> str:
 def tier_of(rows: Sequence[dict], splits: Sequence[str] = SPLITS) -> str | None:
     """The tier of a model: the lowest of its rows', over the given splits; of turbo's rows where there are any.
 
-    None while a row of the table has not been measured, unless a measured one is below the tiers anyway. The
-    autoencoder's rows have one split only, and count for each.
+    None while a row of the table has not been measured, or no claim can be made of it (its "doubts" say why), unless another is
+    below the tiers anyway. The autoencoder's rows have one split only, and count for each.
     """
     decibels = {bar.name for bar in BARS if bar.unit == "dB"}
-    counted = [row for row in rows if row["split"] in splits or row["name"] in decibels]
+    sure = [row for row in rows if not row.get("doubts")]
+    counted = [row for row in sure if row["split"] in splits or row["name"] in decibels]
     if not counted:
         return None
     reached = lowest([row["tier"] if row["name"] == TURBO else row_tier(row) for row in counted])

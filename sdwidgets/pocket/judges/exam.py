@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from .. import datasheet
-from ..scenes import STYLES, Scene, Stream, render
+from ..scenes import STYLES, Scene, Stream, render, scene_on_grid
 from ..vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
 
 _COLOURS = tuple(COLOURS)
@@ -81,9 +81,13 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Exam:
-    """A stream of scenes: `scene(kind, number)` is a pure function of the seed, the kind and the number."""
+    """A stream of scenes: `scene(kind, number)` is a pure function of the seed, the kind and the number.
+
+    `gridded`: things stand on the grid, as in what Pocket is trained on and so in what it draws.
+    """
 
     seed: int
+    gridded: bool = False
 
     def scene(self, kind: str, number: int) -> Scene:
         """A scene of one of `KINDS`; words follow each other in turn with `number`. It has no caption."""
@@ -95,14 +99,12 @@ class Exam:
             parts.pop(said, None)
         if all(thing.kind != "shape" for thing in parts["things"]):
             parts["background"] = stream.choice(_COLOURS)
-        return Scene(number, "", **{"shade": stream.integer(-6, 6)} | parts)
+        scene = Scene(number, "", **{"shade": stream.integer(-6, 6)} | parts)
+        return scene_on_grid(scene) if self.gridded else scene
 
 
-FIT, TUNE, TEST = (
-    Exam(1),
-    Exam(2),
-    Exam(3),
-)  # judge A learns from FIT, thresholds are set on TUNE, the gate uses TEST
+#: Judge A learns from FIT and thresholds are set on TUNE, with sizes and places as free as can be; the gate uses TEST.
+FIT, TUNE, TEST = Exam(1), Exam(2), Exam(3, gridded=True)
 
 
 def pictures_of(scenes) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..evaluation import Rate
 from ..scenes import Scene
+from ..training import digest
 from . import judgement as ask
 from .exam import TEST, Exam, pictures_of
 from .judgement import Judgement, Seen
@@ -171,7 +172,8 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
 
     "true renders" and, where a `vae` is given, "reconstructions": attribute -> its rate balanced over classes, the
     worst class, the rate over all answers with its 95% interval, what was confused with what, and whether it passes.
-    "refused": how often each kind of wreck is named nothing. `share` of the scenes makes it shorter.
+    "refused": how often each kind of wreck is named nothing. `share` of the scenes makes it shorter; it is told, as is whether
+    the scenes stood on the grid, and whose reconstructions they were ("vae": `training.digest`).
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share of the examination must be above 0 and at most 1, not {share}")
@@ -182,6 +184,9 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
         sets.append(("reconstructions", reconstruct(vae, pictures), RECONSTRUCTION_RATE))
     result = {
         "scenes": len(scenes),
+        "share": share,
+        "grid": exam.gridded,
+        "vae": None if vae is None else digest(vae),
         "wanted": {"true renders": TRUE_RATE, "reconstructions": RECONSTRUCTION_RATE},
     }
     for name, shown, wanted in sets:
