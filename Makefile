@@ -2,7 +2,7 @@
 # Kept to GNU make 3.81 and POSIX sh, which every Mac has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev lab test lint lock pocket slides slides-pdf site clean
+.PHONY: help install dev lab test lint lock bench pocket slides slides-pdf site clean
 
 # Settings, for example: make install TORCH=cuda PYTHON=python3.12
 VENV = .venv
@@ -26,9 +26,10 @@ help: ## show this help
 	@echo "make slides    make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
 	@echo "make site      make static pages of the notebooks: build/site"
 	@echo "make install   prepare the environment $(VENV) and nothing more"
+	@echo "make bench     measure speed and memory on this machine, about 15 minutes; installs what is missing first"
 	@echo "make lint      read the code with ruff"
 	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
-	@echo "make pocket    put trained parts together as data/pocket, and make all that depends on them again (WORK=folder)"
+	@echo "make pocket    put trained parts together as data/pocket, and make all that depends on them again (WORK=folder MINUTES=10)"
 	@echo "make clean     remove the environment and what tests leave behind"
 	@echo ""
 	@echo "Settings: TORCH=cpu|cuda (now $(TORCH))   PYTHON=python3.12   VENV=/another/folder   CHROMIUM=/path/to/browser"
@@ -72,11 +73,23 @@ lock: $(DEV)
 		--constraint tools/tested-torch.txt $(if $(UPGRADE),--upgrade) --no-emit-index-url --annotation-style line \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-# The parts come from `sdwidgets train vae|clip|denoiser --grammar full`, each resumable; this is what follows.
+# The report is build/bench.json, or ARGS="--json FILE". Without a browser two of its sections are left out, which it says.
+bench: $(DEV)
+	@CHROMIUM=`$(BIN)/python tools/find_browser.py` || unset CHROMIUM; \
+	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; fi; \
+	$(BIN)/python -m bench $(ARGS)
+
+# The parts come from `sdwidgets train vae|clip|denoiser --grammar full`, each resumable; this is what follows. What changes a denoiser
+# is trained anew for each one, in hours on a CPU; MINUTES=10 gives each of the three so much at most.
 pocket: $(DEV)
+	for part in turbo zero-snr adapter; do \
+		$(BIN)/sdwidgets train $$part --grammar full $(if $(WORK),--work "$(WORK)") $(if $(MINUTES),--minutes "$(MINUTES)") || exit 1; \
+	done
 	$(BIN)/sdwidgets train export --grammar full $(if $(WORK),--work "$(WORK)") --output data/pocket
+	$(BIN)/python -m sdwidgets.pocket.judges gate --vae data/pocket/vae --json data/judges/gate.json
 	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
 	$(BIN)/sdwidgets card
+	$(BIN)/python bench/table.py --readme
 	$(BIN)/python tools/make_demos.py
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
 	$(BIN)/python tools/clean_notebooks.py

@@ -2,7 +2,8 @@
 
 Models of the size of Stable Diffusion 1.5 (512x512, 50 guided steps) and XL (1024x1024, 30 guided steps), with random weights, which
 cost the same arithmetic as trained ones and no download. Stock diffusers in float16 against `speed="fast"` in the precision that
-`load` would choose, in turns; then recording and live previews on top of fast; peak memory; the floor; and what a T4 would hold.
+`load` would choose, in turns; then recording and live previews on top of fast; whether the pictures agree; peak memory; the floor; and
+what a T4 would hold. The report is written after each model; one that fails is an "error" in it, and the exit status is then 1.
 
 Without a GPU all of it runs on the CPU with small models, which shows that it works, and nothing about a GPU (`--small`).
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
-import json
 import os
 import sys
 import tempfile
@@ -22,13 +22,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, from anywhere
 
+import numpy as np
 import torch
 
 from bench import harness
-from bench.harness import ratio, rows_of, take_turns
+from bench.harness import LeftOut, attempt, ratio, rows_of, take_turns
 
 PROMPT = "an astronaut on a blue background"
 LIMIT = 520.0  # seconds for everything: nine minutes, less the start
+COMPILING = 90.0  # seconds that must be left for a model to be compiled and measured
 T4_BYTES, T4_CONTEXT = (
     15_360 * 2**20,
     600_000_000,
@@ -48,14 +50,15 @@ class Shape:
     side: int  # pixels
     steps: int
     asked: float  # times as fast as stock
+    aim: float  # seconds a picture, on an H200
     depth: tuple[int, ...] = (1, 1, 1, 1)  # transformer blocks of each level
     groups: int = 32
 
 
-SD15 = Shape(False, (320, 640, 1280, 1280), 768, 0, 12, (128, 256, 512, 512), 512, 50, 2.5)
-SDXL = Shape(True, (320, 640, 1280), 768, 1280, 12, (128, 256, 512, 512), 1024, 30, 1.8, depth=(1, 2, 10))
-SMALL_SD15 = Shape(False, (16, 32), 32, 0, 2, (8, 8, 8, 8), 64, 4, 2.5, groups=8)
-SMALL_SDXL = Shape(True, (16, 32), 32, 32, 2, (8, 8, 8, 8), 64, 3, 1.8, depth=(1, 2), groups=8)
+SD15 = Shape(False, (320, 640, 1280, 1280), 768, 0, 12, (128, 256, 512, 512), 512, 50, 2.5, 0.3)
+SDXL = Shape(True, (320, 640, 1280), 768, 1280, 12, (128, 256, 512, 512), 1024, 30, 1.8, 1.0, depth=(1, 2, 10))
+SMALL_SD15 = Shape(False, (16, 32), 32, 0, 2, (8, 8, 8, 8), 64, 4, 2.5, 0.3, groups=8)
+SMALL_SDXL = Shape(True, (16, 32), 32, 32, 2, (8, 8, 8, 8), 64, 3, 1.8, 1.0, depth=(1, 2), groups=8)
 
 
 def build(shape: Shape, device: str, dtype: torch.dtype):
@@ -156,7 +159,10 @@ def draw(pipe, shape: Shape, seed: int = 0):
 
 
 def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, ends: float) -> dict:
-    """Stock against fast, recording and previews on top of fast, memory, floor."""
+    """Stock against fast, recording and previews on top of fast, agreement, memory, floor.
+
+    Raises LeftOut where too little time is left before `ends`, a moment of time.perf_counter(), to compile.
+    """
     from sdwidgets.latents import factors_for, linear_preview
     from sdwidgets.pipelines import choose_dtype
     from sdwidgets.recording import record
@@ -170,19 +176,28 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
         f"{name}: {sum(p.numel() for p in stock.unet.parameters()) / 1e6:,.0f}M parameters in the U-Net",
         flush=True,
     )
-    peaks: dict[str, int | None] = {}
+    peaks: dict[str, int] = {}
+    reserved: dict[str, int] = {}
 
     def peak(way: str, call):
         if cuda:
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             others = torch.cuda.memory_allocated() - sum(
                 _bytes(m) for m in (stock if way == "stock" else fast).components.values()
             )
         call()
-        peaks[way] = torch.cuda.max_memory_allocated() - others if cuda else None
+        if cuda:
+            peaks[way] = torch.cuda.max_memory_allocated() - others
+            # What a CUDA graph works on is not allocated while it runs, but it is kept for it.
+            reserved[way] = torch.cuda.max_memory_reserved() - others
+        else:
+            peaks[way] = harness.resident()  # of the whole process: so that what is worked out from it runs here too
 
     peak("stock", lambda: draw(stock, shape))
+    if cuda and ends - time.perf_counter() < COMPILING:
+        raise LeftOut(f"{max(0, ends - time.perf_counter()):.0f} s were left, too few to compile")
     print(f"  {by_regions(fast, graphs=cuda)}; compiling, up to a few minutes", flush=True)
     began = time.perf_counter()
     draw(fast, shape)
@@ -190,6 +205,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     first = time.perf_counter() - began
     print(f"  the first picture took {first:.0f} s", flush=True)
     peak("fast", lambda: draw(fast, shape))
+    agreement = compared(draw(stock, shape, 1), draw(fast, shape, 1))
     factors = factors_for(fast)
     shown: list = []
 
@@ -209,15 +225,14 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     seconds = take_turns(ways, effort["turns"], warm_up=1, budget=left)
     rows = rows_of(seconds, "stock")
     for way, row in rows.items():
-        row["peak_bytes"] = peaks.get(way)
+        row["peak_bytes"], row["reserved_bytes"] = peaks.get(way) if cuda else None, reserved.get(way)
     on_top = {way: ratio(seconds[way], seconds["fast"]) for way in ways if way.startswith("fast, ")}
-    counted = _operations(stock, shape)
     precision = harness.best_precision(rates)
+    floor = harness.floor(_counted(stock, shape), rates, precision, counted_in=str(stock.unet.dtype)[6:])
     setting = f"{shape.side}x{shape.side}, {shape.steps} guided steps, stock in {str(stock.unet.dtype)[6:]}, fast in {str(fast_dtype)[6:]}"
     return {
-        "setting": setting, "asked": shape.asked, "ways": rows, "on_top_of_fast": on_top, "first": first,
-        "floor": {"operations": counted, "precision": precision, "seconds": counted / rates[precision]},
-        "t4": on_a_t4(peaks["stock"], stock) if cuda else "", "parameters": sum(p.numel() for p in stock.unet.parameters()),
+        "setting": setting, "asked": shape.asked, "aim": shape.aim, "agreement": agreement, "ways": rows, "on_top_of_fast": on_top, "first": first,
+        "floor": floor, "t4": on_a_t4(peaks["stock"], stock), "parameters": sum(p.numel() for p in stock.unet.parameters()),
     }  # fmt: skip
 
 
@@ -229,18 +244,24 @@ def _bytes(part) -> int:
     )
 
 
-def _operations(pipe, shape: Shape) -> float:
-    """Of a whole picture: its steps at guidance, and one decoding, counted on one step."""
-    latents = {"num_inference_steps": 2, "output_type": "latent", "height": shape.side, "width": shape.side}
-    one, two = (
-        harness.count(lambda n=n: pipe(PROMPT, **{**latents, "num_inference_steps": n}), [])["operations"]
-        for n in (2, 3)
+def compared(stock: np.ndarray, fast: np.ndarray) -> dict:
+    """How far two pictures of one seed agree, and whether all of both are numbers."""
+    finite = bool(np.isfinite(stock).all() and np.isfinite(fast).all())
+    return {"decibels": harness.psnr(stock, fast) if finite else None, "finite": finite}
+
+
+def _counted(pipe, shape: Shape) -> dict[str, float]:
+    """Operations and bytes of a whole picture: its steps at guidance, and one decoding, counted on one step."""
+    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    latents = {"output_type": "latent", "height": shape.side, "width": shape.side}
+    two, three = (
+        harness.count(lambda n=n: pipe(PROMPT, **latents, num_inference_steps=n), networks) for n in (2, 3)
     )
-    step = two - one
     side = shape.side // pipe.vae_scale_factor
     z = torch.zeros(1, pipe.vae.config.latent_channels, side, side, device=pipe.device, dtype=pipe.vae.dtype)
-    decoding = harness.count(lambda: pipe.vae.decode(z), [])["operations"]
-    return (one - 2 * step) + shape.steps * step + decoding
+    decoding = harness.count(lambda: pipe.vae.decode(z), [pipe.vae])
+    # Two steps and what comes before them, then the other steps, each as much as the third.
+    return {name: two[name] + (shape.steps - 2) * (three[name] - two[name]) + decoding[name] for name in two}
 
 
 def on_a_t4(peak: int, pipe) -> str:
@@ -279,6 +300,8 @@ def main(arguments: list[str] | None = None) -> int:
         "device": device,
         "quick": device == "cpu",
         "machine": harness.machine(),
+        "turns": args.turns,
+        "prompt": PROMPT,
         "rates": rates,
         "models": {},
     }
@@ -287,7 +310,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["SDWIDGETS_CACHE"] = cache  # so that compiling is measured from nothing
         for place, (name, shape) in enumerate(shapes.items()):
             ends = began + LIMIT * (place + 1) / len(shapes)
-            report["models"][name] = measure(name, shape, device, rates, effort, ends)
+            report["models"][name] = attempt(
+                lambda name=name, shape=shape, ends=ends: measure(name, shape, device, rates, effort, ends)
+            )
+            harness.write(report, args.json)
             gc.collect()
             if device == "cuda":
                 torch.cuda.empty_cache()
@@ -295,10 +321,8 @@ def main(arguments: list[str] | None = None) -> int:
     from bench.table import describe
 
     print("\n" + describe(report))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 0
+    harness.write(report, args.json)
+    return 1 if harness.failed(report) else 0
 
 
 if __name__ == "__main__":

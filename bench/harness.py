@@ -11,17 +11,19 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
 import subprocess
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES = 2000
@@ -102,7 +104,55 @@ def quartiles(values: list[float]) -> list[float]:
     return [values[0]] * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
 
 
+# ---- a report that survives --------------------------------------------------------------------------------------
+
+
+class LeftOut(Exception):
+    """A section that this machine cannot measure, for want of something that is not installed; the sentence says what."""
+
+
+def attempt(call: Callable[[], dict]) -> dict:
+    """What `call()` returns; {"left_out": sentence} or {"error": sentence} where it ends otherwise, told on the screen too.
+
+    Only Ctrl-C goes through. (pytest's own exceptions, which starting a JupyterLab may raise, are no Exception.)
+    """
+    try:
+        return call()
+    except KeyboardInterrupt:
+        raise
+    except LeftOut as reason:
+        print(f"  left out: {reason}", flush=True)
+        return {"left_out": str(reason)}
+    except BaseException as error:
+        traceback.print_exc()
+        sentence = str(error)[-500:].replace(str(ROOT), ".")  # a report names no place
+        return {"error": f"{type(error).__name__}: {sentence}"}
+
+
+def failed(report: dict) -> bool:
+    """Whether anything in a report is an error, however deep."""
+    return "error" in report or any(failed(value) for value in report.values() if isinstance(value, dict))
+
+
+def write(report: dict, file: Path | None) -> None:
+    """The report as it is so far, whole or not at all."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    apart = file.with_name(f".{file.name}.{os.getpid()}")
+    apart.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    os.replace(apart, file)
+
+
 # ---- the floor ---------------------------------------------------------------------------------------------------
+
+
+def _attention(query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+#: PyTorch counts attention on a card and has no formula for the CPU's own kernel, which would count as nothing.
+ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 def count(call: Callable[[], object], networks: list[torch.nn.Module]) -> dict[str, float]:
@@ -110,7 +160,7 @@ def count(call: Callable[[], object], networks: list[torch.nn.Module]) -> dict[s
 
     Parameters count once for each call of their layer. Runs the call twice.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         call()
     moved = {"parameters": 0, "activations": 0}
 
@@ -159,11 +209,19 @@ def _best(call: Callable[[], object], turns: int) -> float:
     return best
 
 
-def floor(counted: dict[str, float], rates: dict[str, float], precision: str) -> dict[str, float]:
-    """Seconds for the operations at the best rate, and for the bytes at memory's; bytes were counted in float32."""
-    shrink = 1 if precision == "float32" else 2
-    moved = (counted["parameter_bytes"] + counted["activation_bytes"]) / shrink
-    return {**counted, "precision": precision, "seconds": counted["operations"] / rates[precision], "memory_seconds": moved / rates["memory"]}  # fmt: skip
+def floor(
+    counted: dict[str, float], rates: dict[str, float], precision: str, counted_in: str = "float32"
+) -> dict[str, float]:
+    """Seconds for the operations at the best rate, and for the bytes at memory's; `counted_in`: in which precision bytes were counted."""
+    size = {"float32": 4, "float16": 2, "bfloat16": 2}
+    moved = (counted["parameter_bytes"] + counted["activation_bytes"]) * size[precision] / size[counted_in]
+    return {**counted, "precision": precision, "bytes": moved, "seconds": counted["operations"] / rates[precision], "memory_seconds": moved / rates["memory"]}  # fmt: skip
+
+
+def combined(parts: list[tuple[float, dict]]) -> dict:
+    """The floor of a whole from [(how many times, floor), ...]."""
+    names = ("operations", "bytes", "seconds", "memory_seconds")
+    return {name: sum(times * part[name] for times, part in parts) for name in names} | {"precision": parts[0][1]["precision"]}  # fmt: skip
 
 
 def best_precision(rates: dict[str, float]) -> str:
@@ -195,13 +253,30 @@ def machine() -> dict:
         "versions": versions,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
+        "aten": os.environ.get("ATEN_CPU_CAPABILITY", "all"),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
+        found["gpu"] |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        try:
+            found["gpu"]["triton"] = importlib.metadata.version("triton")
+        except importlib.metadata.PackageNotFoundError:
+            found["gpu"]["triton"] = None
     return found
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver, as nvidia-smi tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return told.splitlines()[0].strip() if told.strip() else None
 
 
 def processor() -> str:

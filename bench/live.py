@@ -1,16 +1,18 @@
-"""How many pictures a second the Playground's live mode shows: a real JupyterLab, a real Chromium, a hand that types and drags.
+"""What a person sees in a real JupyterLab in a real Chromium: the live mode under a hand that types and drags, and the first start.
 
-A section of `python -m bench`; alone: `python -m bench --only live`. Browser and server share the machine's cores with the model,
+Two sections of `python -m bench`; alone: `python -m bench --only live lab`. Browser and server share the machine's cores with the model,
 as they do on a laptop. Needs what the browser tests need (`pip install sdwidgets[dev]` and a Chromium).
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from bench.harness import summary
+from bench.harness import bootstrap, summary
 
 CELLS = """
 from pathlib import Path
@@ -20,52 +22,117 @@ play = Playground(Pipelines(Path({folder!r}))[{way!r}])
 play
 """
 
-#: Notes when the hand moved something, and when a live picture stood on the page.
+#: Notes when the hand moved something; when an order left the page, with its number and settings, as the page's own socket sends
+#: it; and when a live picture stood on the page first, with its order's number.
 WATCH = """card => {
   window.moves = [];
+  window.sent = [];
   window.frames = [];
+  let newest = 0;
   card.addEventListener("input", () => window.moves.push(performance.now()), true);
-  new MutationObserver(() => requestAnimationFrame(() => window.frames.push(performance.now())))
-    .observe(card, { attributes: true, attributeFilter: ["data-live"] });
+  const send = WebSocket.prototype.send;
+  WebSocket.prototype.send = function (data) {
+    const text = typeof data === "string" ? data : data instanceof Blob ? "" : new TextDecoder().decode(data);
+    const live = text.includes('"kind":"run"') && text.match(/"live":(\\d+)/);
+    if (live) {
+      const setting = (name) => text.match(new RegExp('"' + name + '":"([^"]*)"'))?.[1];
+      window.sent.push({ live: Number(live[1]), time: performance.now(), prompt: setting("prompt"), seed: setting("seed") });
+    }
+    return send.call(this, data);
+  };
+  new MutationObserver(() => {
+    const live = Number(card.dataset.live);
+    if (live <= newest) return; // the whole run of a picture that stood there already
+    newest = live;
+    requestAnimationFrame(() => window.frames.push({ live, time: performance.now() }));
+  }).observe(card, { attributes: true, attributeFilter: ["data-live"] });
 }"""
 WORDS = "an astronaut to the left of a red circle on a green background, seen from far away "
 
 
-def live(model: Path, way: str, seconds: float) -> dict:
-    """Pictures a second while a hand types and drags without rest, and how long the last picture then is awaited.
-
-    `model`: its folder. `way`: a name of `bench.cpu.Pipelines`. Returns for "typing" and "dragging": `moves` and `pictures` a second, `milliseconds` between pictures, and `last`, the milliseconds from the last move to its own picture.
-    Raises ImportError or FileNotFoundError where there is no playwright or no Chromium.
-    """
+@contextlib.contextmanager
+def _chromium():
+    """A browser's new page. ImportError or FileNotFoundError where there is no playwright or no Chromium."""
     from playwright.sync_api import sync_playwright
 
-    from tests.browser.conftest import Page, find_chromium, running_lab
+    from tests.browser.conftest import Page, find_chromium
 
-    cells = CELLS.format(folder=str(model), way=way)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         path = find_chromium(playwright)
         if path is None:
             raise FileNotFoundError("no Chromium: install one, or name it in CHROMIUM")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        with running_lab(sys.executable, Path(folder)) as lab:
-            page = lab.open(
-                Page(chromium.new_context(viewport={"width": 1300, "height": 1000})), "live", cells
-            )
-            page.set_default_timeout(120_000)
-            card = page.locator(".card").first
-            card.get_by_role("switch", name="Live").check()
-            _wait(page, lambda: int(card.get_attribute("data-live") or 0) > 0)
-            card.evaluate(WATCH)
-            found = {}
-            for hand, move in (("typing", _type), ("dragging", _drag)):
-                page.wait_for_timeout(2000)
-                page.evaluate("() => { window.moves = []; window.frames = []; }")
-                move(page, card, seconds)
-                page.wait_for_function("() => window.frames.at(-1) > window.moves.at(-1)")
-                page.wait_for_timeout(2000)  # that one may have been of an earlier move
-                found[hand] = _figures(*page.evaluate("() => [window.moves, window.frames]"))
-        chromium.close()
+        try:
+            yield Page(chromium.new_context(viewport={"width": 1300, "height": 1000}))
+        finally:
+            chromium.close()
+
+
+def live(model: Path, way: str, seconds: float) -> dict:
+    """Pictures a second while a hand types and drags without rest, how old they are, and how long the last one then is awaited.
+
+    `model`: its folder. `way`: a name of `bench.cpu.Pipelines`. Returns what `_figures` does for "typing" and "dragging".
+    Raises ImportError or FileNotFoundError where there is no playwright or no Chromium, RuntimeError where the picture that stays
+    is not that of the last settings.
+    """
+    from tests.browser.conftest import running_lab
+
+    cells = CELLS.format(folder=str(model), way=way)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, _chromium() as page, running_lab(sys.executable, Path(folder)) as lab:  # fmt: skip
+        page = lab.open(page, "live", cells)
+        page.set_default_timeout(120_000)
+        card = page.locator(".card").first
+        card.get_by_role("switch", name="Live").check()
+        _wait(page, lambda: int(card.get_attribute("data-live") or 0) > 0)
+        card.evaluate(WATCH)
+        for hand, move in (("typing", _type), ("dragging", _drag)):
+            page.wait_for_timeout(2000)
+            page.evaluate("() => { window.moves = []; window.sent = []; window.frames = []; }")
+            move(page, card, seconds)
+            page.wait_for_function("() => window.frames.at(-1)?.live >= window.sent.at(-1)?.live && window.sent.at(-1).time >= window.moves.at(-1)")  # fmt: skip
+            page.wait_for_timeout(2000)  # nothing may come after it
+            moves, sent, frames = page.evaluate("() => [window.moves, window.sent, window.frames]")
+            there = {name: card.get_by_role("textbox", name=label, exact=True).input_value() for name, label in (("prompt", "Prompt"), ("seed", "Seed"))}  # fmt: skip
+            last = {name: sent[-1][name] for name in there}
+            if frames[-1]["live"] != sent[-1]["live"] or last != there:
+                raise RuntimeError(f"the last picture is that of {last}, and the controls say {there}")
+            found[hand] = _figures(moves, frames, sent)
     return found
+
+
+LAB_PHASES = ("jupyter lab answers", "the kernel is ready", "the card stands there", "a moved slider has its picture", "all of it")  # fmt: skip
+
+#: Of a card: the finished picture that it shows, or "" before the first and while a run is under way.
+SHOWN = "card => card.matches('.empty, [aria-busy=true]') ? '' : card.querySelector('.hero canvas').toDataURL()"
+
+
+def first_pictures(model: Path, way: str) -> dict[str, float]:
+    """Seconds of LAB_PHASES: from the command to a slider of a Playground that moves the picture; the browser runs beforehand.
+
+    The slider is moved once the first picture stands there, which is part of that phase; the pictures are those of all steps.
+    """
+    from tests.browser.conftest import running_lab
+
+    moments = []
+    with tempfile.TemporaryDirectory() as folder, _chromium() as page:
+        moments.append(time.perf_counter())
+        with running_lab(sys.executable, Path(folder)) as lab:
+            moments.append(time.perf_counter())
+            page = lab.open(page, "start", CELLS.format(folder=str(model), way=way))
+            page.set_default_timeout(120_000)
+            moments.append(time.perf_counter())
+            card = page.locator(".card").first
+            card.wait_for()
+            moments.append(time.perf_counter())
+            inside = card.element_handle()  # in a shadow root, where the document does not look
+            page.wait_for_function(SHOWN, arg=inside)
+            before = inside.evaluate(SHOWN)
+            card.get_by_role("slider", name="Seed", exact=True).press("ArrowRight")
+            page.wait_for_function(f"([card, before]) => ![before, ''].includes(({SHOWN})(card))", arg=[inside, before])  # fmt: skip
+            moments.append(time.perf_counter())
+    parts = [after - earlier for earlier, after in zip(moments, moments[1:], strict=False)]
+    return dict(zip(LAB_PHASES, [*parts, moments[-1] - moments[0]], strict=True))
 
 
 def _wait(page, check, seconds: float = 120) -> None:
@@ -99,14 +166,32 @@ def _drag(page, card, seconds: float) -> None:
     page.mouse.up()
 
 
-def _figures(moves: list[float], frames: list[float]) -> dict:
-    """Of moments in milliseconds."""
-    during = [frame for frame in frames if moves[0] <= frame <= moves[-1]]
+def _figures(moves: list[float], frames: list[dict], sent: list[dict]) -> dict:
+    """Of moments in milliseconds: `moves` of the hand; `sent` and `frames`: {"live": the order's number, "time"}, in order.
+
+    Returns `moves` and `pictures` a second while the hand moved, the latter's `interval` (95%, from the gaps), `milliseconds` between
+    pictures, `age` of a picture when it was shown, since its order was sent, `on_the_way`: the most orders that were sent and not yet
+    answered by their own or a newer picture, and `last`: from the last move to the picture of the last order.
+    """
+    during = [frame["time"] for frame in frames if moves[0] <= frame["time"] <= moves[-1]]
     span = (moves[-1] - moves[0]) / 1000
     gaps = [after - before for before, after in zip(during, during[1:], strict=False)]
+    left = {order["live"]: order["time"] for order in sent}
+    ages = [frame["time"] - left[frame["live"]] for frame in frames if frame["live"] in left]
+    on_the_way = 0
+    for order in sent:
+        shown = [frame["live"] for frame in frames if frame["time"] <= order["time"]]
+        on_the_way = max(on_the_way, order["live"] - max(shown, default=sent[0]["live"] - 1))
     return {
         "moves": len(moves) / span,
         "pictures": len(during) / span,
+        "interval": sorted(1000 / gap for gap in bootstrap(gaps, statistic=_mean)) if gaps else None,
         "milliseconds": summary(gaps) if gaps else None,
-        "last": frames[-1] - moves[-1],
+        "age": summary(ages) if ages else None,
+        "on_the_way": on_the_way,
+        "last": frames[-1]["time"] - moves[-1],
     }
+
+
+def _mean(values, axis):
+    return values.mean(axis)

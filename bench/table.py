@@ -8,15 +8,19 @@ python bench/table.py --check          # exit 1 where that section is not what t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run as a file, from anywhere
 RESULTS = ROOT / "bench" / "results"
 BEGIN, END = "<!-- performance: written by bench/table.py -->", "<!-- end of performance -->"
 
 Row = tuple[str, ...]
+NOT_MEASURED = "not measured"
+BUSY = 0.5  # load at the start from which on a machine was not quiet
 
 
 def table(head: Row, rows: list[Row]) -> str:
@@ -47,20 +51,51 @@ def percent(found: dict) -> str:
     return f"{100 * (found['median'] - 1):.1f}% ({low:.1f} to {high:.1f})"
 
 
+def spread(found: dict) -> str:
+    """A median and its quartiles, of seconds: 627 ms (610 ms to 650 ms)."""
+    low, high = found["quartiles"]
+    return f"{milliseconds(found['median'])} ({milliseconds(low)} to {milliseconds(high)})"
+
+
+def verdict(median: float, interval, limit: float, *, at_most: bool = False, unit: str = "") -> str:
+    """What is asked, and whether it is met: judged by the bad end of the interval. "4: not shown": the median alone meets it."""
+    low, high = interval or (median, median)
+    bad = max(high, median) if at_most else min(low, median)
+    met, median_met = (bad <= limit, median <= limit) if at_most else (bad >= limit, median >= limit)
+    return f"{limit:g}{unit}: {'reached' if met else 'not shown' if median_met else 'not reached'}"
+
+
+def added(found: dict, limit: float) -> str:
+    """The verdict on what a way adds, from how many times as long it takes."""
+    low, high = (100 * (edge - 1) for edge in found["interval"])
+    return verdict(100 * (found["median"] - 1), (low, high), limit, at_most=True, unit="%")
+
+
 # ---- two cores ---------------------------------------------------------------------------------------------------
 
+WAYS = ("stock", "exact", "fast", "turbo", "turbo, fast")  # that a report should have
 
-def ways_rows(ways: dict, asked: dict) -> list[Row]:
-    limits = {"fast": asked.get("fast"), "turbo, fast": asked.get("turbo, fast")}
+
+def ways_rows(ways: dict, asked: dict, floors: dict | None = None) -> list[Row]:
+    """Way, seconds, times as fast, floor, seconds as a multiple of the floor, asked; also the ways that are missing."""
     rows = []
-    for name, found in ways.items():
-        limit = limits.get(name)
-        goal = (
-            ""
-            if limit is None
-            else f"{limit:g}: {'reached' if found['faster']['median'] >= limit else 'not reached'}"
+    for name in [*ways, *(name for name in WAYS if name not in ways)]:
+        if name not in ways:
+            rows.append((name, NOT_MEASURED, "", "", "", f"{asked[name]:g}" if name in asked else ""))
+            continue
+        found, least = ways[name], (floors or {}).get(name)
+        rows.append(
+            (
+                name,
+                spread(found["seconds"]),
+                times(found["faster"]),
+                milliseconds(least["seconds"]) if least else NOT_MEASURED,
+                f"{found['seconds']['median'] / least['seconds']:.1f}" if least else "",
+                verdict(found["faster"]["median"], found["faster"]["interval"], asked[name])
+                if name in asked
+                else "",
+            )
         )
-        rows.append((name, milliseconds(found["seconds"]["median"]), times(found["faster"]), goal))
     return rows
 
 
@@ -73,16 +108,33 @@ ASKED = {
     "recorded, previews": 5.0,
     "memory": 5.0,
     "live": 10.0,
+    "on a GPU": 2.0,
 }
+#: sections of a whole report, and of its second pass
+SECTIONS = ("pictures", "parts", "agreement", "recording", "batches", "startup", "memory", "lab", "live", "choices", "many")  # fmt: skip
+CHILDS = SECTIONS[:5]
 
 
-def describe_cpu(report: dict) -> str:
+def describe_cpu(report: dict, weights: str | None = None) -> str:
+    """`weights`: the digest of those that data/pocket has now, to compare the report's with; None: not compared."""
     parts = [machine_line(report)]
     if report.get("quick"):
         parts.append("**A try with one turn of everything: these figures mean nothing.**")
-    parts += passes(report)
-    child = report.get("avx2")
-    if child:
+    if weights and report["model"] == "pocket" and report["weights"] != weights:
+        parts.append(
+            f"**These are figures of other weights ({report['weights']}) than `data/pocket` has now ({weights}).**"
+        )
+    load = (report["machine"].get("load_average") or [0.0])[0]
+    if load > BUSY:
+        parts.append(
+            f"**The machine was busy when this began (load {load:.1f}): times are too long, and what uses both cores suffers most.**"
+        )
+    parts += passes(report) + missing(report, SECTIONS)
+    child = report.get("avx2") or {}
+    if not measured(child):
+        told = child.get("left_out") or child.get("error") or ""
+        parts.append(f"The same with AVX2 only: {NOT_MEASURED}{'; ' * bool(told)}{told}.")
+    else:
         parts.append(
             "The same machine told to do without AVX-512 and AMX (`ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2`):"
         )
@@ -94,82 +146,165 @@ def describe_cpu(report: dict) -> str:
             )
         elif any("avx512" in kind for kind in kernels):
             parts.append("OpenVINO's products heed that; a few of its small kernels still use AVX-512.")
-        parts += passes(child)
+        parts += passes(child) + missing(child, CHILDS)
     return "\n\n".join(parts)
 
 
+def measured(found: dict | None) -> bool:
+    """Whether a section, or a pass, holds figures."""
+    return bool(found) and "left_out" not in found and ("error" not in found or "machine" in found)
+
+
+def missing(report: dict, sections: tuple[str, ...]) -> list[str]:
+    """A sentence on each section without figures, why where that is known."""
+    told = []
+    for name in sections:
+        found = report.get(name) or {}
+        if not measured(found):
+            why = f" (failed: {found['error']})" if "error" in found else f" ({found['left_out']})" if "left_out" in found else ""  # fmt: skip
+            told.append(name + why)
+    failure = [f"**{report['error']}.**"] if "error" in report else []
+    return [f"{NOT_MEASURED.capitalize()}: {'; '.join(told)}."] * bool(told) + failure
+
+
 def passes(report: dict) -> list[str]:
-    """The tables of one pass."""
+    """The tables of one pass, of the sections that have figures."""
+    report = {name: found for name, found in report.items() if not isinstance(found, dict) or measured(found)}
     parts = []
+    floors = report.get("parts", {}).get("floors")
     if "pictures" in report:
-        head = (f"{report['steps']} guided steps, 128x128", "a picture", "times as fast as stock", "asked")
-        parts.append(table(head, ways_rows(report["pictures"]["ways"], ASKED)))
-    if report.get("agreement"):
-        found = report["agreement"]
-        low, high = found["interval"]
+        head = (f"{report['steps']} guided steps, 128x128", "a picture (quartiles)", "times as fast as stock", "floor", "times its floor", "asked")  # fmt: skip
+        parts.append(table(head, ways_rows(report["pictures"]["ways"], ASKED, floors)))
+    if floors:
+        rates, precision = report["parts"]["rates"], floors["stock"]["precision"]
         parts.append(
-            f"Fast and exact agree to {found['decibels']['median']:.1f} dB ({low:.1f} to {high:.1f}) at the median of {found['pictures']} "
-            f"pictures, {found['decibels']['least']:.1f} dB at the worst; asked are {ASKED['agreement']:g} dB."
+            f"Floors are operations at this machine's best rate, {rates[precision] / 1e9:.0f} GFLOP/s in {precision}: a picture takes "
+            f"{floors['stock']['operations'] / 1e9:.1f} GFLOP as stock computes it and {floors['fast']['operations'] / 1e9:.1f} as fast does "
+            f"({floors['stock']['bytes'] / 1e6:,.0f} and {floors['fast']['bytes'] / 1e6:,.0f} MB moved), turbo's "
+            f"{floors['turbo']['operations'] / 1e9:.1f} and {floors['turbo, fast']['operations'] / 1e9:.1f}. "
+            "What has no arithmetic has no floor: recording, start-up and the browser are dispatch."
         )
+    parts += agreement_lines(report.get("agreement", {}))
     if "parts" in report:
         parts.append(parts_table(report["parts"]))
-        whole = report["parts"]["picture"]
-        fast = report.get("pictures", {}).get("ways", {}).get("fast")
-        far = (
-            f"; fast takes {fast['seconds']['median'] / whole['floor_fast_seconds']:.1f} times that"
-            if fast
-            else ""
-        )
-        parts.append(
-            f"Floor of a whole picture: {whole['operations'] / 1e9:.1f} GFLOP as stock computes it, {milliseconds(whole['floor_seconds'])} at this "
-            f"machine's best rate ({whole['precision']}, {report['parts']['rates'][whole['precision']] / 1e9:.0f} GFLOP/s); "
-            f"{milliseconds(whole['floor_fast_seconds'])} for what fast computes{far}."
-        )
     if "recording" in report:
         rows = []
         for pipe, ways in report["recording"].items():
             for way in ("recorded", "recorded, previews"):
-                good = 100 * (ways[way]["times"]["median"] - 1) <= ASKED[way]
-                rows.append(
-                    (
-                        f"{pipe}, {way}",
-                        percent(ways[way]["times"]),
-                        f"{ASKED[way]:g}%: {'reached' if good else 'not reached'}",
-                    )
-                )
-        parts.append(table(("recording, until the trace is on the host", "added to a run", "asked"), rows))
+                rows.append((f"{pipe}, {way}", spread(ways[way]["seconds"]), percent(ways[way]["times"]), "none: dispatch", added(ways[way]["times"], ASKED[way])))  # fmt: skip
+        head = ("recording, until the trace is on the host", "a run (quartiles)", "added to a run", "floor", "asked")  # fmt: skip
+        parts.append(table(head, rows))
     if "batches" in report:
         found = report["batches"]["pictures_a_second"]
         sizes = list(next(iter(found.values())))
         rows = [
-            (name, *(f"{by_size[size]['median']:.2f}" for size in sizes)) for name, by_size in found.items()
+            (
+                name,
+                *(
+                    f"{by_size[size]['median']:.2f} ({by_size[size]['quartiles'][0]:.2f} to {by_size[size]['quartiles'][1]:.2f})"
+                    for size in sizes
+                ),
+                f"{1 / floors[name]['seconds']:.1f}" if floors and name in floors else NOT_MEASURED,
+            )
+            for name, by_size in found.items()
         ]
-        parts.append(table(("pictures a second, drawn at once:", *sizes), rows))
-    if "startup" in report:
-        rows = [(name, milliseconds(found["median"]), milliseconds(found["least"]), milliseconds(found["most"])) for name, found in report["startup"].items()]  # fmt: skip
-        parts.append(table(("start-up, in fresh processes", "median", "least", "most"), rows))
+        parts.append(
+            table(("pictures a second, drawn at once:", *sizes, "at most, by the floor of one"), rows)
+        )
+    for section, head in (
+        ("startup", "start-up, in fresh processes"),
+        ("lab", "from `jupyter lab` to a slider that moves the picture"),
+    ):
+        if section in report:
+            rows = [(name, milliseconds(found["median"]), milliseconds(found["least"]), milliseconds(found["most"])) for name, found in report[section].items()]  # fmt: skip
+            parts.append(table((head, "median", "least", "most"), rows))
     if "memory" in report:
         found = report["memory"]
+        goal = verdict(100 * found["growth"], [100 * edge for edge in found["interval"]] if "interval" in found else None, ASKED["memory"], at_most=True, unit="%")  # fmt: skip
         parts.append(
-            f"Memory after {found['runs']:,} runs in one Playground: {100 * found['growth']:+.1f}% since the first tenth of them; asked are at most "
-            f"{ASKED['memory']:g}%."
+            f"Memory over {found['runs']:,} runs in one Playground: {100 * found['growth']:+.1f}% in the last fifth against the second tenth; "
+            f"asked: at most {goal}."
         )
-    if report.get("live"):
-        rows = []
-        for name, hands in report["live"].items():
-            for hand, found in hands.items():
-                good = found["pictures"] >= ASKED["live"]
-                rows.append(
-                    (
-                        f"{name}, {hand}",
-                        f"{found['pictures']:.1f}",
-                        milliseconds(found["last"] / 1000),
-                        f"{ASKED['live']:g} a second: {'reached' if good else 'not reached'}",
-                    )
-                )
-        head = ("live mode in a browser", "pictures a second", "from the last move to its picture", "asked")
-        parts.append(table(head, rows))
+    if "live" in report:
+        parts.append(live_table(report["live"], floors))
+    if "choices" in report:
+        found = report["choices"]
+        rows = [(name, spread(way["seconds"]), times(way["faster"]), f"{100 * found['differs'][name]:.2g}%") for name, way in found["ways"].items()]  # fmt: skip
+        rows += [(name, NOT_MEASURED, "", why) for name, why in found["missing"].items()]
+        parts.append(
+            table(
+                (
+                    "a guided step of the U-Net by",
+                    "time (quartiles)",
+                    "times as fast",
+                    "differs from the first by",
+                ),
+                rows,
+            )
+        )
+    if "many" in report:
+        found = report["many"]
+        held = found["resident"]
+        sentence = (
+            f"{found['pictures']} pictures into files by `generate`: {found['a_second']:.2f} a second, {found['chosen']} at once as chosen by "
+            f"itself; memory at the end {100 * (held['the end'] / held['a tenth'] - 1):+.1f}% against a tenth of the way, "
+            f"{100 * (held['the end'] / held['half'] - 1):+.1f}% against half."
+        )
+        for count, one in found["processes"].items():
+            rate = f", {one['a_second']:.2f} a second once started" if one["a_second"] else ""
+            sentence += f" {count} {'process' if count == '1' else 'processes'} on {one['threads']} {'thread' if one['threads'] == 1 else 'threads'}: {one['pictures']} in {milliseconds(one['seconds'])}{rate}."
+        parts.append(sentence)
     return parts
+
+
+def agreement_lines(found: dict) -> list[str]:
+    """Exact against stock, and fast against exact, each in a sentence."""
+    lines = []
+    if same := found.get("exact_is_stock"):
+        other = "" if same["by_itself"] == same["dtype"] else f" at dtype={same['dtype']!r} (by itself `load` chooses {same['by_itself']} on this processor)"  # fmt: skip
+        lines.append(
+            f"Exact is stock bit for bit in {same['equal']} of {same['pictures']} pictures{other}: {'reached' if same['equal'] == same['pictures'] else 'not reached'}."
+        )
+    if "decibels" in found:
+        low, high = found["interval"]
+        lines.append(
+            f"Fast and exact agree to {found['decibels']['median']:.1f} dB ({low:.1f} to {high:.1f}) at the median of {found['pictures']} "
+            f"pictures, {found['decibels']['least']:.1f} dB at the worst; asked: {verdict(found['decibels']['median'], found['interval'], ASKED['agreement'], unit=' dB')}."
+        )
+    elif same:
+        lines.append(f"Fast against exact: {NOT_MEASURED}.")
+    return lines
+
+
+def live_table(live: dict, floors: dict | None) -> str:
+    rows = []
+    for name, hands in live.items():
+        least = (floors or {}).get(f"{name}, same prompt again")
+        for hand, found in hands.items():
+            age = found.get("age")
+            rows.append(
+                (
+                    f"{name}, {hand}",
+                    f"{found['pictures']:.1f}",
+                    milliseconds(found["last"] / 1000),
+                    verdict(found["pictures"], found.get("interval"), ASKED["live"], unit=" a second"),
+                    f"{age['median']:.0f} ms" if age else NOT_MEASURED,
+                    f"{age['most']:.0f} ms" if age else NOT_MEASURED,
+                    str(found.get("on_the_way", NOT_MEASURED)),
+                    f"{milliseconds(least['seconds'])}, then dispatch" if least else "none: dispatch",
+                )
+            )
+    head = (
+        "live mode in a browser",
+        "pictures a second",
+        "from the last move to its picture",
+        "asked",
+        "age of a picture",
+        "at most",
+        "orders on the way, at most",
+        "floor of a picture",
+    )
+    return table(head, rows)
 
 
 def parts_table(found: dict) -> str:
@@ -177,33 +312,36 @@ def parts_table(found: dict) -> str:
     for part, words in (
         ("step", "a guided step of the U-Net"),
         ("decode", "decoding a picture"),
-        ("prompt", "reading a prompt"),
+        ("prompt", "reading a new prompt"),
     ):
         entry = found[part]
         ways = entry["ways"]
         fast = ways.get("fast")
-        least = entry.get("floor_fast", entry["floor"])
+        stock, least = entry["floor"], entry.get("floor_fast", entry["floor"])
         rows.append(
             (
                 words,
-                milliseconds(ways["stock"]["seconds"]["median"]),
-                milliseconds(fast["seconds"]["median"]) if fast else "",
+                spread(ways["stock"]["seconds"]),
+                spread(fast["seconds"]) if fast else NOT_MEASURED,
                 times(fast["faster"]) if fast else "",
-                f"{entry['floor']['operations'] / 1e9:.2f}",
-                f"{least['operations'] / 1e9:.2f}" if "floor_fast" in entry else "",
-                milliseconds(least["seconds"]),
+                f"{stock['operations'] / 1e9:.2f}, {least['operations'] / 1e9:.2f}",
+                f"{stock['bytes'] / 1e6:.0f}, {least['bytes'] / 1e6:.0f}" if "bytes" in least else "",
+                f"{milliseconds(stock['seconds'])}, {milliseconds(least['seconds'])}",
                 milliseconds(least["memory_seconds"]),
             )
         )
+        again = ways.get("fast, same prompt again")
+        if again:
+            rows.append(("reading the same prompt again", "", spread(again["seconds"]), times(again["faster"]), "none: remembered", "", "none: dispatch", ""))  # fmt: skip
     head = (
         "part",
-        "stock",
-        "fast",
+        "stock (quartiles)",
+        "fast (quartiles)",
         "times as fast",
-        "GFLOP, stock",
-        "GFLOP, fast",
-        "floor: operations",
-        "bytes, at memory's rate",
+        "GFLOP: stock, fast",
+        "MB: stock, fast",
+        "floor: stock, fast",
+        "fast's bytes, at memory's rate",
     )
     return table(head, rows)
 
@@ -213,38 +351,58 @@ def parts_table(found: dict) -> str:
 
 def describe_gpu(report: dict) -> str:
     parts = [machine_line(report)]
-    if report["device"] == "cpu":
+    cuda = report["device"] == "cuda"
+    if not cuda:
         parts.append(
             "**Small models on a CPU: this shows that the measurement works, and nothing about a GPU.**"
         )
+    models = {name: model for name, model in report["models"].items() if measured(model)}
     rows = []
-    for name, model in report["models"].items():
+    for name, model in models.items():
+        least = model["floor"]["seconds"]
         for way, found in model["ways"].items():
+            on_top = model["on_top_of_fast"].get(way)
             goal = ""
-            if way == "fast" and report["device"] == "cuda":
-                goal = f"{model['asked']:g}: {'reached' if found['faster']['median'] >= model['asked'] else 'not reached'}"
+            if way == "fast" and cuda:
+                goal = verdict(found["faster"]["median"], found["faster"]["interval"], model["asked"])
+                goal += f"; aim {milliseconds(model['aim'])}: {'reached' if found['seconds']['quartiles'][1] <= model['aim'] else 'not reached'}"
+            elif on_top:
+                goal = f"{percent(on_top)} on top of fast" + (
+                    f"; {added(on_top, ASKED['on a GPU'])}" if cuda else ""
+                )
             peak = f"{found['peak_bytes'] / 1e9:.1f} GB" if found.get("peak_bytes") else ""
+            if found.get("reserved_bytes"):
+                peak += f" ({found['reserved_bytes'] / 1e9:.1f} GB reserved)"
             rows.append(
                 (
                     f"{name}, {way}",
-                    milliseconds(found["seconds"]["median"]),
+                    spread(found["seconds"]),
                     times(found["faster"]),
+                    f"{found['seconds']['median'] / least:.1f}",
                     peak,
                     goal,
                 )
             )
-    parts.append(table(("a picture", "seconds", "times as fast as stock", "peak memory", "asked"), rows))
-    for name, model in report["models"].items():
+    if rows:
+        head = ("a picture", "seconds (quartiles)", "times as fast as stock", "times the floor", "peak memory", "asked")  # fmt: skip
+        parts.append(table(head, rows))
+    for name, model in models.items():
         floor = model["floor"]
-        lines = [f"{name}: {model['setting']}; {floor['operations'] / 1e12:.2f} TFLOP, {milliseconds(floor['seconds'])} at this device's best rate ({floor['precision']}, {report['rates'][floor['precision']] / 1e12:.1f} TFLOP/s)."]  # fmt: skip
+        lines = [f"{name}: {model['setting']}; {floor['operations'] / 1e12:.2f} TFLOP, {milliseconds(floor['seconds'])} at this device's best rate ({floor['precision']}, {report['rates'][floor['precision']] / 1e12:.1f} TFLOP/s); {floor['bytes'] / 1e9:.1f} GB moved, {milliseconds(floor['memory_seconds'])} at its memory's."]  # fmt: skip
         if "first" in model:
             lines.append(
                 f"The first picture of speed='fast' took {milliseconds(model['first'])}, compiling included."
             )
+        same = model["agreement"]
+        lines.append(
+            f"Fast and stock agree to {same['decibels']:.1f} dB."
+            if same["finite"]
+            else "**A picture holds what is no number.**"
+        )
         if model.get("t4"):
             lines.append(f"On a T4 with 16 GB: {model['t4']}")
         parts.append(" ".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + missing(report["models"], tuple(report["models"])))
 
 
 def machine_line(report: dict) -> str:
@@ -261,14 +419,14 @@ def machine_line(report: dict) -> str:
     return f"{device}; {named}; weights {report.get('weights', 'random')}; commit {machine['commit']}, {machine['date']}."
 
 
-def describe(report: dict) -> str:
-    """One report as Markdown."""
-    return {"cpu": describe_cpu, "gpu": describe_gpu}[report["bench"]](report)
+def describe(report: dict, weights: str | None = None) -> str:
+    """One report as Markdown; `weights` as in `describe_cpu`."""
+    return describe_gpu(report) if report["bench"] == "gpu" else describe_cpu(report, weights)
 
 
 # ---- README ------------------------------------------------------------------------------------------------------
 
-NOTHING = "No figures yet: nothing has been measured on a quiet machine since the last change. `python -m bench` measures it."
+NOTHING = "No figures yet: nothing has been measured on a quiet machine since the last change. `make bench` measures it."
 
 
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
@@ -283,15 +441,26 @@ def reports(folder: Path = RESULTS) -> dict[str, dict]:
     }
 
 
-def section(found: dict[str, dict]) -> str:
-    """What stands between the markers."""
+@functools.cache
+def weights_now() -> str | None:
+    """The digest of the weights in data/pocket; None where there are none."""
+    from bench.harness import digest
+
+    folder = ROOT / "data" / "pocket"
+    return digest(folder) if folder.is_dir() else None
+
+
+def section(found: dict[str, dict], weights: str | None = None) -> str:
+    """What stands between the markers. `weights`: by default those that data/pocket has now."""
     if not found:
         return NOTHING
     lead = (
         "Measured by `python -m bench` (two cores) and `python bench/gpu.py`; written from `bench/results/` by "
-        "`python bench/table.py --readme`. Ratios are medians of turns, with 95% intervals."
+        "`python bench/table.py --readme`. Times are medians with quartiles; ratios are medians of turns, with 95% intervals, and "
+        "count as reached where the worse end of the interval does, as not shown where only the median does."
     )
-    return "\n\n".join([lead, *(f"**{name}.** {describe(report)}" for name, report in found.items())])
+    weights = weights or weights_now()
+    return "\n\n".join([lead, *(f"**{name}.** {describe(report, weights)}" for name, report in found.items())])  # fmt: skip
 
 
 def between_markers(text: str) -> str:

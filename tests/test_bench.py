@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cpu, gpu, harness, table
+from bench import cpu, gpu, harness, live, table
 from sdwidgets import speed_gpu
 from tests import tiny
 
@@ -63,6 +63,39 @@ def test_operations_and_bytes_are_counted():
     assert found["seconds"] == 1.0 and found["memory_seconds"] == 1.0, "half the bytes in half the precision"
 
 
+def test_attention_on_a_cpu_is_counted():
+    """PyTorch has no formula for its CPU kernel: without one this would be 0. Two products: scores, and their sum of values."""
+    batch, heads, queries, keys, width = 2, 3, 5, 7, 8
+    q, k, v = (torch.randn(batch, heads, length, width) for length in (queries, keys, keys))
+    counted = harness.count(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v), [])
+    assert counted["operations"] == 2 * (2 * batch * heads * queries * keys * width)
+
+
+def test_floors_add_up():
+    one = {"operations": 2.0, "bytes": 3.0, "seconds": 0.5, "memory_seconds": 0.25, "precision": "float32"}
+    assert harness.combined([(20, one), (1, one)]) == {"operations": 42.0, "bytes": 63.0, "seconds": 10.5, "memory_seconds": 5.25, "precision": "float32"}  # fmt: skip
+    counted = {"operations": 1.0, "parameter_bytes": 2.0, "activation_bytes": 2.0}
+    found = harness.floor(counted, {"float16": 1.0, "memory": 1.0}, "float16", counted_in="float16")
+    assert found["memory_seconds"] == 4.0, "counted in half precision already"
+
+
+def test_what_fails_is_kept_and_told(capsys):
+    def fails():
+        raise SystemExit(f"in {harness.ROOT}/bench")  # not even an Exception
+
+    def lacks():
+        raise harness.LeftOut("no browser")
+
+    report = {"a": harness.attempt(fails), "b": harness.attempt(lacks), "c": harness.attempt(lambda: {"x": 1})}
+    assert report == {"a": {"error": "SystemExit: in ./bench"}, "b": {"left_out": "no browser"}, "c": {"x": 1}}
+    told = capsys.readouterr()
+    assert "SystemExit" in told.err and "no browser" in told.out
+    assert harness.failed(report) and harness.failed({"avx2": report}) and not harness.failed({"b": report["b"]})
+    (line,) = table.missing(report, ("a", "b", "c", "d"))
+    assert line == "Not measured: a (failed: SystemExit: in ./bench); b (no browser); d."
+    assert table.passes({"live": report["b"]}) == []
+
+
 def test_rates_of_this_machine_are_found():
     rates = harness.peaks(size=64, turns=1)
     assert set(rates) == {"float32", "bfloat16", "memory"} and min(rates.values()) > 0
@@ -76,10 +109,66 @@ def test_the_report_names_the_machine_and_no_place():
 # ---- the two commands --------------------------------------------------------------------------------------------
 
 
+def test_a_section_that_fails_leaves_the_others_and_the_report(tmp_path, monkeypatch, capsys):
+    tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
+    file = tmp_path / "report.json"
+    seen = []
+
+    def breaks(pipes, effort):
+        """A section that ends badly."""
+        raise ValueError("broken on purpose")
+
+    def looks(pipes, effort):
+        """A section that reads the report as it is so far."""
+        seen.append(json.loads(file.read_text()))
+        return {"decibels": {"median": 1.0}}
+
+    monkeypatch.setattr(cpu, "SECTIONS", {**cpu.SECTIONS, "memory": breaks, "live": looks})
+    arguments = ["--quick", "--model", str(tmp_path / "tiny"), "--json", str(file), "--no-avx2"]
+    monkeypatch.setattr(table, "describe", lambda report: "")  # of these figures it can make nothing
+    assert cpu.main([*arguments, "--only", "memory", "live"]) == 1
+    assert seen[0]["memory"] == {"error": "ValueError: broken on purpose"}
+    report = json.loads(file.read_text())
+    assert report["live"] and report["sections"] == ["memory", "live"]
+    settings = report["settings"]
+    assert settings["guidance"] == 7.5 and settings["size"] == [64, 64] and settings["effort"]["turns"] == 1
+    assert "ValueError: broken on purpose" in capsys.readouterr().err
+
+
+def test_a_pass_that_is_killed_is_an_error(tmp_path, monkeypatch):
+    if cpu.platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("only x86 has a second pass")
+    monkeypatch.setattr(cpu.sys, "executable", "/bin/false")
+    args = cpu.argparse.Namespace(quick=True, model=None, only=None)
+    assert "status 1" in cpu.in_child(args)["error"]
+
+
+def test_no_prompt_is_fresh_twice_before_it_is_forgotten():
+    from sdwidgets.speed import KEPT
+
+    pipes = cpu.Pipelines(table.ROOT / "data" / "pocket")
+    several = pipes.fresh("stock", 300)
+    assert len(set(several)) == 300 > KEPT and cpu.PROMPT not in several
+    assert pipes.fresh("fast", 2) + pipes.fresh("fast", 1) == several[:3], "every pipeline gets the same"
+    assert len(set(pipes.prompts)) == len(pipes.prompts) == 720
+
+
+def test_growth_of_memory_is_that_of_late_against_early():
+    flat = [(n, 100) for n in range(1, 1001, 10)]
+    assert cpu.growth(flat, 1000) == {"growth": 0.0, "interval": [0.0, 0.0]}
+    grows = [(n, 900 if n <= 100 else 100 if n <= 800 else 110) for n, _ in flat]
+    assert cpu.growth(grows, 1000)["growth"] == pytest.approx(0.1), "the first tenth does not count"
+
+
+def test_a_network_without_a_compiled_graph_has_none():
+    pipe = tiny.pipeline("sd")
+    assert cpu.graph_of(pipe.unet) is None and cpu.how_fast(pipe) == {}
+
+
 def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
-    sections = ["pictures", "parts", "agreement", "recording", "batches", "memory"]
+    sections = ["pictures", "parts", "agreement", "recording", "batches", "memory", "choices"]
     arguments = [
         "--quick",
         "--no-avx2",
@@ -93,9 +182,18 @@ def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     assert cpu.main(arguments) == 0
     report = json.loads(file.read_text())
     assert set(sections) <= set(report) and report["quick"]
-    assert set(report["pictures"]["ways"]) == {"stock", "exact", "fast"}
+    assert set(report["pictures"]["ways"]) == {"stock", "exact", "fast", "fast, same prompt again"}
     assert report["agreement"]["decibels"]["least"] > 30
+    assert report["agreement"]["exact_is_stock"]["equal"] == 2, "bit for bit"
     parts = report["parts"]
+    floors = {name: floor["operations"] for name, floor in parts["floors"].items()}
+    assert set(floors) == set(table.WAYS) | {"fast, same prompt again", "turbo, fast, same prompt again"}
+    assert floors["turbo, fast"] < floors["turbo"] < floors["fast"] < floors["stock"] == floors["exact"]
+    assert parts["prompt"]["floor"]["operations"] == 2 * parts["prompt"]["floor_fast"]["operations"]
+    choices = report["choices"]
+    assert {"eager, float32", "OpenVINO, float32"} <= set(choices["ways"])
+    assert "torch.compile, float32" in choices["missing"], "not in a try"
+    assert choices["differs"]["eager, float32"] == 0 and max(choices["differs"].values()) < 0.1
     assert parts["step"]["floor_fast"]["operations"] < parts["step"]["floor"]["operations"], (
         "the text is read beforehand"
     )
@@ -105,20 +203,26 @@ def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     assert parts["fast"]["unet"]["precision"] in ("f32", "bf16") and parts["fast"]["unet"]["kernels"]
     assert set(report["recording"]) == {"exact", "fast"}
     text = capsys.readouterr().out
+    assert "Exact is stock bit for bit in 2 of 2 pictures" in text
+    assert "Not measured: startup; lab; live; many." in text and "| turbo | not measured |" in text
     assert "these figures mean nothing" in text and "times as fast as stock" in text and "| fast |" in text
     assert "/" not in report["model"]
 
 
 def test_live_figures_count_what_stood_on_the_page_while_the_hand_moved():
-    from bench.live import _figures
-
     moves = [1000.0 + 40 * n for n in range(51)]  # two seconds
-    frames = [900.0, *(1010.0 + 100 * n for n in range(20)), 3120.0]
-    found = _figures(moves, frames)
+    times = [900.0, *(1010.0 + 100 * n for n in range(20)), 3120.0]
+    frames = [{"live": 5 + n, "time": time} for n, time in enumerate(times)]
+    sent = [{"live": frame["live"], "time": frame["time"] - 80} for frame in frames]
+    sent[-1]["time"] = 2970.0
+    found = live._figures(moves, frames, sent[1:])
+    assert found["age"]["median"] == 80.0 and found["age"]["most"] == 150.0 and found["on_the_way"] == 1
+    late = [*frames[:-2], {"live": 25, "time": 2990.0}, frames[-1]]
+    assert live._figures(moves, late, sent[1:])["on_the_way"] == 2, "one was sent while one was awaited"
     assert found["moves"] == 25.5 and found["pictures"] == 10.0, "neither the one before nor the one after"
     assert found["milliseconds"]["median"] == 100.0 and found["last"] == 120.0
     rows = table.passes({"live": {"fast": {"typing": found}}})
-    assert "| fast, typing | 10.0 | 120 ms | 10 a second: reached |" in rows[0]
+    assert "| fast, typing | 10.0 | 120 ms | 10 a second: reached | 80 ms | 150 ms | 1 |" in rows[0]
 
 
 def test_start_up_is_measured_in_processes_of_their_own():
@@ -149,8 +253,13 @@ def test_the_gpu_command_runs_on_a_cpu_with_small_models(tmp_path, monkeypatch, 
     assert report["device"] == "cpu" and report["quick"] and len(report["models"]) == 2
     for model in report["models"].values():
         assert list(model["ways"]) == ["stock", "fast", "fast, recorded", "fast, recorded, previews"]
-        assert model["floor"]["operations"] > 1e6 and model["first"] > 0
+        assert model["floor"]["operations"] > 1e6 and model["floor"]["bytes"] > 1e6 and model["first"] > 0
+        assert model["agreement"]["finite"] and model["agreement"]["decibels"] > 60, "one arithmetic, on a CPU"
+        assert "in float16" in model["t4"] or "at its peak" in model["t4"]
     assert "nothing about a GPU" in capsys.readouterr().out
+    text = table.describe({**report, "device": "cuda"})  # as it is written for a card
+    assert "aim 300 ms: " in text and "on top of fast; 2%: " in text
+    assert "Fast and stock agree to" in text and "On a T4 with 16 GB: " in text
 
 
 def test_operations_of_many_steps_are_counted_from_few():
@@ -158,7 +267,7 @@ def test_operations_of_many_steps_are_counted_from_few():
     pipe = gpu.build(shape, "cpu", torch.float32)
     with torch.no_grad():
         whole = harness.count(lambda: gpu.draw(pipe, shape), [])["operations"]
-    assert gpu._operations(pipe, shape) == pytest.approx(whole, rel=0.02)
+    assert gpu._counted(pipe, shape)["operations"] == pytest.approx(whole, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +317,52 @@ def test_figures_are_written_for_people():
         "stock": harness.rows_of({"stock": [1.0]}, "stock")["stock"],
         "fast": harness.rows_of({"stock": [1.0], "fast": [0.5]}, "stock")["fast"],
     }
-    assert [row[-1] for row in table.ways_rows(ways, table.ASKED)] == ["", "4: not reached"]
+    rows = {row[0]: row for row in table.ways_rows(ways, table.ASKED)}
+    assert rows["stock"][-1] == "" and rows["fast"][-1] == "4: not reached"
+    assert rows["turbo, fast"][1] == table.NOT_MEASURED and rows["turbo, fast"][-1] == "15"
+    rows = table.ways_rows(ways, table.ASKED, {"fast": {"seconds": 0.25}})
+    assert rows[1][3:5] == ("250 ms", "2.0"), "the floor, and how many times it is"
+
+
+def test_verdicts_are_judged_by_the_bad_end_of_the_interval():
+    assert table.verdict(4.2, (4.1, 4.4), 4.0) == "4: reached"
+    assert table.verdict(4.2, (3.9, 4.4), 4.0) == "4: not shown"
+    assert table.verdict(3.9, (3.8, 4.4), 4.0) == "4: not reached"
+    assert table.verdict(4.0, None, 4.0) == "4: reached"
+    assert table.added({"median": 1.01, "interval": [1.0, 1.02]}, 3.0) == "3%: reached"
+    assert table.added({"median": 1.01, "interval": [0.99, 1.04]}, 3.0) == "3%: not shown"
+    assert table.added({"median": 1.05, "interval": [1.02, 1.06]}, 3.0) == "3%: not reached"
+
+
+def test_a_report_of_other_weights_or_a_busy_machine_says_so():
+    """Said, not failed: weights come before figures."""
+    machine = {**harness.machine(), "load_average": [0.2, 0, 0]}
+    report = {"bench": "cpu", "model": "pocket", "weights": table.weights_now(), "machine": machine}
+    assert table.weights_now() == harness.digest(table.ROOT / "data" / "pocket")
+    quiet = table.section({"name": report})
+    assert "other weights" not in quiet and "busy" not in quiet
+    text = table.section({"name": {**report, "weights": "0123456789"}})
+    assert f"other weights (0123456789) than `data/pocket` has now ({table.weights_now()})" in text
+    assert "busy when this began (load 2.5)" in table.describe(
+        {**report, "machine": {**machine, "load_average": [2.5, 0, 0]}}
+    )
 
 
 def test_a_readme_without_its_markers_is_refused():
     with pytest.raises(ValueError, match="needs the lines"):
         table.between_markers("nothing")
+
+
+def test_group_norm_by_hand_is_group_norm():
+    """The bench compares like with like: the same answers and the same gradients as torch's, in either memory format."""
+    from bench.training import GroupNormByHand
+
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((3, 12, 5, 4), (12,), (12,))
+    )
+    for picture in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
+        by_hand = GroupNormByHand.apply(picture, weight, bias, 4, 1e-5)
+        assert torch.allclose(by_hand, torch.nn.functional.group_norm(x, 4, weight, bias, 1e-5))
+        assert torch.autograd.gradcheck(
+            lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias)
+        )
