@@ -26,7 +26,7 @@ help: ## show this help
 	@echo "make slides    make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
 	@echo "make site      make static pages of the notebooks: build/site"
 	@echo "make install   prepare the environment $(VENV) and nothing more"
-	@echo "make bench     measure speed and memory on this machine, about 15 minutes; installs what is missing first"
+	@echo "make bench     measure speed and memory on this machine, about 20 minutes; installs what is missing first"
 	@echo "make lint      read the code with ruff"
 	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
 	@echo "make pocket    put trained parts together as data/pocket, and make all that depends on them again (WORK=folder MINUTES=10)"

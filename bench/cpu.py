@@ -1,4 +1,4 @@
-"""Everything that is asked of two cores, in one command, in about 15 minutes: `python -m bench`, or `make bench`, which installs first.
+"""Everything that is asked of two cores, in one command, in about 20 minutes: `python -m bench`, or `make bench`, which installs first.
 
     python -m bench --json bench/results/NAME.json
     python -m bench --quick                       # to see that it works; its figures mean nothing
