@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -298,6 +298,39 @@ def test_crops_are_of_things_and_in_range():
     assert (crops.flatten(1).std(dim=1) > 0.05).all(), "a crop shows nothing but background"
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_whole_pictures_for_the_decoder_are_wordless_scenes_on_the_grid_or_off_it(share):
+    pictures = vae.picture_batch(np.random.default_rng(3), 6, grid_share=share)
+    drawn = [scenes.wordless_scene(0, int(index)) for index in np.random.default_rng(3).integers(2**31, size=6)]
+    placed = [scenes.scene_on_grid(scene) if share else scene for scene in drawn]
+    assert placed != drawn or not share
+    assert torch.equal(pictures, vae.to_tensor(np.stack([np.asarray(scenes.render(scene)) for scene in placed])))
+    with pytest.raises(ValueError, match="grid_share must be 0 to 1, not 1.5"):
+        vae.DecoderConfig(grid_share=1.5)
+
+
+def test_the_decoder_learns_while_latents_stay_what_they_are():
+    torch.manual_seed(0)
+    autoencoder = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16)))
+    pictures = vae.picture_batch(np.random.default_rng(0), 2, grid_share=0.75)
+    latents, before = autoencoder.encode(pictures).latent_dist.mode(), training.digest(autoencoder.encoder)
+    module = vae.DecoderTraining(autoencoder, vae.DecoderConfig())
+    assert not any(name.startswith("encoder") for name, _ in module.named_parameters())
+    optimizer, losses = torch.optim.AdamW(module.parameters(), lr=3e-3), []
+    for _ in range(15):
+        losses.append(module(pictures))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    whole = module.autoencoder()
+    assert training.digest(whole.encoder) == before
+    assert torch.allclose(whole.encode(pictures).latent_dist.mode(), latents, atol=1e-5)
+    with torch.no_grad():
+        again = vae.picture_loss(whole.decode(latents).sample, pictures, module.config)
+        assert again == pytest.approx(float(module(pictures)), rel=1e-4)
+
+
 def test_every_epoch_shows_every_scene_once():
     rows = []
 
@@ -540,6 +573,34 @@ def test_exported_weights_are_the_averaged_ones_that_were_trained(trained):
         assert torch.equal(a.half(), b.half()), name
 
 
+def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path, capsys):
+    first, later, shipped = (
+        AutoencoderKL.from_pretrained(folder)
+        for folder in (trained / "vae" / "part", trained / "decoder" / "part", trained / "model" / "vae")
+    )
+    for part in ("encoder", "quant_conv", "decoder", "post_quant_conv"):
+        of_part = [training.digest(getattr(autoencoder, part)) for autoencoder in (first, later, shipped)]
+        assert of_part[1] == of_part[2], part
+        assert (of_part[0] == of_part[1]) == (part in ("encoder", "quant_conv")), part
+    assert later.config.scaling_factor == first.config.scaling_factor
+    records = json.loads((trained / "model" / "training.json").read_text())
+    assert records["decoder"]["step"] == 2 and records["decoder"]["base"] == training.digest(first.encoder)
+    assert set(records["decoder"]["psnr before"]) == set(records["decoder"]["psnr"]) == {"whole", "things"}
+    card = (trained / "model" / "README.md").read_text()
+    assert "| decoder | 2 | 8 |" in card and "last the autoencoder's decoder alone, 75% of its pictures on the grid" in card
+
+    for part in ("vae", "decoder"):
+        shutil.copytree(trained / part / "part", tmp_path / part / "part")
+    assert parts.finished_autoencoder(tmp_path) == tmp_path / "decoder" / "part"
+    told = tmp_path / "decoder" / "part" / "training.json"
+    training.write_json(told, json.loads(told.read_text()) | {"base": "0" * 12})
+    assert not capsys.readouterr().out
+    assert parts.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
+    assert "it was trained for another encoder; `sdwidgets train decoder`" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "decoder")
+    assert parts.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
+
+
 @pytest.mark.parametrize("text", ["", "a cat", "مرحبا", "🙂", "<script>", "zygote", "x" * 10_000])
 def test_any_text_has_known_tokens(trained, text):
     tokenizer = StableDiffusionPipeline.from_pretrained(trained / "model").tokenizer
@@ -600,6 +661,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):  # read whitened text in training
                 restored = restored @ before["model.whitening"]
             torch.testing.assert_close(restored, tensor.float(), atol=1e-5, rtol=1e-4)
+    assert parts.finished_autoencoder(tmp_path / "work") == tmp_path / "work" / "decoder" / "part"
     laid = UNet2DConditionModel.from_pretrained(tmp_path / "work" / "denoiser" / "part")
     turbo = json.loads((trained / "model" / "extras" / "turbo" / "training.json").read_text())
     assert training.digest(laid) == turbo["base"], "what was trained for it still fits"

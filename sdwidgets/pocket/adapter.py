@@ -118,6 +118,7 @@ def train_adapter(
     folder: Path,
     restart: bool = False,
     minutes: float | None = None,
+    compiled: bool = False,
 ) -> dict:
     """Train an adapter of a denoiser on scenes that `data` holds; resumes what `folder` holds.
 
@@ -137,6 +138,7 @@ def train_adapter(
         dataclasses.asdict(config),
         restart,
         minutes,
+        compiled,
         stage={"scenes": len(rows)},
         base=training.digest(unet),
     )
@@ -153,9 +155,9 @@ def run_adapter(args, grammar: Grammar, work: Path) -> int:
     from .train import override_schedule
 
     config = override_schedule(AdapterConfig(), args)
-    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
+    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser")))
     data = parts.latent_data(grammar, work)
-    record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes)
+    record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
     training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
     return 0

@@ -44,7 +44,7 @@ def model_card(
 ) -> str:
     """The card of an export, Markdown under YAML.
 
-    `records`: what `training.train` returned for "vae", "clip" and "denoiser". `evaluation`: what `sdwidgets evaluate`
+    `records`: what `training.train` returned for "vae", "clip", "denoiser" and, where it was trained on, "decoder". `evaluation`: what `sdwidgets evaluate`
     wrote; without it the card claims nothing. `sizes`: parameters of each part. Tiers are told by today's rules, whatever rules the
     file was written under.
     """
@@ -220,12 +220,26 @@ def _read_by_probes(gate: dict[str, float], begin: str) -> str:
     return begin.format(**gate) + "".join(told) if gate else ""
 
 
+def _decibels(record: dict) -> str:
+    before, after = record["psnr before"], record["psnr"]
+    told = (f"{what} {before[name]:.1f} to {after[name]:.1f} dB" for name, what in (("things", "pixels of things"), ("whole", "whole pictures")))
+    return f"the encoder frozen: {', '.join(told)}, 64 pictures"
+
+
 _REACHED = {
+    "decoder": _decibels,
     "clip": lambda r: f"a caption beats its swapped negative in {r['caption_beats_negative']:.0%} of 200 scenes"
     + _by_kind(r.get("caption_beats_by_kind", {}))
     + _read_by_probes(r.get("gate", {}), "")
     + _read_by_probes(r.get("gate of few", {}), "; taught with {captions:,} captions only"),
 }  # fmt: skip
+
+
+def _decoder_last(records: dict[str, dict]) -> str:
+    if "decoder" not in records:
+        return ""
+    share = records["decoder"]["config"]["grid_share"]
+    return f"; last the autoencoder's decoder alone, {share:.0%} of its pictures on the grid: latents stay what they were"
 
 
 def _training(records: dict[str, dict]) -> str:
@@ -245,7 +259,7 @@ def _training(records: dict[str, dict]) -> str:
             "## Training",
             "",
             "In this order: the autoencoder, then frozen; the text encoder, contrastively, then frozen; the denoiser on cached latents",
-            f"({unet['caption_drop']:.0%} of captions dropped, {_emphasis(unet)}, moving average). `sdwidgets train vae`, `clip`, `denoiser` and `export` do it again; settings and loss curves are in `training.json`.",
+            f"({unet['caption_drop']:.0%} of captions dropped, {_emphasis(unet)}, moving average){_decoder_last(records)}. `sdwidgets train {'`, `'.join(records)}` and `export` do it again; settings and loss curves are in `training.json`.",
             "",
             "| part | steps | samples | hours | kWh, estimated | |",
             "|-|-|-|-|-|-|",

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
 
 from .training import Schedule
@@ -27,6 +28,13 @@ class DenoiserConfig:
     schedule: Schedule = Schedule(
         steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
     )
+
+
+def for_training(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """The same U-Net, laid out as it trains fastest: channels last, on a CPU with plain attention, whose backward is faster there."""
+    if not torch.cuda.is_available():
+        unet.set_attn_processor(AttnProcessor())
+    return unet.to(memory_format=torch.channels_last)
 
 
 def build_scheduler() -> DDIMScheduler:

@@ -344,6 +344,7 @@ def fit_part(
     folder: Path,
     restart: bool = False,
     minutes: float | None = None,
+    compiled: bool = False,
     *,
     base: str,
     scenes: int,
@@ -354,7 +355,7 @@ def fit_part(
     """
     settings = dataclasses.asdict(config)
     average, record = training.train(
-        name, module, training.global_batch(loss_at), config.schedule, folder, settings, restart, minutes,
+        name, module, training.global_batch(loss_at), config.schedule, folder, settings, restart, minutes, compiled,
         stage={"scenes": scenes}, base=base,
     )  # fmt: skip
     if not training.processes().is_main_process:
@@ -367,14 +368,14 @@ def fit_part(
 
 
 def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> int:
-    """`train(unet, data, config, folder, restart, minutes)` with what lies in a work folder, and a line on how it ended."""
+    """`train(unet, data, config, folder, restart, minutes, compiled)` with what lies in a work folder, and a line on how it ended."""
     from . import parts  # which offers this as a part
     from .train import override_schedule
 
     config = override_schedule(config, args)
-    unet = UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser"))
+    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser")))
     data = parts.latent_data(grammar, work)
-    record = train(unet, data, config, work / name, args.restart, args.minutes)
+    record = train(unet, data, config, work / name, args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
     training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
     return 0
@@ -440,6 +441,7 @@ def train_zero_snr(
     folder: Path,
     restart: bool = False,
     minutes: float | None = None,
+    compiled: bool = False,
 ) -> dict:
     """Train the zero-SNR LoRA of a denoiser, resuming what `folder` holds; returns the record of `training.train`.
 
@@ -447,7 +449,7 @@ def train_zero_snr(
     """
     base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
-    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, base=base, scenes=scenes)
+    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
 
 
 def run_zero_snr(args, grammar, work: Path) -> int:

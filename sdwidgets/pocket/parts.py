@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import CLIPModel, CLIPTokenizer
@@ -73,6 +72,45 @@ def finished_part(work: Path, name: str) -> Path:
             f"there is no trained {name} in {work}: run `sdwidgets train {name}` with the same --work first"
         )
     return folder
+
+
+def run_decoder(args, grammar: Grammar, work: Path) -> int:
+    """Train the autoencoder's decoder on, its encoder frozen; export takes it instead of the first one."""
+    config = override_schedule(vae.DecoderConfig(), args)
+    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).to(memory_format=torch.channels_last)
+    before = vae.reconstruction_psnr(autoencoder, grammar)
+    average, record = training.train(
+        "decoder",
+        vae.DecoderTraining(autoencoder, config),
+        vae.decoder_loss_at(config),
+        config.schedule,
+        work / "decoder",
+        dataclasses.asdict(config),
+        args.restart,
+        args.minutes,
+        args.compile,
+        base=training.digest(autoencoder.encoder),
+    )
+    if not training.processes().is_main_process:
+        return 0
+    trained = average.autoencoder()
+    record["psnr before"], record["psnr"] = before, vae.reconstruction_psnr(trained, grammar)
+    _finish(work / "decoder", trained, record, record["step"] >= config.schedule.steps)
+    for name, what in (("whole", "whole picture"), ("things", "things only")):
+        print(f"PSNR, {what}: {before[name]:.1f} dB before, {record['psnr'][name]:.1f} dB now")
+    return 0
+
+
+def finished_autoencoder(work: Path) -> Path:
+    """The folder of the autoencoder to export: with the decoder that was trained on, where that is of the present encoder."""
+    first, later = finished_part(work, "vae"), work / "decoder" / "part"
+    if not later.is_dir():
+        return first
+    base = training.digest(AutoencoderKL.from_pretrained(first).encoder)
+    if json.loads((later / "training.json").read_text()).get("base") == base:
+        return later
+    print(f"left out {later}: it was trained for another encoder; `sdwidgets train decoder` trains it anew")
+    return first
 
 
 def run_clip(args, grammar: Grammar, work: Path) -> int:
@@ -265,9 +303,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
             f"the denoiser in {work} was trained with the states of another text encoder; give --restart, or another --work"
         )
     torch.manual_seed(config.schedule.seed)
-    unet = denoiser.build_unet(config).to(memory_format=torch.channels_last)
-    if not torch.cuda.is_available():
-        unet.set_attn_processor(AttnProcessor())  # its backward is faster on CPUs than the fused one's
+    unet = denoiser.for_training(denoiser.build_unet(config))
     model = denoiser.DenoiserTraining(unet, config, whitening)
     average, record = training.train(
         "denoiser",
@@ -302,7 +338,8 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
     if args.output is None:
         raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
-    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval()
+    chosen = finished_autoencoder(work)
+    autoencoder = AutoencoderKL.from_pretrained(chosen).eval()
     unet = UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser"))
     base = training.digest(unet)
     pipeline = StableDiffusionPipeline(
@@ -327,10 +364,8 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     training.write_json(
         args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
     )
-    records = {
-        name: json.loads((finished_part(work, name) / "training.json").read_text())
-        for name in ("vae", "clip", "denoiser")
-    }
+    told = ("vae", "clip", "denoiser") + (("decoder",) if chosen == work / "decoder" / "part" else ())
+    records = {name: json.loads((finished_part(work, name) / "training.json").read_text()) for name in told}
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
     for extra in ("turbo", "zero-snr", "adapter"):
         _export_extra(work / extra / "part", args.output / "extras" / extra, base)
@@ -381,6 +416,9 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
         if (work / name).exists():
             raise FileExistsError(f"{work} holds a {name} already: go on with it, or give another --work")
     shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
+    if "decoder" in told:
+        shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
+        training.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
     shutil.copytree(args.output / "extras" / "clip", work / "clip" / "part", dirs_exist_ok=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)

@@ -129,6 +129,7 @@ def train_turbo(
     folder: Path,
     restart: bool = False,
     minutes: float | None = None,
+    compiled: bool = False,
 ) -> dict:
     """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `training.train`.
 
@@ -137,7 +138,7 @@ def train_turbo(
     """
     base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
-    return fit_part("turbo", module, loss_at, config, folder, restart, minutes, base=base, scenes=scenes)
+    return fit_part("turbo", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
 
 
 def run_turbo(args, grammar, work: Path) -> int:

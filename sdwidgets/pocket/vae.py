@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from .datasheet import FULL
-from .scenes import SIZE, Grammar, make_scene, render, wordless_scene
+from .scenes import SIZE, Grammar, make_scene, render, scene_on_grid, wordless_scene
 from .training import Schedule, fast_arithmetic
 
 
@@ -30,6 +31,20 @@ class VaeConfig:
     edge_weight: float = 0.5  # on the absolute error of horizontal and vertical differences
     square_weight: float = 1.0  # on the mean squared error, which is what PSNR is made of
     schedule: Schedule = Schedule(steps=3_400, batch_size=16, learning_rate=5e-3)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """How the decoder is trained on once the encoder is frozen, for pictures as Pocket's are."""
+
+    grid_share: float = 0.75  # in 0..1, of pictures on the grid, as the denoiser's all are; the others keep free sizes and places
+    edge_weight: float = 0.5  # as in `VaeConfig`
+    square_weight: float = 8.0  # the square counts most: it is what PSNR is made of
+    schedule: Schedule = Schedule(steps=1_500, batch_size=8, learning_rate=2e-3, warmup_steps=50)
+
+    def __post_init__(self):
+        if not 0 <= self.grid_share <= 1:
+            raise ValueError(f"grid_share must be 0 to 1, not {self.grid_share}")
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
@@ -67,15 +82,20 @@ def crop_batch(rng: np.random.Generator, count: int, crop: int) -> torch.Tensor:
     return to_tensor(np.stack(crops))
 
 
-def vae_loss(vae, pictures: torch.Tensor, config: VaeConfig) -> torch.Tensor:
-    """Errors of pixels and of their differences, and a small KL term (Kingma & Welling, arXiv 1312.6114)."""
-    posterior = vae.encode(pictures).latent_dist
-    out = vae.decode(posterior.sample()).sample
+def picture_loss(out: torch.Tensor, pictures: torch.Tensor, config: VaeConfig | DecoderConfig) -> torch.Tensor:
+    """Errors of pixels, absolute and squared, and of their differences."""
     error = out - pictures
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     pixels = error.abs().mean() + config.square_weight * error.square().mean()
-    return pixels + config.edge_weight * edges + config.kl_weight * kl
+    return pixels + config.edge_weight * edges
+
+
+def vae_loss(vae, pictures: torch.Tensor, config: VaeConfig) -> torch.Tensor:
+    """`picture_loss` and a small KL term (Kingma & Welling, arXiv 1312.6114)."""
+    posterior = vae.encode(pictures).latent_dist
+    out = vae.decode(posterior.sample()).sample
+    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+    return picture_loss(out, pictures, config) + config.kl_weight * kl
 
 
 class VaeTraining(torch.nn.Module):
@@ -101,6 +121,59 @@ def vae_loss_at(config: VaeConfig):
         return model(pictures)
 
     return loss_at
+
+
+# ---- the decoder alone ---------------------------------------------------------------------------------------
+
+
+class DecoderTraining(torch.nn.Module):
+    """The decoder's loss as a module, the encoder frozen: latents stay what they are, so a denoiser of them stays valid.
+
+    Stable Diffusion's own autoencoder was improved so after its denoiser had been trained (stabilityai/sd-vae-ft-mse).
+    """
+
+    def __init__(self, vae: AutoencoderKL, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+        self._frozen = (vae,)  # in a tuple: checkpoints and averages need not hold its encoder
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        (vae,) = self._frozen
+        vae.to(pictures.device)
+        with torch.no_grad():
+            latents = vae.encode(pictures).latent_dist.mode()
+        out = self.decoder(self.post_quant_conv(latents))
+        return picture_loss(out, pictures, self.config)
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The whole autoencoder, on the CPU: the frozen encoder with this module's decoder, which may be an average."""
+        whole = copy.deepcopy(self._frozen[0]).cpu()
+        whole.decoder.load_state_dict(self.decoder.state_dict())
+        whole.post_quant_conv.load_state_dict(self.post_quant_conv.state_dict())
+        return whole.eval()
+
+
+def picture_batch(rng: np.random.Generator, count: int, grid_share: float) -> torch.Tensor:
+    """`count` whole wordless scenes, (count, 3, 128, 128) in [-1, 1]; each is on the grid with probability `grid_share`."""
+    scenes = [wordless_scene(0, int(index)) for index in rng.integers(2**31, size=count)]
+    on_grid = rng.random(count) < grid_share
+    drawn = [render(scene_on_grid(scene) if grid else scene) for scene, grid in zip(scenes, on_grid, strict=True)]
+    return to_tensor(np.stack([np.asarray(picture) for picture in drawn]))
+
+
+def decoder_loss_at(config: DecoderConfig):
+    """The loss of training step `step`, for `training.train`."""
+
+    def loss_at(model, step, batch_size, accelerator):
+        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+        pictures = picture_batch(rng, batch_size, config.grid_share)
+        return model(pictures.to(accelerator.device, memory_format=torch.channels_last))
+
+    return loss_at
+
+
+# ---- what it does to pictures --------------------------------------------------------------------------------
 
 
 @torch.no_grad()
