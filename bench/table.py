@@ -405,6 +405,32 @@ def describe_gpu(report: dict) -> str:
     return "\n\n".join(parts + missing(report["models"], tuple(report["models"])))
 
 
+# ---- training ----------------------------------------------------------------------------------------------------
+
+
+def training_table(rows: list[dict]) -> str:
+    """What was tried to train faster: what we expected of each change and what was measured, each against its part's first row."""
+    head = ("part, change", "expected", "measured", "samples a second (quartiles)")
+    lines = []
+    for row in rows:
+        low, high = row["quartiles"]
+        rate = f"{row['samples_per_second']:g} ({low:g} to {high:g})"
+        lines.append((f"{row['part']}: {row['change']}", row["expected"], f"{row['ratio']:.2f}", rate))
+    return table(head, lines)
+
+
+def describe_training(report: dict) -> str:
+    busy = (report["machine"]["load_average"] or [0])[0]
+    parts = [
+        machine_line(report),
+        f"**The machine was busy when this began (load {busy:.1f}).**" if busy > BUSY else "",
+        f"What makes training faster (`python bench/training.py`): medians of {report['turns']} steps, the changes taking turns. What we expected "
+        "was written down before. An autoencoder's sample is a crop of 64 pixels.",
+        training_table(report["rows"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
 def machine_line(report: dict) -> str:
     machine = report["machine"]
     device = (
@@ -416,11 +442,14 @@ def machine_line(report: dict) -> str:
     named = ", ".join(
         f"{name} {versions[name]}" for name in ("torch", "diffusers", "openvino") if versions.get(name)
     )
-    return f"{device}; {named}; weights {report.get('weights', 'random')}; commit {machine['commit']}, {machine['date']}."
+    weights = "" if report["bench"] == "training" else f" weights {report.get('weights', 'random')};"
+    return f"{device}; {named};{weights} commit {machine['commit']}, {machine['date']}."
 
 
 def describe(report: dict, weights: str | None = None) -> str:
     """One report as Markdown; `weights` as in `describe_cpu`."""
+    if report["bench"] == "training":
+        return describe_training(report)
     return describe_gpu(report) if report["bench"] == "gpu" else describe_cpu(report, weights)
 
 
@@ -437,7 +466,7 @@ def reports(folder: Path = RESULTS) -> dict[str, dict]:
     return {
         name: report
         for name, report in found.items()
-        if report.get("bench") in ("cpu", "gpu") and not report.get("quick")
+        if report.get("bench") in ("cpu", "gpu", "training") and not report.get("quick")
     }
 
 
@@ -455,7 +484,7 @@ def section(found: dict[str, dict], weights: str | None = None) -> str:
     if not found:
         return NOTHING
     lead = (
-        "Measured by `python -m bench` (two cores) and `python bench/gpu.py`; written from `bench/results/` by "
+        "Measured by `python -m bench` (two cores), `python bench/gpu.py` and `python bench/training.py`; written from `bench/results/` by "
         "`python bench/table.py --readme`. Times are medians with quartiles; ratios are medians of turns, with 95% intervals, and "
         "count as reached where the worse end of the interval does, as not shown where only the median does."
     )

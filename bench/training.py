@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,10 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from sdwidgets.pocket import clip, denoiser, training, vae
 from sdwidgets.pocket.datasheet import ENCODER, FULL
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
+
+from bench import harness
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -59,6 +62,11 @@ DENOISER = (
         "as Pocket was trained: Muon, batch 24, plain attention, compiled",
         "1.6: the factors above",
         {"optimizer": "muon", "batch_size": 24, "attention": "plain", "compile": True},
+    ),
+    Change(
+        "as Pocket was trained last: the same, batch 48",
+        "1.9: Muon's products on the weights are shared by twice the pictures",
+        {"optimizer": "muon", "batch_size": 48, "attention": "plain", "compile": True},
     ),
 )
 AUTOENCODER = (
@@ -257,6 +265,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="--learn clip or denoiser: the folder of the trained parts")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args()
+    machine = harness.machine()  # before anything is measured: it tells how busy the machine is
     if args.learn in ("clip", "denoiser") and args.work is None:
         parser.error(f"--learn {args.learn} needs --work, the folder that `sdwidgets train` worked in")
     if args.learn:
@@ -266,21 +275,16 @@ def main() -> int:
     else:
         tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
         rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
-        print("\n| part | change | expected | measured | samples a second |\n|-|-|-|-|-|")
-        for row in rows:
-            low, high = row["quartiles"]
-            print(
-                f"| {row['part']} | {row['change']} | {row['expected']} | {row['ratio']} | {row['samples_per_second']} ({low} to {high}) |"
-            )
+        from bench.table import training_table
+
+        print("\n" + training_table(rows))
     report = {
         "bench": "training",
-        "machine": training.hardware() | {"cpu": platform.processor()},
+        "machine": machine,
+        "turns": args.turns,
         "rows": rows,
     }
-    print(json.dumps(report))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write(report, args.json)
     return 0
 
 

@@ -299,8 +299,18 @@ def test_readme_says_what_the_reports_say():
 
 def test_a_try_is_no_report(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"bench": "cpu", "quick": True}))
-    (tmp_path / "b.json").write_text(json.dumps({"bench": "training"}))
+    (tmp_path / "b.json").write_text(json.dumps({"bench": "another"}))
     assert table.reports(tmp_path) == {} and "No figures yet" in table.section({})
+
+
+def test_the_table_of_training_tells_what_was_expected_and_what_was_measured():
+    row = {"part": "vae", "change": "compiled", "expected": "1.2: fuses", "ratio": 0.9, "samples_per_second": 31.0, "quartiles": [30.5, 32]}
+    report = {"bench": "training", "machine": harness.machine() | {"load_average": [0.9, 0, 0]}, "turns": 7, "rows": [row]}
+    told = table.describe(report)
+    assert "| vae: compiled | 1.2: fuses | 0.90 | 31 (30.5 to 32) |" in told and "medians of 7 steps" in told
+    assert "busy when this began (load 0.9)" in told and "weights" not in told
+    report["machine"]["load_average"] = [0.1, 0, 0]
+    assert "busy" not in table.describe(report)
 
 
 def test_figures_are_written_for_people():
