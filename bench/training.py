@@ -59,12 +59,12 @@ DENOISER = (
     Change("Muon", "0.85: matrix products on the weights, 34 GFLOP a step", {"optimizer": "muon"}),
     Change("Muon, batch 128", "1.15", {"optimizer": "muon", "batch_size": 128}),
     Change(
-        "as Pocket was trained: Muon, batch 24, plain attention, compiled",
+        "Muon, batch 24, plain attention, compiled: as Pocket was trained, but in float32",
         "1.6: the factors above",
         {"optimizer": "muon", "batch_size": 24, "attention": "plain", "compile": True},
     ),
     Change(
-        "as Pocket was trained last: the same, batch 48",
+        "the same, batch 48: as Pocket was trained last, but in float32",
         "1.9: Muon's products on the weights are shared by twice the pictures",
         {"optimizer": "muon", "batch_size": 48, "attention": "plain", "compile": True},
     ),
