@@ -459,13 +459,13 @@ NOTHING = "No figures yet: nothing has been measured on a quiet machine since th
 
 
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
-    """File name -> report, of all that are in the folder and are not a try."""
+    """File name -> report, of all that are in the folder and are not a try; training last, which fewer ask about."""
     found = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
     }
     return {
         name: report
-        for name, report in found.items()
+        for name, report in sorted(found.items(), key=lambda item: item[1].get("bench") == "training")
         if report.get("bench") in ("cpu", "gpu", "training") and not report.get("quick")
     }
 

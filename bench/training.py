@@ -27,7 +27,7 @@ from sdwidgets.pocket.datasheet import ENCODER, FULL
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
-from bench import harness
+from bench import harness, table
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -275,11 +275,9 @@ def main() -> int:
     else:
         tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
         rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
-        from bench.table import training_table
-
-        print("\n" + training_table(rows))
+        print("\n" + table.training_table(rows))
     report = {
-        "bench": "training",
+        "bench": "learning" if args.learn else "training",
         "machine": machine,
         "turns": args.turns,
         "rows": rows,

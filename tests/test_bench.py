@@ -299,8 +299,11 @@ def test_readme_says_what_the_reports_say():
 
 def test_a_try_is_no_report(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"bench": "cpu", "quick": True}))
-    (tmp_path / "b.json").write_text(json.dumps({"bench": "another"}))
+    (tmp_path / "b.json").write_text(json.dumps({"bench": "learning"}))
     assert table.reports(tmp_path) == {} and "No figures yet" in table.section({})
+    for name, bench in (("c", "training"), ("d", "cpu")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"bench": bench}))
+    assert list(table.reports(tmp_path)) == ["d", "c"], "training comes last"
 
 
 def test_the_table_of_training_tells_what_was_expected_and_what_was_measured():
