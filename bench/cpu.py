@@ -87,22 +87,14 @@ class Pipelines:
 
     def load(self, name: str):
         import sdwidgets
-        from sdwidgets.schedulers import make_scheduler
 
         if name == "stock":
             from diffusers import StableDiffusionPipeline
 
             return StableDiffusionPipeline.from_pretrained(self.folder)
-        if not name.startswith("turbo"):
-            return sdwidgets.load(str(self.folder), "cpu", "float32", speed=name)
-        pipe = sdwidgets.load(str(self.folder), "cpu", "float32")
-        pipe.load_lora_weights(self.turbo)
-        pipe.fuse_lora()
-        pipe.unload_lora_weights()
-        pipe.scheduler = make_scheduler("LCM", pipe)
-        if name.endswith("fast"):
-            sdwidgets.speed_up(pipe)
-        return pipe
+        turbo = name.startswith("turbo")
+        speed = "fast" if name == "turbo, fast" else "exact" if turbo else name
+        return sdwidgets.load(str(self.folder), "cpu", "float32", speed=speed, turbo=turbo)
 
     def fresh(self, name: str, count: int = 1) -> list[str]:
         """Captions that this pipeline does not remember. All get the same in the same order."""

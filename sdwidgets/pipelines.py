@@ -43,7 +43,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="exact"):
+def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="exact", turbo=False):
     """A stock diffusers text-to-image pipeline, ready to call; prints one line on what was chosen.
 
     name: a short name of `models.MODELS` ("pocket", "sd15"), a folder that `save_pretrained` wrote, a hub id.
@@ -53,6 +53,8 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     speed: "exact" for diffusers' own arithmetic, bit for bit; "fast" for the same pictures up to rounding, see `speed_up`.
         Where that is not possible (OpenVINO not installed, another family on a CPU, MPS) it warns and computes exactly.
         On a CUDA card the first picture of each size then compiles, up to a few minutes; later ones and later starts do not.
+    turbo: with the model's own turbo LoRA in its weights and the scheduler that it wants, for four steps without guidance
+        (guidance_scale 1). Pocket has one; for other models choose one that is distilled, such as "sd-turbo".
     Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
     part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
     """
@@ -67,6 +69,8 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         with _quiet():
             folder, title = _find(name, revision, half)
             pipe, files = _read(folder, half, dtype)
+            if turbo:
+                _make_turbo(pipe, folder, title)
     except WeightsError as error:
         if name != "pocket":
             raise
@@ -80,7 +84,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
     )
     precision = str(dtype).removeprefix("torch.")
-    notes = [why_device, why_dtype, offload, faster]
+    notes = [why_device, why_dtype, offload, faster, "turbo: four steps without guidance" if turbo else ""]
     if dtype == torch.float16 and "XL" in type(pipe).__name__ and pipe.vae.config.force_upcast:
         notes.append("the VAE decodes in float32")
     print(
@@ -88,6 +92,28 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         f" ({'; '.join(n for n in notes if n)})"
     )
     return pipe
+
+
+def _make_turbo(pipe, folder: Path, title: str) -> None:
+    """Add the LoRA of extras/turbo to the denoiser's weights, for good, and take its scheduler."""
+    import diffusers
+
+    part = folder / "extras" / "turbo"
+    if not part.is_dir():
+        raise WeightsError(
+            f"{title} has no turbo LoRA (a folder extras/turbo). Use turbo=False, or a model that is distilled, such as 'sd-turbo'."
+        )
+    try:
+        pipe.load_lora_weights(part, local_files_only=True, use_safetensors=True)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:200]
+        raise WeightsError(
+            f"The turbo LoRA does not load: {first} ({type(error).__name__}). It needs peft (pip install 'sdwidgets[fast]'); "
+            "or use turbo=False."
+        ) from error
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
 
 
 def _made_fast(pipe, device: torch.device) -> str:

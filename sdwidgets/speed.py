@@ -1,6 +1,6 @@
 """The same pipeline, computed faster: `load(name, speed="fast")`, or `speed_up(pipe)`.
 
-On a CPU, U-Net and VAE decoder run through OpenVINO, rewritten where the same numbers can be had for less work (below). On a
+On a CPU, U-Net, VAE decoder and a CLIP text encoder run through OpenVINO, rewritten where the same numbers can be had for less work (below). On a
 CUDA card see `speed_gpu.py`. The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of
 its networks is replaced, on the instance. What the compiled network does not cover - a gradient, an adapter, an attention
 processor, a LoRA, FreeU, a hook on one of its layers, changed weights - is computed by the network itself, so it is slower and
@@ -12,6 +12,7 @@ What is saved, beside what OpenVINO does:
   of 9. (In the U-Net, whose sides are small, it was slower.)
 - The halves of guidance are two calls on half the threads each, where that was measured to be faster than one call on all.
 - A caption that was encoded is not encoded again.
+- Nothing small goes to PyTorch's threads between two networks: they then wait, spinning, for more work on the cores that OpenVINO needs.
 
 Graphs lie in the cache folder, so a second start is quick; so does what was measured, once a machine: whether bfloat16 is
 faster, and one call or two.
@@ -85,8 +86,11 @@ def speed_up(pipe) -> str:
     smaller = _with_transposed_convolutions(copy.deepcopy(decoder))
     decoding = Compiled(decoder, smaller, (latents,), folder, openvino)
     _replace(unet, _unet_forward(unet, graph, given))
+    reading = _compiled_encoder(pipe, folder, openvino)
     _replace(decoder, _decoder_forward(decoder, decoding))
-    remember_captions(pipe)
+    if _is_pointwise(getattr(pipe.vae, "post_quant_conv", None)):
+        _replace(pipe.vae.post_quant_conv, _pointwise_forward)
+    remember_captions(pipe, reading)
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
 
 
@@ -99,6 +103,7 @@ def slow_down(pipe) -> None:
         getattr(pipe, "unet", None),
         getattr(pipe, "transformer", None),
         getattr(getattr(pipe, "vae", None), "decoder", None),
+        getattr(getattr(pipe, "vae", None), "post_quant_conv", None),
         *(getattr(pipe, name, None) for name in _ENCODERS),
     ):
         if network is not None:
@@ -108,11 +113,12 @@ def slow_down(pipe) -> None:
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
-def remember_captions(pipe) -> None:
-    """Let the text encoders answer from memory what they were asked before."""
+def remember_captions(pipe, reading: Compiled | None = None) -> None:
+    """Let the text encoders answer from memory what they were asked before; `reading`: a graph of the first of them."""
     for name in _ENCODERS:
         if getattr(pipe, name, None) is not None:
-            _replace(getattr(pipe, name), _remembered(getattr(pipe, name)))
+            graph = reading if name == "text_encoder" else None
+            _replace(getattr(pipe, name), _remembered(getattr(pipe, name), graph))
 
 
 def _replace(network: torch.nn.Module, forward: Callable) -> None:
@@ -141,6 +147,7 @@ class _Given:
         ]
         crossing = [n for n, m in unet.named_modules() if getattr(m, "is_cross_attention", False)]
         self.readers = [f"{name}.{part}" for name in crossing for part in ("to_k", "to_v")]
+        self.reading: Compiled | None = None  # the readers as one graph
         self.known_times: OrderedDict[float, torch.Tensor] = OrderedDict()
         self.known_texts: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
 
@@ -168,9 +175,26 @@ class _Given:
                 if place:  # the newest first
                     self.known_texts.insert(0, self.known_texts.pop(place))
                 return answer
-        answer = tuple(layer(states) for layer in self.layers(self.readers))
+        layers = self.layers(self.readers)
+        each = lambda: tuple(layer(states) for layer in layers)  # noqa: E731
+        if self.reading is None:
+            answer = each()
+        else:
+            together = self.reading(states, exact=lambda: torch.cat(each(), -1))
+            answer = together.split([layer.out_features for layer in layers], -1)
         self.known_texts = [(states.clone(), answer), *self.known_texts[: KEPT_PROMPTS - 1]]
         return answer
+
+
+class _ReadersGraph(torch.nn.Module):
+    """All keys and values of a text side by side: (batch, tokens, width) -> (batch, tokens, all their channels)."""
+
+    def __init__(self, layers: list[torch.nn.Linear]):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), False)
+
+    def forward(self, states):
+        return torch.nn.functional.linear(states, self.weight)
 
 
 class _UNetGraph(torch.nn.Module):
@@ -198,6 +222,10 @@ class _UNetGraph(torch.nn.Module):
 
 def _compiled_unet(unet, given: _Given, noise, states, folder, openvino) -> Compiled:
     with torch.no_grad():
+        layers = given.layers(given.readers)
+        if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
+            graph = _ReadersGraph(layers)
+            given.reading = Compiled(unet, graph, (states,), folder, openvino, graph, plan=Plan("f32", 1))
         inputs = (noise, given.times(501.0), *given.texts(states))
         expected = functools.partial(unet, timestep=501.0, encoder_hidden_states=states, return_dict=False)
         return Compiled(unet, _UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])
@@ -278,7 +306,72 @@ def _decoder_forward(decoder, graph: Compiled) -> Callable:
     return forward
 
 
-def _remembered(encoder) -> Callable:
+SERIAL = 32_768  # numbers up to which PyTorch computes on the calling thread alone
+
+
+def _is_pointwise(layer) -> bool:
+    """Whether a layer is the 1x1 convolution of a few channels that stands before a VAE's decoder."""
+    return isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.stride == (1, 1)
+
+
+def _pointwise_forward(self, sample):
+    """A 1x1 convolution of few numbers without a thread; of many by the layer itself."""
+    products = self.out_channels * sample.numel()
+    if products > SERIAL or sample.ndim != 4 or self.padding != (0, 0):
+        return type(self).forward(self, sample)
+    answer = (self.weight[:, :, 0] * sample.flatten(2)[:, None]).sum(2)
+    if self.bias is not None:
+        answer = answer + self.bias[:, None]
+    return answer.unflatten(2, sample.shape[2:])
+
+
+class _EncoderGraph(torch.nn.Module):
+    """A CLIP text encoder as a function of its tokens' rows of the table, which may change: (1, tokens, width) -> states."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        vars(self.encoder).pop("forward", None)
+        _without_hooks(self.encoder)
+        self.slot = _Slot()
+        self.encoder.set_input_embeddings(self.slot)
+
+    def forward(self, rows):
+        self.slot.answer = rows
+        return self.encoder(torch.zeros(rows.shape[:2], dtype=torch.long), return_dict=False)[0]
+
+
+def _compiled_encoder(pipe, folder: Path, openvino) -> Compiled | None:
+    """The graph of a CLIP text encoder without projection, in float32, since states are small work and all else rests on them.
+
+    None for another encoder, and for one that OpenVINO cannot read or reads wrongly: the encoder then answers itself.
+    """
+    encoder, tokenizer = getattr(pipe, "text_encoder", None), getattr(pipe, "tokenizer", None)
+    if type(encoder).__name__ != "CLIPTextModel" or encoder.dtype != torch.float32 or tokenizer is None:
+        return None
+    with torch.no_grad(), suppress(Exception):
+        tokens = pipe.tokenizer("a cat", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt").input_ids  # fmt: skip
+        rows = encoder.get_input_embeddings()(tokens)
+        graph = _EncoderGraph(encoder).eval()
+        return Compiled(encoder, graph, (rows,), folder, openvino, graph, plan=Plan("f32", 1))
+    return None
+
+
+def _read(encoder, graph: Compiled | None, input_ids, rows, others: dict):
+    """What a text encoder answers to (n, tokens) ids, of which `rows` are the rows of the table; one caption by its graph."""
+    plain = not any(value for name, value in others.items() if name != "return_dict")
+    whole = others.get("return_dict") is not False and len(rows) == 1
+    if graph is None or not plain or not whole or not graph.watched.unchanged() or rows.dtype != torch.float32:
+        return type(encoder).forward(encoder, input_ids, **others)
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    states = graph(rows, exact=lambda: type(encoder).forward(encoder, input_ids)[0])
+    ends = encoder.config.eos_token_id  # as CLIPTextModel pools: 2 stands in old configurations for the largest id
+    places = (input_ids if ends == 2 else (input_ids == ends).int()).argmax(-1)
+    return BaseModelOutputWithPooling(states, states[torch.arange(len(states)), places])
+
+
+def _remembered(encoder, graph: Compiled | None = None) -> Callable:
     """A text encoder's forward that knows its last answers, each by the tokens and by the rows of the table that they read.
 
     So a row that was written to counts, whichever way it was: diffusers' textual inversion writes past autograd's counter.
@@ -294,12 +387,13 @@ def _remembered(encoder) -> Callable:
         if not watched.unchanged():
             known.clear()
             watched.look()
-        rows = self.get_input_embeddings()(input_ids).contiguous().view(torch.uint8).cpu().numpy()
+        rows = self.get_input_embeddings()(input_ids).contiguous()
+        bytes_of_rows = rows.view(torch.uint8).cpu().numpy()
         key = (
-            input_ids.shape, input_ids.cpu().numpy().tobytes(), hashlib.sha256(rows).digest(), tuple(sorted(others.items()))
+            input_ids.shape, input_ids.cpu().numpy().tobytes(), hashlib.sha256(bytes_of_rows).digest(), tuple(sorted(others.items()))
         )  # fmt: skip
         if key not in known:
-            known[key] = type(self).forward(self, input_ids, **others)
+            known[key] = _read(self, graph, input_ids, rows, others)
             if len(known) > KEPT:
                 known.popitem(last=False)
         known.move_to_end(key)
@@ -422,12 +516,12 @@ class Compiled:
     Call it with tensors of any batch size and any height and width; every new shape is compiled once, in about a second, and its
     first answer compared with `exact()`, the network's own: where it is wrong, that shape is computed by the network from then on.
     Returns a tensor of its own. `graph`: a module that computes what `network` does, and may be thrown away afterwards.
-    `expected`: what it is compared with, by default the network. Inputs other than the first may be kept: they must not be
+    `expected`: what it is compared with, by default the network. `plan`: by default the fastest, as measured. Inputs other than the first may be kept: they must not be
     written to later.
     """
 
     def __init__(
-        self, network, graph, example: tuple[torch.Tensor, ...], folder: Path, openvino, expected=None
+        self, network, graph, example: tuple[torch.Tensor, ...], folder: Path, openvino, expected=None, plan: Plan | None = None
     ):
         self.watched = Watched(network)
         self.channels = example[0].shape[1]
@@ -439,7 +533,7 @@ class Compiled:
         self.core = openvino.Core()
         self.model, self.digest = _convert(graph, example, folder, openvino)
         self.runners: dict[tuple[tuple[int, ...], ...], _Runner | None] = {}  # None: the network itself
-        self.plan = _faster_plan(self, example, folder)
+        self.plan = plan or _faster_plan(self, example, folder)
         self.check(expected or network, example)
 
     def covers(self, sample: torch.Tensor) -> bool:

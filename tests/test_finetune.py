@@ -494,8 +494,9 @@ def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     folder = trained / "turbo" / "part"
     scheduler = LCMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(4)
-    points = {(place + 1) * 20 - 1 for place in range(50)}
-    assert scheduler.timesteps[0] == 999 and set(scheduler.timesteps.tolist()) <= points, "what was trained"
+    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2))
+    _, timesteps, _ = training.walk(torch.randn(1, 4, 4, 4, 4), *torch.zeros(2, 1, 77, 192))
+    assert scheduler.timesteps.tolist() == timesteps.tolist() == [999, 759, 499, 259], "what was trained"
     unet = small_unet()
     pipe = StableDiffusionPipeline(
         **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler},
@@ -506,53 +507,59 @@ def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     assert loaded == len(load_file(folder / "pytorch_lora_weights.safetensors")), "no layer is left out"
 
 
-def test_turbos_teacher_takes_the_guided_step_of_diffusers_ddim():
-    unet = small_unet()
-    training = turbo.TurboTraining(unet, turbo.TurboConfig(rank=2, guidance_scale=3.0))
-    generator = tiny.generator()
-    noisy = torch.randn(2, 4, 16, 16, generator=generator)
-    told, empty = torch.randn(2, 2, 77, 192, generator=generator)
-    scheduler = denoiser.build_scheduler()
-    scheduler.set_timesteps(50)
-    with torch.no_grad():
-        bare = small_unet()
-        answer = lambda embeds: bare(noisy, 499, embeds).sample  # noqa: E731
-        guided = answer(empty) + 3.0 * (answer(told) - answer(empty))
-        expected = scheduler.step(guided, 499, noisy).prev_sample
-    at = lambda t: torch.tensor([t, t])  # noqa: E731
-    assert torch.allclose(training.teacher_step(noisy, at(499), at(479), told, empty), expected, atol=1e-5)
+def test_turbos_teacher_walks_as_diffusers_guided_lcm_does():
+    told, empty = torch.randn(2, 2, 77, 192, generator=tiny.generator())
+    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
+    pipe = StableDiffusionPipeline(
+        **{**tiny.pipeline("sd").components, "unet": small_unet(), "scheduler": training.scheduler},
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append((int(timestep), tensors["latents"].clone()))
+        return {}
+
+    pipe(
+        prompt_embeds=told, negative_prompt_embeds=empty, guidance_scale=3.0, num_inference_steps=4, output_type="latent",
+        height=128, width=128, generator=tiny.generator(5), callback_on_step_end=look,
+    )  # fmt: skip
+    generator = tiny.generator(5)  # the pipeline draws the first latents, then what each step adds
+    noise = torch.stack([torch.randn(2, 4, 16, 16, generator=generator) for _ in range(4)], dim=1)
+    noisy, timesteps, velocities = training.walk(noise, told, empty)
+    assert timesteps.tolist() == [timestep for timestep, _ in seen for _ in range(2)]
+    for place in range(3):
+        assert torch.allclose(noisy[2 * place + 2 : 2 * place + 4], seen[place][1], atol=1e-4)
+    alpha = training.scheduler.alphas_cumprod[int(timesteps[-1])].sqrt()
+    picture = alpha * noisy[-2:] - (1 - alpha**2).sqrt() * velocities[-2:]
+    assert torch.allclose(picture, seen[-1][1], atol=1e-3), "the last step adds no noise"
 
 
-class Knows(torch.nn.Module):
-    """A denoiser of a world with one picture, which it knows: its velocity is exact at every timestep."""
+class Answers(torch.nn.Module):
+    """A denoiser whose velocity is `share` of the noisy latents, and with a caption `told` of them more."""
 
-    def __init__(self, picture, wrong: float = 0.0):
+    def __init__(self, share: float, told: float):
         super().__init__()
-        self.picture, self.wrong = picture, wrong
-        self.alphas = denoiser.build_scheduler().alphas_cumprod
+        self.share, self.told = share, told
 
     def forward(self, noisy, timesteps, prompt_embeds):
-        alpha = self.alphas[timesteps].sqrt()[:, None, None, None]
-        velocity = (alpha * noisy - self.picture) / (1 - alpha**2).sqrt()
-        return SimpleNamespace(sample=velocity + self.wrong * noisy * timesteps[:, None, None, None] / 1000)
+        caption = prompt_embeds.mean(dim=(1, 2))[:, None, None, None]
+        return SimpleNamespace(sample=(self.share + self.told * caption) * noisy)
 
 
-def test_turbos_loss_is_zero_for_a_model_that_knows_the_end_of_every_path():
-    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2))
-    picture, generator = torch.full((1, 4, 4, 4), 0.7), tiny.generator()
-    latents, noise = picture.expand(8, -1, -1, -1), torch.randn(8, 4, 4, 4, generator=generator)
-    timesteps, embeds = torch.linspace(100, 999, 8).long(), torch.zeros(8, 77, 192)
+def test_turbos_loss_is_zero_for_a_model_that_says_in_one_call_what_guidance_says_in_two():
+    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
+    noise = torch.randn(8, 4, 4, 4, 4, generator=tiny.generator())
+    told, empty = torch.ones(8, 77, 192), torch.zeros(8, 77, 192)
     losses = {}
-    for wrong in (0.0, 0.5):
-        training._frozen = (Knows(picture, wrong), Knows(picture))
-        losses[wrong] = float(training(latents, noise, timesteps, embeds, embeds))
-    assert losses[0.0] < 1e-3 and losses[0.5] > 5 * losses[0.0] + 2e-3
-    training._frozen = (Knows(picture), Knows(picture))
-    zero = torch.zeros(8, dtype=torch.long)
-    assert torch.allclose(training.picture_at_the_end(noise, zero, embeds), noise, atol=1e-5), "at 0, itself"
+    for student, answers in {"guided": (0.2, 0.3), "unguided": (0.2, 0.1)}.items():
+        training._frozen = (Answers(*answers), Answers(0.2, 0.1))
+        losses[student] = float(training(noise, told, empty))
+    assert losses["guided"] < 1e-10 and losses["unguided"] > 1e-2
 
 
-@pytest.mark.parametrize("wrong", [{"guidance_scale": 0.5}, {"ddim_steps": 1}, {"ddim_steps": 2000}])
+@pytest.mark.parametrize("wrong", [{"guidance_scale": 0.5}, {"calls": 0}, {"calls": 51}])
 def test_turbo_says_what_it_cannot_distil(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         turbo.TurboConfig(**wrong)

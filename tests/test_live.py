@@ -139,11 +139,9 @@ def test_a_turbo_model_takes_four_steps_of_lcm():
         "num_inference_steps": 12
     }
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
-    assert drive.few_steps(pipe, settings) == {
-        "num_inference_steps": 4,
-        "scheduler": "LCM",
-        "guidance_scale": 1.0,
-    }
+    turbo = {"num_inference_steps": 4, "scheduler": "LCM", "guidance_scale": 1.0}
+    assert drive.few_steps(pipe, settings) == turbo
+    assert drive.defaults(pipe) == turbo, "whatever the table says of the model that it was made from"
 
 
 def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811

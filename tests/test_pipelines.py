@@ -79,6 +79,33 @@ def test_pocket_loads(capsys):
     assert pipe.unet.config.sample_size * pipe.vae_scale_factor == 128
 
 
+def test_turbo_is_the_model_with_its_lora_in_its_weights_and_four_steps_of_lcm(capsys):
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "latent"}
+    turbo, pipe = load("pocket", turbo=True, **CPU), load("pocket", **CPU)
+    assert "turbo: four steps without guidance" in capsys.readouterr().out
+    assert type(turbo.scheduler) is diffusers.LCMScheduler and not hasattr(turbo.unet, "peft_config")
+    draw = lambda pipe: pipe("a red circle", generator=tiny.generator(), **settings).images  # noqa: E731
+    for each in (turbo, pipe):
+        each.set_progress_bar_config(disable=True)
+    pipe.scheduler = turbo.scheduler
+    bare = draw(pipe)
+    pipe.load_lora_weights(f"{pipe.name_or_path}/extras/turbo")
+    fused, beside = draw(turbo), draw(pipe)
+    assert torch.allclose(fused, beside, atol=1e-3) and not torch.allclose(fused, bare, atol=0.1)
+
+
+def test_a_model_without_a_turbo_lora_says_so(saved):
+    with pytest.raises(WeightsError, match="no turbo LoRA.*turbo=False.*sd-turbo"):
+        load(saved, turbo=True, **CPU)
+
+
+def test_a_turbo_lora_that_does_not_load_says_so_in_a_sentence(copy):
+    (copy / "extras" / "turbo").mkdir(parents=True)
+    with pytest.raises(WeightsError, match="The turbo LoRA does not load: .*turbo=False") as caught:
+        load(copy, turbo=True, **CPU)
+    assert "\n" not in str(caught.value)
+
+
 def test_bfloat16_reaches_every_part(saved):
     pipe = load(saved, device="cpu", dtype="bf16")
     assert {m.dtype for m in pipe.components.values() if isinstance(m, torch.nn.Module)} == {torch.bfloat16}

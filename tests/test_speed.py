@@ -345,20 +345,19 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
 def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets, monkeypatch):
     _, fast = pockets
     calls = []
-    reader = next(m for n, m in fast.unet.named_modules() if n.endswith("attn2.to_k"))
-    bare = type(reader).forward
+    bare = speed.Compiled.__call__
 
-    def counted(self, states):
-        if self is reader:
+    def counted(self, *tensors, **more):
+        if self.channels == 77:  # tokens: the graph of all keys and values
             calls.append(1)
-        return bare(self, states)
+        return bare(self, *tensors, **more)
 
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
     with torch.no_grad():
         fast.unet(z, 900, text[:, :-1])  # compared with the network once, which computes them too
         fast.unet(z, 900, text)
         text = text + 1
-        monkeypatch.setattr(type(reader), "forward", counted)
+        monkeypatch.setattr(speed.Compiled, "__call__", counted)
         first = fast.unet(z, 900, text).sample
         fast.unet(z, torch.tensor(500), text.clone())
         assert len(calls) == 1
@@ -518,6 +517,42 @@ def test_inference_tensors_are_watched_without_a_counter():
     assert not watched.unchanged()
 
 
+def test_a_caption_is_read_as_the_encoder_reads_it(pockets, monkeypatch):
+    exact, fast = pockets
+    tokens = lambda prompts: exact.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids  # noqa: E731
+    calls, bare = [], speed.Compiled.__call__
+    counted = lambda self, *tensors, **more: calls.append(1) or bare(self, *tensors, **more)  # noqa: E731
+    monkeypatch.setattr(speed.Compiled, "__call__", counted)
+    with torch.no_grad():
+        for prompts in (["three owls on a pink background"], [""], ["a bus", "a red bus to the left of a boat"]):
+            ours, theirs = (pipe.text_encoder(tokens(prompts)) for pipe in (fast, exact))
+            assert torch.allclose(ours.last_hidden_state, theirs.last_hidden_state, atol=1e-4)
+            assert torch.allclose(ours.pooler_output, theirs.pooler_output, atol=1e-4)
+        assert len(calls) == 2, "two captions at once are left to the encoder"
+        ids = tokens(["a bus on a gray background"])
+        assert isinstance(fast.text_encoder(ids, return_dict=False), tuple) and len(calls) == 2
+        weight = fast.text_encoder.get_parameter(
+            next(n for n, _ in fast.text_encoder.named_parameters() if n.endswith("fc1.weight"))
+        )
+        weight.mul_(1.5)
+        try:
+            changed = fast.text_encoder(ids).last_hidden_state
+            assert not torch.allclose(changed, exact.text_encoder(ids).last_hidden_state, atol=1e-2)
+        finally:
+            weight.div_(1.5)
+
+
+def test_a_pointwise_convolution_of_few_numbers_is_computed_without_threads():
+    for channels, bias in ((4, True), (8, False)):
+        layer = torch.nn.Conv2d(channels, 4, 1, bias=bias)
+        for side in (5, 16, 96):  # the last is left to the layer
+            x = torch.randn(2, channels, side, side + 1, generator=tiny.generator())
+            assert speed._is_pointwise(layer)
+            assert torch.allclose(speed._pointwise_forward(layer, x), layer(x), atol=1e-5)
+    for other in (torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 1, stride=2), None):
+        assert not speed._is_pointwise(other)
+
+
 def test_doubling_and_convolving_is_one_transposed_convolution():
     convolution = torch.nn.Conv2d(3, 5, 3, padding=1)
     x = torch.randn(2, 3, 4, 6, generator=tiny.generator())
@@ -573,7 +608,7 @@ def test_a_wrong_graph_or_another_family_loses_speed_and_nothing_else(tmp_path, 
     tiny.pipeline("sdxl").save_pretrained(tmp_path / "sdxl")
     loaded_slowly("StableDiffusionXLPipeline$", capsys, tmp_path / "sdxl")
     honest = speed.Compiled.__call__
-    spoiled = lambda self, *tensors: honest(self, *tensors) + (self.channels == 4 and len(tensors) == 1)  # noqa: E731
+    spoiled = lambda self, *tensors, **more: honest(self, *tensors, **more) + (self.channels == 4 and len(tensors) == 1)  # noqa: E731
     monkeypatch.setattr(speed.Compiled, "__call__", spoiled)  # the decoder's; the U-Net's was well before
     loaded_slowly("differs by", capsys)
 

@@ -1,9 +1,15 @@
-"""Pocket's turbo LoRA: four steps instead of twenty guided ones, by latent consistency distillation.
+"""Pocket's turbo LoRA: four calls of the denoiser instead of forty, by distillation of guidance on the steps that are taken.
 
-A consistency model says, from any noisy latent on the path of one picture, the picture at its end (Song et al. 2023, arXiv
-2303.01469); guidance is part of what is learned, so a step costs one call instead of two (Luo et al. 2023, arXiv
-2310.04378; kept as a LoRA: arXiv 2311.05556). The recipe is that of diffusers' example
-`consistency_distillation/train_lcm_distill_lora_sd_wds.py`, and diffusers' `LCMScheduler` samples from what comes out.
+Twenty guided steps are forty calls. `LCMScheduler` (Luo et al. 2023, arXiv 2310.04378) needs four steps: at each it jumps to the
+predicted picture and puts fresh noise on that, which also mends what the jump before got wrong. Guidance doubles its calls;
+so a LoRA learns to say in one call what the frozen denoiser says in two, the first stage of Meng et al. 2023 (arXiv
+2210.03142). It learns on the walks that the guided denoiser itself takes in these four steps, from captions alone and on no other timestep, since
+nothing else will be asked of it.
+
+Why not consistency distillation, as LCM-LoRA (arXiv 2311.05556) has it? Its target is the student's own answer one step
+earlier on the path, and on Pocket that drifted: its loss rose as it trained, and what it drew was worse than what the same four steps
+draw without any LoRA. Pocket's denoiser already jumps well enough from each of the four timesteps; what four unguided steps lack is
+the guidance. Here the target is fixed, so a loss that falls means that the pictures come closer.
 """
 
 from __future__ import annotations
@@ -22,39 +28,25 @@ from .finetune import EVERYWHERE, add_lora, fit_part, run_part
 
 @dataclasses.dataclass(frozen=True)
 class TurboConfig:
-    """How the teacher's path is learned by heart."""
+    """What the LoRA learns to do in one call."""
 
     rank: int = 32
     targets: tuple[str, ...] = EVERYWHERE
-    guidance_scale: float = 3.0  # baked in: the one that Pocket is used and measured with
-    ddim_steps: int = 50  # of the teacher: how far apart two points of the path are that must agree
-    huber: float = 1e-3  # where the loss turns from square to straight
+    guidance_scale: float = 2.0  # baked in: at four steps better than 1.5 and 3, by the judge's reading
+    calls: int = 4  # steps of a picture
     schedule: training.Schedule = training.Schedule(
-        steps=3_000, batch_size=32, learning_rate=1e-4, optimizer="adamw", warmup_steps=100, weight_decay=0.0, ema_decay=0.99
+        steps=600, batch_size=16, learning_rate=1e-3, optimizer="adamw", warmup_steps=50, weight_decay=0.0, ema_decay=0.99
     )  # fmt: skip
 
     def __post_init__(self):
         if not self.guidance_scale >= 1:
             raise ValueError(f"guidance_scale must be 1 or more, not {self.guidance_scale}")
-        if not 2 <= self.ddim_steps <= 1000:
-            raise ValueError(f"ddim_steps must be 2 to 1000, not {self.ddim_steps}")
-
-
-def boundary_scalings(scheduler: LCMScheduler, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(c_skip, c_out) at (n,) timesteps, each (n, 1, 1, 1): with them the answer at timestep 0 is the latent itself."""
-    c_skip, c_out = scheduler.get_scalings_for_boundary_condition_discrete(timesteps.float())
-    return c_skip[:, None, None, None], c_out[:, None, None, None]
-
-
-def split_velocity(scheduler, velocity, noisy, timesteps) -> tuple[torch.Tensor, torch.Tensor]:
-    """(predicted latents, predicted noise) of a v-prediction at (n,) timesteps: x = a z - s v, e = s z + a v."""
-    alpha = scheduler.alphas_cumprod.to(noisy.device)[timesteps].sqrt()[:, None, None, None]
-    sigma = (1 - alpha**2).sqrt()
-    return alpha * noisy - sigma * velocity, sigma * noisy + alpha * velocity
+        if not 1 <= self.calls <= 50:
+            raise ValueError(f"calls must be 1 to 50, not {self.calls}")
 
 
 class TurboTraining(torch.nn.Module):
-    """The consistency loss as a module whose parameters are the LoRA's alone."""
+    """The distillation's loss as a module whose parameters are the LoRA's alone: the squared error of the guided velocity."""
 
     def __init__(self, unet: UNet2DConditionModel, config: TurboConfig):
         super().__init__()
@@ -62,62 +54,55 @@ class TurboTraining(torch.nn.Module):
         teacher = copy.deepcopy(unet).requires_grad_(False)
         self.lora = torch.nn.ParameterList(add_lora(unet, config.rank, config.targets, config.schedule.seed))
         self._frozen = (unet, teacher)  # in a tuple: checkpoints and averages need not hold them
-        self.scheduler = LCMScheduler.from_config(denoiser.build_scheduler().config, original_inference_steps=config.ddim_steps)  # fmt: skip
+        self.scheduler = LCMScheduler.from_config(denoiser.build_scheduler().config)
 
     @property
     def unet(self) -> UNet2DConditionModel:
         """The denoiser that carries the LoRA."""
         return self._frozen[0]
 
-    def picture_at_the_end(self, noisy, timesteps, prompt_embeds) -> torch.Tensor:
-        """The consistency function: noisy latents of any timestep -> the latents where their path ends."""
-        velocity = self.unet(noisy, timesteps, prompt_embeds).sample.float()
-        predicted, _ = split_velocity(self.scheduler, velocity, noisy, timesteps)
-        c_skip, c_out = boundary_scalings(self.scheduler, timesteps)
-        return c_skip * noisy + c_out * predicted
+    @torch.no_grad()
+    def guided(self, noisy, timestep, prompt_embeds, empty_embeds) -> torch.Tensor:
+        """The frozen denoiser's guided velocity, (n, 4, h, w) in float32: two calls in one batch."""
+        both = torch.cat([empty_embeds, prompt_embeds])
+        empty, told = self._frozen[1](torch.cat([noisy, noisy]), timestep, both).sample.float().chunk(2)
+        return empty + self.config.guidance_scale * (told - empty)
 
     @torch.no_grad()
-    def teacher_step(self, noisy, timesteps, earlier, prompt_embeds, empty_embeds) -> torch.Tensor:
-        """One guided DDIM step of the frozen denoiser, from `timesteps` to `earlier`, each (n,)."""
-        teacher = self._frozen[1]
-        velocity = teacher(
-            torch.cat([noisy, noisy]), timesteps.repeat(2), torch.cat([empty_embeds, prompt_embeds])
-        ).sample.float()
-        empty, told = velocity.chunk(2)
-        guided = empty + self.config.guidance_scale * (told - empty)
-        predicted, noise = split_velocity(self.scheduler, guided, noisy, timesteps)
-        alphas = self.scheduler.alphas_cumprod.to(noisy.device)[earlier][:, None, None, None]
-        return alphas.sqrt() * predicted + (1 - alphas).sqrt() * noise
+    def walk(self, noise, prompt_embeds, empty_embeds) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The frozen denoiser's guided walk: (noisy latents, timesteps, guided velocities), each (n * calls, ...), call by call.
 
-    def forward(self, latents, noise, timesteps, prompt_embeds, empty_embeds) -> torch.Tensor:
+        noise: (n, calls, 4, h, w); the first is where the walk begins, each later one is what a step adds.
+        """
+        self.scheduler.set_timesteps(self.config.calls, device=noise.device)
+        timesteps, states, velocities = self.scheduler.timesteps, [noise[:, 0]], []
+        for place, timestep in enumerate(timesteps):
+            velocities.append(self.guided(states[-1], timestep, prompt_embeds, empty_embeds))
+            picture = self.scheduler.step(velocities[-1], timestep, states[-1], return_dict=False)[1]
+            if place + 1 < len(timesteps):
+                later = timesteps[place + 1].expand(len(noise))
+                states.append(self.scheduler.add_noise(picture, noise[:, place + 1], later))
+        return torch.cat(states), timesteps.repeat_interleave(len(noise)), torch.cat(velocities)
+
+    def forward(self, noise, prompt_embeds, empty_embeds) -> torch.Tensor:
         for unet in self._frozen:
-            unet.to(latents.device)
-        # Points of the teacher's path: LCMScheduler samples at a few of the same ones.
-        stride = self.scheduler.config.num_train_timesteps // self.config.ddim_steps
-        timesteps = (timesteps // stride + 1) * stride - 1
-        earlier = (timesteps - stride).clamp(min=0)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        answered = self.picture_at_the_end(noisy, timesteps, prompt_embeds)
-        on_the_path = self.teacher_step(noisy, timesteps, earlier, prompt_embeds, empty_embeds)
-        with torch.no_grad():
-            target = self.picture_at_the_end(on_the_path, earlier, prompt_embeds)
-        error = answered - target
-        return ((error**2 + self.config.huber**2).sqrt() - self.config.huber).mean()
+            unet.to(noise.device)
+        noisy, timesteps, velocities = self.walk(noise, prompt_embeds, empty_embeds)
+        answered = self.unet(noisy, timesteps, prompt_embeds.repeat(self.config.calls, 1, 1)).sample.float()
+        return (answered - velocities).square().mean()
 
 
 def turbo_loss_at(data: denoiser.LatentData, config: TurboConfig):
-    """The loss of training step `step`, for `training.train`. Captions are never dropped: turbo is used without guidance."""
+    """The loss of training step `step`, for `training.train`: `batch_size` captions, each with a walk of its own."""
 
     def loss_at(model, step, batch_size, accelerator):
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
-        rows = torch.as_tensor(rng.integers(len(data.latents), size=batch_size))
+        rows = torch.as_tensor(rng.integers(len(data.captions), size=batch_size))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        latents = data.latents[rows].float()
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(0, 1000, (batch_size,), generator=generator)
+        noise = torch.randn((batch_size, config.calls, *data.latents.shape[1:]), generator=generator)
         told = data.prompt_embeds[data.captions[rows]].float()
         empty = data.prompt_embeds[:1].float().expand_as(told)
-        return model(*(t.to(accelerator.device) for t in (latents, noise, timesteps, told, empty)))
+        return model(*(t.to(accelerator.device) for t in (noise, told, empty)))
 
     return loss_at
 
@@ -134,7 +119,7 @@ def train_turbo(
     """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `training.train`.
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
-    with guidance_scale 1 in four steps; a negative prompt does nothing then.
+    with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
     base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
@@ -142,5 +127,5 @@ def train_turbo(
 
 
 def run_turbo(args, grammar, work: Path) -> int:
-    """Distil the trained denoiser on the scenes that it was trained on."""
+    """Distil the trained denoiser on the captions that it was trained on."""
     return run_part("turbo", train_turbo, TurboConfig(), args, grammar, work)

@@ -160,6 +160,8 @@ def defaults(pipe) -> dict:
 
     row = find_model(Path(str(getattr(pipe, "name_or_path", ""))).name) or find_model(str(pipe.name_or_path))
     scheduler = label_of(pipe.scheduler, pipe)
+    if is_turbo(pipe):
+        return {"num_inference_steps": TURBO_STEPS, "guidance_scale": 1.0, "scheduler": "LCM"}
     if row is not None:
         return {"num_inference_steps": row.steps, "guidance_scale": row.guidance, "scheduler": scheduler}
     parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
