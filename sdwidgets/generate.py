@@ -130,14 +130,15 @@ def is_made(folder: Path, request: Request, entries: dict[str, dict]) -> bool:
 class BatchSize:
     """How many pictures to draw at once: doubled for as long as that pays and fits, found out on the work itself.
 
-    Each size is used twice, and the faster run counts, since the first may compile. A size is left for good where it draws
-    fewer than a twentieth more pictures a second than the one before, or where twice as many would not fit into half of the
-    memory that is free.
+    Each size is used twice, and the faster run counts, since the first may compile. The best is the last size that drew a
+    twentieth more pictures a second than the best before it. One doubling may gain nothing and the next one much, as where guidance
+    draws the two halves of a single picture side by side; so it ends after two that gain too little, or where twice as many would not fit
+    into half of the memory that is free.
     """
 
     def __init__(self, most: int = 64, fixed: int | None = None):
         self.size, self.most, self.done = fixed or 1, most, fixed is not None
-        self.before = 0.0  # pictures a second of half the size
+        self.best, self.best_rate = self.size, 0.0  # pictures a second
         self.rates: list[float] = []
         self.needs = 0  # bytes that one picture takes, the larger of the two runs: a CUDA graph that is run again allocates nothing
 
@@ -151,12 +152,13 @@ class BatchSize:
             return
         rate = max(self.rates)
         self.rates.clear()
-        if self.before and rate < 1.05 * self.before:
-            self.size, self.done = self.size // 2, True
-        elif 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * self.needs > free):
-            self.done = True
+        if rate > 1.05 * self.best_rate:
+            self.best, self.best_rate = self.size, rate
+        full = 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * self.needs > free)
+        if full or self.size >= 4 * self.best:
+            self.size, self.done = self.best, True
         else:
-            self.size, self.before, self.needs = 2 * self.size, rate, 0
+            self.size, self.needs = 2 * self.size, 0
 
     def did_not_fit(self) -> None:
         """Out of memory: half as many from now on. Raises MemoryError where it was one."""

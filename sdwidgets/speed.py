@@ -38,6 +38,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.modules import module as every
 
@@ -90,6 +91,7 @@ def speed_up(pipe) -> str:
     _replace(decoder, _decoder_forward(decoder, decoding))
     if _is_pointwise(getattr(pipe.vae, "post_quant_conv", None)):
         _replace(pipe.vae.post_quant_conv, _pointwise_forward)
+    _replace(pipe.image_processor, _postprocess, "postprocess")
     remember_captions(pipe, reading)
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
 
@@ -108,6 +110,7 @@ def slow_down(pipe) -> None:
     ):
         if network is not None:
             vars(network).pop("forward", None)
+    vars(getattr(pipe, "image_processor", None) or types.SimpleNamespace()).pop("postprocess", None)
 
 
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -121,8 +124,8 @@ def remember_captions(pipe, reading: Compiled | None = None) -> None:
             _replace(getattr(pipe, name), _remembered(getattr(pipe, name), graph))
 
 
-def _replace(network: torch.nn.Module, forward: Callable) -> None:
-    network.forward = types.MethodType(functools.wraps(type(network).forward)(forward), network)
+def _replace(thing, method: Callable, name: str = "forward") -> None:
+    setattr(thing, name, types.MethodType(functools.wraps(getattr(type(thing), name))(method), thing))
 
 
 # ---- the three networks --------------------------------------------------------------------------------------
@@ -323,6 +326,16 @@ def _pointwise_forward(self, sample):
     if self.bias is not None:
         answer = answer + self.bias[:, None]
     return answer.unflatten(2, sample.shape[2:])
+
+
+def _postprocess(self, image, output_type="pil", do_denormalize=None):
+    """An image processor's last step, [-1, 1] to pictures, with the same numbers and without threads; others than usual by itself."""
+    plain = isinstance(image, torch.Tensor) and image.dtype == torch.float32 and image.device.type == "cpu"
+    all_of_them = self.config.do_normalize if do_denormalize is None else all(do_denormalize)
+    if not plain or image.requires_grad or not all_of_them or output_type not in ("np", "pil"):
+        return type(self).postprocess(self, image, output_type, do_denormalize)
+    pictures = np.clip(image.numpy() * np.float32(0.5) + np.float32(0.5), 0, 1).transpose(0, 2, 3, 1)
+    return pictures if output_type == "np" else self.numpy_to_pil(pictures)
 
 
 class _EncoderGraph(torch.nn.Module):

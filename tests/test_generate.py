@@ -58,11 +58,11 @@ def test_mixed_settings_and_sizes_are_all_made_and_told(tmp_path):
 
 def test_a_size_is_doubled_while_it_pays():
     sizes = BatchSize()
-    for size, seconds in ((1, 1.0), (2, 1.2), (4, 2.0), (8, 3.95)):
+    for size, seconds in ((1, 1.0), (2, 1.99), (4, 2.0), (8, 3.95), (16, 7.9)):
         assert sizes.size == size and not sizes.done
         sizes.took(size, 9.0, needs=1, free=None)  # the first run of a size may compile
         sizes.took(size, seconds, needs=1, free=None)
-    assert sizes.size == 4 and sizes.done, "eight drew hardly more a second than four"
+    assert sizes.size == 4 and sizes.done, "two drew hardly more a second than one, and four did; eight and sixteen did not"
     sizes.took(4, 100.0, needs=1, free=None)
     assert sizes.size == 4
 

@@ -178,6 +178,7 @@ def test_it_is_taken_back_as_it_was(pockets):
     speed.slow_down(pipe)
     bare = draw(pipe)
     assert not is_fast(pipe) and not np.array_equal(bare, fast)
+    assert "forward" not in vars(pipe.vae.post_quant_conv) and "postprocess" not in vars(pipe.image_processor)
     # Two pipelines may differ in the last bits: where memory happens to lie can choose another kernel on some CPUs.
     assert np.allclose(bare, draw(exact), atol=1e-4)
 
@@ -551,6 +552,20 @@ def test_a_pointwise_convolution_of_few_numbers_is_computed_without_threads():
             assert torch.allclose(speed._pointwise_forward(layer, x), layer(x), atol=1e-5)
     for other in (torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 1, stride=2), None):
         assert not speed._is_pointwise(other)
+
+
+def test_pictures_are_postprocessed_with_the_same_numbers(pockets):
+    exact, fast = (pipe.image_processor for pipe in pockets)
+    assert "postprocess" in vars(fast) and "postprocess" not in vars(exact)
+    decoded = 2 * torch.randn(2, 3, 32, 24, generator=tiny.generator())
+    decoded[0, 0, 0, 0] = float("nan")
+    for settings in ({"output_type": "np"}, {"output_type": "pt"}, {"output_type": "np", "do_denormalize": [True, False]}):
+        ours, theirs = (np.asarray(processor.postprocess(decoded, **settings)) for processor in (fast, exact))
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs, equal_nan=True)
+    decoded = decoded.nan_to_num()
+    ours, theirs = (processor.postprocess(decoded) for processor in (fast, exact))
+    assert [picture.tobytes() for picture in ours] == [picture.tobytes() for picture in theirs]
+    assert fast.postprocess(decoded, "latent") is decoded
 
 
 def test_doubling_and_convolving_is_one_transposed_convolution():

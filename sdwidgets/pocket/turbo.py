@@ -35,7 +35,7 @@ class TurboConfig:
     guidance_scale: float = 2.0  # baked in: at four steps better than 1.5 and 3, by the judge's reading
     calls: int = 4  # steps of a picture
     schedule: training.Schedule = training.Schedule(
-        steps=600, batch_size=16, learning_rate=1e-3, optimizer="adamw", warmup_steps=50, weight_decay=0.0, ema_decay=0.99
+        steps=1_000, batch_size=16, learning_rate=1e-3, optimizer="adamw", warmup_steps=50, weight_decay=0.0, ema_decay=0.99
     )  # fmt: skip
 
     def __post_init__(self):
