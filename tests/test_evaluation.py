@@ -1009,7 +1009,8 @@ def test_the_commands_names_are_the_sections():
         (["--rows", "one objekt"], "--rows has no 'one objekt'; there are: .*one object"),
         (["--sections", "beauty"], "--sections has no 'beauty'; there are: exposures"),
         (["--rows", "--sections"], "nothing is to be measured"),
-        (["--rows", TURBO], "needs --turbo FOLDER"),
+        (["--rows", TURBO], "turbo is compared with every other row: measure those first"),
+        (["--rows", TURBO, "--turbo", "nowhere"], "there is no folder nowhere"),
         (["--limit", "0"], "--limit must be 1 or more, not 0"),
         (["--checkpoints", "nowhere"], "there is no folder nowhere"),
     ],
@@ -1018,6 +1019,16 @@ def test_wrong_arguments_are_sentences(arguments, words, tmp_path, capsys):
     assert main(["evaluate", "--json", str(tmp_path / "e.json"), *arguments]) == 2
     assert re.search(words, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_a_turbo_lora_is_a_sentence(tmp_path, capsys):
+    model = tmp_path / "pocket"
+    model.mkdir()
+    for each in data_folder("pocket").iterdir():
+        if each.name != "extras":
+            (model / each.name).symlink_to(each)
+    assert main(["evaluate", str(model), "--json", str(tmp_path / "e.json"), "--rows", TURBO]) == 2
+    assert "needs --turbo FOLDER" in capsys.readouterr().err
 
 
 def test_a_model_of_another_world_is_a_sentence(tmp_path, capsys):

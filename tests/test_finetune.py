@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from diffusers import (
     T2IAdapter,
 )
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sdwidgets.pocket import adapter, denoiser, finetune, scenes, training, turbo
 from tests import tiny
@@ -559,7 +560,25 @@ def test_turbos_loss_is_zero_for_a_model_that_says_in_one_call_what_guidance_say
     assert losses["guided"] < 1e-10 and losses["unguided"] > 1e-2
 
 
-@pytest.mark.parametrize("wrong", [{"guidance_scale": 0.5}, {"calls": 0}, {"calls": 51}])
+def test_a_truncated_lora_keeps_its_largest_directions(trained, tmp_path):
+    file = shutil.copy(trained / "turbo" / "part" / "pytorch_lora_weights.safetensors", tmp_path)
+    before = load_file(file)
+    for name in [name for name in before if "lora_A" in name]:  # of an untrained one nothing is left to see
+        before[name.replace("lora_A", "lora_B")].normal_(generator=tiny.generator())
+    save_file(before, file)
+    for rank in (4, 2):
+        turbo.truncate_lora(Path(file), rank)
+        after = load_file(file)
+        assert after.keys() == before.keys()
+        for name in [name for name in before if "lora_A" in name]:
+            b = name.replace("lora_A", "lora_B")
+            whole, kept = (layers[b].float().flatten(1) @ layers[name].float().flatten(1) for layers in (before, after))
+            assert after[name].shape[1:] == before[name].shape[1:] and len(after[name]) == after[b].shape[1] == rank
+            tail = torch.linalg.svdvals(whole)[rank:].square().sum().sqrt()
+            assert torch.linalg.norm(whole - kept) <= 1.01 * tail + 0.01 * torch.linalg.norm(whole)
+
+
+@pytest.mark.parametrize("wrong", [{"guidance_scale": 0.5}, {"calls": 0}, {"calls": 51}, {"kept_rank": 0}])
 def test_turbo_says_what_it_cannot_distil(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         turbo.TurboConfig(**wrong)
