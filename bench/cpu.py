@@ -232,7 +232,7 @@ def floors(stock, found: dict, noise, time_, text) -> dict:
     with torch.no_grad():
         given = speed._Given(stock.unet)
         graph = speed._UNetGraph(stock.unet, given)
-        smaller = speed._with_transposed_convolutions(copy.deepcopy(stock.vae.decoder))
+        smaller = speed._rewritten_decoder(copy.deepcopy(stock.vae.decoder))
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
             inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))

@@ -9,7 +9,8 @@ not wrong. `Watched` says what is seen of such a change, and what is not.
 What is saved, beside what OpenVINO does:
 - Keys and values of the text are computed once a prompt, not once a step; so is what a timestep adds to each block.
 - In the decoder, doubling both sides and then convolving with 3x3 weights is one transposed convolution: 4 products instead
-  of 9. (In the U-Net, whose sides are small, it was slower.)
+  of 9; and a GroupNorm takes its sums channel by channel, as convolutions leave them. (In the U-Net, whose sides are small,
+  both were slower.)
 - The halves of guidance are two calls on half the threads each, where that was measured to be faster than one call on all.
 - A caption that was encoded is not encoded again.
 - Nothing small goes to PyTorch's threads between two networks: they then wait, spinning, for more work on the cores that OpenVINO needs.
@@ -20,6 +21,7 @@ faster, and one call or two.
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import functools
 import hashlib
@@ -33,8 +35,8 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
-from itertools import chain
+from contextlib import contextmanager, suppress
+from itertools import chain, cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +86,7 @@ def speed_up(pipe) -> str:
     noise = torch.zeros(2, unet.config.in_channels, *cells)
     graph = _compiled_unet(unet, given, noise, torch.cat([empty, told]), folder, openvino)
     latents = torch.zeros(1, pipe.vae.config.latent_channels, *cells)
-    smaller = _with_transposed_convolutions(copy.deepcopy(decoder))
+    smaller = _rewritten_decoder(copy.deepcopy(decoder))
     decoding = Compiled(decoder, smaller, (latents,), folder, openvino)
     _replace(unet, _unet_forward(unet, graph, given))
     reading = _compiled_encoder(pipe, folder, openvino)
@@ -114,6 +116,26 @@ def slow_down(pipe) -> None:
 
 
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+_spared = contextvars.ContextVar("cores that are left to others", default=0)
+
+
+@contextmanager
+def sparing_a_core():
+    """In a block: what a fast pipeline computes on a CPU leaves a core to others, on a machine of two or more.
+
+    For the hand that moves a slider: page, server and kernel's messages need about a core for as long as it moves. Threads that
+    share a picture wait for the one that was interrupted, so on two cores one that is left alone draws more pictures than two.
+    """
+    token = _spared.set(1)
+    try:
+        yield
+    finally:
+        _spared.reset(token)
+
+
+def _threads() -> int:
+    return max(1, torch.get_num_threads() - _spared.get())
 
 
 def remember_captions(pipe, reading: Compiled | None = None) -> None:
@@ -241,17 +263,43 @@ def _without_hooks(network: torch.nn.Module) -> None:
         module._forward_pre_hooks.clear()
 
 
-def _with_transposed_convolutions(network: torch.nn.Module) -> torch.nn.Module:
-    """Every "double both sides, then convolve 3x3" of a network as one transposed convolution; in place."""
+def _rewritten_decoder(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a VAE's decoder with layers that give the same numbers for less work; in place."""
     from diffusers.models.upsampling import Upsample2D
 
     _without_hooks(network)
     for name, module in list(network.named_modules()):
-        plain = isinstance(module, Upsample2D) and module.interpolate and module.norm is None
-        if plain and module.name == "conv" and isinstance(module.conv, torch.nn.Conv2d):
+        doubles = isinstance(module, Upsample2D) and module.interpolate and module.norm is None
+        if doubles and module.name == "conv" and isinstance(module.conv, torch.nn.Conv2d):
             if module.conv.kernel_size == (3, 3) and module.conv.padding == (1, 1):
                 network.set_submodule(name, DoubleAndConvolve(module.conv))
+        # The one of an attention gets (batch, channels, places), which is not worth it.
+        if isinstance(module, torch.nn.GroupNorm) and module.affine and not name.endswith("group_norm"):
+            network.set_submodule(name, ChannelwiseGroupNorm(module))
     return network
+
+
+class ChannelwiseGroupNorm(torch.nn.Module):
+    """A GroupNorm of pictures by sums over each channel, which are then put together by group: (n, c, h, w) -> the same.
+
+    torch's own asks for a group's channels side by side. OpenVINO's convolutions keep the channels of a place side by side, so
+    every norm made it turn the whole picture round and back; sums over a channel are taken as it lies.
+    """
+
+    def __init__(self, norm: torch.nn.GroupNorm):
+        super().__init__()
+        self.groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def _of_groups(self, x):
+        """The mean of every group, at each of its channels: (n, c, h, w) -> (n, c, 1, 1)."""
+        channels = x.mean((2, 3), keepdim=True).unflatten(1, (self.groups, -1))
+        return channels.mean(2, keepdim=True).expand_as(channels).flatten(1, 2)
+
+    def forward(self, x):
+        centred = x - self._of_groups(x)  # first, so that no small difference of large squares is needed
+        scale = torch.rsqrt(self._of_groups(centred * centred) + self.eps) * self.weight[:, None, None]
+        return centred * scale + self.bias[:, None, None]
 
 
 class DoubleAndConvolve(torch.nn.Module):
@@ -278,8 +326,10 @@ def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
     factor = 2**unet.num_upsamplers  # sides that it does not divide take another way through the network
+    last = (None, None, 0.0)  # states, shape and timestep of the call before, where the graph answered it
 
     def forward(self, sample, timestep, encoder_hidden_states, *more, return_dict=True, **others):
+        nonlocal last
         bare = (
             self is unet and not more and all(value is None for value in others.values())
         )  # not a copy of it
@@ -287,12 +337,17 @@ def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
         states = encoder_hidden_states
         fits = states is not None and states.dtype == torch.float32 and len(states) == len(sample)
         divides = not any(side % factor for side in sample.shape[-2:])
-        if not (bare and one_time and fits and divides and graph.covers(sample)):
+        now = float(timestep) if one_time else 0.0
+        # In a run the states are one tensor, and time runs backwards.
+        midst = states is last[0] and sample.shape == last[1] and now < last[2]
+        covered = bare and one_time and fits and divides and graph.covers(sample, midst)
+        last = (states, sample.shape, now) if covered else (None, None, 0.0)
+        if not covered:
             return type(self).forward(
                 self, sample, timestep, encoder_hidden_states, *more, return_dict=return_dict, **others
             )
         output = graph(
-            sample, given.times(float(timestep)), *given.texts(states),
+            sample, given.times(now), *given.texts(states),
             exact=lambda: type(self).forward(self, sample, timestep, states, return_dict=False)[0],
         )  # fmt: skip
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)
@@ -429,7 +484,8 @@ class Watched:
     `no_grad`); and another value of any attribute of a layer, such as FreeU's scales, an attention processor or how a convolution pads.
     What is written through `.data` passes the counter by. It is seen where it reaches the middle of a tensor, as a LoRA that is
     fused does, for that moves a whole matrix; one row written so is not seen here. Nor is a change inside an object that is no
-    tensor, such as a number in a processor.
+    tensor, such as a number in a processor. `speed="fast"` asks all at the first step of a run and a quarter of the layers at each of
+    the others: what a callback changes in the midst of a run is seen within four steps.
     """
 
     def __init__(self, network: torch.nn.Module):
@@ -438,26 +494,11 @@ class Watched:
 
     def look(self) -> None:
         """Remember what is there now."""
-        inner = list(self.network.modules())
-        # Where layers hold what they hold: `parameters()`, which walks through all of them, takes longer than all that is asked here.
-        # Most are empty, and what is put into one of those is called by nothing without a change of something else.
-        self.shelves = [held for m in inner for held in (m._modules, m._parameters, m._buffers) if held]
-        self.held = self._on_the_shelves()
-        self.tensors = [thing for thing in self.held if isinstance(thing, torch.Tensor)]
-        self.places = list(map(torch.Tensor.data_ptr, self.tensors))
-        self.counted = [t for t in self.tensors if not t.is_inference()]  # inference tensors have no counter
-        self.versions = [t._version for t in self.counted]
-        middle = [
-            t.data.view(-1)[t.numel() // 2 : t.numel() // 2 + 4] for t in self.tensors if t.is_contiguous()
-        ]
-        self.numbers, self.before = middle, torch.cat(middle).clone()
-        self.attributes = [vars(m) for m in inner[1:]]  # the network's own `forward` is replaced on purpose
-        self.values = [dict(names) for names in self.attributes]
-        self.hooks = [hooks for m in inner[1:] for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        layers = list(self.network.modules())
+        self.parts = [_Look(layers[n::PARTS], self.network) for n in range(PARTS)]
+        self.turns = cycle(self.parts)
+        self.hooks = [hooks for m in layers[1:] for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.hooks += [every._global_forward_hooks, every._global_forward_pre_hooks]
-
-    def _on_the_shelves(self) -> list:
-        return list(chain.from_iterable(map(dict.values, self.shelves)))
 
     def hooked(self) -> bool:
         """Whether a hook waits for a layer inside to be called, which nothing but the network itself does.
@@ -470,12 +511,55 @@ class Watched:
             for hook in hooks.values()
         )
 
+    def _adapted(self) -> bool:
+        return getattr(self.network, "_hf_peft_config_loaded", False)
+
     def in_place(self) -> bool:
         """The part of `unchanged` that leaves the numbers out: it asks the device nothing, and so waits for nothing."""
+        return not self._adapted() and all(part.in_place() for part in self.parts)
+
+    def unchanged(self) -> bool:
+        """True where nothing has changed since `look`."""
+        return not self._adapted() and all(part.unchanged() for part in self.parts)
+
+    def unchanged_in_part(self) -> bool:
+        """`unchanged` of a quarter of the layers, the next at every call. All of them take most of a millisecond of a large network,
+        whose tensors lie all over the memory.
+        """
+        return not self._adapted() and next(self.turns).unchanged()
+
+
+PARTS = 4
+
+
+class _Look:
+    """What some layers of a network held, and were, at a certain time. It is asked often, so it is written to be cheap."""
+
+    def __init__(self, layers: list[torch.nn.Module], network: torch.nn.Module):
+        # Where layers hold what they hold: `parameters()`, which walks through all of them, takes longer than all that is asked here.
+        # Most are empty, and what is put into one of those is called by nothing without a change of something else.
+        self.shelves = [held for m in layers for held in (m._modules, m._parameters, m._buffers) if held]
+        self.held = self._on_the_shelves()
+        self.tensors = [thing for thing in self.held if isinstance(thing, torch.Tensor)]
+        self.places = list(map(torch.Tensor.data_ptr, self.tensors))
+        self.counted = [t for t in self.tensors if not t.is_inference()]  # inference tensors have no counter
+        self.versions = [t._version for t in self.counted]
+        middle = [
+            t.data.view(-1)[t.numel() // 2 : t.numel() // 2 + 4] for t in self.tensors if t.is_contiguous()
+        ]
+        self.numbers = middle
+        self.before = torch.cat(middle).clone() if middle else None
+        # The network's own `forward` is replaced on purpose.
+        self.attributes = [vars(m) for m in layers if m is not network]
+        self.values = [dict(names) for names in self.attributes]
+
+    def _on_the_shelves(self) -> list:
+        return list(chain.from_iterable(map(dict.values, self.shelves)))
+
+    def in_place(self) -> bool:
         now = self._on_the_shelves()
         return (
-            not getattr(self.network, "_hf_peft_config_loaded", False)
-            and len(now) == len(self.held)
+            len(now) == len(self.held)
             and all(map(operator.is_, now, self.held))
             and list(map(torch.Tensor.data_ptr, self.tensors)) == self.places
             and self._same_attributes()
@@ -495,11 +579,10 @@ class Watched:
         return False
 
     def unchanged(self) -> bool:
-        """True where nothing has changed since `look`. It is asked at every step, so it is written to be cheap."""
         return (
             self.in_place()
             and [t._version for t in self.counted] == self.versions
-            and torch.equal(torch.cat(self.numbers), self.before)
+            and (self.before is None or torch.equal(torch.cat(self.numbers), self.before))
         )
 
 
@@ -548,18 +631,21 @@ class Compiled:
         # Not CACHE_DIR: with it, what version 2026.4 read back in bfloat16 gave NaN. Compiling takes under a second.
         self.core = openvino.Core()
         self.model, self.digest = _convert(graph, example, folder, openvino)
-        self.runners: dict[tuple[tuple[int, ...], ...], _Runner | None] = {}  # None: the network itself
+        self.runners: dict[tuple, _Runner | None] = {}  # by threads and shapes; None: the network itself
         self.plan = plan or _faster_plan(self, example, folder)
         self.check(expected or network, example)
 
-    def covers(self, sample: torch.Tensor) -> bool:
-        """Whether a call with this first tensor may be answered here. Says once, as a warning, that weights have changed."""
+    def covers(self, sample: torch.Tensor, midst: bool = False) -> bool:
+        """Whether a call with this first tensor may be answered here. Says once, as a warning, that weights have changed.
+
+        midst: in the midst of a run whose first call was covered: only a part of the network is asked whether it has changed.
+        """
         alike = (
             sample.dtype == torch.float32 and sample.device.type == "cpu" and sample.shape[1] == self.channels
         )
         if torch.is_grad_enabled() or not alike or self.watched.hooked():
             return False
-        if self.watched.unchanged():
+        if self.watched.unchanged_in_part() if midst else self.watched.unchanged():
             return True
         if not self.said:
             self.said = True
@@ -589,15 +675,16 @@ class Compiled:
         self, *tensors: torch.Tensor, exact: Callable[[], torch.Tensor] | None = None
     ) -> torch.Tensor:
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        if shapes in self.runners:
-            runner = self.runners[shapes]
+        key = (_threads(), shapes)
+        if key in self.runners:
+            runner = self.runners[key]
             return runner(tensors) if runner else exact()
         runner = _Runner(self, shapes, self.plan)
         answer = runner(tensors)
         if exact is not None and not relative_error(answer, right := exact()) < ALLOWED_ERROR:
             runner, answer = None, right
             warnings.warn(WRONG, stacklevel=3)
-        self.runners[shapes] = runner
+        self.runners[key] = runner
         if len(self.runners) > KEPT_SHAPES:  # each holds the weights once more
             self.runners.pop(next(iter(self.runners)))
         return answer
@@ -607,8 +694,9 @@ ALLOWED_ERROR = 0.05  # of the root mean square of the answer
 
 
 def relative_error(answer: torch.Tensor, right: torch.Tensor) -> float:
-    """The root mean square of the difference, as a share of that of `right`."""
-    return float((answer - right).square().mean().sqrt() / right.square().mean().sqrt())
+    """The root mean square of the difference, as a share of that of `right`; of zeros, no difference is none."""
+    difference, size = ((x.square().mean().sqrt()) for x in (answer - right, right))
+    return float(difference / size.clamp(min=torch.finfo(size.dtype).tiny))
 
 
 WRONG = (
@@ -625,7 +713,8 @@ class _Runner:
 
     def __init__(self, compiled: Compiled, shapes: tuple[tuple[int, ...], ...], plan: Plan):
         batch = shapes[0][0]
-        parts = plan.parts if batch % plan.parts == 0 else 1
+        threads = _threads()
+        parts = plan.parts if batch % plan.parts == 0 and threads >= plan.parts else 1
         # What does not have the batch's size - what a timestep adds - goes to every part whole.
         self.divided = [shape[0] == batch > 1 for shape in shapes]
         part = [
@@ -635,7 +724,7 @@ class _Runner:
         fixed = compiled.model.clone()
         fixed.reshape(dict(enumerate(part)))
         settings = {
-            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": parts,
+            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": parts,
         }  # fmt: skip
         self.network = compiled.core.compile_model(fixed, "CPU", settings)
         self.requests = [self.network.create_infer_request() for _ in range(parts)]
@@ -729,7 +818,7 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     if machine in known and tuple(known[machine]) in plans:
         plan = Plan(*known[machine])
         with suppress(RuntimeError):  # then all are measured again
-            compiled.runners[shapes] = _Runner(compiled, shapes, plan)
+            compiled.runners[_threads(), shapes] = _Runner(compiled, shapes, plan)
             return plan
     runners: dict[Plan, _Runner] = {}
     for plan in plans:
@@ -752,7 +841,7 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
         if least[plan] < 0.95 * least[best]:
             best = plan
     known[machine] = best
-    compiled.runners[shapes] = runners[best]
+    compiled.runners[_threads(), shapes] = runners[best]
     with suppress(OSError), tempfile.TemporaryDirectory(dir=folder) as apart:
         whole = Path(apart) / file.name
         whole.write_text(json.dumps(known, indent=1))

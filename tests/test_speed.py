@@ -518,6 +518,61 @@ def test_inference_tensors_are_watched_without_a_counter():
     assert not watched.unchanged()
 
 
+def test_a_change_counts_at_once_in_a_new_run_and_within_four_steps_in_one(pockets):
+    _, fast = pockets
+    z, text = torch.randn(1, 4, 16, 16, generator=tiny.generator()), torch.zeros(1, 77, 192)
+    from bench.cpu import graph_of
+
+    graph, norm = graph_of(fast.unet), fast.unet.up_blocks[0].resnets[0].norm1
+    before, calls = norm.eps, []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        fast.unet(z, 900, text)
+        bare = type(fast.unet).forward
+        patch.setattr(type(fast.unet), "forward", lambda self, *a, **k: calls.append(a[1]) or bare(self, *a, **k))
+        graph.said = True  # the warning is another test's
+        try:
+            fast.unet(z, 900, text)
+            norm.eps = 1.0
+            for timestep in (800, 700, 600, 500):
+                fast.unet(z, timestep, text)
+            assert 500 in calls, "each quarter of the layers was asked once"
+            norm.eps = before
+            fast.unet(z, 900, text)
+            norm.eps, calls[:] = 1.0, []
+            fast.unet(z, 800, text.clone())
+            assert calls == [800], "other states: a new run, though at a lower timestep"
+        finally:
+            norm.eps, graph.said = before, False
+        calls.clear()
+        fast.unet(z, 900, text)
+        assert not calls, "and back again"
+
+
+def test_a_core_is_spared_only_inside_the_block(pockets):
+    _, fast = pockets
+    z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.zeros(2, 77, 192)
+    from bench.cpu import graph_of
+
+    graph, threads = graph_of(fast.unet), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad():
+            (both,) = fast.unet(z, 500, text, return_dict=False)
+            with speed.sparing_a_core():
+                (alone,) = fast.unet(z, 500, text, return_dict=False)
+            (again,) = fast.unet(z, 500, text, return_dict=False)
+        shapes = {key[1] for key in graph.runners if key[1][0] == (2, 4, 16, 16)}
+        assert {(n, shape) for n in (1, 2) for shape in shapes} <= set(graph.runners)
+        (runner,) = [graph.runners[1, shape] for shape in shapes]
+        assert len(runner.requests) == 1 and runner.network.get_property("INFERENCE_NUM_THREADS") == 1
+        assert torch.equal(both, again) and psnr(both.numpy(), alone.numpy()) > 40
+        torch.set_num_threads(1)
+        with speed.sparing_a_core():
+            assert speed._threads() == 1, "of one there is none to spare"
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_caption_is_read_as_the_encoder_reads_it(pockets, monkeypatch):
     exact, fast = pockets
     tokens = lambda prompts: exact.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids  # noqa: E731
@@ -566,6 +621,17 @@ def test_pictures_are_postprocessed_with_the_same_numbers(pockets):
     ours, theirs = (processor.postprocess(decoded) for processor in (fast, exact))
     assert [picture.tobytes() for picture in ours] == [picture.tobytes() for picture in theirs]
     assert fast.postprocess(decoded, "latent") is decoded
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_group_norm_by_channels_is_the_group_norm(offset):
+    torch.manual_seed(0)
+    norm = torch.nn.GroupNorm(3, 12, eps=1e-6)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 12, 5, 7) + offset
+    exact = norm.double()(x.double()).float()
+    assert torch.allclose(speed.ChannelwiseGroupNorm(norm.float())(x), exact, atol=1e-5 if not offset else 1e-2)
 
 
 def test_doubling_and_convolving_is_one_transposed_convolution():

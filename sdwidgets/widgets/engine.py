@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,6 +90,7 @@ class Engine:
 
     def _generate(self, order: Order, stale) -> None:
         from ..recording import StopRun, record
+        from ..speed import sparing_a_core
         from ..tasks import pictures_for, pipeline_for
 
         trace, error, began = (), None, time.perf_counter()
@@ -98,7 +100,8 @@ class Engine:
             order = order._replace(settings=settings)
         try:
             pipe = pipeline_for(self.pipe, settings["task"])
-            with prepared(pipe, settings["scheduler"]):
+            spared = sparing_a_core() if order.live else nullcontext()
+            with spared, prepared(pipe, settings["scheduler"]):
                 scheduler = pipe.scheduler
                 with record(pipe, on_step=self._on_step(pipe, order, stale)) as trace:
                     pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order[:3])))
