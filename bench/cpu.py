@@ -373,7 +373,10 @@ PHASES = ("libraries", "load", "first picture", "second picture", "from nothing 
 
 
 def startup(pipes: Pipelines, effort: Effort) -> dict:
-    """From nothing to a picture, in fresh processes: exact, fast, and fast on a machine that has never done it."""
+    """From nothing to a picture, in fresh processes: exact, fast, and fast on a machine that has never done it.
+
+    And the libraries once more without their byte code, which `make install` compiles.
+    """
     found: dict = {"import sdwidgets": []}
     folder = str(pipes.folder)
     speeds = ["exact", "fast"] if "fast" in pipes.names() else ["exact"]
@@ -387,6 +390,8 @@ def startup(pipes: Pipelines, effort: Effort) -> dict:
                 took = run(START, "fast", folder, PROMPT, SDWIDGETS_CACHE=empty)
                 for phase, seconds in zip(PHASES, took, strict=True):
                     found.setdefault(f"fast, the first time ever: {phase}", []).append(seconds)
+                bare = {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"}
+                found.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(run(START, "exact", folder, PROMPT, **bare)[0])
     return {name: summary(values) for name, values in found.items()}
 
 

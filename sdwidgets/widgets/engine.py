@@ -112,9 +112,8 @@ class Engine:
         seconds = time.perf_counter() - began
         if order.live and trace and trace.complete and not self.worker.closed:
             self.mail.forget("live")
-            self.mail.post(
-                "live", live=order.live, picture=webp(trace.images[0], MAX_PREVIEW), seconds=seconds
-            )
+            picture = webp(trace.images[0], MAX_PREVIEW, method=0)  # it is replaced in a moment
+            self.mail.post("live", live=order.live, picture=picture, seconds=seconds)
             self.worker.rest(REST)
         if self.worker.waiting or self.worker.closed:
             return  # newer settings wait, or the widget is gone: nobody looks at this run any more

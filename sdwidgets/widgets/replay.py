@@ -128,11 +128,11 @@ def pack(array: np.ndarray, at_most: int) -> dict:
     }
 
 
-def webp(image: np.ndarray, longest: int, quality: int = 80) -> bytes:
-    """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels."""
+def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) -> bytes:
+    """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels. method: 0 (quick) to 6 (small)."""
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest))
-    return page.encoded(picture, "WEBP", quality=quality, method=4)
+    return page.encoded(picture, "WEBP", quality=quality, method=method)
 
 
 def badge_parts(settings) -> list[str]:
