@@ -169,3 +169,40 @@ def test_every_task_can_be_live(make):  # noqa: F811
     order(play, 1)
     trace = play.wait(SECONDS)
     assert len(trace) == 6 and trace.settings.strength == 0.6
+
+
+def test_a_prompt_that_is_too_long_fills_no_output_while_it_is_typed(make, caplog):  # noqa: F811
+    from diffusers.utils import logging
+
+    play, long = make(autorun=False), "a red circle " * 60
+    pipelines = logging.get_logger("diffusers")
+    pipelines.addHandler(caplog.handler)
+    before = logging.get_verbosity()
+    try:
+        logging.set_verbosity_warning()
+        order(play, 1, prompt=long)
+        play.wait(SECONDS)
+        assert not [r for r in caplog.records if "truncated" in r.getMessage()]
+        assert logging.get_verbosity() == logging.WARNING
+        notes = next(m for m in play.sent if m["kind"] == "queued")["notes"]
+        assert "prompt" in notes, "the page says it"
+        play.run(prompt=long).wait(SECONDS)
+        assert [r for r in caplog.records if "truncated" in r.getMessage()]
+    finally:
+        logging.set_verbosity(before)
+        pipelines.removeHandler(caplog.handler)
+
+
+def test_a_live_run_leaves_a_core_to_the_page(make, monkeypatch):  # noqa: F811
+    from sdwidgets import speed
+
+    threads = []
+    play = make(autorun=False)
+    hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(speed._spared.get()))
+    try:
+        order(play, 1, seed=1)
+        play.wait(SECONDS)
+        play.run(seed=2).wait(SECONDS)
+    finally:
+        hook.remove()
+    assert threads[0] == 1 and threads[-1] == 0

@@ -64,6 +64,25 @@ def prepared(pipe, scheduler: str | None):
         pipe.set_progress_bar_config(**bars)
 
 
+@contextmanager
+def following_a_hand():
+    """For the time of a live run: a core is left to the page, and diffusers says nothing.
+
+    It would say at every letter that the prompt is too long, and the page has said so beside the prompt.
+    """
+    from diffusers.utils import logging
+
+    from ..speed import sparing_a_core
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with sparing_a_core():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:
     """Keyword arguments for the pipeline: those of settings and pictures that it takes, and a CPU generator from the seed."""
     import torch

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..checks import SettingsError
 from ..trace import Settings, Trace
-from .drive import arguments, few_steps, memory_in_use, prepared, sentence_for, turn
+from .drive import arguments, few_steps, following_a_hand, memory_in_use, prepared, sentence_for, turn
 from .history import History
 from .mail import Mail
 from .replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
@@ -90,7 +90,6 @@ class Engine:
 
     def _generate(self, order: Order, stale) -> None:
         from ..recording import StopRun, record
-        from ..speed import sparing_a_core
         from ..tasks import pictures_for, pipeline_for
 
         trace, error, began = (), None, time.perf_counter()
@@ -100,8 +99,7 @@ class Engine:
             order = order._replace(settings=settings)
         try:
             pipe = pipeline_for(self.pipe, settings["task"])
-            spared = sparing_a_core() if order.live else nullcontext()
-            with spared, prepared(pipe, settings["scheduler"]):
+            with following_a_hand() if order.live else nullcontext(), prepared(pipe, settings["scheduler"]):
                 scheduler = pipe.scheduler
                 with record(pipe, on_step=self._on_step(pipe, order, stale)) as trace:
                     pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order[:3])))
