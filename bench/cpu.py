@@ -280,7 +280,7 @@ def how_fast(pipe) -> dict:
         kinds = Counter(
             node.get_rt_info()["primitiveType"].astype(str)
             for runner in [runner for runner in graph.runners.values() if runner][:1]
-            for node in runner.network.get_runtime_model().get_ops()
+            for node in runner.networks[0].get_runtime_model().get_ops()
         )
         found[name] = {
             "precision": graph.plan.precision,

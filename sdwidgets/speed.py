@@ -35,6 +35,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, cycle
 from pathlib import Path
@@ -724,10 +725,15 @@ class _Runner:
         fixed = compiled.model.clone()
         fixed.reshape(dict(enumerate(part)))
         settings = {
-            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": parts,
+            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": threads // parts, "NUM_STREAMS": 1,
         }  # fmt: skip
-        self.network = compiled.core.compile_model(fixed, "CPU", settings)
-        self.requests = [self.network.create_infer_request() for _ in range(parts)]
+        if parts > 1:
+            settings["ENABLE_CPU_PINNING"] = False  # all would be pinned to the same core
+        # A network for each part, so that the last can be computed by the thread that calls.
+        compile_part = lambda _: compiled.core.compile_model(fixed, "CPU", settings)  # noqa: E731
+        with ThreadPoolExecutor(parts) as pool:
+            self.networks = list(pool.map(compile_part, range(parts)))
+        self.requests = [network.create_infer_request() for network in self.networks]
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
         self.read: list[list[torch.Tensor]] = [[] for _ in shapes]
         self.tensor = compiled.openvino.Tensor
@@ -737,15 +743,15 @@ class _Runner:
             if place == 0 or tensor is not self.before[place]:  # keys and values are set once a prompt
                 self.put(place, tensor)
                 self.before[place] = tensor
-        if len(self.requests) == 1:
-            self.requests[0].infer()
-            return torch.from_numpy(
-                self.requests[0].get_output_tensor().data.copy()
-            )  # its memory is used again
-        for request in self.requests:
+        *others, own = self.requests
+        for request in others:
             request.start_async()
-        for request in self.requests:
+        # Not by a thread of its own: to start that one, this thread would often wait for the first, which may begin on its core.
+        own.infer()
+        for request in others:
             request.wait()
+        if not others:
+            return torch.from_numpy(own.get_output_tensor().data.copy())  # its memory is used again
         return torch.cat([torch.from_numpy(request.get_output_tensor().data) for request in self.requests])
 
     def put(self, place: int, tensor: torch.Tensor) -> None:

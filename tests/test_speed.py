@@ -562,7 +562,7 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
                 (alone,) = fast.unet(z, 500, text, return_dict=False)
             (again,) = fast.unet(z, 500, text, return_dict=False)
         (runner,) = [graph.runners[key] for key in graph.runners if key[0] == 1 and key[1][0] == (2, 4, 16, 16)]
-        assert len(runner.requests) == 1 and runner.network.get_property("INFERENCE_NUM_THREADS") == 1
+        assert len(runner.requests) == 1 and runner.networks[0].get_property("INFERENCE_NUM_THREADS") == 1
         assert torch.equal(both, again) and psnr(both.numpy(), alone.numpy()) > 40
         torch.set_num_threads(1)
         with speed.sparing_a_core():
