@@ -172,5 +172,7 @@ def decode_previews(trace, pipe) -> np.ndarray:
 
 def _to_uint8(rgb: np.ndarray) -> np.ndarray:
     """[-1, 1] -> 0..255, rounded as diffusers' image processor rounds."""
-    rgb = np.clip(np.nan_to_num(rgb) / 2 + 0.5, 0, 1)
-    return (rgb * 255).round().astype(np.uint8)
+    rgb = np.clip(rgb / 2 + 0.5, 0, 1)
+    if np.isnan(rgb).any():  # grey, as zero is
+        rgb = np.nan_to_num(rgb, nan=0.5)
+    return np.rint(rgb * 255).astype(np.uint8)

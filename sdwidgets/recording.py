@@ -89,9 +89,7 @@ class _Recorder:
         flow = self.process == "flow"
         self.prediction_type = "flow_prediction" if flow else pipe.scheduler.config.prediction_type
         self.trace = Trace()
-        self.step_arguments = inspect.signature(
-            self.scheduler.step
-        )  # asked at every step, and slow to find out
+        self.step_names = list(inspect.signature(self.scheduler.step).parameters)  # slow to find out
         self.start_run()
 
     def start_run(self) -> None:
@@ -181,7 +179,9 @@ class _Recorder:
         self.outputs.append(output.detach().clone())  # a CUDA graph writes its next output to the same memory
 
     def around_step(self, step, *args, **kwargs):
-        given = self.step_arguments.bind(*args, **kwargs).arguments
+        given = dict(zip(self.step_names, args, strict=False)) | kwargs
+        if not {"model_output", "timestep", "sample"} <= given.keys():
+            return step(*args, **kwargs)  # which says what is missing
         latents, noise_pred = given["sample"].detach().clone(), given["model_output"].detach().clone()
         self.device = latents.device
         self.to_vae = self.decoded = None  # a callback's preview of the step before, not the picture
@@ -263,9 +263,9 @@ class _Recorder:
         for call in calls:
             if call.home is not None:
                 call.home.synchronize()
-        ended = [self.started] + [call.ended for call in self.calls]
+        before = lambda index: self.calls[index - 1].ended if index else self.started  # noqa: E731
         self.trace.steps += tuple(
-            self.to_step(call, _seconds(ended[call.index], call.ended)) for call in calls
+            self.to_step(call, _seconds(before(call.index), call.ended)) for call in calls
         )
 
     def hand_over(self, count: int) -> None:

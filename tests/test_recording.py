@@ -584,6 +584,13 @@ def test_scheduler_replaced_inside_the_block():
     assert "step" not in vars(first) and "step" not in vars(pipe.scheduler)
 
 
+def test_a_step_that_lacks_something_says_what():
+    pipe = tiny.pipeline("sd")
+    pipe.scheduler.set_timesteps(4)
+    with pytest.raises(TypeError, match="sample"), record(pipe):
+        pipe.scheduler.step(torch.zeros(1, 4, 8, 8), 1)
+
+
 def test_used_generator_has_no_seed():
     pipe, generator = tiny.pipeline("sd"), tiny.generator(7)
     for seed in (7, None):
