@@ -545,11 +545,10 @@ class _Look:
         self.places = list(map(torch.Tensor.data_ptr, self.tensors))
         self.counted = [t for t in self.tensors if not t.is_inference()]  # inference tensors have no counter
         self.versions = [t._version for t in self.counted]
-        middle = [
+        self.numbers = [
             t.data.view(-1)[t.numel() // 2 : t.numel() // 2 + 4] for t in self.tensors if t.is_contiguous()
         ]
-        self.numbers = middle
-        self.before = torch.cat(middle).clone() if middle else None
+        self.before = torch.cat(self.numbers).clone() if self.numbers else None
         # The network's own `forward` is replaced on purpose.
         self.attributes = [vars(m) for m in layers if m is not network]
         self.values = [dict(names) for names in self.attributes]
@@ -722,17 +721,17 @@ class _Runner:
             [shape[0] // parts, *shape[1:]] if divided else list(shape)
             for shape, divided in zip(shapes, self.divided, strict=True)
         ]
-        fixed = compiled.model.clone()
-        fixed.reshape(dict(enumerate(part)))
         settings = {
             "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": threads // parts, "NUM_STREAMS": 1,
         }  # fmt: skip
         if parts > 1:
             settings["ENABLE_CPU_PINNING"] = False  # all would be pinned to the same core
         # A network for each part, so that the last can be computed by the thread that calls.
-        compile_part = lambda _: compiled.core.compile_model(fixed, "CPU", settings)  # noqa: E731
+        models = [compiled.model.clone() for _ in range(parts)]
+        for model in models:
+            model.reshape(dict(enumerate(part)))
         with ThreadPoolExecutor(parts) as pool:
-            self.networks = list(pool.map(compile_part, range(parts)))
+            self.networks = list(pool.map(lambda model: compiled.core.compile_model(model, "CPU", settings), models))
         self.requests = [network.create_infer_request() for network in self.networks]
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
         self.read: list[list[torch.Tensor]] = [[] for _ in shapes]

@@ -188,7 +188,7 @@ def test_a_prompt_that_is_too_long_fills_no_output_while_it_is_typed(make, caplo
         pipelines.removeHandler(caplog.handler)
 
 
-def test_a_live_run_leaves_a_core_to_the_page(make, monkeypatch):  # noqa: F811
+def test_a_live_run_leaves_a_core_to_the_page(make):  # noqa: F811
     from sdwidgets import speed
 
     threads = []
