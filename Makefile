@@ -79,10 +79,11 @@ bench: $(DEV)
 	if [ -n "$$CHROMIUM" ]; then export CHROMIUM; fi; \
 	$(BIN)/python -m bench $(ARGS)
 
-# The parts come from `sdwidgets train vae|clip|denoiser --grammar full`, each resumable; this is what follows. What changes a denoiser
-# is trained anew for each one, in hours on a CPU; MINUTES=10 gives each of the three so much at most.
+# The parts come from `sdwidgets train vae|clip|denoiser --grammar full`, each resumable; this is what follows. The small
+# decoder belongs to one autoencoder, and what changes a denoiser to one denoiser: they are trained anew for each, in hours on a CPU;
+# MINUTES=10 gives each of the four so much at most.
 pocket: $(DEV)
-	for part in turbo zero-snr adapter; do \
+	for part in small-decoder turbo zero-snr adapter; do \
 		$(BIN)/sdwidgets train $$part --grammar full $(if $(WORK),--work "$(WORK)") $(if $(MINUTES),--minutes "$(MINUTES)") || exit 1; \
 	done
 	$(BIN)/sdwidgets train export --grammar full $(if $(WORK),--work "$(WORK)") --output data/pocket

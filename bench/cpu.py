@@ -210,17 +210,18 @@ def parts(pipes: Pipelines, effort: Effort) -> dict:
         with torch.no_grad():
             seconds = take_turns(ways, 4 * effort.turns, warm_up=3, budget=effort.budget / 4)
         found[part] = {"ways": rows_of(seconds, "stock")}
-    found["floors"] = floors(stock, found, noise, time_, text)
+    turbo_vae = pipes["turbo"].vae if "turbo" in pipes.names() else stock.vae
+    found["floors"] = floors(stock, turbo_vae, found, noise, time_, text)
     if "fast" in names:
         found["fast"] = how_fast(pipes["fast"])
     return found
 
 
-def floors(stock, found: dict, noise, time_, text) -> dict:
+def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
     """The floors of whole pictures, way by way; those of the parts go into `found` as "floor" and "floor_fast".
 
-    Fast computes less: what a timestep adds is known beforehand, keys and values of the text once a prompt, the states of the
-    empty prompt once, and its decoder has transposed convolutions.
+    `turbo_vae`: what turbo decodes with. Fast computes less: what a timestep adds is known beforehand, keys and values of the text
+    once a prompt, the states of the empty prompt once, and its decoder has transposed convolutions.
     """
     from sdwidgets import speed
 
@@ -232,7 +233,6 @@ def floors(stock, found: dict, noise, time_, text) -> dict:
     with torch.no_grad():
         given = speed._Given(stock.unet)
         graph = speed._UNetGraph(stock.unet, given)
-        smaller = speed._rewritten_decoder(copy.deepcopy(stock.vae.decoder))
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
             inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))
@@ -240,23 +240,26 @@ def floors(stock, found: dict, noise, time_, text) -> dict:
             fast_step[n] = least(lambda inputs=inputs: graph(*inputs), graph)
             readers = torch.nn.ModuleList(given.layers(given.readers))
             keys[n] = least(lambda n=n, readers=readers: [layer(text[:n]) for layer in readers], readers)
-        decode = least(lambda: stock.vae.decode(noise[:1]), stock.vae)
-        fast_decode = least(lambda: smaller(noise[:1]), smaller)
+        decode, fast_decode = {}, {}
+        for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
+            smaller = speed._rewritten_decoder(copy.deepcopy(vae.decoder))
+            decode[name] = least(lambda vae=vae: vae.decode(noise[:1]), vae)
+            fast_decode[name] = least(lambda smaller=smaller: smaller(noise[:1]), smaller)
         prompt = {
             n: least(lambda n=n: stock.encode_prompt(PROMPT, "cpu", 1, n == 2), stock.text_encoder)
             for n in (1, 2)
         }
     found["step"] |= {"floor": step[2], "floor_fast": fast_step[2]}
-    found["decode"] |= {"floor": decode, "floor_fast": fast_decode}
+    found["decode"] |= {"floor": decode["whole"], "floor_fast": fast_decode["whole"]}
     found["prompt"] |= {"floor": prompt[2], "floor_fast": prompt[1]}
     whole = {
-        "stock": [(STEPS, step[2]), (1, decode), (1, prompt[2])],
-        "exact": [(STEPS, step[2]), (1, decode), (1, prompt[2])],
-        "fast": [(STEPS, fast_step[2]), (1, fast_decode), (1, prompt[1]), (1, keys[2])],
-        "fast" + AGAIN: [(STEPS, fast_step[2]), (1, fast_decode)],
-        "turbo": [(TURBO_STEPS, step[1]), (1, decode), (1, prompt[1])],
-        "turbo, fast": [(TURBO_STEPS, fast_step[1]), (1, fast_decode), (1, prompt[1]), (1, keys[1])],
-        "turbo, fast" + AGAIN: [(TURBO_STEPS, fast_step[1]), (1, fast_decode)],
+        "stock": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
+        "exact": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
+        "fast": [(STEPS, fast_step[2]), (1, fast_decode["whole"]), (1, prompt[1]), (1, keys[2])],
+        "fast" + AGAIN: [(STEPS, fast_step[2]), (1, fast_decode["whole"])],
+        "turbo": [(TURBO_STEPS, step[1]), (1, decode["small"]), (1, prompt[1])],
+        "turbo, fast": [(TURBO_STEPS, fast_step[1]), (1, fast_decode["small"]), (1, prompt[1]), (1, keys[1])],
+        "turbo, fast" + AGAIN: [(TURBO_STEPS, fast_step[1]), (1, fast_decode["small"])],
     }
     return {name: harness.combined(parts) for name, parts in whole.items()}
 

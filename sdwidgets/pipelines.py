@@ -54,7 +54,8 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         Where that is not possible (OpenVINO not installed, another family on a CPU, MPS) it warns and computes exactly.
         On a CUDA card the first picture of each size then compiles, up to a few minutes; later ones and later starts do not.
     turbo: with the model's own turbo LoRA in its weights and the scheduler that it wants, for four steps without guidance
-        (guidance_scale 1). Pocket has one; for other models choose one that is distilled, such as "sd-turbo".
+        (guidance_scale 1), and with its small decoder, where it has one: a third of such a picture's time would be decoding.
+        Pocket has both; for other models choose one that is distilled, such as "sd-turbo".
     Only safetensors are read, and no code is run from a model. A model too large for the card is moved there
     part by part as it is needed (accelerate's model offload). Raises LoadError in one sentence.
     """
@@ -70,7 +71,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
             folder, title = _find(name, revision, half)
             pipe, files = _read(folder, half, dtype)
             if turbo:
-                _make_turbo(pipe, folder, title)
+                turbo = _make_turbo(pipe, folder, title)
     except WeightsError as error:
         if name != "pocket":
             raise
@@ -84,7 +85,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
     )
     precision = str(dtype).removeprefix("torch.")
-    notes = [why_device, why_dtype, offload, faster, "turbo: four steps without guidance" if turbo else ""]
+    notes = [why_device, why_dtype, offload, faster, turbo]
     if dtype == torch.float16 and "XL" in type(pipe).__name__ and pipe.vae.config.force_upcast:
         notes.append("the VAE decodes in float32")
     print(
@@ -94,8 +95,11 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
     return pipe
 
 
-def _make_turbo(pipe, folder: Path, title: str) -> None:
-    """Add the LoRA of extras/turbo to the denoiser's weights, for good, and take its scheduler."""
+def _make_turbo(pipe, folder: Path, title: str) -> str:
+    """Add the LoRA of extras/turbo to the denoiser's weights, for good, take its scheduler, and the decoder of extras/small-decoder.
+
+    Returns a few words on what it is now.
+    """
     import diffusers
 
     part = folder / "extras" / "turbo"
@@ -114,6 +118,36 @@ def _make_turbo(pipe, folder: Path, title: str) -> None:
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
+    pipe.unet._sdwidgets_turbo = True  # `recipe.code` has no other way to know what is in the weights
+    told = "turbo: four steps without guidance"
+    part = folder / "extras" / "small-decoder"
+    if not part.is_dir():
+        return told
+    try:
+        pipe.vae = with_small_decoder(pipe.vae, part)
+    except Exception as error:
+        raise WeightsError(
+            f"The small decoder in {part} does not load ({type(error).__name__}). Remove that folder, or use turbo=False."
+        ) from error
+    return f"{told}, a small decoder"
+
+
+def with_small_decoder(vae, folder):
+    """An autoencoder with the decoder that `sdwidgets train small-decoder` made for it, as an `AsymmetricAutoencoderKL` of its own.
+
+    vae: an `AutoencoderKL`, whose encoder is copied; folder: config.json, and decoder.safetensors with the decoder alone.
+    Raises ValueError where the weights there are none of such a decoder.
+    """
+    from diffusers import AsymmetricAutoencoderKL
+    from safetensors.torch import load_file
+
+    made = AsymmetricAutoencoderKL.from_config(AsymmetricAutoencoderKL.load_config(folder, local_files_only=True))
+    others = {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith("decoder.")}
+    missing, unexpected = made.load_state_dict(others | load_file(Path(folder) / "decoder.safetensors"), strict=False)
+    # What would mix a picture in under a mask is in the class, and never asked.
+    if unexpected or any(not name.startswith("decoder.condition_encoder.") for name in missing):
+        raise ValueError(f"{folder} holds no decoder of such an autoencoder")
+    return made.to(vae.device, vae.dtype).eval()
 
 
 def _made_fast(pipe, device: torch.device) -> str:

@@ -39,12 +39,14 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
         ] * all("/" not in p and "\\" not in p for p in pictures.values())
     start, extra = _scheduling(home, pipe, scheduler)
     names = sorted({type(pipe).__name__, *([type(scheduler).__name__] if extra is not None else [])})
+    turbo = _turbo(home, pipe)
     lines = ["import torch"]
     lines += [f"from diffusers import {', '.join(names)}"]
     lines += ["from PIL import Image"] if pictures else []
     lines += [
         "from sdwidgets._data import data_folder  # where the models lie that it carries"
     ] * home.carried
+    lines += ["from sdwidgets.pipelines import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
     if home.text == NOWHERE:
         notes += [
             f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.'
@@ -63,7 +65,7 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
         *_precision(pipe, diffusers.__version__),
         *_left_out(home, pipe),
     ]
-    lines += ["", *notes, f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})"]
+    lines += ["", *notes, f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})", *turbo]
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         lines += ["pipe.enable_model_cpu_offload()"]
     elif pipe.device.type != "cpu":
@@ -126,6 +128,17 @@ def _precision(pipe, version: str) -> list[str]:
     dtype = str(pipe.dtype)
     keyword = "dtype" if tuple(int(n) for n in version.split(".")[:2]) >= (0, 40) else "torch_dtype"
     return [] if dtype == "torch.float32" else [f"{keyword}={dtype}"]
+
+
+def _turbo(home: _Home, pipe) -> list[str]:
+    """What `load(turbo=True)` did after loading: none for another pipeline."""
+    if home.folder is None or not vars(_denoiser(pipe)).get("_sdwidgets_turbo"):
+        return []
+    extra = lambda name: f'{home.expression} / "extras/{name}"' if home.carried else repr(str(home.folder / "extras" / name))  # noqa: E731
+    lines = [f"pipe.load_lora_weights({extra('turbo')})", "pipe.fuse_lora()", "pipe.unload_lora_weights()"]
+    if type(pipe.vae).__name__ == "AsymmetricAutoencoderKL":
+        lines += [f"pipe.vae = with_small_decoder(pipe.vae, {extra('small-decoder')})"]
+    return lines
 
 
 def _left_out(home: _Home, pipe) -> list[str]:

@@ -2,9 +2,9 @@
 
 On a CPU, U-Net, VAE decoder and a CLIP text encoder run through OpenVINO, rewritten where the same numbers can be had for less work (below). On a
 CUDA card see `speed_gpu.py`. The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of
-its networks is replaced, on the instance. What the compiled network does not cover - a gradient, an adapter, an attention
-processor, a LoRA, FreeU, a hook on one of its layers, changed weights - is computed by the network itself, so it is slower and
-not wrong. `Watched` says what is seen of such a change, and what is not.
+its networks is replaced, on the instance, and where there is no card the pipeline's class by one that does not look for it. What the
+compiled network does not cover - a gradient, an adapter, an attention processor, a LoRA, FreeU, a hook on one of its layers, changed
+weights - is computed by the network itself, so it is slower and not wrong. `Watched` says what is seen of such a change, and what is not.
 
 What is saved, beside what OpenVINO does:
 - Keys and values of the text are computed once a prompt, not once a step; so is what a timestep adds to each block.
@@ -96,6 +96,8 @@ def speed_up(pipe) -> str:
         _replace(pipe.vae.post_quant_conv, _pointwise_forward)
     _replace(pipe.image_processor, _postprocess, "postprocess")
     remember_captions(pipe, reading)
+    if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        pipe.__class__ = _on_the_processor(type(pipe))
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
 
 
@@ -114,6 +116,19 @@ def slow_down(pipe) -> None:
         if network is not None:
             vars(network).pop("forward", None)
     vars(getattr(pipe, "image_processor", None) or types.SimpleNamespace()).pop("postprocess", None)
+    if "_sdwidgets_own" in vars(type(pipe)):
+        pipe.__class__ = type(pipe)._sdwidgets_own
+
+
+@functools.cache
+def _on_the_processor(cls: type) -> type:
+    """A pipeline's class that does not ask where it computes, for a machine without a card, where there is one answer.
+
+    diffusers' own walks at every call through all layers of all parts, for hooks that name another device: a twentieth of a turbo
+    picture. It has the name of the class that it is made of, which is what diffusers saves and looks pipelines up by.
+    """
+    names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(cls.__name__, (cls,), names | {"_sdwidgets_own": cls, "_execution_device": torch.device("cpu")})
 
 
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -357,9 +372,10 @@ def _unet_forward(unet, graph: Compiled, given: _Given) -> Callable:
 
 
 def _decoder_forward(decoder, graph: Compiled) -> Callable:
-    def forward(self, sample, latent_embeds=None):
-        if self is not decoder or latent_embeds is not None or not graph.covers(sample):
-            return type(self).forward(self, sample, latent_embeds)
+    def forward(self, sample, *more, **others):
+        bare = not any(value is not None for value in (*more, *others.values()))
+        if self is not decoder or not bare or not graph.covers(sample):
+            return type(self).forward(self, sample, *more, **others)
         return graph(sample, exact=lambda: type(self).forward(self, sample))
 
     return forward

@@ -499,6 +499,10 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
     assert_same_rows(text, told)
     assert "0.9950 (worst: four 0.90)" in text
     assert "reached the GPU tier; turbo was not measured" in text and "no turbo LoRA" in text and "None" not in text
+    assert "small decoder" not in text
+    turbo = {"name": TURBO, "split": "seen", "tier": "CPU", "rate": 0.9, "n": 9, "low": 0.8, "high": 0.95, "small decoder": 31.54}
+    more = card.model_card(grammar, records, told | {"rows": [*told["rows"], turbo]})
+    assert more.count("small-decoder`, which agrees with the whole one to 31.5 dB") == 1
     assert set(card.figures_named(text)) <= {f"figures/{name}.png" for name in card.FIGURES}
 
 
@@ -943,7 +947,8 @@ def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    from sdwidgets.pocket.evaluation.sections import measure_turbo
+    from sdwidgets.pocket.evaluation.sections import Extras, measure_turbo
+    from sdwidgets.pocket.small_decoder import SmallDecoderConfig, build_small_decoder, save_small_decoder
 
     pipe = evaluator.pipe
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
@@ -953,9 +958,18 @@ def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path
     monkeypatch.setattr(asking, "ROWS", {"one object": asking.ROWS["one object"]})
     slow = [row for row in measured("GPU") if row["name"] == "one object"]
     with pytest.raises(ValueError, match="measure those first"):
-        measure_turbo(evaluator, tmp_path, slow[:1])
-    before = pipe.scheduler
-    rows = measure_turbo(evaluator, tmp_path, slow)
+        measure_turbo(evaluator, Extras(turbo=tmp_path), slow[:1])
+    before, whole = pipe.scheduler, pipe.vae
+    drawn_with = []
+    draw = evaluator._draw
+    monkeypatch.setattr(evaluator, "_draw", lambda *args: drawn_with.append(type(pipe.vae).__name__) or draw(*args))
+    rows = measure_turbo(evaluator, Extras(turbo=tmp_path), slow)
+    assert set(drawn_with) == {"AutoencoderKL"} and rows[0]["small decoder"] is None
+    drawn_with.clear()
+    folder = save_small_decoder(build_small_decoder(pipe.vae, SmallDecoderConfig()), tmp_path / "small-decoder")
+    (folder / "training.json").write_text('{"decoders agree, dB": 31.5}')
+    rows = measure_turbo(evaluator, Extras(turbo=tmp_path, small_decoder=folder), slow)
+    assert set(drawn_with) == {"AsymmetricAutoencoderKL"} and rows[0]["small decoder"] == 31.5 and pipe.vae is whole
     assert [(row["name"], row["split"], row["n"]) for row in rows] == [(TURBO, split, 1) for split in SPLITS]
     assert pipe.scheduler is before and not pipe.get_active_adapters()
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sdwidgets import memory
 from sdwidgets.errors import DeviceError, LoadError, NoNetworkError, UnknownModelError, WeightsError
+from sdwidgets.lab import encode
+from sdwidgets.latents import decode
 from sdwidgets.pipelines import (
     SCHEDULERS,
     SettingsError,
@@ -25,6 +29,8 @@ from sdwidgets.pipelines import (
     make_scheduler,
     schedulers_for,
 )
+from sdwidgets.pocket.datasheet import FULL
+from sdwidgets.pocket.scenes import make_scene, render
 from tests import tiny
 
 # diffusers' schedulers hand tensors to NumPy in a way that NumPy 2 has renamed.
@@ -92,6 +98,48 @@ def test_turbo_is_the_model_with_its_lora_in_its_weights_and_four_steps_of_lcm(c
     pipe.load_lora_weights(f"{pipe.name_or_path}/extras/turbo")
     fused, beside = draw(turbo), draw(pipe)
     assert torch.allclose(fused, beside, atol=1e-3) and not torch.allclose(fused, bare, atol=0.1)
+
+
+def test_turbo_decodes_with_the_small_decoder_nearly_as_with_the_whole_one(capsys):
+    turbo, pipe = load("pocket", turbo=True, **CPU), load("pocket", **CPU)
+    assert "four steps without guidance, a small decoder" in capsys.readouterr().out
+    assert type(turbo.vae) is diffusers.AsymmetricAutoencoderKL and type(pipe.vae) is diffusers.AutoencoderKL
+    assert turbo.vae_scale_factor == pipe.vae_scale_factor
+    turbo.set_progress_bar_config(disable=True)
+    latents = [
+        turbo(prompt, num_inference_steps=4, guidance_scale=1.0, generator=tiny.generator(), output_type="latent").images.numpy()
+        for prompt in ("a red circle", "two cats on a blue background", "a rocket")
+    ]
+    theirs, ours = (decode(each, np.concatenate(latents)).astype(float) for each in (pipe, turbo))
+    decibels = 10 * np.log10(255**2 / ((theirs - ours) ** 2).mean((1, 2, 3)))
+    assert (decibels > 25).all(), decibels
+
+
+def test_a_turbo_pipeline_starts_from_pictures_and_is_saved(tmp_path):
+    turbo = load("pocket", turbo=True, **CPU)
+    turbo.set_progress_bar_config(disable=True)
+    scene = np.asarray(render(make_scene(FULL, 0)))
+    again = decode(turbo, encode(turbo, scene))[0]
+    assert abs(again.astype(int) - scene).mean() < 6, "encoder and decoder belong together"
+    made = diffusers.AutoPipelineForImage2Image.from_pipe(turbo)
+    picture = made("a red circle", image=Image.fromarray(scene), strength=0.5, num_inference_steps=4, guidance_scale=1.0).images[0]
+    assert picture.size == (128, 128)
+    turbo.save_pretrained(tmp_path / "turbo")
+    saved = load(tmp_path / "turbo", **CPU)
+    saved.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
+    assert np.array_equal(*(p("a red circle", generator=tiny.generator(), **settings).images for p in (turbo, saved)))
+
+
+def test_a_model_without_a_small_decoder_keeps_its_own_and_a_broken_one_is_a_sentence(tmp_path, capsys):
+    pocket = Path(load("pocket", **CPU).name_or_path)
+    shutil.copytree(pocket, tmp_path / "pocket", ignore=shutil.ignore_patterns("small-decoder", "clip", "adapter", "figures"))
+    pipe = load(tmp_path / "pocket", turbo=True, **CPU)
+    assert type(pipe.vae) is diffusers.AutoencoderKL and "small" not in capsys.readouterr().out.splitlines()[-1]
+    (tmp_path / "pocket" / "extras" / "small-decoder").mkdir()
+    with pytest.raises(WeightsError, match="small decoder in .*small-decoder does not load.*turbo=False") as caught:
+        load(tmp_path / "pocket", turbo=True, **CPU)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_a_turbo_lora_says_so(saved):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sdwidgets.pipelines import load
 from sdwidgets.recipe import code
 from sdwidgets.schedulers import make_scheduler, schedulers_for
 from sdwidgets.widgets.playground import Playground
@@ -46,6 +47,18 @@ def test_the_copied_program_makes_the_same_picture(folders, family):
     play.close()
     assert np.array_equal(executed(text), trace.images[0])
     assert "sdwidgets" not in text and type(play.pipe).__name__ in text
+
+
+def test_the_copied_program_of_a_turbo_pipeline_draws_its_picture():
+    pipe = load("pocket", "cpu", "float32", turbo=True)
+    pipe.set_progress_bar_config(disable=True)
+    play = Playground(pipe, autorun=False)
+    trace = play.run(prompt="a red circle", seed=11).wait(120)
+    text = play.code()
+    play.close()
+    assert "with_small_decoder" in text and "LCMScheduler" in text and np.array_equal(executed(text), trace.images[0])
+    pipe.vae = load("pocket", "cpu", "float32").vae
+    assert "with_small_decoder" not in code(pipe, {"prompt": "a red circle", "seed": 1})
 
 
 @pytest.mark.parametrize("label", list(schedulers_for(tiny.pipeline("sd"))))

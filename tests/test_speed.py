@@ -639,6 +639,46 @@ def test_doubling_and_convolving_is_one_transposed_convolution():
     assert torch.allclose(speed.DoubleAndConvolve(convolution)(x), convolution(doubled), atol=1e-5)
 
 
+def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_its_own_kind(tmp_path, monkeypatch):
+    from diffusers import AutoPipelineForImage2Image, StableDiffusionPipeline
+
+    pipe = tiny.pipeline("sd")
+    pipe = type(pipe)(**copy.deepcopy(pipe.components), requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    asked = []
+    search = StableDiffusionPipeline._execution_device.fget
+    monkeypatch.setattr(StableDiffusionPipeline, "_execution_device", property(lambda self: asked.append(1) or search(self)))
+    tiny.run(pipe, steps=1)
+    assert asked and not asked.clear()
+    for card in (True, False):
+        with monkeypatch.context() as there:
+            there.setattr(torch.cuda, "is_available", lambda card=card: card)
+            speed.speed_up(pipe)
+        tiny.run(pipe, steps=1)
+        assert bool(asked) == card, "with a card in the machine, hooks may name it"
+        asked.clear()
+    assert isinstance(pipe, StableDiffusionPipeline) and pipe._execution_device == torch.device("cpu")
+    pipe.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    assert type(AutoPipelineForImage2Image.from_pipe(pipe)).__name__ == "StableDiffusionImg2ImgPipeline"
+    speed.slow_down(pipe)
+    assert type(pipe) is StableDiffusionPipeline
+
+
+def test_a_fast_turbo_picture_is_the_exact_ones_up_to_rounding():
+    exact, fast = (sdwidgets.load("pocket", "cpu", "float32", turbo=True, speed=speed) for speed in ("exact", "fast"))
+    for pipe in (exact, fast):
+        pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
+    one, other = (p("a red circle", generator=tiny.generator(), **settings).images for p in (exact, fast))
+    assert 10 * np.log10(1 / ((one - other) ** 2).mean()) > 30 and "forward" in vars(fast.vae.decoder)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        latents = torch.randn(1, 4, 16, 16, generator=tiny.generator())
+        given = fast.vae.decoder(latents)
+        assert speed.relative_error(given, exact.vae.decoder(latents)) < speed.ALLOWED_ERROR
+
+
 def test_exact_is_stock_bit_for_bit(pockets):
     from diffusers import StableDiffusionPipeline
 

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,19 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from bench.training import Change, speed
 from sdwidgets._data import data_folder
-from sdwidgets.pocket import clip, datasheet, denoiser, muon, parts, scenes, train, training, vae
+from sdwidgets.pipelines import with_small_decoder
+from sdwidgets.pocket import (
+    clip,
+    datasheet,
+    denoiser,
+    muon,
+    parts,
+    scenes,
+    small_decoder,
+    train,
+    training,
+    vae,
+)
 from sdwidgets.pocket import vocabulary as words
 
 SCHEDULE = training.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
@@ -679,7 +692,9 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     assert len(stage["encoder"]) == 12, "and the restored encoder is the same one"
     clip_step = json.loads((trained / "model" / "training.json").read_text())["clip"]["step"]
     laid = load_file(tmp_path / "work" / "clip" / f"step-{clip_step:08d}.safetensors")
-    for name, tensor in load_file(trained / "model" / "extras" / "clip" / "model.safetensors").items():
+    kept = load_file(trained / "model" / "extras" / "clip" / clip.IMAGE_TOWER)
+    assert not any(name.startswith("text_model.") for name in kept), "that is the pipeline's text encoder"
+    for name, tensor in (kept | load_file(trained / "model" / "text_encoder" / "model.safetensors")).items():
         assert torch.equal(laid[f"model.clip.{name}"], tensor.float()), name
     assert run("clip", "--steps", str(clip_step + 1), "--batch-size", "2") == 0
     assert json.loads((tmp_path / "work" / "clip" / "part" / "training.json").read_text())["step"] == clip_step + 1
@@ -696,6 +711,69 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=sentence or "was trained on the grammar"):
             run("restore", "--output", str(folder))
+
+
+def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decoders_place(trained, tmp_path, capsys):
+    folder = trained / "model" / "extras" / "small-decoder"
+    record = json.loads((folder / "training.json").read_text())
+    pipe = StableDiffusionPipeline.from_pretrained(trained / "model")
+    whole = pipe.vae
+    assert record["base"] == training.digest(whole) and record["step"] == 2
+    assert math.isfinite(record["decoders agree, dB"])
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6, "the encoder is not there once more"
+    small = with_small_decoder(whole, folder)
+    assert training.digest(small.encoder) == training.digest(whole.encoder) and small.config.scaling_factor == whole.config.scaling_factor
+    latents = torch.randn(2, 4, 3, 4)
+    with torch.no_grad():
+        ours, theirs = (vae.decode(latents).sample for vae in (small, whole))
+    assert ours.shape == theirs.shape and not torch.allclose(ours, theirs)
+    pipe.vae = small
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a cat", num_inference_steps=1).images[0].size == (128, 128)
+    parts._export_extra(trained / "small-decoder" / "part", tmp_path / "small-decoder", "0" * 12, "autoencoder")
+    assert "for another autoencoder" in capsys.readouterr().out and not (tmp_path / "small-decoder").exists()
+    with pytest.raises(ValueError, match="no decoder of such"):
+        shutil.copytree(folder, tmp_path / "wrong")
+        training.save_tensors(tmp_path / "wrong" / "decoder.safetensors", {"decoder.other": torch.zeros(1)})
+        with_small_decoder(whole, tmp_path / "wrong")
+
+
+def test_a_small_decoder_as_large_as_the_whole_one_says_the_same_but_for_a_block_a_level():
+    torch.manual_seed(0)
+    whole = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16))).eval()
+    for block in whole.decoder.up_blocks:  # second blocks that add nothing
+        torch.nn.init.zeros_(block.resnets[1].conv2.weight)
+        torch.nn.init.zeros_(block.resnets[1].conv2.bias)
+    torch.nn.init.normal_(whole.decoder.conv_out.weight, std=0.01)  # no pixel is clamped
+    config = small_decoder.SmallDecoderConfig(channels=(8, 8, 16, 16))
+    small = small_decoder.build_small_decoder(whole, config).eval()
+    pictures, noise = torch.rand(2, 3, 32, 32) * 2 - 1, torch.zeros(2, 4, 4, 4)
+    with torch.no_grad():
+        latents = whole.encode(pictures).latent_dist.mode()
+        torch.testing.assert_close(small.decode(latents).sample, whole.decode(latents).sample, atol=1e-4, rtol=1e-4)
+        learning = small_decoder.SmallDecoderTraining(small, whole, config)
+        assert float(learning(pictures, noise)) < 1e-3 and not any("encoder." in n for n in learning.state_dict() if "condition" not in n)
+    narrow = small_decoder.build_small_decoder(whole, dataclasses.replace(config, channels=(8, 8, 8, 16)))
+    assert torch.equal(narrow.decoder.up_blocks[1].resnets[0].conv1.weight, whole.decoder.up_blocks[1].resnets[0].conv1.weight[:8])
+    learning = small_decoder.SmallDecoderTraining(narrow, whole.requires_grad_(False), config)
+    learning(pictures, noise).backward()
+    assert all(p.grad is not None for p in learning.parameters() if p.requires_grad)
+    assert narrow.decoder.conv_in.weight.grad is not None and narrow.decoder.condition_encoder.layers[0].weight.grad is None
+
+
+def test_the_small_decoder_sees_latents_of_every_noise_up_to_its_most():
+    seen = []
+    config = small_decoder.SmallDecoderConfig(latent_noise=0.5)
+    model = lambda pictures, noise: seen.append((pictures, noise))  # noqa: E731
+    for step in range(2):
+        small_decoder.small_decoder_loss_at(config)(model, step, 16, SimpleNamespace(process_index=0, device="cpu"))
+    (pictures, noise), (_, later) = seen
+    assert pictures.shape == (16, 3, 128, 128) and noise.shape == (16, 4, 16, 16) and not torch.equal(noise, later)
+    spread = torch.cat([noise, later]).std((1, 2, 3))
+    assert spread.max() < 0.6 and spread.min() < 0.15 and spread.max() > 0.35
+    for wrong in ({"latent_noise": -1.0}, {"latent_noise": float("nan")}, {"grid_share": 2}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            small_decoder.SmallDecoderConfig(**wrong)
 
 
 def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
@@ -27,7 +28,7 @@ from .datasheet import (
     TAIL_OBJECTS,
 )
 from .scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
-from .training import Schedule
+from .training import Schedule, save_tensors
 from .vae import to_tensor
 from .vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 
@@ -296,6 +297,28 @@ def text_encoder(clip: CLIPModel) -> CLIPTextModel:
     tower = getattr(encoder, "text_model", encoder)  # transformers 4 has one wrapper more than 5
     tower.load_state_dict(clip.text_model.state_dict())
     return encoder.eval()
+
+
+IMAGE_TOWER = "image_tower.safetensors"
+
+
+def save_image_tower(clip: CLIPModel, folder: Path) -> None:
+    """All of a CLIP but its text tower, in half precision: for an export, whose text encoder is that tower. `read_clip` joins them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clip.config.save_pretrained(folder)
+    kept = {name: tensor.half() for name, tensor in clip.state_dict().items() if not name.startswith("text_model.")}
+    save_tensors(folder / IMAGE_TOWER, kept)
+
+
+def read_clip(folder: Path, encoder: CLIPTextModel) -> CLIPModel:
+    """Both towers: what `save_image_tower` wrote, with its export's text encoder; a folder that holds a whole CLIP is read as it is."""
+    if not (folder / IMAGE_TOWER).is_file():
+        return CLIPModel.from_pretrained(folder).eval()
+    clip = CLIPModel(CLIPConfig.from_pretrained(folder))
+    tower = getattr(encoder, "text_model", encoder)  # as in `text_encoder`
+    text = {f"text_model.{name}": tensor for name, tensor in tower.state_dict().items()}
+    clip.load_state_dict(load_file(folder / IMAGE_TOWER) | text)
+    return clip.eval()
 
 
 @torch.no_grad()

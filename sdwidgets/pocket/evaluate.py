@@ -253,6 +253,7 @@ def main(args: argparse.Namespace) -> int:
         training=training,
         clip=_first_there(args.clip, args.work and args.work / "clip" / "part", folder / "extras" / "clip"),
         turbo=turbo,
+        small_decoder=_first_there(folder / "extras" / "small-decoder"),
         checkpoints=tuple(args.checkpoints) or (snapshots(work, training) if work else ()),
     )
     begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)

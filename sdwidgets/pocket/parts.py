@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..latents import fit_linear_preview
 from . import clip, denoiser, training, vae
@@ -23,6 +23,7 @@ from .card import model_card
 from .datasheet import ENCODER, FULL
 from .finetune import run_zero_snr  # noqa: F401
 from .scenes import Grammar, make_scene, render, spread
+from .small_decoder import run_small_decoder  # noqa: F401
 from .train import override_schedule
 from .turbo import run_turbo  # noqa: F401
 
@@ -341,7 +342,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     chosen = finished_autoencoder(work)
     autoencoder = AutoencoderKL.from_pretrained(chosen).eval()
     unet = UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser"))
-    base = training.digest(unet)
+    base, decodes = training.digest(unet), training.digest(autoencoder)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))),
@@ -369,10 +370,9 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
     for extra in ("turbo", "zero-snr", "adapter"):
         _export_extra(work / extra / "part", args.output / "extras" / extra, base)
-    towers = CLIPModel.from_pretrained(
-        finished_part(work, "clip")
-    )  # both: the CLIP score needs the image tower
-    towers.half().save_pretrained(args.output / "extras" / "clip", safe_serialization=True)
+    _export_extra(work / "small-decoder" / "part", args.output / "extras" / "small-decoder", decodes, "autoencoder")
+    towers = CLIPModel.from_pretrained(finished_part(work, "clip"))
+    clip.save_image_tower(towers, args.output / "extras" / "clip")  # for the CLIP score, and to train on from
     _load_as_float32(args.output / "extras" / "clip")
     (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
@@ -380,8 +380,8 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     return 0
 
 
-def _export_extra(part: Path, folder: Path, base: str) -> None:
-    """Copy what was trained for the denoiser of digest `base`; leave out, and take out, what was trained for another."""
+def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") -> None:
+    """Copy what was trained for the model of digest `base`; leave out, and take out, what was trained for another."""
 
     def fits(extra: Path) -> bool:
         told = extra / "training.json"
@@ -391,7 +391,7 @@ def _export_extra(part: Path, folder: Path, base: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(part, folder)
         return
-    another = "it was trained for another denoiser, or does not say for which"
+    another = f"it was trained for another {model}, or does not say for which"
     if part.is_dir():
         print(f"left out {part}: {another}; `sdwidgets train {folder.name}` trains it anew")
     if folder.is_dir() and not fits(folder):
@@ -419,12 +419,13 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     if "decoder" in told:
         shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
         training.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
-    shutil.copytree(args.output / "extras" / "clip", work / "clip" / "part", dirs_exist_ok=True)
+    towers = clip.read_clip(args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder"))
+    towers.save_pretrained(work / "clip" / "part", safe_serialization=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
     for name in ("vae", "clip", "denoiser"):
         training.write_json(work / name / "part" / "training.json", told[name])
-    towers = clip.ClipTraining(CLIPModel.from_pretrained(args.output / "extras" / "clip"))
+    towers = clip.ClipTraining(towers)
     optimizer = clip.ClipConfig().schedule.build_optimizer(towers)
     training.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
     config = denoiser.DenoiserConfig()

@@ -1,7 +1,7 @@
-"""`sdwidgets train vae|decoder|clip|denoiser|turbo|zero-snr|adapter`: one command a part, each resumable by the same command.
+"""`sdwidgets train vae|decoder|small-decoder|clip|denoiser|turbo|zero-snr|adapter`: one command a part, each resumable by the same command.
 
 Parts build on each other: the denoiser needs vae and clip, and what changes it needs the denoiser. `decoder` trains the autoencoder's decoder on with
-its encoder frozen, at any time: no latents change. Checkpoints, cached latents and finished parts
+its encoder frozen, at any time: no latents change; `small-decoder` teaches a smaller one what the finished one does. Checkpoints, cached latents and finished parts
 lie under `--work` (default: the cache folder); `sdwidgets train export` puts the finished parts together into one
 folder that stock diffusers loads. Several processes share a training through `accelerate launch -m sdwidgets.pocket.train denoiser`. `sdwidgets train restore` goes the other way, so that `sdwidgets train denoiser --steps MORE` trains an exported
 model on, on any machine.
@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-PARTS = ("vae", "decoder", "clip", "denoiser", "turbo", "zero-snr", "adapter", "export", "restore")
+PARTS = ("vae", "decoder", "small-decoder", "clip", "denoiser", "turbo", "zero-snr", "adapter", "export", "restore")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def measure(
                 yield (report := keep(finish(report, [measure_row(evaluator, name, split)])))
         elif name == TURBO and not made and extras.turbo is not None:
             slow = [row for row in report["rows"] if row["name"] in ROWS]
-            yield (report := keep(finish(report, measure_turbo(evaluator, extras.turbo, slow))))
+            yield (report := keep(finish(report, measure_turbo(evaluator, extras, slow))))
         elif name in (GLYPHS, WHOLE) and not made:
             yield (report := keep(finish(report, measure_reconstruction(evaluator))))
     for name in sections:

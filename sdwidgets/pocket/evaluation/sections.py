@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...pipelines import with_small_decoder
 from ...schedulers import make_scheduler
 from .. import datasheet as sheet
 from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render, scene_on_grid
@@ -36,8 +37,9 @@ class Extras:
     """What some sections need beside the pipeline; None where it is not there."""
 
     training: dict | None = None  # the records of the model's training (training.json)
-    clip: Path | None = None  # a folder of Pocket's own CLIPModel, with its image tower
+    clip: Path | None = None  # a folder of Pocket's own CLIP, or of its image tower
     turbo: Path | None = None  # a folder of the turbo LoRA
+    small_decoder: Path | None = None  # a folder of the small decoder that turbo decodes with
     checkpoints: tuple[Path, ...] = ()  # folders of U-Nets, in the order of training
 
 
@@ -77,18 +79,22 @@ def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
     return reconstruction_rows(evaluator.pipe.vae, count=evaluator.cap(512))
 
 
-def measure_turbo(evaluator: Evaluator, folder: Path, rows: Sequence[dict], steps: int = 4) -> list[dict]:
+def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], steps: int = 4) -> list[dict]:
     """Every row once more at four steps with the turbo LoRA, whose guidance is baked in; then turbo's row a split.
 
-    `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is
+    It decodes as `load(turbo=True)` does, with the small decoder where there is one; "small decoder" then tells how far that agrees with the whole one, in dB. `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is
     the most that one of them lost, and its tier needs both the loss and its rows' own bars. Raises ValueError
     where `rows` are not all there.
     """
     if len(rows) < len(asking.ROWS) * len(SPLITS):
         raise ValueError("turbo is compared with every other row: measure those first, into the same file")
-    pipe, before = evaluator.pipe, evaluator.pipe.scheduler
-    pipe.load_lora_weights(folder)
+    pipe, before = evaluator.pipe, (evaluator.pipe.scheduler, evaluator.pipe.vae)
+    pipe.load_lora_weights(extras.turbo)
     pipe.scheduler = make_scheduler("LCM", pipe)
+    agreement = None
+    if extras.small_decoder is not None:
+        agreement = json.loads((extras.small_decoder / "training.json").read_text())["decoders agree, dB"]
+        pipe.vae = with_small_decoder(pipe.vae, extras.small_decoder)
     try:
         made = []
         for split in SPLITS:
@@ -100,12 +106,12 @@ def measure_turbo(evaluator: Evaluator, folder: Path, rows: Sequence[dict], step
             pooled = [True] * sum(round(r["rate"] * r["n"]) for r in fast)
             pooled += [False] * (sum(r["n"] for r in fast) - len(pooled))
             made.append(
-                {"name": TURBO, "split": split, **share(pooled), "tier": tier, "loss": loss, "rows": fast}
+                {"name": TURBO, "split": split, **share(pooled), "tier": tier, "loss": loss, "small decoder": agreement, "rows": fast}
             )
         return made
     finally:
         pipe.unload_lora_weights()
-        pipe.scheduler = before
+        pipe.scheduler, pipe.vae = before
 
 
 # ---- sections ----------------------------------------------------------------------------------------------------
@@ -118,11 +124,11 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     Pocket's text states come from this very CLIP, so it is no judge of Pocket: the figure is there to be
     compared with true pairs and with shuffled ones, and with what the judge says of the same pictures.
     """
-    from transformers import CLIPModel
+    from ..clip import read_clip
 
     if extras.clip is None:
         raise Missing("Pocket's CLIP with its image tower is not here: name its folder with --clip")
-    clip = CLIPModel.from_pretrained(extras.clip).eval()
+    clip = read_clip(extras.clip, evaluator.pipe.text_encoder)
     count = evaluator.cap(pictures)
     stream = Stream(asking.SEED, 2**32 - 2)
     true = [make_scene(sheet.FULL, stream.integer(0, sheet.FULL.count - 1)) for _ in range(count)]
