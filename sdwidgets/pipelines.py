@@ -118,7 +118,8 @@ def _make_turbo(pipe, folder: Path, title: str) -> str:
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
-    pipe.unet._sdwidgets_turbo = True  # `recipe.code` has no other way to know what is in the weights
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    denoiser._sdwidgets_turbo = True  # `recipe.code` has no other way to know what is in the weights
     told = "turbo: four steps without guidance"
     part = folder / "extras" / "small-decoder"
     if not part.is_dir():

@@ -428,7 +428,7 @@ def _evaluation(evaluation: dict | None) -> str:
     ]  # fmt: skip
     if not any(row["name"] == TURBO for row in rows):
         text += ["", "The table's row for turbo is missing: no turbo LoRA was evaluated."]
-    told = {row["small decoder"] for row in rows if row.get("small decoder") is not None}
+    told = dict.fromkeys(row["small decoder"] for row in rows if row.get("small decoder") is not None)
     text += [f"\nTurbo's pictures are decoded, as `load(turbo=True)` does it, by the small decoder in `extras/small-decoder`, which agrees with the whole one to {level:.1f} dB (the median of 64 scenes)." for level in told]  # fmt: skip
     if doubted := _unclaimed(evaluation):
         text += ["", f"{doubted.strip()} Their figures are told all the same; what is asked of the judge is 0.99 on true renders and 0.97 on reconstructions."]

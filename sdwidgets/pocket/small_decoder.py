@@ -1,12 +1,13 @@
-"""A smaller decoder for Pocket's autoencoder, taught by the whole one to say nearly the same in a third of the time.
+"""A smaller decoder for Pocket's autoencoder, taught by the whole one to say nearly the same in about a third of the time.
 
 At four steps without guidance a third of a picture's time is decoding, so turbo draws with this, as a large model draws its previews
-with TAESD (github.com/madebyollin/taesd). An autoencoder whose two halves differ is diffusers' `AsymmetricAutoencoderKL`; the encoder is the whole one's, so latents are
-the same and nothing else changes.
+with TAESD (github.com/madebyollin/taesd). An autoencoder whose two halves differ is diffusers' `AsymmetricAutoencoderKL`; the encoder
+is the whole one's, so latents are the same and nothing else changes.
 
-It begins as a part of what it learns from: every layer is cut out of the same layer of the whole decoder, which keeps a second residual block
-at every level and more channels where pictures are large. Where most of the knowledge is, at 16 x 16, nothing is cut. After 250 steps
-that was a decibel ahead of a decoder that began with chance, and ahead of an `AutoencoderTiny` that decodes as fast.
+It begins as a part of what it learns from: every layer is cut out of the same layer of the whole decoder, which has one more residual
+block at every level and more channels where pictures are large. Where most of the knowledge is, at 16 x 16, no channel is cut. Taught
+for about as long, an `AutoencoderTiny` that decodes as fast agreed with the whole decoder to 30 dB only, and pictures were visibly blurred; this
+one agrees to 37.5 dB.
 """
 
 from __future__ import annotations
