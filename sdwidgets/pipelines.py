@@ -70,8 +70,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         with _quiet():
             folder, title = _find(name, revision, half)
             pipe, files = _read(folder, half, dtype)
-            if turbo:
-                turbo = _make_turbo(pipe, folder, title)
+            few_steps = _make_turbo(pipe, folder, title) if turbo else ""
     except WeightsError as error:
         if name != "pocket":
             raise
@@ -85,7 +84,7 @@ def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="ex
         p.numel() for m in pipe.components.values() if isinstance(m, torch.nn.Module) for p in m.parameters()
     )
     precision = str(dtype).removeprefix("torch.")
-    notes = [why_device, why_dtype, offload, faster, turbo]
+    notes = [why_device, why_dtype, offload, faster, few_steps]
     if dtype == torch.float16 and "XL" in type(pipe).__name__ and pipe.vae.config.force_upcast:
         notes.append("the VAE decodes in float32")
     print(
@@ -133,10 +132,13 @@ def _make_turbo(pipe, folder: Path, title: str) -> str:
     return f"{told}, a small decoder"
 
 
+DECODER = "decoder.safetensors"
+
+
 def with_small_decoder(vae, folder):
     """An autoencoder with the decoder that `sdwidgets train small-decoder` made for it, as an `AsymmetricAutoencoderKL` of its own.
 
-    vae: an `AutoencoderKL`, whose encoder is copied; folder: config.json, and decoder.safetensors with the decoder alone.
+    vae: an `AutoencoderKL`, whose encoder is copied; folder: config.json, and `DECODER` with the weights of the decoder alone.
     Raises ValueError where the weights there are none of such a decoder.
     """
     from diffusers import AsymmetricAutoencoderKL
@@ -144,7 +146,7 @@ def with_small_decoder(vae, folder):
 
     made = AsymmetricAutoencoderKL.from_config(AsymmetricAutoencoderKL.load_config(folder, local_files_only=True))
     others = {name: tensor for name, tensor in vae.state_dict().items() if not name.startswith("decoder.")}
-    missing, unexpected = made.load_state_dict(others | load_file(Path(folder) / "decoder.safetensors"), strict=False)
+    missing, unexpected = made.load_state_dict(others | load_file(Path(folder) / DECODER), strict=False)
     # What would mix a picture in under a mask is in the class, and never asked.
     if unexpected or any(not name.startswith("decoder.condition_encoder.") for name in missing):
         raise ValueError(f"{folder} holds no decoder of such an autoencoder")

@@ -112,7 +112,7 @@ def test_turbo_decodes_with_the_small_decoder_nearly_as_with_the_whole_one(capsy
     ]
     theirs, ours = (decode(each, np.concatenate(latents)).astype(float) for each in (pipe, turbo))
     decibels = 10 * np.log10(255**2 / ((theirs - ours) ** 2).mean((1, 2, 3)))
-    assert (decibels > 25).all(), decibels
+    assert (decibels > 32).all(), decibels
 
 
 def test_a_turbo_pipeline_starts_from_pictures_and_is_saved(tmp_path):

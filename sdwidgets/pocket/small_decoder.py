@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
 
+from ..pipelines import DECODER
 from . import training
 from .datasheet import FULL
 from .scenes import Grammar, spread
 from .vae import encode_scenes, picture_batch, picture_loss
-
-DECODER = "decoder.safetensors"  # of the decoder alone: the encoder is the whole autoencoder's
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,20 +82,20 @@ def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
 def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], steps: int = 4) -> list[dict]:
     """Every row once more at four steps with the turbo LoRA, whose guidance is baked in; then turbo's row a split.
 
-    It decodes as `load(turbo=True)` does, with the small decoder where there is one; "small decoder" then tells how far that agrees with the whole one, in dB. `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is
-    the most that one of them lost, and its tier needs both the loss and its rows' own bars. Raises ValueError
-    where `rows` are not all there.
+    It decodes as `load(turbo=True)` does, with the small decoder where there is one; "small decoder" then tells how far that agrees with
+    the whole one, in dB. `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is the
+    most that one of them lost, and its tier needs both the loss and its rows' own bars. Raises ValueError where `rows` are not all there.
     """
     if len(rows) < len(asking.ROWS) * len(SPLITS):
         raise ValueError("turbo is compared with every other row: measure those first, into the same file")
     pipe, before = evaluator.pipe, (evaluator.pipe.scheduler, evaluator.pipe.vae)
-    pipe.load_lora_weights(extras.turbo)
-    pipe.scheduler = make_scheduler("LCM", pipe)
     agreement = None
-    if extras.small_decoder is not None:
-        agreement = json.loads((extras.small_decoder / "training.json").read_text())["decoders agree, dB"]
-        pipe.vae = with_small_decoder(pipe.vae, extras.small_decoder)
     try:
+        pipe.load_lora_weights(extras.turbo)
+        pipe.scheduler = make_scheduler("LCM", pipe)
+        if extras.small_decoder is not None:
+            agreement = json.loads((extras.small_decoder / "training.json").read_text())["decoders agree, dB"]
+            pipe.vae = with_small_decoder(pipe.vae, extras.small_decoder)
         made = []
         for split in SPLITS:
             fast = [
