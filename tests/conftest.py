@@ -14,7 +14,7 @@ import pytest
 THREADS = 2
 
 # Set before anything is imported that reads them, and inherited by the kernels and servers that tests start.
-os.environ["OMP_NUM_THREADS"] = str(THREADS)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # kernels and servers run beside the tests: wait without spinning
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["SDWIDGETS_BF16"] = "0"  # training computes alike on every machine
