@@ -419,6 +419,14 @@ def training_table(rows: list[dict]) -> str:
     return table(head, lines)
 
 
+#: What is said of compiled rows that were measured on a CPU, before `training.check_compiled` refused them.
+COMPILED = (
+    '**The rows that say "compiled", and "the same" after one of them, are no advice**: compiled for a CPU in bfloat16, as Pocket\'s U-Net was trained, '
+    "a nearest upsampling can hand back gradients of zero, and what lies before it is never trained. In float32, as here, none was found "
+    "wrong, but next to nothing was gained. `sdwidgets train` compiles on CUDA alone."
+)
+
+
 def describe_training(report: dict) -> str:
     busy = (report["machine"]["load_average"] or [0])[0]
     parts = [
@@ -426,6 +434,7 @@ def describe_training(report: dict) -> str:
         f"**The machine was busy when this began (load {busy:.1f}).**" if busy > BUSY else "",
         f"What makes training faster (`python bench/training.py`): medians of {report['turns']} steps, the changes taking turns. What we expected "
         "was written down before. An autoencoder's sample is a crop of 64 pixels.",
+        COMPILED if "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report["rows"]) else "",
         training_table(report["rows"]),
     ]
     return "\n\n".join(part for part in parts if part)

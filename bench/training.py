@@ -5,7 +5,8 @@
     python bench/training.py --learn denoiser --work FOLDER   # needs encoded scenes, see `sdwidgets train`
 
 Ratios are against the first row of each part; medians of turns, with quartiles. `expected` was written down before
-measuring, with its reason, so that the table also shows where we were wrong. Run it on a quiet machine.
+measuring, with its reason, so that the table also shows where we were wrong. What is compiled is measured on CUDA alone:
+`training.check_compiled` says why. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -130,8 +131,12 @@ def use_norm_by_hand(module: torch.nn.Module) -> None:
 
 
 def build(part: str, options: dict) -> Callable[[], int]:
-    """A function that does one training step of `part` and returns how many pictures it saw."""
+    """A function that does one training step of `part` and returns how many pictures it saw.
+
+    Raises ValueError for a compiled one without CUDA.
+    """
     setting = PLAIN | options
+    training.check_compiled(setting["compile"])
     size = setting["batch_size"]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -181,7 +186,7 @@ def speed(part: str, changes: tuple[Change, ...], turns: int) -> list[dict]:
         try:
             steps[change.name] = build(part, change.options)
             steps[change.name](), steps[change.name]()
-        except Exception as error:  # a machine without a compiler loses that row, not the table
+        except Exception as error:  # a machine without a compiler, or without CUDA, loses that row, not the table
             print(f"{change.name}: does not run here ({type(error).__name__}: {str(error)[:80]})")
             steps.pop(change.name, None)
             continue

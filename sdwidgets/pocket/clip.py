@@ -255,6 +255,8 @@ class ClipTraining(torch.nn.Module):
     what pictures tell apart; and the denoiser reads the text tower's states, not its cosines.
     """
 
+    may_rest = ("clip.logit_scale",)  # at its cap it has no gradient: `guard.Guard`
+
     def __init__(self, clip: CLIPModel, max_logit_scale: float = ClipConfig.max_logit_scale):
         super().__init__()
         self.clip, self.max_logit_scale = clip, max_logit_scale

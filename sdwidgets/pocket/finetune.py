@@ -447,6 +447,7 @@ def train_zero_snr(
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
+    training.check_compiled(compiled)  # before the denoiser is given a LoRA
     base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
     return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)

@@ -43,7 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="denoiser: train on N scenes, a fair sample of all (default: as many as are encoded, first all)",
+        help="denoiser: train on N scenes, all that is planned among them (default: as many as are encoded, first all)",
+    )
+    parser.add_argument(
+        "--repeat",
+        nargs="+",
+        metavar="BLOCK=M",
+        help='denoiser: show a block\'s scenes M times an epoch, as in "two objects=2"; begins with the next epoch (default: once)',
+    )
+    parser.add_argument(
+        "--cool-down",
+        type=int,
+        metavar="SAMPLES",
+        help="denoiser: in a branch of its own, train on for so many samples while the learning rate falls to zero",
     )
     parser.add_argument("--batch-size", type=int, default=None, help="pictures a step over all processes")
     parser.add_argument("--learning-rate", type=float, default=None)
@@ -54,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="train through torch.compile (needs a compiler; pays on long runs)",
+        help="train through torch.compile (on CUDA alone: on a CPU gradients get lost; pays on long runs)",
     )
     parser.add_argument(
         "--ignore-gate",
@@ -84,8 +96,9 @@ def override_schedule(config, args):
 def main(args: argparse.Namespace) -> int:
     from . import parts
     from .scenes import find_grammar
-    from .training import cache_folder
+    from .training import cache_folder, check_compiled
 
+    check_compiled(args.compile)
     grammar = find_grammar(args.grammar)
     work = args.work or cache_folder() / "pocket" / args.grammar
     return getattr(parts, f"run_{args.part.replace('-', '_')}")(args, grammar, work)

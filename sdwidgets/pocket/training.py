@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from .._data import cache_folder  # noqa: F401  (where trainings lie)
+from .guard import STEPS, Guard, Stopped
 from .muon import Muon
 
 
@@ -113,6 +114,16 @@ def processes() -> PartialState:
     return PartialState(
         cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=datetime.timedelta(hours=12)
     )
+
+
+def check_compiled(compiled: bool) -> None:
+    """Raises ValueError where a training is to be compiled and does not run on CUDA."""
+    if compiled and (device := processes().device.type) != "cuda":
+        raise ValueError(
+            f"compiled training (--compile) is for CUDA alone, and this runs on {device}: there torch.compile can hand back zeros for gradients "
+            "(in bfloat16, through a nearest upsampling), without an error and with the right loss, so that most of a U-Net is never trained; "
+            "leave --compile out"
+        )
 
 
 def main_process_first(make: Callable) -> Callable:
@@ -206,10 +217,10 @@ class Checkpoint:
 
 
 def stages_before(record: dict, samples: int) -> list[dict]:
-    """The stages of a training that has shown `samples`; what an older record does not tell is one of unknown scenes."""
+    """The stages of a training that has shown `samples`; what an older record does not tell is one of unknown settings."""
     stages = list(record.get("stages", ()))
     untold = samples - sum(stage["samples"] for stage in stages)
-    return [*stages, {"samples": untold, "scenes": None}] if untold > 0 else stages
+    return [*stages, {"samples": untold}] if untold > 0 else stages
 
 
 def with_stage(stages: list[dict], stage: dict) -> list[dict]:
@@ -229,22 +240,27 @@ def train(
     restart: bool = False,
     minutes: float | None = None,
     compiled: bool = False,
-    snapshot: Callable[[int, torch.nn.Module], None] | None = None,
+    snapshot: Callable[[int, torch.nn.Module], dict | None] | None = None,
     stage: dict | None = None,
     base: str | None = None,
+    facts: dict | None = None,
 ) -> tuple[torch.nn.Module, dict]:
     """Train `module` until `schedule.steps`, or for about `minutes`; resume where the folder holds a checkpoint.
 
     `loss_at(module, step, batch_size, accelerator)` makes its own batch from the step number and the process
     index, so that a resumed run sees what an unbroken one would have seen. With `minutes`, the learning rate
-    still follows the steps. `compiled`: through torch.compile, which takes minutes and pays on long runs.
-    `snapshot(samples, averaged module)` is called whenever the number of samples passes 25,000 times a power of two.
+    still follows the steps. `compiled`: through torch.compile, on CUDA alone; it takes minutes and pays on long runs.
+    `snapshot(samples, averaged module)` is called whenever the number of samples passes a multiple of `SNAPSHOT`; the plain data that it
+    returns stands in the record's "snapshots".
     `stage`: settings to tell of this run beside batch size and learning rate ("scenes": of how many it learns); the record's "stages"
     has one entry for each change of them, with the samples shown in it. `base`: the digest of the frozen model that the part
-    belongs to; a checkpoint of a part of another one is not resumed, the training begins anew.
+    belongs to; a checkpoint of a part of another one is not resumed, the training begins anew. `facts`: more for the record.
     The arithmetic is bfloat16 where that is faster (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
-    losses, hardware, stages). Ctrl-C saves a checkpoint before it passes on. Raises ValueError for a batch that the processes cannot share.
+    losses, hardware, stages, and "moved": how many parameters have moved since one of its runs began, and of how many, by whole tensors).
+    Ctrl-C saves a checkpoint before it passes on. Raises ValueError for a batch that the processes cannot share and for `compiled` without
+    CUDA, and `guard.Stopped` after ten steps or at a save where a parameter has no gradient or does not move: then nothing is saved.
     """
+    check_compiled(compiled)
     processes()
     (bfloat16,) = broadcast_object_list([faster_in_bfloat16()])  # the main process's answer: measured ones may differ
     accelerator = Accelerator(mixed_precision="bf16" if bfloat16 else "no")
@@ -271,10 +287,11 @@ def train(
     model, optimizer = accelerator.prepare(module, optimizer)
     if compiled:
         model.compile()
+    guard = Guard(name, accelerator.unwrap_model(model))
     per_process = schedule.batch_size // accelerator.num_processes
     first, samples_before = record["step"], record.get("samples", record["step"] * schedule.batch_size)
     stages = record["stages"] = stages_before(record, samples_before)
-    settings = {"scenes": None, "batch size": schedule.batch_size, "learning rate": schedule.learning_rate}
+    settings = {"batch size": schedule.batch_size, "learning rate": schedule.learning_rate}
     settings |= stage or {}
     step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
     began = time.monotonic()
@@ -285,6 +302,7 @@ def train(
     out_of_time = False
 
     def save() -> None:
+        record["moved"] = max(guard.check(), record.get("moved", [0, 0]))
         shown = (step - first) * schedule.batch_size
         record.update(
             samples=samples_before + shown,
@@ -293,6 +311,7 @@ def train(
             seconds=time.monotonic() - started,
             config=config,
             hardware=hardware(accelerator),
+            **(facts or {}),
         )
         if base is not None:
             record["base"] = base
@@ -308,17 +327,20 @@ def train(
             loss = loss_at(model, step, per_process, accelerator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            guard.watch(schedule.rate(step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema_update(
                 average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step))
             )
             step += 1
+            if guard.steps == STEPS:
+                guard.check()
             window.append(loss.detach())  # read later: reading a GPU's number waits for the GPU
             bar.update()
             seen = samples_before + (step - first) * schedule.batch_size  # batches may have had other sizes
-            if snapshot and accelerator.is_main_process and passed(seen, schedule.batch_size):
-                snapshot(seen, average)
+            if snapshot and accelerator.is_main_process and seen // SNAPSHOT > (seen - schedule.batch_size) // SNAPSHOT:
+                record.setdefault("snapshots", []).append({"samples": seen} | (snapshot(seen, average) or {}))
             if len(window) == 50 or step == schedule.steps:
                 spent = torch.tensor(time.monotonic() - began, device=accelerator.device)
                 mean, spent = accelerator.reduce(
@@ -332,10 +354,13 @@ def train(
             if time.monotonic() - saved > schedule.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
+    except Stopped:
+        step = record["step"]  # the save before remains the last
+        raise
     finally:
+        bar.close()
         if step > record["step"]:
             save()
-        bar.close()
     return average.to("cpu").eval(), record
 
 
@@ -369,9 +394,12 @@ def fast_arithmetic(device) -> torch.autocast:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=faster_in_bfloat16())
 
 
+SNAPSHOT = 25_000  # samples between looks at a training
+
+
 def passed(samples: int, batch_size: int) -> bool:
-    """Whether the last batch crossed 25,000 samples times a power of two."""
-    marks = samples // 25_000, (samples - batch_size) // 25_000
+    """Whether the last batch crossed `SNAPSHOT` samples times a power of two."""
+    marks = samples // SNAPSHOT, (samples - batch_size) // SNAPSHOT
     return marks[0].bit_length() > marks[1].bit_length()
 
 

@@ -126,6 +126,7 @@ def train_turbo(
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
+    training.check_compiled(compiled)  # before the denoiser is given a LoRA
     base, scenes = training.digest(unet), len(data.scenes)
     module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
     record = fit_part("turbo", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
