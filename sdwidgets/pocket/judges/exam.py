@@ -1,7 +1,7 @@
-"""Scenes that judges are fitted on and examined on: the datasheet's own kinds, but every word as often as any other.
+"""Scenes that set the judge's limits and examine it: the datasheet's own kinds, but every word as often as any other.
 
-Each `Exam` is a stream of its own, apart from those of the generator's data (and from each other), so that no judge is
-examined on what it was fitted on. Backgrounds are not held out here: a judge has to read every combination.
+Each `Exam` is a stream of its own, apart from those of the generator's data (and from each other), so that the judge is not
+examined on what its limits were set on. Backgrounds are not held out here: it has to read every combination.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import dataclasses
 import numpy as np
 
 from .. import datasheet
-from ..scenes import STYLES, Scene, Stream, render, scene_on_grid
+from ..layouts import FREE, LATTICE
+from ..scenes import STYLES, Scene, Stream, render
 from ..vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
 
 _COLOURS = tuple(COLOURS)
@@ -27,20 +28,20 @@ _NAMES = _shuffled(OBJECTS)
 _PEOPLE = _shuffled((o, g, t) for o in OCCUPATIONS for g in GENDERS for t in TONES)
 
 
-def _object(stream: Stream, number: int) -> dict:
-    return datasheet.one_object(stream, number, 0, names=_NAMES)
+def _object(stream: Stream, number: int, layout) -> dict:
+    return datasheet.one_object(stream, number, 0, layout, names=_NAMES)
 
 
-def _shape(stream: Stream, number: int) -> dict:
-    return datasheet.one_shape(stream, number, 0)
+def _shape(stream: Stream, number: int, layout) -> dict:
+    return datasheet.one_shape(stream, number, 0, layout)
 
 
-def _object_or_shape(stream: Stream, number: int) -> dict:
-    return (_shape if number % 5 == 4 else _object)(stream, number // 5 * 4 + number % 5)
+def _object_or_shape(stream: Stream, number: int, layout) -> dict:
+    return (_shape if number % 5 == 4 else _object)(stream, number // 5 * 4 + number % 5, layout)
 
 
-def _several(stream: Stream, number: int) -> dict:
-    scene = datasheet.several(stream, number, 0)
+def _several(stream: Stream, number: int, layout) -> dict:
+    scene = datasheet.several(stream, number, 0, layout)
     if scene["things"][0].kind == "object":
         name = _NAMES[number % len(_NAMES)]
         scene["things"] = tuple(dataclasses.replace(thing, name=name) for thing in scene["things"])
@@ -53,29 +54,37 @@ def _person(thing, number: int):
     return dataclasses.replace(thing, name=name, occupation=occupation, gender=gender, tone=tone)
 
 
-def _portrait(stream: Stream, number: int) -> dict:
-    scene = datasheet._portrait(stream, "doctor", 0, 1, 0.5, True)
+def _portrait(stream: Stream, number: int, layout) -> dict:
+    scene = datasheet._portrait(stream, layout, "doctor", 0, 1, 0.5, True)
     return scene | {"things": (_person(scene["things"][0], number),)}
 
 
-def _person_and_object(stream: Stream, number: int) -> dict:
-    scene = datasheet.person_and_object(stream, number, 0)
+def _person_and_object(stream: Stream, number: int, layout) -> dict:
+    scene = datasheet.person_and_object(stream, number, 0, layout)
     things = tuple(_person(thing, number) if thing.kind == "person" else thing for thing in scene["things"])
     return scene | {"things": things}
 
 
-def _confetti(stream: Stream, number: int) -> dict:
-    return datasheet._confetti(stream, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
+def _confetti(stream: Stream, number: int, layout) -> dict:
+    return datasheet._confetti(stream, layout, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
 
 
-#: kind of scene -> (stream, number) -> Scene's fields
+def _styled(style: str):
+    def draw(stream: Stream, number: int, layout) -> dict:
+        where = layout if style == "pixel art" else layout.middle()
+        return _object_or_shape(stream, number, where) | {"style": style}
+
+    return draw
+
+
+#: kind of scene -> (stream, number, layout) -> Scene's fields
 KINDS = {
     "one object": _object, "one shape": _shape,
-    "two objects": lambda stream, number: datasheet.two_objects(stream, number, 0, names=_NAMES),
-    "two shapes": lambda stream, number: datasheet.two_shapes(stream, number, 0),
+    "two objects": lambda stream, number, layout: datasheet.two_objects(stream, number, 0, layout, names=_NAMES),
+    "two shapes": lambda stream, number, layout: datasheet.two_shapes(stream, number, 0, layout),
     "several": _several, "portrait": _portrait, "person and object": _person_and_object, "confetti": _confetti,
-    "watermark": lambda stream, number: _object_or_shape(stream, number) | {"watermark": True},
-    **{style: (lambda stream, number, style=style: _object_or_shape(stream, number) | {"style": style}) for style in STYLES if style != "plain"},
+    "watermark": lambda stream, number, layout: _object_or_shape(stream, number, layout.middle()) | {"watermark": True},
+    **{style: _styled(style) for style in STYLES if style != "plain"},
 }  # fmt: skip
 
 
@@ -83,28 +92,27 @@ KINDS = {
 class Exam:
     """A stream of scenes: `scene(kind, number)` is a pure function of the seed, the kind and the number.
 
-    `gridded`: things stand on the grid, as in what Pocket is trained on and so in what it draws.
+    `layout`: where things stand, as free as can be or as in what Pocket is trained on and so in what it draws.
     """
 
     seed: int
-    gridded: bool = False
+    layout: datasheet.Layout = FREE
 
     def scene(self, kind: str, number: int) -> Scene:
         """A scene of one of `KINDS`; words follow each other in turn with `number`. It has no caption."""
         if kind not in KINDS:
             raise ValueError(f"no kind of scene is named {kind!r}; there are: {', '.join(KINDS)}")
         stream = Stream(2**24 + self.seed, list(KINDS).index(kind) * 2**24 + number)
-        parts = KINDS[kind](stream, number)
+        parts = KINDS[kind](stream, number, self.layout)
         for said in ("words", "spoken"):
             parts.pop(said, None)
         if all(thing.kind != "shape" for thing in parts["things"]):
             parts["background"] = stream.choice(_COLOURS)
-        scene = Scene(number, "", **{"shade": stream.integer(-6, 6)} | parts)
-        return scene_on_grid(scene) if self.gridded else scene
+        return Scene(number, "", **{"shade": stream.integer(-6, 6)} | parts)
 
 
-#: Judge A learns from FIT and thresholds are set on TUNE, with sizes and places as free as can be; the gate uses TEST.
-FIT, TUNE, TEST = Exam(1), Exam(2), Exam(3, gridded=True)
+#: Thresholds are set on TUNE, with sizes and places as free as can be; the gate uses TEST, on the lattice.
+TUNE, TEST = Exam(2), Exam(3, LATTICE)
 
 
 def pictures_of(scenes) -> np.ndarray:

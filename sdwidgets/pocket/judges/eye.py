@@ -1,4 +1,4 @@
-"""A judge against the eye: pictures that Pocket generated, looked at by someone who does not know what the judge said.
+"""The judge against the eye: pictures that Pocket generated, looked at by someone who does not know what the judge said.
 
 `draw` keeps numbered sheets with the prompt under each picture, and what the judge read, apart. The looker writes down which
 pictures show what their prompt says; `agreement` compares.
@@ -60,7 +60,7 @@ def draw(evaluator: Evaluator, folder: Path, count: int = 300, **told) -> Path:
 
 
 def agreement(readings: list[dict], wrong: set[int], who: str) -> dict:
-    """How a judge and an eye agree: the share, Cohen's kappa (Cohen 1960), each way of disagreeing, row by row, and where.
+    """How the judge and an eye agree: the share, Cohen's kappa (Cohen 1960), each way of disagreeing, row by row, and where.
 
     `wrong`: the numbers of the pictures that do not show what the prompt says, by eye. Raises ValueError for a number
     that no picture has.

@@ -1,6 +1,6 @@
-"""How far a judge is to be believed: what it makes of scenes whose truth is known, drawn and reconstructed.
+"""How far the judge is to be believed: what it makes of scenes whose truth is known, drawn and reconstructed.
 
-A judge counts for an attribute where it reads at least 99% of held-out true renders and 97% of their reconstructions
+It counts for an attribute where it reads at least 99% of held-out true renders and 97% of their reconstructions
 rightly. Rates of names are means over classes, with the worst class beside them.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..evaluation import Rate
+from ..layouts import LATTICE
 from ..scenes import Scene
 from ..training import digest
 from . import judgement as ask
@@ -32,7 +33,7 @@ WRECK_COUNT = 60  # of each kind
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One attribute of one thing or picture: what is true, and what a judge saw ("missing" where it saw nothing)."""
+    """One attribute of one thing or picture: what is true, and what the judge saw ("missing" where it saw nothing)."""
 
     attribute: str
     truth: str
@@ -168,12 +169,12 @@ def refused(judge, exam: Exam, count: int = WRECK_COUNT) -> dict[str, dict]:
 
 
 def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
-    """How often a judge is right, as plain data.
+    """How often the judge is right, as plain data.
 
     "true renders" and, where a `vae` is given, "reconstructions": attribute -> its rate balanced over classes, the
     worst class, the rate over all answers with its 95% interval, what was confused with what, and whether it passes.
     "refused": how often each kind of wreck is named nothing. `share` of the scenes makes it shorter; it is told, as is whether
-    the scenes stood on the grid, and whose reconstructions they were ("vae": `training.digest`).
+    the scenes stood on the lattice, and whose reconstructions they were ("vae": `training.digest`).
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share of the examination must be above 0 and at most 1, not {share}")
@@ -185,7 +186,7 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
     result = {
         "scenes": len(scenes),
         "share": share,
-        "grid": exam.gridded,
+        "lattice": exam.layout is LATTICE,
         "vae": None if vae is None else digest(vae),
         "wanted": {"true renders": TRUE_RATE, "reconstructions": RECONSTRUCTION_RATE},
     }

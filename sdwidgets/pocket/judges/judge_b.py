@@ -1,4 +1,4 @@
-"""Judge B, which reports: no network and no training, every glyph drawn on the picture's background and compared.
+"""The judge: no network and no training, every glyph drawn on the picture's background and compared.
 
 A region is cut out, brought to one size and compared with every glyph, shape and person of the vocabulary, drawn on the
 same background, seen by the same segmentation and cut out in the same way. Distances are shares of the energy
@@ -26,11 +26,7 @@ from .segment import Region, Segmented
 GRID = 24  # cells: the side of the square that every region is brought to
 GLYPH = 64  # pixels: the size at which templates are drawn
 MARGIN = 0.06  # of the longer side, left around a region
-STYLED_SIZES = (
-    44,
-    66,
-    98,
-)  # pixels: lines and blocks do not grow with the thing, so styled templates have three sizes
+STYLED_SIZES = (48, 64, 96)  # pixels: lines and blocks do not grow with the thing, so styled templates have three sizes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a judge says of a picture, and the questions that an answer can be asked. Knows nothing of how it was seen."""
+"""What the judge says of a picture, and the questions that an answer can be asked. Knows nothing of how it was seen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KINDS = ("object", "shape", "person", "broken")
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """One thing as a judge saw it: centre and longer side in pixels, `score` from 0 (a guess) to 1 (sure).
+    """One thing as the judge saw it: centre and longer side in pixels, `score` from 0 (a guess) to 1 (sure).
 
     `name` is the word of the vocabulary for an object or a shape, the occupation for a person, and for a broken
     thing what it is most like. Shapes have a `colour` (not in a pencil sketch, which shows none), people the rest.
@@ -30,7 +30,7 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a judge saw in one picture, things from left to right."""
+    """What the judge saw in one picture, things from left to right."""
 
     background: str
     style: str = "plain"

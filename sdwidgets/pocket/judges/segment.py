@@ -1,8 +1,8 @@
 """From a picture to the regions that may be things: background, style, watermark, confetti, and what is left.
 
-Plain arithmetic on pixels, shared by both judges; what a region shows is for them to say. A glyph can have several parts
+Plain arithmetic on pixels; what a region shows is for the judge to say. A glyph can have several parts
 (footprints, cherries) and two things can stand two pixels apart, so no one distance groups parts rightly. `grow_tree`
-therefore joins parts step by step, nearest first, and `best_cut` takes the grouping whose regions a judge recognises best.
+therefore joins parts step by step, nearest first, and `best_cut` takes the grouping whose regions the judge recognises best.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .. import scenes
-from ..scenes import CONFETTI_SIZE, SIZE
+from ..scenes import BLOCK, CONFETTI_SIZE, SIZE
 from ..vocabulary import COLOURS
 
 FRAME = 3  # pixels: the rim whose median is the background's colour
@@ -348,11 +348,9 @@ def has_watermark(picture: np.ndarray, level: np.ndarray) -> bool:
     return bool(product > 0.32 * np.sqrt(found @ found * (drawn @ drawn)) and product > 0.3 * (drawn @ drawn))
 
 
-@functools.cache
-def _block_edges() -> np.ndarray:
-    """The columns of a pixel art picture whose right neighbour belongs to the next block."""
-    blocks = ((np.arange(SIZE) + 0.5) * (SIZE // 6) / SIZE).astype(int)
-    return np.flatnonzero(np.diff(blocks))
+#: The columns of a pixel art picture whose right neighbour belongs to the next block, and those in the middle of blocks.
+_BLOCK_EDGES = np.arange(BLOCK - 1, SIZE - 1, BLOCK)
+_BLOCK_MIDDLES = np.arange(BLOCK // 2 - 1, SIZE - 1, BLOCK)
 
 
 def styles_of(picture: np.ndarray, level: np.ndarray, mask: np.ndarray) -> tuple[str, ...]:
@@ -373,7 +371,7 @@ def styles_of(picture: np.ndarray, level: np.ndarray, mask: np.ndarray) -> tuple
     share, contrast, steps = _block_likeness(picture)
     if share > 0.75 and contrast > 3 and steps >= 6:
         return ("pixel art",)
-    if share > 0.55 and contrast > 2:
+    if share > 0.55 and contrast > 2:  # after the autoencoder, which blurs blocks
         possible.append("pixel art")
     return (*likely, "plain", *possible)
 
@@ -388,14 +386,11 @@ def _line_likeness(picture, level, mask) -> tuple[float, float]:
 
 
 def _block_likeness(picture) -> tuple[float, float, int]:
-    """(share of all change at most a pixel from blocks' edges, how much more changes there than between them, how many
-    of those edges have a change at all: a plain square has four)."""
-    edges = _block_edges()
+    """(share of all change at blocks' edges, how much more changes there than in the middle of blocks, how many of those edges have a change at
+    all: a plain square has four)."""
     changes = [np.square(np.diff(picture, axis=1)).sum(2), np.square(np.diff(picture, axis=0)).sum(2).T]
-    around = np.unique(np.concatenate([edges - 1, edges, edges + 1]).clip(0, SIZE - 2))
-    between = np.unique(np.concatenate([edges - 3, edges + 3]).clip(0, SIZE - 2))
-    share = sum(c[:, around].sum() for c in changes) / max(sum(c.sum() for c in changes), 1e-6)
+    share = sum(c[:, _BLOCK_EDGES].sum() for c in changes) / max(sum(c.sum() for c in changes), 1e-6)
     means = [np.minimum(c, 900).mean(0) for c in changes]  # a few strong edges are not a grid of blocks
-    contrast = sum(m[edges].mean() for m in means) / max(sum(m[between].mean() for m in means), 1e-6)
-    most = max(m[edges].max() for m in means)
-    return float(share), float(contrast), int(sum((m[edges] > 0.05 * most).sum() for m in means))
+    at, between = (sum(m[columns].mean() for m in means) for columns in (_BLOCK_EDGES, _BLOCK_MIDDLES))
+    most = max(m[_BLOCK_EDGES].max() for m in means)
+    return float(share), float(at / max(between, 1e-6)), int(sum((m[_BLOCK_EDGES] > 0.05 * most).sum() for m in means))

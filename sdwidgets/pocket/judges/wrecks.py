@@ -1,4 +1,4 @@
-"""Things that a judge must refuse: drawn as scenes are, then spoiled until no one could say what they are.
+"""Things that the judge must refuse: drawn as scenes are, then spoiled until no one could say what they are.
 
 They stand in for what a half-trained generator makes: two things at once, textures, blurs, shuffled pieces.
 """
