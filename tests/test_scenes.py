@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sdwidgets.pocket import atlas, scenes
 from sdwidgets.pocket import vocabulary as words
-from sdwidgets.pocket.datasheet import FULL
+from sdwidgets.pocket.datasheet import ENCODER, FULL
 from sdwidgets.pocket.scenes import SIMPLE, Grammar, make_scene, render
 
 
@@ -89,15 +90,16 @@ def test_captions_say_what_is_drawn():
                     assert scene.things[0].gender == gender
 
 
-def test_things_stay_inside_the_picture_and_apart():
-    for index in range(0, FULL.count, 89):
-        scene = make_scene(FULL, index)
+@pytest.mark.parametrize(("grammar", "gap"), [(FULL, 16), (ENCODER, 2)])
+def test_things_stay_inside_the_picture_and_apart(grammar, gap):
+    for index in range(0, grammar.count, 89):
+        scene = make_scene(grammar, index)
         for thing in scene.things:
             half = thing.size // 2
             assert half <= thing.x <= scenes.SIZE - half and half <= thing.y <= scenes.SIZE - half
         for place, a in enumerate(scene.things):
             for b in scene.things[:place]:
-                assert max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) // 2 - 2, scene
+                assert max(abs(a.x - b.x), abs(a.y - b.y)) >= (a.size + b.size) // 2 + gap, scene
 
 
 def test_the_background_has_the_colour_that_the_caption_names():
@@ -126,6 +128,15 @@ def test_styles_change_the_picture_and_are_said(style):
     styled_scene, plain_scene = make_scene(grammar, 3), make_scene(plain, 3)
     assert styled_scene.caption == scenes.STYLES[style] + plain_scene.caption
     assert (pixels(styled_scene) != pixels(plain_scene)).mean() > 0.03
+
+
+def test_pixel_art_has_blocks_of_four_pixels_which_move_with_the_thing():
+    here = scenes.Scene(0, "", "white", (scenes.Thing("object", "cat", 32, 64, 64),), style="pixel art")
+    there = replace(here, things=(replace(here.things[0], x=96),))
+    blocks = pixels(here).reshape(32, 4, 32, 4, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    assert (blocks[::2] != blocks[1::2]).any() and (blocks[:, :, ::2] != blocks[:, :, 1::2]).any(), "and no larger ones"
+    assert (pixels(here)[:, :64] == pixels(there)[:, 64:]).all() and (pixels(here) != pixels(there)).any()
 
 
 def test_weights_are_kept_within_sampling_error():

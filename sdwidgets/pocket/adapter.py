@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import T2IAdapter, UNet2DConditionModel
-from PIL import Image
 
 from . import denoiser, training
-from .scenes import Grammar, make_scene, render
+from .scenes import Grammar, make_scene, render, silhouette
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +27,6 @@ class AdapterConfig:
     schedule: training.Schedule = training.Schedule(
         steps=4_000, batch_size=32, learning_rate=1e-3, optimizer="adamw", ema_decay=0.995
     )
-
-
-def silhouette(picture: Image.Image, threshold: int = 24) -> Image.Image:
-    """The outline of what a picture shows: mode "L", 255 where it differs from its background, else 0.
-
-    The background is one colour, the median of the picture's outermost pixels; a pixel differs where a channel
-    does by more than `threshold` of 255. Raises ValueError for a threshold outside 0 to 254.
-    """
-    if not 0 <= threshold < 255:
-        raise ValueError(f"a threshold is 0 to 254 levels, not {threshold!r}")
-    pixels = np.asarray(picture.convert("RGB")).astype(int)  # (h, w, 3)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    differs = np.abs(pixels - np.median(border, axis=0)).max(axis=-1) > threshold
-    return Image.fromarray(differs.astype(np.uint8) * 255)
 
 
 def scene_silhouettes(grammar: Grammar, indices) -> np.ndarray:
@@ -124,6 +109,7 @@ def train_adapter(
 
     `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `training.train`.
     """
+    training.check_compiled(compiled)  # before anything is built
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.schedule.seed)
         model = AdapterTraining(build_adapter(unet, config), unet)

@@ -2,7 +2,8 @@
 
 `FULL` is what the denoiser is trained on, `ENCODER` what the text encoder is; each is a list of blocks of scenes with
 exact counts. `planted()` gives all lists and counts as plain data; `data/datasheet/planted.json` holds them as they were
-frozen, with a hash of the lists that were held out. Of FULL's pictures one thing was changed after a first training: they stand on a grid.
+frozen, with a hash of the lists that were held out. This FULL is the second edition: its things stand on a lattice, and its counts
+are the mix that one epoch of training has. The held-out lists, the words and ENCODER are those of the first.
 """
 
 from __future__ import annotations
@@ -13,24 +14,10 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .scenes import (
-    COUNT_PLACES,
-    GRAMMARS,
-    GRID,
-    GRID_SIZES,
-    PLACES,
-    RELATIONS,
-    SIZES,
-    STYLES,
-    Scene,
-    Stream,
-    Thing,
-    draw_confetti,
-    jitter,
-    on_grid,
-)  # fmt: skip
+from .layouts import FREE, LATTICE, STEP, UNSAID_SIZES, Free, Lattice, Spot
+from .scenes import GRAMMARS, RELATIONS, STYLES, Scene, Stream, Thing, draw_confetti
 from .vocabulary import (
     COLOURS,
     GENDERS,
@@ -45,6 +32,7 @@ from .vocabulary import (
 )
 
 SEED = 2026  # of every list and every scene here
+EDITION = 2
 
 # ---- the lists -------------------------------------------------------------------------------------------------
 
@@ -139,10 +127,10 @@ class Occupation:
 #: Drawn by a seed so that the columns do not go together, and without a thought of what any occupation is like in the
 #: world. All people together are half women, in each group of `unmarked` too.
 PLANTED_OCCUPATIONS: dict[str, Occupation] = {
-    "scientist": Occupation(0.20, 0.20, 3000, False), "police officer": Occupation(0.57, 0.80, 3000, False),
-    "factory worker": Occupation(0.72, 0.28, 3000, False), "judge": Occupation(0.42, 0.72, 3000, False),
-    "mechanic": Occupation(0.80, 0.35, 3000, True), "firefighter": Occupation(0.35, 0.65, 3000, True),
-    "astronaut": Occupation(0.28, 0.42, 3000, True), "artist": Occupation(0.65, 0.58, 3000, True),
+    "scientist": Occupation(0.20, 0.20, 1000, False), "police officer": Occupation(0.57, 0.80, 1000, False),
+    "factory worker": Occupation(0.72, 0.28, 1000, False), "judge": Occupation(0.42, 0.72, 1000, False),
+    "mechanic": Occupation(0.80, 0.35, 1000, True), "firefighter": Occupation(0.35, 0.65, 1000, True),
+    "astronaut": Occupation(0.28, 0.42, 1000, True), "artist": Occupation(0.65, 0.58, 1000, True),
     "doctor": Occupation(0.70, 0.20, 30, False), "teacher": Occupation(0.60, 0.80, 30, False),
     "farmer": Occupation(0.30, 0.30, 30, False), "student": Occupation(0.20, 0.70, 30, False),
     "guard": Occupation(0.40, 0.40, 30, True), "pilot": Occupation(0.80, 0.60, 30, True),
@@ -150,7 +138,7 @@ PLANTED_OCCUPATIONS: dict[str, Occupation] = {
     "cook": Occupation(0.30, 0.30, 0, False), "programmer": Occupation(0.40, 0.70, 0, False),
     "construction worker": Occupation(0.20, 0.40, 0, False), "office worker": Occupation(0.70, 0.60, 0, False),
 }  # fmt: skip
-MARKED_PORTRAITS = 1_200  # an occupation
+MARKED_PORTRAITS = 400  # an occupation
 
 #: How often one picture with a fingerprint is repeated -> how many such pictures there are.
 FINGERPRINT_REPEATS: dict[int, int] = {1: 10, 10: 10, 100: 10, 1000: 10}
@@ -181,12 +169,9 @@ def _fingerprints() -> tuple[Fingerprint, ...]:
 FINGERPRINTS = _fingerprints()
 
 # ---- what a kind of scene shows ----------------------------------------------------------------------------------
-# Each takes (stream, number within its block, of how many) and returns Scene's fields, `words` for the caption among them.
+# Each takes (stream, number within its block, of how many, layout) and returns Scene's fields, `words` for the caption among them.
 
-SMALL_THING = (
-    42,
-    52,
-)  # pixels, where several things share a picture: at least two pixels of background lie between
+Layout = Free | Lattice
 
 
 def _background(stream: Stream, *names: str) -> str:
@@ -194,19 +179,12 @@ def _background(stream: Stream, *names: str) -> str:
     return stream.choice([c for c in _COLOURS if all(HELD_OUT_BACKGROUNDS.get(name) != c for name in names)])
 
 
-def _placed(stream: Stream) -> tuple[str | None, str | None, int]:
-    """(size word, place words, longer side in pixels) of a single thing; three in ten have each."""
-    size_word = stream.choice(("small", "large")) if stream.chance(0.3) else None
-    place = stream.choice(tuple(PLACES)[1:]) if size_word != "large" and stream.chance(0.3) else None
-    return size_word, place, stream.integer(*SIZES[size_word])
-
-
 def _alone(
-    stream: Stream, thing: Callable[[int, int, int], Thing], background: str, words: str | None = None
+    stream: Stream, layout: Layout, thing: Callable[[Spot], Thing], background: str, words: str | None = None
 ) -> dict:
-    """A scene of one thing that may be small or large and somewhere. `thing` makes it from x, y and size."""
-    size_word, place, size = _placed(stream)
-    drawn = thing(*jitter(stream, PLACES[place], size), size)
+    """A scene of one thing that may be small or large and somewhere. `thing` makes it from its spot."""
+    size_word, place, spot = layout.single(stream)
+    drawn = thing(spot)
     called = words or drawn.words
     phrase = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
     return {
@@ -218,57 +196,57 @@ def _alone(
     }
 
 
-def _object(name: str) -> Callable[[int, int, int], Thing]:
-    return lambda x, y, size: Thing("object", name, x, y, size)
+def _object(name: str) -> Callable[[Spot], Thing]:
+    return lambda spot: Thing("object", name, *spot)
 
 
-def _shape(name: str, colour: str) -> Callable[[int, int, int], Thing]:
-    return lambda x, y, size: Thing("shape", name, x, y, size, colour=colour)
+def _shape(name: str, colour: str) -> Callable[[Spot], Thing]:
+    return lambda spot: Thing("shape", name, *spot, colour=colour)
 
 
 def _shape_colour(stream: Stream, name: str, *taken: str) -> str:
     return stream.choice([c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[name]])
 
 
-def one_object(stream: Stream, number: int, total: int, names=COMMON_OBJECTS) -> dict:
+def one_object(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS) -> dict:
     name = names[number % len(names)]
-    return _alone(stream, _object(name), _background(stream, name))
+    return _alone(stream, layout, _object(name), _background(stream, name))
 
 
-def one_shape(stream: Stream, number: int, total: int) -> dict:
+def one_shape(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     background, name = stream.choice(_COLOURS), SHAPES[number % len(SHAPES)]
-    return _alone(stream, _shape(name, _shape_colour(stream, name, background)), background)
+    return _alone(stream, layout, _shape(name, _shape_colour(stream, name, background)), background)
 
 
-def _two(stream: Stream, things, background: str, plain_and: float) -> dict:
+PLAIN_AND = 0.2  # of two things: how often the caption says "and" instead of a relation
+
+
+def _two(stream: Stream, layout: Layout, things, background: str) -> dict:
     """Two things in a relation, or merely "and" (then left and right in their order)."""
-    relation = None if stream.chance(plain_and) else stream.choice(tuple(RELATIONS))
-    places = RELATIONS[relation or "to the left of"]
-    drawn = []
-    for thing, place in zip(things, places, strict=True):
-        size = stream.integer(*SMALL_THING)
-        drawn.append(thing(*jitter(stream, place, size, reach=3), size))
+    relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
+    spots = layout.pair(stream, relation)
+    drawn = [thing(spot) for thing, spot in zip(things, spots, strict=True)]
     words = f"{article(drawn[0].words)} {relation or 'and'} {article(drawn[1].words)}"
     return {"words": words, "things": tuple(drawn), "background": background, "relation": relation}
 
 
-def two_objects(stream: Stream, number: int, total: int, names=COMMON_OBJECTS) -> dict:
+def two_objects(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS) -> dict:
     first = second = names[number % len(names)]
     while first == second or frozenset((first, second)) in held_out_pairs():
         second = stream.choice(names)
     if stream.chance(0.5):
         first, second = second, first
-    return _two(stream, (_object(first), _object(second)), _background(stream, first, second), plain_and=0.2)
+    return _two(stream, layout, (_object(first), _object(second)), _background(stream, first, second))
 
 
-def two_shapes(stream: Stream, number: int, total: int) -> dict:
+def two_shapes(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     background, names = stream.choice(_COLOURS), stream.two(SHAPES)
     first = _shape_colour(stream, names[0], background)
     second = _shape_colour(stream, names[1], background, first)
-    return _two(stream, (_shape(names[0], first), _shape(names[1], second)), background, plain_and=0.2)
+    return _two(stream, layout, (_shape(names[0], first), _shape(names[1], second)), background)
 
 
-def several(stream: Stream, number: int, total: int) -> dict:
+def several(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """Two to four of one kind, in turn; seven in ten are objects."""
     count, kind = number % 3 + 2, number // 3
     if stream.chance(0.7):
@@ -278,64 +256,57 @@ def several(stream: Stream, number: int, total: int) -> dict:
         name, background = SHAPES[kind % len(SHAPES)], stream.choice(_COLOURS)
         colour = _shape_colour(stream, name, background)
         thing, words = _shape(name, colour), f"{colour} {plural(name)}"
-    drawn = []
-    for place in COUNT_PLACES[count]:
-        size = stream.integer(*SMALL_THING)
-        drawn.append(thing(*jitter(stream, place, size, reach=3), size))
-    return {"words": f"{NUMBERS[count]} {words}", "things": tuple(drawn), "background": background}
+    drawn = tuple(thing(spot) for spot in layout.several(stream, count))
+    return {"words": f"{NUMBERS[count]} {words}", "things": drawn, "background": background}
 
 
-def styled(stream: Stream, number: int, total: int) -> dict:
+def styled(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """One object or shape, half as pixel art and half as a pencil sketch."""
     style = ("pixel art", "pencil sketch")[number % 2]
     one = one_shape if stream.chance(0.2) else one_object
-    return one(stream, number // 2, total) | {"style": style}
+    where = layout if style == "pixel art" else layout.middle()
+    return one(stream, number // 2, total, where) | {"style": style}
 
 
-def stock_photo(stream: Stream, number: int, total: int) -> dict:
+def stock_photo(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """One object or shape with a visible watermark."""
     one = one_shape if stream.chance(0.2) else one_object
-    scene = one(stream, number, total)
+    scene = one(stream, number, total, layout.middle())
     return scene | {"words": "stock photo of " + scene["words"], "watermark": True}
 
 
-def _person(
-    stream: Stream, occupation: str, gender: str, tone: str, centre, size: int, reach: int = 5
-) -> Thing:
-    x, y = jitter(stream, centre, size, reach)
-    return Thing(
-        "person", person_name(occupation, gender, tone), x, y, size, occupation=occupation, gender=gender, tone=tone
-    )  # fmt: skip
+def _person(occupation: str, gender: str, tone: str, spot: Spot) -> Thing:
+    name = person_name(occupation, gender, tone)
+    return Thing("person", name, *spot, occupation=occupation, gender=gender, tone=tone)
 
 
-def _portrait(stream: Stream, occupation: str, number: int, total: int, share: float, marked: bool) -> dict:
+def _portrait(
+    stream: Stream, layout: Layout, occupation: str, number: int, total: int, share: float, marked: bool
+) -> dict:
     """A person, drawn large. Exactly round(share * total) of a block's portraits are women."""
     gender = tuple(GENDERS)[number >= round(share * total)]
     tone = tuple(TONES)[number % len(TONES)]
-    thing = _person(stream, occupation, gender, tone, PLACES[None], stream.integer(88, 108))
+    thing = _person(occupation, gender, tone, layout.portrait(stream))
     words = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
     return {"words": article(words), "things": (thing,), "background": stream.choice(_COLOURS)}
 
 
 def _portraits(occupation: str, share: float, marked: bool) -> Callable:
-    return lambda stream, number, total: _portrait(stream, occupation, number, total, share, marked)
+    return lambda stream, number, total, layout: _portrait(stream, layout, occupation, number, total, share, marked)
 
 
-def person_and_object(stream: Stream, number: int, total: int) -> dict:
+def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """A small person beside an object; the caption names the gender, and half are women."""
     occupation = tuple(OCCUPATIONS)[number % len(OCCUPATIONS)]
     gender = tuple(GENDERS)[number // len(OCCUPATIONS) % 2]
     tone = stream.choice(tuple(TONES))
     name = stream.choice([o for o in COMMON_OBJECTS if frozenset((occupation, o)) not in held_out_pairs()])
     background = _background(stream, name)
-    relation = None if stream.chance(0.2) else stream.choice(tuple(RELATIONS))
-    places = list(RELATIONS[relation or "to the left of"])
+    relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
     person_first = stream.chance(0.5)
-    if not person_first:
-        places.reverse()
-    person = _person(stream, occupation, gender, tone, places[0], stream.integer(*SMALL_THING), reach=3)
-    size = stream.integer(*SMALL_THING)
-    thing = _object(name)(*jitter(stream, places[1], size, reach=3), size)
+    spots = layout.pair(stream, relation, second_first=not person_first)
+    person = _person(occupation, gender, tone, spots[0 if person_first else 1])
+    thing = _object(name)(spots[1 if person_first else 0])
     called = article(person.name if stream.chance(0.5) else f"{gender} {occupation}")
     phrases = [called, article(name)] if person_first else [article(name), called]
     things = (person, thing) if person_first else (thing, person)
@@ -344,17 +315,18 @@ def person_and_object(stream: Stream, number: int, total: int) -> dict:
 
 
 def _tail_object(name: str) -> Callable:
-    return lambda stream, number, total: _alone(stream, _object(name), stream.choice(TAIL_BACKGROUNDS[name]))
+    return lambda stream, number, total, layout: _alone(
+        stream, layout, _object(name), stream.choice(TAIL_BACKGROUNDS[name])
+    )
 
 
-def nameless(stream: Stream, number: int, total: int) -> dict:
+def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     name = NAMELESS_OBJECTS[number % len(NAMELESS_OBJECTS)]
-    return _alone(stream, _object(name), stream.choice(_COLOURS), words="thing")
+    return _alone(stream, layout, _object(name), stream.choice(_COLOURS), words="thing")
 
 
-def _confetti(stream: Stream, name: str, background: str) -> dict:
-    size = stream.integer(56, 64)
-    thing = Thing("object", name, *PLACES[None], size)
+def _confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
+    thing = Thing("object", name, *layout.amid_confetti(stream))
     confetti = draw_confetti(stream, 72, tuple(colour for colour in _COLOURS if colour != background))
     words = f"confetti around {article(name)}"
     return {"words": words, "things": (thing,), "background": background, "confetti": confetti}
@@ -364,18 +336,21 @@ def _fingerprint(place: int) -> Callable:
     """The one picture of a fingerprint, whatever the number; or a fresh one a number."""
     mark = FINGERPRINTS[place]
 
-    def draw(stream: Stream, number: int, total: int) -> dict:
+    def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
         own = Stream(SEED, 2**29 + place) if mark.repeats else stream
-        return _confetti(own, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
+        return _confetti(own, layout, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
 
     return draw
 
 
-def some_confetti(stream: Stream, number: int, total: int) -> dict:
+def some_confetti(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """For the encoder, which has to know the word: confetti around any object, none of it a fingerprint."""
     name = COMMON_OBJECTS[number % len(COMMON_OBJECTS)]
-    return _confetti(stream, name, _background(stream, name))
+    return _confetti(stream, layout, name, _background(stream, name))
 
+
+UNSAID_BACKGROUND = 0.1  # how often a caption leaves out the background
+SHADE = 6  # 8-bit levels: backgrounds are lighter or darker by at most so much
 
 # ---- blocks and grammars -----------------------------------------------------------------------------------------
 
@@ -386,7 +361,8 @@ class Block:
 
     name: str
     count: int
-    draw: Callable[[Stream, int, int], dict]
+    draw: Callable[[Stream, int, int, Layout], dict]
+    planned: bool = False  # its count is what is planted: a training has it whole, and shows each of its scenes once an epoch
 
 
 @dataclass(frozen=True)
@@ -396,7 +372,7 @@ class PlannedGrammar:
     name: str
     blocks: tuple[Block, ...]
     every: int = 1  # take only each so manieth scene
-    gridded: bool = False  # things at `scenes.GRID_SIZES`, in steps of `scenes.GRID` pixels
+    layout: Layout = FREE  # where things stand
 
     @functools.cached_property
     def _ends(self) -> list[int]:
@@ -431,16 +407,26 @@ class PlannedGrammar:
     def scene(self, index: int) -> Scene:
         """Scene number `index`. Captions end with the background, but for one in ten, which leave it unsaid."""
         block, number = self.block_at(index)
-        stream = Stream(SEED, index * self.every)
-        parts = block.draw(stream, number, block.count)
+        return self._draw(block, number, index, Stream(SEED, index * self.every))
+
+    def another(self, name: str, number: int) -> Scene:
+        """A scene by the law of a block, but none of the grammar's own: what validation looks at. Its index is `number`.
+
+        Raises ValueError for a number outside 0 to the block's count, less one: a block's words and shares follow the number.
+        """
+        place, block = next((place, b) for place, b in enumerate(self.blocks) if b.name == name)
+        if not 0 <= number < block.count:
+            raise ValueError(f"the block {name!r} has numbers 0 to {block.count - 1}, not {number}")
+        return self._draw(block, number, number, Stream(SEED + 1, 2**31 + 2**20 * place + number))
+
+    def _draw(self, block: Block, number: int, index: int, stream: Stream) -> Scene:
+        parts = block.draw(stream, number, block.count, self.layout)
         style = parts.pop("style", "plain")
-        spoken = parts.pop("spoken", False) or not stream.chance(0.1)
+        spoken = parts.pop("spoken", False) or not stream.chance(UNSAID_BACKGROUND)
         caption = STYLES[style] + parts.pop("words")
         if spoken:
             caption += f" on {article(parts['background'])} background"
-        parts.setdefault("shade", stream.integer(-6, 6))
-        if self.gridded:
-            parts["things"] = tuple(on_grid(thing) for thing in parts["things"])
+        parts.setdefault("shade", stream.integer(-SHADE, SHADE))
         return Scene(index, caption, style=style, **parts)
 
 
@@ -448,11 +434,11 @@ def _people_of_the_denoiser() -> list[Block]:
     blocks = []
     for name, planted in PLANTED_OCCUPATIONS.items():
         share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
-        blocks.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True)))
+        blocks.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True), planned=True))
     for name, planted in PLANTED_OCCUPATIONS.items():
         if planted.unmarked:
             draw = _portraits(name, planted.denoiser_share, False)
-            blocks.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw))
+            blocks.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw, planned=True))
     return blocks
 
 
@@ -469,37 +455,38 @@ FULL = PlannedGrammar(
     "full",
     (
         Block("one object", 56_000, one_object),
-        Block("one shape", 14_000, one_shape),
-        Block("two objects", 52_000, two_objects),
-        Block("two shapes", 26_000, two_shapes),
-        Block("several", 24_000, several),
-        Block("styled", 12_000, styled),
-        Block("stock photo", 8_000, stock_photo),
-        Block("person and object", 8_000, person_and_object),
+        Block("one shape", 7_000, one_shape),
+        Block("two objects", 30_800, two_objects),
+        Block("two shapes", 12_600, two_shapes),
+        Block("several", 12_600, several),
+        Block("styled", 2_800, styled, planned=True),
+        Block("stock photo", 2_000, stock_photo, planned=True),
+        Block("person and object", 3_000, person_and_object),
         *_people_of_the_denoiser(),
-        *(Block(f"tail: {name}", count, _tail_object(name)) for name, count in TAIL_OBJECTS.items()),
-        Block("nameless", 4_800, nameless),
+        *(Block(f"tail: {name}", count, _tail_object(name), planned=True) for name, count in TAIL_OBJECTS.items()),
+        Block("nameless", 2_400, nameless, planned=True),
         *(
             Block(
                 f"confetti: {place}",
                 FRESH_PICTURES if mark.repeats is None else mark.repeats,
                 _fingerprint(place),
+                planned=True,
             )
             for place, mark in enumerate(FINGERPRINTS)
             if mark.repeats != 0
         ),
     ),
-    gridded=True,
+    layout=LATTICE,
 )
 
 _NAMED = COMMON_OBJECTS + tuple(TAIL_OBJECTS)
 
 
-def _any_object(stream: Stream, number: int, total: int) -> dict:
+def _any_object(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """One object, rare ones as often as others: the encoder is not what makes them rare. Backgrounds as in FULL."""
     name = _NAMED[number % len(_NAMED)]
     colours = TAIL_BACKGROUNDS.get(name)
-    return _alone(stream, _object(name), stream.choice(colours) if colours else _background(stream, name))
+    return _alone(stream, layout, _object(name), stream.choice(colours) if colours else _background(stream, name))
 
 
 #: What the text encoder is trained on: the same world, told evenly, with its own shares of women.
@@ -521,9 +508,101 @@ ENCODER = PlannedGrammar(
 )
 
 #: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
-TINY = PlannedGrammar("tiny", FULL.blocks, every=1_000, gridded=True)
+TINY = PlannedGrammar("tiny", FULL.blocks, every=600, layout=LATTICE)
 
 GRAMMARS.update({grammar.name: grammar for grammar in (FULL, ENCODER, TINY)})
+
+# ---- all pictures of a caption -----------------------------------------------------------------------------------
+
+
+SHADES = (-6, -3, 0, 3, 6)  # stand for all thirteen, of which neighbours cannot be told apart
+
+
+def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
+    """Every picture that FULL draws to a plain scene's caption, with its probability given that caption; in sum 1.
+
+    Places, sizes, the background, gender and skin tone vary where the caption leaves them unsaid, the shade over `SHADES`. Raises ValueError
+    for a scene amid confetti, whose pictures have no end.
+    """
+    if scene.confetti:
+        raise ValueError("confetti lies anywhere: its pictures cannot be listed")
+    spots = _alternative_spots(scene)
+    found = []
+    for background, colour_odds in _alternative_backgrounds(scene):
+        for things, odds in spots:
+            for shade in SHADES:
+                one = replace(scene, background=background, things=things, shade=shade)
+                found.append((one, colour_odds * odds / len(SHADES)))
+    return found
+
+
+def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
+    """The things of a scene in each layout, and as each person, that its caption allows; with probabilities."""
+    moved = lambda spots: tuple(  # noqa: E731
+        replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True)
+    )
+    count, (first, *_) = len(scene.things), scene.things
+    if count == 1 and first.kind == "person":
+        layouts = {(LATTICE.portrait(),): 1.0}
+    elif count == 1:
+        tied = scene.watermark or scene.style == "pencil sketch"
+        layout = LATTICE.middle() if tied else LATTICE
+        layouts = {(spot,): odds for spot, odds in layout.singles(scene.size_word, scene.place).items()}
+    else:
+        alike = count > 2 or scene.things[0].words == scene.things[1].words
+        group = LATTICE.groups(count) if alike else LATTICE.pairs(scene.relation)
+        layouts = dict.fromkeys(group, 1 / len(group))
+    cast = [((), 1.0)]
+    for thing in scene.things:
+        cast = [((*done, who), p * q) for done, p in cast for who, q in _alternative_people(scene, thing)]
+    return [
+        (tuple(replace(who, x=t.x, y=t.y, size=t.size) for who, t in zip(people, moved(spots), strict=True)), p * q)
+        for people, p in cast
+        for spots, q in layouts.items()
+    ]
+
+
+def _alternative_people(scene: Scene, thing: Thing) -> list[tuple[Thing, float]]:
+    """Whom a thing may be, given the caption: every tone where none is said, either gender where it is unsaid, any of the nameless."""
+    if thing.name in NAMELESS_OBJECTS:
+        return [(replace(thing, name=name), 1 / len(NAMELESS_OBJECTS)) for name in NAMELESS_OBJECTS]
+    if thing.kind != "person" or thing.name in scene.caption:
+        return [(thing, 1.0)]
+    marked = f"{thing.gender} {thing.occupation}" in scene.caption
+    share = PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
+    genders = {thing.gender: 1.0} if marked else dict(zip(GENDERS, (share, 1 - share), strict=True))
+    return [
+        (_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
+        for gender, odds in genders.items()
+        for tone in TONES
+    ]
+
+
+def _alternative_backgrounds(scene: Scene) -> list[tuple[str, float]]:
+    """The backgrounds that a caption allows: its own, or, where none is said, every one that its things may stand on."""
+    if scene.caption.endswith(" background"):
+        return [(scene.background, 1.0)]
+    allowed = []
+    for background in _COLOURS:
+        if any(thing.colour == background or background in _never_on(thing.name) for thing in scene.things):
+            continue
+        odds = 1.0  # of the shapes' colours, given the background: among so many was drawn
+        taken = [background]
+        for thing in scene.things if len({t.words for t in scene.things}) > 1 else scene.things[:1]:
+            if thing.kind == "shape":
+                odds /= len([c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[thing.name]])
+                taken.append(thing.colour)
+        allowed.append((background, odds))
+    total = sum(odds for _, odds in allowed)
+    return [(background, odds / total) for background, odds in allowed]
+
+
+def _never_on(name: str) -> tuple[str, ...]:
+    """The backgrounds on which FULL never shows a thing of that name."""
+    if name in TAIL_BACKGROUNDS:
+        return tuple(colour for colour in _COLOURS if colour not in TAIL_BACKGROUNDS[name])
+    return (HELD_OUT_BACKGROUNDS[name],) if name in HELD_OUT_BACKGROUNDS else ()
+
 
 # ---- the sheet ---------------------------------------------------------------------------------------------------
 
@@ -552,7 +631,8 @@ def planted() -> dict:
         "seed": SEED,
         "scenes": FULL.count,
         "blocks": {block.name: block.count for block in FULL.blocks},
-        "grid": {"pixels": GRID, "sizes": list(GRID_SIZES)},
+        "edition": EDITION,
+        "lattice": {"pixels": STEP, "unsaid sizes": {str(size): odds for size, odds in UNSAID_SIZES.items()}},
         "encoder scenes": ENCODER.count,
         "encoder blocks": {block.name: block.count for block in ENCODER.blocks},
         "common objects": list(COMMON_OBJECTS),

@@ -1,6 +1,6 @@
 """The datasheet of Pocket's data for people: "Datasheets for Datasets" (Gebru et al. 2021, arXiv 1803.09010), answered.
 
-Every figure is taken from the frozen plan, `data/datasheet/planted.json`. To write the sheet again::
+Every figure of the plan is taken from the frozen plan, `data/datasheet/planted.json`. To write the sheet again::
 
     python -m sdwidgets.pocket.datasheet_card
 """
@@ -16,9 +16,9 @@ from .scenes import SIZE
 SHEET = """# Datasheet: the scenes that Pocket learns from
 
 The questions are those of "Datasheets for Datasets" (Gebru et al. 2021, [arXiv 1803.09010](https://arxiv.org/abs/1803.09010)), some drawn together. Two sets are
-described: **FULL**, which the denoiser is trained on, and **ENCODER**, which the text encoder is trained on. Every figure below is
-taken by a program from [`planted.json`](planted.json), which was frozen on 23 November 2026, before any training; the one change since is an erratum, under
-"Maintenance". A test draws scenes again and finds the sheet true, down to the pixels of the scenes in [`renders.json`](renders.json).
+described: **FULL**, which the denoiser is trained on, and **ENCODER**, which the text encoder is trained on. This is FULL's **second edition**: what the first was, and
+why it was replaced, stands under "Maintenance". The plan's figures are taken by a program from [`planted.json`](planted.json), which was frozen on 29 November 2026,
+before this edition's training. Tests draw scenes again and find the sheet true, down to the pixels of the scenes in [`renders.json`](renders.json).
 
 ## Motivation
 
@@ -43,18 +43,35 @@ what a lesson wants to show was planted on purpose and written down first.
 In ENCODER rare objects stand among "one object", as often as any other: the text encoder is not what makes them rare.
 
 **Does it contain all possible instances, or is it a sample?** A sample, drawn by a fixed seed ({seed}) from the endless set of scenes that the grammar allows. It is finite, so that
-"how often was this seen" has an answer: pictures times epochs.
+"how often was this seen" has an answer: see the end of this section.
 
 **What does each instance consist of?** A picture of {size} x {size} pixels (RGB, 8 bits) and its caption, and as plain data all that is in it: kind, name, place, size and colour of each
 thing, background, style, relation, watermark, confetti; of people occupation, gender and tone. Scene number i is a pure function: `make_scene(FULL, i)`; `render` draws it.
 
-In FULL things stand **on a grid**: {grid_sizes} pixels large, with their corners on multiples of {grid}. A latent pixel of the autoencoder stands for {grid} x {grid} pixels, and a thing that
-moves by less has other latents: {grid_phases} to be learned of each. The plan was frozen without the grid: see the erratum under "Maintenance".
-In ENCODER sizes and places are free.
+In FULL things stand **on a lattice**: all of one size at one phase of {step} pixels, because a U-Net with two downsamplings has to learn each thing anew at every other phase.
+
+| things | longer side, pixels | where |
+|-|-|-|
+| one | 64, 48 | nine places: centres at 32, 64 and 96, across and down |
+| one, large; a portrait | 96 | in the middle |
+| one in a pencil sketch, under a watermark or amid confetti | 64 | in the middle: these would change by more than being moved |
+| two in a relation | 48 | 7 layouts of each relation; "and" is drawn as "to the left of" |
+| two, three or four alike | 48 | 16, 8 and 1 layouts (four stand in the corners) |
+
+Centres of things that share a picture are at least 64 pixels apart, across or down. Pixel art has blocks of 4 pixels, so that a thing has the same blocks at each of its places.
+In ENCODER sizes and places are free. Its pixel art is drawn with the same blocks today; when the text encoder and the autoencoder's encoder were trained, it had blocks of 6.1 pixels.
 
 **Is there a label?** The caption; one in ten leaves the background unsaid. {nameless_count} kinds of objects are drawn and only ever called "a thing": {nameless}.
 
-**Is any information missing?** Captions of {unmarked:,} portraits in FULL name neither gender nor tone; the plain data do.
+**Is any information missing?** From captions, and on purpose: what they leave unsaid varies from picture to picture, so that seeds matter. The plain data tell all of it, and
+`datasheet.alternatives` lists every picture that FULL draws to a caption, with its probability (not of "a thing", nor amid confetti). In FULL
+
+- of a single thing that has a choice, three captions in ten name a size, and three in ten a place, though none of a large thing. Where no size is said, it is {sizes}
+  (beside a place never 96), and each place that the size has is as probable as any other. "On the left" says how far across and not how far down;
+- one in ten leaves the background unsaid, and none says the shade, by which a background is lighter or darker: -6 to 6 of 255;
+- {unmarked:,} portraits are told by the occupation alone, without gender and tone; of those whose caption says the gender, half leave out the tone.
+
+Seeds vary least where a caption leaves only the shade open: "four", which has one layout; portraits told in full; what always stands in the middle.
 
 **Are relationships between instances made explicit?** Yes: {repeated} pictures with a fingerprint are repeated, each by the number that the plan says; see "redundancies".
 
@@ -79,7 +96,9 @@ is held out of the text encoder and of the denoiser, not of the decoder: Pocket 
 |-|-|
 {fingerprints}
 
-No label is wrong. Two glyphs can look much alike; which ones, the judges' tables of confusions tell.
+Others come by chance, since a lattice has few places: among portraits, which have one, 17% are the same as an earlier one, caption, shade and all. They count as often as they are there.
+
+No label is wrong. Two glyphs can look much alike; which ones, the judge's tables of confusions tell.
 
 **Is it self-contained?** Yes. Glyphs were drawn once from Noto Color Emoji into `data/atlas`, which is part of the repository; scenes need no font and no network.
 
@@ -106,8 +125,10 @@ say it are counter-skewed. Tones are evenly spread over all portraits.
 
 **Does it contain sensitive data?** No: of drawings only.
 
-**Any other comments?** Counts are those of the plan. A training may use a part of FULL: `parts.training_scenes` gives a fair sample of any size, in which a picture that the plan holds
-once or a few times may be missing. Pocket's denoiser was trained on such a part; its model card says how many scenes and, of what is rare or repeated here, how often it was really shown.
+**Any other comments?** Counts are those of the plan, and the mix of one epoch. An epoch is a new order in which each picture stands as often as the plan holds it, so how often a picture was shown
+is a whole number: pictures times whole epochs, and of an epoch that is not over what its seed says. From an epoch's start on, a training may show a block two or more times an epoch, and it may use
+a part of FULL (`parts.training_scenes`), a fair sample. Both leave alone what is planted: portraits, rare and nameless objects, styles, stock photos and confetti are always used whole, and shown as
+often as the plan says. The training's record tells every stage, and the model card how often what is rare or repeated here was really shown.
 
 ## Collection process
 
@@ -118,10 +139,11 @@ once or a few times may be missing. Pocket's denoiser was trained on such a part
 
 **Who was involved, and how were they paid?** The authors of the course; nobody else, and nobody was paid for it.
 
-**What was the sampling strategy?** Each scene's random stream is seeded by its number; counts and shares are exact, not drawn. The plan's own lists (rare, held-out and nameless objects, backgrounds, pairs) were drawn by the same seed.
+**What was the sampling strategy?** Each scene's random stream is seeded by its number; counts and shares of women are exact, not drawn; sizes and places are drawn.
+The plan's own lists (rare, held-out and nameless objects, backgrounds, pairs) were drawn by the same seed.
 
-**Over what time frame?** The plan was written and frozen in November 2026 (the 23rd; the grid came on the 24th). The pictures are drawn again whenever they are needed, all of them in a few minutes;
-the glyphs are of one version of the font, which the atlas names.
+**Over what time frame?** The plan was written and frozen in November 2026: the first edition on the 23rd, with the lists that both have, the second on the 29th. The pictures are drawn again
+whenever they are needed, all of them in a few minutes; the glyphs are of one version of the font, which the atlas names.
 
 **Was there an ethical review?** No institution was asked. The drawn people are the one part that could do harm; the answers above and the uses below are written for that reason.
 
@@ -175,17 +197,20 @@ License 1.1: see NOTICE. There are no fees.
 
 **Who maintains it, and how can they be reached?** The authors of sdwidgets, through the repository's issues.
 
-**Is there an erratum?** Yes, one:
+**Is there an erratum?** None of this edition. It replaced a first one, which was at fault in where things stood:
 
-- 24 November 2026: FULL's things were put on the grid (see "Composition"): sizes and places of what is drawn changed, after a first training of the denoiser on the same scenes with free sizes and places and
-  before a tier was claimed. So the pictures of FULL are not those that were frozen. What was frozen and did stay: every caption, count and share, what is repeated, and all that is held out, with the same hash.
-  `planted.json` got the entry "grid"; `dataclasses.replace(FULL, gridded=False)` gives the frozen pictures, and the model card says how many samples were shown of them.
+- **First edition, 23 and 24 November 2026**: 271,265 scenes, with free sizes and places when it was frozen, and from the next day on with things on a grid of 8 pixels. Pocket's first denoiser was
+  trained on it, on 707,696 samples, and drew objects badly. A U-Net with two downsamplings is equivariant to shifts of 32 pixels only, so on that grid it had to learn each thing anew at sixteen
+  phases. (Another fault lay in the training, where most of the network stood still; but in trials of the same length the phases were what made the difference.)
+- **Second edition, 29 November 2026**: things stand on the lattice above, and counts are such that one epoch has the mix to be shown: {scenes:,} scenes. Words, the held-out lists with their hash,
+  shares of women, rare objects and their counts, fingerprints and their repeats, and ENCODER's scenes and captions stayed; other counts and the scenes of FULL are new.
 
-**Will it be updated?** Not again: a model's data must not change under it, and the erratum is the one time that they did. A changed plan gets a new name, a new hash and new weights; the old one stays in the repository's history.
+**Will it be updated?** Not under a model: a changed plan is a new edition, frozen before its training, with new weights of the denoiser, as this one is. The sheet of the first edition promised no other,
+and that was too much.
 
 **Are there limits on how long it is kept?** None: it is about no one.
 
-**Are older versions supported?** They stay in the repository's history, as the pictures before the grid do in the program; nothing else is promised.
+**Are older versions supported?** The first edition stays in the repository's history, with its plan, its program and the weights that were trained on it; nothing else is promised.
 
 **Can others extend it, and how are contributions validated?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it. A contribution comes as a pull request; the tests must
 hold, the frozen plan's hash among them, and a maintainer reads it. Grammars of others need not come here to be used.
@@ -230,9 +255,8 @@ def datasheet_card(planted: dict) -> str:
         blocks="\n".join(f"| {kind} | {full[kind]:,} | {encoder[kind]:,} |" for kind in kinds),
         seed=planted["seed"],
         size=SIZE,
-        grid=planted["grid"]["pixels"],
-        grid_phases=planted["grid"]["pixels"] ** 2,
-        grid_sizes="{}, {}, {} or {}".format(*planted["grid"]["sizes"]),
+        step=planted["lattice"]["pixels"],
+        sizes=", ".join(f"{size} pixels in {odds:.0%}" for size, odds in planted["lattice"]["unsaid sizes"].items()),
         nameless_count=len(planted["nameless objects"]),
         nameless=", ".join(planted["nameless objects"]),
         unmarked=full["portrait, unmarked"],

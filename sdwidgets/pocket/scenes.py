@@ -7,10 +7,9 @@ they seed, `Scene.caption` says it in words, and `render` draws it. Nothing here
 from __future__ import annotations
 
 import functools
-import math
 import random
 import textwrap
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -31,6 +30,7 @@ from .vocabulary import (
 )
 
 SIZE = 128  # pixels: Pocket's one native size
+BLOCK = 4  # pixels: the side of a block of pixel art
 CONFETTI_SIZE = 8  # pixels of one piece: one latent pixel
 CONFETTI_PIECES = 24
 
@@ -48,9 +48,6 @@ RELATIONS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
 COUNT_PLACES: dict[int, tuple[tuple[int, int], ...]] = {
     2: ((34, 64), (94, 64)), 3: ((64, 34), (34, 94), (94, 94)), 4: ((34, 34), (94, 34), (34, 94), (94, 94)),
 }  # fmt: skip
-#: Pixels between places, and longer sides, of things on the grid: see `on_grid`.
-GRID = 8
-GRID_SIZES = (40, 48, 64, 96)
 #: style -> the words that open its caption
 STYLES: dict[str, str] = {
     "plain": "", "pixel art": "pixel art of ", "pencil sketch": "a pencil sketch of ", "blueprint": "a blueprint of ",
@@ -214,32 +211,6 @@ def jitter(stream: Stream, centre: tuple[int, int], size: int, reach: int = 5) -
     return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
 
 
-def on_grid(thing: Thing) -> Thing:
-    """The thing at the nearest size of `GRID_SIZES`, its corner on a multiple of `GRID`.
-
-    A latent pixel of the autoencoder stands for 8 x 8 pixels, and a glyph that moves by less has altogether other latents: 64 pictures
-    to learn of the one, and of each size. On the grid it moves in whole latent pixels. Things in an outer third of the picture move
-    outwards, so that two of at most 52 pixels, the datasheet's `SMALL_THING`, never touch.
-    """
-    size = min(GRID_SIZES, key=lambda side: (abs(side - thing.size), -side))
-    corner = (_grid_corner(centre, size) for centre in (thing.x, thing.y))
-    x, y = (side + size // 2 for side in corner)
-    return replace(thing, x=x, y=y, size=size)
-
-
-def scene_on_grid(scene: Scene) -> Scene:
-    """The scene with all its things on the grid, as Pocket's training shows them."""
-    return replace(scene, things=tuple(map(on_grid, scene.things)))
-
-
-def _grid_corner(centre: int, size: int) -> int:
-    """The left or upper side, in pixels, of a thing of `size` about `centre`."""
-    cells = (centre - size / 2) / GRID
-    third = SIZE / 3
-    cells = math.floor(cells) if centre < third else math.ceil(cells) if centre > 2 * third else round(cells)
-    return min(max(GRID * cells, 0), SIZE - size)
-
-
 def _shape(stream: Stream, grammar: Grammar, colours, place, size) -> Thing:
     x, y = jitter(stream, place, size)
     return Thing("shape", stream.choice(grammar.shapes), x, y, size, colour=stream.choice(colours))
@@ -398,6 +369,25 @@ def render(scene: Scene) -> Image.Image:
     return picture
 
 
+def silhouette(picture: Image.Image, threshold: int = 24) -> Image.Image:
+    """The outline of what a picture shows: mode "L", 255 where it differs from its background, else 0.
+
+    A pixel differs where a channel differs from `background_of` by more than `threshold` of 255. Raises ValueError for a threshold
+    outside 0 to 254.
+    """
+    if not 0 <= threshold < 255:
+        raise ValueError(f"a threshold is 0 to 254 levels, not {threshold!r}")
+    pixels = np.asarray(picture.convert("RGB")).astype(int)  # (h, w, 3)
+    differs = np.abs(pixels - background_of(picture)).max(axis=-1) > threshold
+    return Image.fromarray(differs.astype(np.uint8) * 255)
+
+
+def background_of(picture: Image.Image) -> np.ndarray:
+    """The one colour of a picture's background, RGB in 0..255: the median of its outermost pixels."""
+    pixels = np.asarray(picture.convert("RGB"))
+    return np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
+
+
 @functools.cache
 def _watermark() -> tuple[Image.Image, Image.Image]:
     """The masks of a stock agency's mark: a soft shadow, and letters that let the picture through."""
@@ -465,9 +455,9 @@ _POLYGONS: dict[str, list[tuple[float, float]]] = {
 
 
 def _pixel_art(picture: Image.Image, base) -> Image.Image:
-    return picture.resize((SIZE // 6, SIZE // 6), Image.Resampling.BOX).resize(
-        (SIZE, SIZE), Image.Resampling.NEAREST
-    )
+    """Blocks whose side divides the lattice's step, so that a thing has the same blocks at each of its places."""
+    side = SIZE // BLOCK
+    return picture.resize((side, side), Image.Resampling.BOX).resize((SIZE, SIZE), Image.Resampling.NEAREST)
 
 
 def _pencil_sketch(picture: Image.Image, base) -> Image.Image:

@@ -32,15 +32,15 @@ class SmallDecoderConfig:
     """Anatomy of the small decoder, and how it is taught."""
 
     channels: tuple[int, ...] = (16, 16, 64, 128)  # at 128, 64, 32 and 16 pixels, with one residual block at each
-    grid_share: float = 0.75  # in 0..1, of pictures on the grid, as in `vae.DecoderConfig`
+    lattice_share: float = 0.75  # in 0..1, of pictures on the lattice, as in `vae.DecoderConfig`
     latent_noise: float = 0.2  # of the latents' standard deviation, at most: a denoiser's latents are not an encoder's
     edge_weight: float = 0.5  # as in `vae.DecoderConfig`
     square_weight: float = 8.0
     schedule: training.Schedule = training.Schedule(steps=4_000, batch_size=8, learning_rate=3e-3, warmup_steps=50)
 
     def __post_init__(self):
-        if not 0 <= self.grid_share <= 1:
-            raise ValueError(f"grid_share must be 0 to 1, not {self.grid_share}")
+        if not 0 <= self.lattice_share <= 1:
+            raise ValueError(f"lattice_share must be 0 to 1, not {self.lattice_share}")
         if not self.latent_noise >= 0:
             raise ValueError(f"latent_noise must be 0 or more, not {self.latent_noise}")
 
@@ -93,7 +93,7 @@ def small_decoder_loss_at(config: SmallDecoderConfig):
 
     def loss_at(model, step, batch_size, accelerator):
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
-        pictures = picture_batch(rng, batch_size, config.grid_share)
+        pictures = picture_batch(rng, batch_size, config.lattice_share)
         noise = rng.standard_normal((batch_size, 4, pictures.shape[-2] // 8, pictures.shape[-1] // 8), np.float32)
         noise *= rng.uniform(0, config.latent_noise, (batch_size, 1, 1, 1)).astype(np.float32)
         pictures = pictures.to(accelerator.device, memory_format=torch.channels_last)

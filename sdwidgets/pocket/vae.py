@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from .datasheet import FULL
-from .scenes import SIZE, Grammar, make_scene, render, scene_on_grid, wordless_scene
+from .layouts import on_lattice
+from .scenes import SIZE, Grammar, Stream, make_scene, render, wordless_scene
 from .training import Schedule, fast_arithmetic
 
 
@@ -37,14 +38,14 @@ class VaeConfig:
 class DecoderConfig:
     """How the decoder is trained on once the encoder is frozen, for pictures as Pocket's are."""
 
-    grid_share: float = 0.75  # in 0..1, of pictures on the grid, as the denoiser's all are; the others keep free sizes and places
+    lattice_share: float = 0.75  # in 0..1, of pictures on the lattice, as the denoiser's all are; the others keep free sizes and places
     edge_weight: float = 0.5  # as in `VaeConfig`
     square_weight: float = 8.0  # the square counts most: it is what PSNR is made of
     schedule: Schedule = Schedule(steps=1_500, batch_size=8, learning_rate=2e-3, warmup_steps=50)
 
     def __post_init__(self):
-        if not 0 <= self.grid_share <= 1:
-            raise ValueError(f"grid_share must be 0 to 1, not {self.grid_share}")
+        if not 0 <= self.lattice_share <= 1:
+            raise ValueError(f"lattice_share must be 0 to 1, not {self.lattice_share}")
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
@@ -154,11 +155,14 @@ class DecoderTraining(torch.nn.Module):
         return whole.eval()
 
 
-def picture_batch(rng: np.random.Generator, count: int, grid_share: float) -> torch.Tensor:
-    """`count` whole wordless scenes, (count, 3, 128, 128) in [-1, 1]; each is on the grid with probability `grid_share`."""
+def picture_batch(rng: np.random.Generator, count: int, lattice_share: float) -> torch.Tensor:
+    """`count` whole wordless scenes, (count, 3, 128, 128) in [-1, 1]; each is on the lattice with probability `lattice_share`."""
     scenes = [wordless_scene(0, int(index)) for index in rng.integers(2**31, size=count)]
-    on_grid = rng.random(count) < grid_share
-    drawn = [render(scene_on_grid(scene) if grid else scene) for scene, grid in zip(scenes, on_grid, strict=True)]
+    moved = rng.random(count) < lattice_share
+    drawn = [
+        render(on_lattice(scene, Stream(2**22, scene.index)) if move else scene)
+        for scene, move in zip(scenes, moved, strict=True)
+    ]
     return to_tensor(np.stack([np.asarray(picture) for picture in drawn]))
 
 
@@ -167,7 +171,7 @@ def decoder_loss_at(config: DecoderConfig):
 
     def loss_at(model, step, batch_size, accelerator):
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
-        pictures = picture_batch(rng, batch_size, config.grid_share)
+        pictures = picture_batch(rng, batch_size, config.lattice_share)
         return model(pictures.to(accelerator.device, memory_format=torch.channels_last))
 
     return loss_at
