@@ -36,6 +36,7 @@ from sdwidgets.pocket import (
     vae,
 )
 from sdwidgets.pocket import vocabulary as words
+from sdwidgets.pocket.layouts import on_lattice
 
 SCHEDULE = training.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
 
@@ -218,7 +219,7 @@ def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(t
     record = json.loads(file.read_text())
     del record["stages"]
     training.write_json(file, record)
-    unknown = {"samples": 24, "scenes": None}
+    unknown = {"samples": 24}
     assert fit(tmp_path)[1]["stages"] == [unknown]
     longer = dataclasses.replace(SCHEDULE, steps=7)
     again = training.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
@@ -312,20 +313,20 @@ def test_crops_are_of_things_and_in_range():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_whole_pictures_for_the_decoder_are_wordless_scenes_on_the_grid_or_off_it(share):
-    pictures = vae.picture_batch(np.random.default_rng(3), 6, grid_share=share)
+def test_whole_pictures_for_the_decoder_are_wordless_scenes_on_the_lattice_or_off_it(share):
+    pictures = vae.picture_batch(np.random.default_rng(3), 6, lattice_share=share)
     drawn = [scenes.wordless_scene(0, int(index)) for index in np.random.default_rng(3).integers(2**31, size=6)]
-    placed = [scenes.scene_on_grid(scene) if share else scene for scene in drawn]
+    placed = [on_lattice(scene, scenes.Stream(2**22, scene.index)) if share else scene for scene in drawn]
     assert placed != drawn or not share
     assert torch.equal(pictures, vae.to_tensor(np.stack([np.asarray(scenes.render(scene)) for scene in placed])))
-    with pytest.raises(ValueError, match="grid_share must be 0 to 1, not 1.5"):
-        vae.DecoderConfig(grid_share=1.5)
+    with pytest.raises(ValueError, match="lattice_share must be 0 to 1, not 1.5"):
+        vae.DecoderConfig(lattice_share=1.5)
 
 
 def test_the_decoder_learns_while_latents_stay_what_they_are():
     torch.manual_seed(0)
     autoencoder = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16)))
-    pictures = vae.picture_batch(np.random.default_rng(0), 2, grid_share=0.75)
+    pictures = vae.picture_batch(np.random.default_rng(0), 2, lattice_share=0.75)
     latents, before = autoencoder.encode(pictures).latent_dist.mode(), training.digest(autoencoder.encoder)
     module = vae.DecoderTraining(autoencoder, vae.DecoderConfig())
     assert not any(name.startswith("encoder") for name, _ in module.named_parameters())
@@ -600,7 +601,7 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
     assert records["decoder"]["step"] == 2 and records["decoder"]["base"] == training.digest(first.encoder)
     assert set(records["decoder"]["psnr before"]) == set(records["decoder"]["psnr"]) == {"whole", "things"}
     card = (trained / "model" / "README.md").read_text()
-    assert "| decoder | 2 | 8 |" in card and "last the autoencoder's decoder alone, 75% of its pictures on the grid" in card
+    assert "| decoder | 2 | 8 |" in card and "last the autoencoder's decoder alone, 75% of its pictures on the lattice" in card
 
     for part in ("vae", "decoder"):
         shutil.copytree(trained / part / "part", tmp_path / part / "part")
@@ -626,7 +627,7 @@ def test_latents_are_scaled_to_variance_one(trained):
     (file,) = (trained / "encoded").glob("latents-0000000-*.safetensors")
     latents = load_file(file)["latents"].float()
     centred = latents - latents.mean(dim=(0, 2, 3), keepdim=True)
-    assert latents.shape == (scenes.find_grammar("tiny").count, 4, 16, 16)
+    assert latents.shape == (len(parts.training_scenes(scenes.find_grammar("tiny"))), 4, 16, 16)
     assert float(centred.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
 
 
@@ -635,8 +636,8 @@ def test_every_scene_is_told_in_its_own_words(trained):
     data = parts.latent_data(tiny, trained)
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(trained / "clip" / "part")).to(device)
-    assert sorted(data.scenes.tolist()) == list(range(tiny.count))
-    for row in (0, 100, tiny.count - 1):
+    assert data.scenes.tolist() == parts.training_scenes(tiny) and data.times.sum() == tiny.count
+    for row in (0, 100, len(data.scenes) - 1):
         caption = scenes.make_scene(tiny, int(data.scenes[row])).caption
         (states,) = clip.encode_captions(encoder, tokenizer, [caption])
         assert torch.allclose(data.prompt_embeds[data.captions[row]].float(), states[0].float(), atol=2e-2)
@@ -661,7 +662,7 @@ def test_a_short_training_learns_from_a_fair_sample_that_a_longer_one_extends(tr
 
 
 def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
-    arguments = ["--grammar", "tiny", "--work", str(tmp_path / "work")]
+    tiny, arguments = scenes.find_grammar("tiny"), ["--grammar", "tiny", "--work", str(tmp_path / "work")]
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     run = lambda part, *more: train.main(parser.parse_args([part, *arguments, *more]))  # noqa: E731
@@ -683,12 +684,14 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     assert run("denoiser", "--steps", str(told["step"] + 1), *few) == 0
     record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())
     assert record["step"] == told["step"] + 1 and record["samples"] == told["samples"] + 3
-    assert record["seconds"] > told["seconds"] and record["scenes"] == 20
+    assert record["seconds"] > told["seconds"]
+    assert told["epochs"] == [{"start": 0, "scenes": len(parts.training_scenes(tiny)), "factors": {}}]
+    assert record["epochs"] == [*told["epochs"], {"start": tiny.count, "scenes": 20, "factors": {}}]
     (stage,) = told["stages"]
     assert stage == {
-        "samples": 8, "scenes": 272, "batch size": 4, "learning rate": 2e-3, "log SNR": [-0.5, 2.0], "encoder": stage["encoder"],
+        "samples": 8, "batch size": 4, "learning rate": 3e-3, "log SNR": [-0.5, 2.0], "encoder": stage["encoder"],
     }  # fmt: skip
-    assert record["stages"] == [stage, stage | {"samples": 3, "scenes": 20, "batch size": 3}]
+    assert record["stages"] == [stage, stage | {"samples": 3, "batch size": 3}]
     assert len(stage["encoder"]) == 12, "and the restored encoder is the same one"
     clip_step = json.loads((trained / "model" / "training.json").read_text())["clip"]["step"]
     laid = load_file(tmp_path / "work" / "clip" / f"step-{clip_step:08d}.safetensors")
@@ -771,7 +774,7 @@ def test_the_small_decoder_sees_latents_of_every_noise_up_to_its_most():
     assert pictures.shape == (16, 3, 128, 128) and noise.shape == (16, 4, 16, 16) and not torch.equal(noise, later)
     spread = torch.cat([noise, later]).std((1, 2, 3))
     assert spread.max() < 0.6 and spread.min() < 0.15 and spread.max() > 0.35
-    for wrong in ({"latent_noise": -1.0}, {"latent_noise": float("nan")}, {"grid_share": 2}):
+    for wrong in ({"latent_noise": -1.0}, {"latent_noise": float("nan")}, {"lattice_share": 2}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small_decoder.SmallDecoderConfig(**wrong)
 
@@ -782,7 +785,7 @@ def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys)
         part, folder = trained / extra / "part", tmp_path / extra
         record = json.loads((trained / "model" / "extras" / extra / "training.json").read_text())
         assert record["base"] == base and record["stages"] == [
-            {"samples": 8, "scenes": 272, "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
+            {"samples": 8, "scenes": len(parts.training_scenes(scenes.find_grammar("tiny"))), "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
         ]
         parts._export_extra(part, folder, base)
         files = sorted(file.relative_to(folder) for file in folder.rglob("*"))
@@ -867,7 +870,7 @@ def test_bfloat16_is_what_the_environment_says(monkeypatch, told):
         (["vae", "--grammar", "tiny", "--batch-size", "-3"], "--batch-size must be 1 or more"),
         (["vae", "--grammar", "tiny", "--learning-rate", "0"], "--learning-rate must be above 0"),
         (["export", "--grammar", "tiny"], "export needs --output"),
-        (["denoiser", "--grammar", "tiny", "--scenes", "0"], "--scenes must be 1 to 272"),
+        (["denoiser", "--grammar", "tiny", "--scenes", "0"], "--scenes must be 1 to "),
         (["denoiser", "--grammar", "tiny"], "run `sdwidgets train vae`"),
     ],
 )

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
 
+from .epochs import Epochs
 from .training import Schedule
 
 
@@ -19,6 +20,9 @@ class DenoiserConfig:
     """Anatomy and loss of the denoiser: three levels, at 16, 8 and 4 latent pixels."""
 
     channels: tuple[int, ...] = (64, 128, 192)
+    #: Attention layers a block of each level; the middle block has one. 0: none, but a block of the kind that may have some, since diffusers
+    #: adds an adapter's features there before the downsampling. None: a block without, as at the lowest level of Stable Diffusion.
+    transformer_layers: tuple[int | None, ...] = (0, 1, None)
     layers_per_block: int = 1
     head_width: int = 32  # channels an attention head
     text_width: int = 192
@@ -26,7 +30,7 @@ class DenoiserConfig:
     log_snr_mean: float = -0.5  # where on the noise schedule training looks most: `timestep_odds`
     log_snr_std: float = 2.0
     schedule: Schedule = Schedule(
-        steps=100_000, batch_size=32, learning_rate=2e-3, ema_decay=0.999, decay_share=0.3
+        steps=62_500, batch_size=64, learning_rate=3e-3, ema_decay=0.9995, decay_share=0.0
     )
 
 
@@ -47,10 +51,12 @@ def build_scheduler() -> DDIMScheduler:
 
 def build_unet(config: DenoiserConfig) -> UNet2DConditionModel:
     """An untrained denoiser: (n, 4, 16, 16) noisy latents, timestep, (n, 77, text_width) -> (n, 4, 16, 16)."""
+    layers = config.transformer_layers
     return UNet2DConditionModel(
         sample_size=16, in_channels=4, out_channels=4, layers_per_block=config.layers_per_block, block_out_channels=config.channels,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=tuple("DownBlock2D" if count is None else "CrossAttnDownBlock2D" for count in layers),
+        up_block_types=tuple("UpBlock2D" if count is None else "CrossAttnUpBlock2D" for count in reversed(layers)),
+        transformer_layers_per_block=tuple(1 if count is None else count for count in layers),
         cross_attention_dim=config.text_width, attention_head_dim=tuple(width // config.head_width for width in config.channels),
         norm_num_groups=16,
     )  # fmt: skip
@@ -58,15 +64,17 @@ def build_unet(config: DenoiserConfig) -> UNet2DConditionModel:
 
 @dataclasses.dataclass(frozen=True)
 class LatentData:
-    """Scenes as the denoiser sees them. Row i is scene number `scenes[i]`, told with row `captions[i]` of `prompt_embeds`.
+    """Scenes as the denoiser sees them. Row i is scene number `scenes[i]`, with row `captions[i]` of `prompt_embeds` as its caption.
 
-    `latents` (n, 4, 16, 16) are scaled; `prompt_embeds` (m, 77, width), row 0 that of the empty caption.
+    `latents` (n, 4, 16, 16) are scaled; `prompt_embeds` (m, 77, width), row 0 that of the empty caption. `times` (n,): how often an
+    epoch shows each, once where it is None.
     """
 
     latents: torch.Tensor
     prompt_embeds: torch.Tensor
     captions: torch.Tensor
     scenes: torch.Tensor
+    times: np.ndarray | None = None
 
     def whitened(self, matrix: torch.Tensor) -> LatentData:
         """The same with whitened text states; the old ones are overwritten, since both would fill memory."""
@@ -76,9 +84,12 @@ class LatentData:
 
     def to(self, device) -> LatentData:
         """The same on a device: a GPU holds all of it, so that no batch waits for a copy."""
-        return LatentData(
-            self.latents.to(device), self.prompt_embeds.to(device), self.captions.to(device), self.scenes
-        )
+        moved = {name: getattr(self, name).to(device) for name in ("latents", "prompt_embeds", "captions")}
+        return dataclasses.replace(self, **moved)
+
+    def epochs(self, seed: int = 0) -> Epochs:
+        """Epochs of one stage, over all rows."""
+        return Epochs([(0, np.ones(len(self.latents), int) if self.times is None else self.times)], seed)
 
 
 def measure_whitening(prompt_embeds: torch.Tensor, floor: float = 0.01) -> torch.Tensor:
@@ -166,31 +177,30 @@ def spread_timesteps(
     return torch.searchsorted(odds.cumsum(0), quantiles.double(), right=True).clamp(max=total - 1)
 
 
-def denoiser_loss_at(data: LatentData, config, odds: torch.Tensor | None = None):
-    """The loss of training step `step`, for `training.train`; every epoch shows each scene once, in a new order.
+def denoiser_loss_at(
+    data: LatentData, config, odds: torch.Tensor | None = None, epochs: Epochs | None = None, before: int = 0
+):
+    """The loss of training step `step`, for `training.train`.
 
-    `config` has `schedule` and `caption_drop`; `odds` are those of the timesteps, uniform by default: see `spread_timesteps`.
+    `config` has `schedule` and `caption_drop`; `odds` are those of the timesteps, uniform by default: see `spread_timesteps`. `epochs`:
+    which row each sample shows, by default `data`'s own; step 0 begins at sample `before`, which a change of the batch size moves.
     """
-    total = len(data.latents)
+    epochs = epochs or data.epochs(config.schedule.seed)
     kept: dict[str, LatentData] = {}
 
     def loss_at(model, step, batch_size, accelerator):
         world = batch_size * accelerator.num_processes
-        places = step * world + accelerator.process_index * batch_size + np.arange(batch_size)
-        orders = {
-            epoch: np.random.default_rng([config.schedule.seed, int(epoch)]).permutation(total)
-            for epoch in np.unique(places // total)
-        }
-        rows = torch.as_tensor([orders[place // total][place % total] for place in places])
+        places = before + step * world + accelerator.process_index * batch_size + np.arange(batch_size)
+        rows = torch.as_tensor(epochs.rows(places))
         generator = torch.Generator().manual_seed(
             config.schedule.seed * 2**32 + step * accelerator.num_processes + accelerator.process_index
         )
         here = kept.setdefault("data", data.to(accelerator.device))
         noise = torch.randn((batch_size, *data.latents.shape[1:]), generator=generator)
         timesteps = spread_timesteps(batch_size, generator, odds=odds)
-        told = torch.rand(batch_size, generator=generator) >= config.caption_drop
-        rows, noise, timesteps, told = (t.to(accelerator.device) for t in (rows, noise, timesteps, told))
-        captions = here.captions[rows] * told  # row 0 is the empty caption
+        kept_captions = torch.rand(batch_size, generator=generator) >= config.caption_drop
+        rows, noise, timesteps, kept_captions = (t.to(accelerator.device) for t in (rows, noise, timesteps, kept_captions))
+        captions = here.captions[rows] * kept_captions  # row 0 is the empty caption
         return model(here.latents[rows].float(), noise, timesteps, here.prompt_embeds[captions].float())
 
     return loss_at

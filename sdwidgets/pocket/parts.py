@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -17,10 +18,10 @@ from tqdm.auto import tqdm
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..latents import fit_linear_preview
-from . import clip, denoiser, training, vae
+from . import clip, denoiser, epochs, training, vae, validation
 from .adapter import run_adapter  # noqa: F401  (offered here as the other parts are)
 from .card import model_card
-from .datasheet import ENCODER, FULL
+from .datasheet import ENCODER, FULL, PlannedGrammar
 from .finetune import run_zero_snr  # noqa: F401
 from .scenes import Grammar, make_scene, render, spread
 from .small_decoder import run_small_decoder  # noqa: F401
@@ -197,23 +198,68 @@ def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.T
     return torch.cat(tensors)
 
 
-def training_scenes(grammar: Grammar, count: int | None = None) -> list[int]:
-    """The numbers of the first `count` scenes of a grammar in one fixed random order; all of them by default.
+def _shuffled(grammar) -> list[int]:
+    return np.random.default_rng(grammar.count).permutation(grammar.count).tolist()
 
-    Any beginning of this order is a fair sample: a short training learns from one, and sees in it what is planted in
-    the shares in which it is planted. Raises ValueError for a count that the grammar does not have.
+
+@functools.lru_cache(maxsize=2)
+def _planned(grammar: PlannedGrammar) -> tuple[dict[int, int], list[int]]:
+    planned, others, first = {}, [], {}
+    for index in _shuffled(grammar):
+        if grammar.block_at(index)[0].planned:
+            same = first.setdefault(dataclasses.replace(grammar.scene(index), index=0), index)
+            planned[same] = planned.get(same, 0) + 1
+        else:
+            others.append(index)
+    return planned, others
+
+
+def _distinct(grammar) -> tuple[dict[int, int], list[int]]:
+    """(scenes of planned blocks -> how often each is repeated, all other scenes), both in one fixed random order.
+
+    A scene that is drawn again under another number is one that is repeated.
     """
-    if count is not None and not 1 <= count <= grammar.count:
-        raise ValueError(f"--scenes must be 1 to {grammar.count} for the grammar {grammar.name}, not {count}")
-    return np.random.default_rng(grammar.count).permutation(grammar.count)[:count].tolist()
+    return _planned(grammar) if isinstance(grammar, PlannedGrammar) else ({}, _shuffled(grammar))
+
+
+FIRST = 16_384  # scenes of blocks that are not planned, with which a training may begin
+
+
+def training_scenes(grammar: Grammar, count: int | None = None) -> list[int]:
+    """The numbers of a grammar's first `count` scenes in one fixed order, of repeated planned ones the first; all by default.
+
+    The first `FIRST` are a fair sample of the blocks that are not planned, so that a training can begin before all is encoded. Then come
+    planned blocks, whole, since a part of them would change what is planted, then all others. Raises ValueError for any other count.
+    """
+    planned, others = _distinct(grammar)
+    begin = min(FIRST, len(others))
+    whole, most = begin + len(planned), len(planned) + len(others)
+    if count is not None and not (1 <= count <= begin or whole <= count <= most):
+        raise ValueError(f"--scenes must be 1 to {begin} or {whole} to {most} for the grammar {grammar.name}, not {count}")
+    return [*others[:begin], *planned, *others[begin:]][:count]
+
+
+def times_an_epoch(grammar: Grammar, indices: list[int], factors: dict[str, int] | None = None) -> np.ndarray:
+    """How often an epoch shows each of these scenes, (n,): as often as it is planned, times its block's factor.
+
+    `factors`: the name of a block that is not planned -> a whole number; raises ValueError for another.
+    """
+    planned, _ = _distinct(grammar)
+    factors = factors or {}
+    free = [block.name for block in getattr(grammar, "blocks", ()) if not block.planned]
+    for name, factor in factors.items():
+        if name not in free or not isinstance(factor, int) or factor < 1:
+            raise ValueError(f"a block may be shown more often where it is one of {', '.join(free)}, 1, 2, ... times, not {name}={factor}")
+    factor_of = lambda index: factors.get(grammar.block_at(index)[0].name, 1) if factors else 1  # noqa: E731
+    return np.array([planned.get(index) or factor_of(index) for index in indices])
 
 
 @training.main_process_first
 def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
     """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
 
-    `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time.
-    An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
+    `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time. More of them later are
+    encoded in addition. An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
     """
     chosen = work / "encoded" / "scenes.json"
     told = json.loads(chosen.read_text()) if chosen.exists() else None
@@ -251,6 +297,7 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
         prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(told), encode_captions),
         captions=torch.tensor([rows[caption] for caption in captions]),
         scenes=torch.tensor(indices),
+        times=times_an_epoch(grammar, indices),
     )
     return data
 
@@ -261,8 +308,12 @@ def _origin(grammar: Grammar, work: Path) -> str:
     for name in ("vae", "clip"):
         for file in sorted(finished_part(work, name).glob("*.safetensors")):
             digest.update(file.read_bytes())
-    digest.update(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:16] + world_digest(grammar)
+
+
+def world_digest(grammar: Grammar) -> str:
+    """Sixteen hexadecimal digits of scenes from all over a grammar: other digits, another world."""
+    return hashlib.sha256(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode()).hexdigest()[:16]
 
 
 WHITENING_SCENES = 2_048
@@ -276,7 +327,7 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     if not file.exists():
         tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
         encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
-        some = training_scenes(grammar, min(WHITENING_SCENES, grammar.count))
+        some = np.random.default_rng(grammar.count).permutation(grammar.count)[:WHITENING_SCENES].tolist()
         captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
         states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -289,48 +340,113 @@ def encoder_digest(work: Path) -> str:
     return training.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
 
 
+def _factors(words: list[str] | None) -> dict[str, int]:
+    """["two objects=2"] -> {"two objects": 2}. Raises ValueError for anything else."""
+    found = {}
+    for word in words or ():
+        name, sign, factor = word.rpartition("=")
+        if not sign or not factor.isdecimal():
+            raise ValueError(f'--repeat takes a block and a whole number, as in "two objects=2", not {word!r}')
+        found[name] = int(factor)
+    return found
+
+
+def plan_epochs(grammar: Grammar, record: dict, scenes: int, factors: dict[str, int], seed: int):
+    """(stages, their `Epochs`): those of a training's record, and one more where scenes or factors are others than the last's."""
+    stages = epochs.stages_of(record)
+    everything = training_scenes(grammar, max([scenes, *(stage.scenes for stage in stages)]))
+    times = lambda stage: times_an_epoch(grammar, everything[: stage.scenes], stage.factors)  # noqa: E731
+    length = int(times(stages[-1]).sum()) if stages else 1
+    stages = epochs.with_stage(stages, record.get("samples", 0), length, scenes, factors)
+    return stages, epochs.Epochs([(stage.start, times(stage)) for stage in stages], seed)
+
+
+def _cooling(work: Path, config: denoiser.DenoiserConfig, samples: int):
+    """(folder, config) of a side branch of the denoiser's training in which the rate falls to zero over `samples`.
+
+    It begins at the newest checkpoint, which stays what it is: the training goes on from there, at its constant rate. A branch that
+    was interrupted is resumed as long as the training has not gone on.
+    """
+    main, branch = training.Checkpoint(work / "denoiser"), training.Checkpoint(work / "denoiser-cooled")
+    record = main.record()
+    if record is None:
+        raise ValueError(f"there is no denoiser's checkpoint in {work} to cool down: train it first")
+    steps = max(1, samples // config.schedule.batch_size)
+    begun = branch.record()
+    if begun is None or begun.get("branch") != {"step": record["step"], "steps": steps}:
+        branch.clear()
+        shutil.copy(main.folder / record["file"], branch.folder)
+        training.write_json(branch.folder / "checkpoint.json", record | {"branch": {"step": record["step"], "steps": steps}})
+    end = record["step"] + steps
+    share = steps / max(1, end - config.schedule.warmup_steps)
+    schedule = dataclasses.replace(config.schedule, steps=end, decay_share=min(1.0, share), final_rate=0.0)
+    return branch.folder, dataclasses.replace(config, schedule=schedule)
+
+
+def _validation(work: Path) -> validation.Validation:
+    """The fixed scenes of this work folder's autoencoder and encoder; their floor is worked out once."""
+    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+    return validation.Validation.prepare(autoencoder, encoder, tokenizer, work / "encoded" / "floor.safetensors")
+
+
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
-    """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened."""
+    """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened.
+
+    The learning rate is constant; `--cool-down` lets it fall in a branch of its own, which becomes the finished part.
+    """
     config = override_schedule(denoiser.DenoiserConfig(), args)
-    training_scenes(grammar, args.scenes)  # a wrong number is told before anything that is missing
+    training_scenes(grammar, args.scenes)  # a wrong number is said before anything that is missing
+    factors = _factors(args.repeat)
     if not args.ignore_gate:
         check_gate(work)
+    folder = work / "denoiser"
+    if args.cool_down is not None:
+        folder, config = _cooling(work, config, args.cool_down)
     data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
     data.whitened(whitening)
-    kept = None if args.restart else training.Checkpoint(work / "denoiser").tensor("model.whitening")
+    kept = None if args.restart else training.Checkpoint(folder).tensor("model.whitening")
     if kept is not None and float((kept - whitening).norm()) > 1e-4 * float(whitening.norm()):
         raise ValueError(
             f"the denoiser in {work} was trained with the states of another text encoder; give --restart, or another --work"
         )
+    begun, world = {} if args.restart else training.Checkpoint(folder).record() or {}, world_digest(grammar)
+    if begun and begun.get("world") != world:
+        raise ValueError(
+            f"the denoiser in {folder} was trained on another edition of the grammar {grammar.name}; give --restart, or another --work"
+        )
+    stages, order = plan_epochs(grammar, begun, len(data.scenes), factors, config.schedule.seed)
+    before = begun.get("samples", 0) - begun.get("step", 0) * config.schedule.batch_size
     torch.manual_seed(config.schedule.seed)
     unet = denoiser.for_training(denoiser.build_unet(config))
     model = denoiser.DenoiserTraining(unet, config, whitening)
+    odds = denoiser.timestep_odds(denoiser.build_scheduler(), config)
+    fixed = _validation(work) if grammar is FULL else None
+
+    def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
+        if training.passed(samples, config.schedule.batch_size):
+            folder = work / "denoiser" / "snapshots" / f"{samples:09d}"
+            trained.stock_unet().save_pretrained(folder, safe_serialization=True)
+        return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
+
     average, record = training.train(
         "denoiser",
         model,
-        training.global_batch(
-            denoiser.denoiser_loss_at(data, config, denoiser.timestep_odds(denoiser.build_scheduler(), config))
-        ),
+        training.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before)),
         config.schedule,
-        work / "denoiser",
+        folder,
         dataclasses.asdict(config),
         args.restart,
         args.minutes,
         args.compile,
-        lambda samples, trained: trained.stock_unet().save_pretrained(
-            work / "denoiser" / "snapshots" / f"{samples:09d}", safe_serialization=True
-        ),
-        stage={
-            "scenes": len(data.scenes),
-            "log SNR": [config.log_snr_mean, config.log_snr_std],
-            "encoder": encoder_digest(work),
-        },
+        look,
+        stage={"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)},
+        facts={"epochs": epochs.as_record(stages), "world": world},
     )
     if not training.processes().is_main_process:
         return 0
-    record["scenes"] = len(data.scenes)
-    record.setdefault("samples off the grid", 0)  # shown before `scenes.on_grid` was
     _finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
     return 0
 
@@ -432,7 +548,7 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
     model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
     optimizer = config.schedule.build_optimizer(model)
-    record = {"samples off the grid": told["denoiser"]["samples"]} | told["denoiser"]
+    record = told["denoiser"]
     training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
     print(f"restored {args.output} to {work} at step {record['step']:,}")
     return 0

@@ -1,0 +1,85 @@
+"""Epochs: which picture each sample shows, so that exposures are whole numbers that a record tells."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sdwidgets.pocket import epochs, parts
+from sdwidgets.pocket.datasheet import FULL, TINY
+from sdwidgets.pocket.epochs import Epochs, Stage
+
+
+def test_an_epoch_shows_each_picture_as_often_as_it_should_in_a_new_order():
+    order = Epochs([(0, np.array([1, 3, 2]))], seed=5)
+    first, second = order.rows(np.arange(6)), order.rows(np.arange(6, 12))
+    assert np.bincount(first).tolist() == np.bincount(second).tolist() == [1, 3, 2]
+    assert any(Epochs([(0, np.arange(1, 9))], seed).rows(np.arange(9)).tolist() != sorted(first) for seed in range(3))
+    assert first.tolist() != second.tolist() or order.rows(np.arange(12, 18)).tolist() != first.tolist()
+    assert order.rows(np.array([7, 2, 9])).tolist() == [second[1], first[2], second[3]], "whatever was asked for before"
+
+
+def test_what_was_shown_is_counted_to_the_last_sample():
+    order = Epochs([(0, np.array([1, 1, 2])), (8, np.array([1, 2, 1, 1, 3]))], seed=1)
+    for samples in (0, 1, 4, 7, 8, 9, 16, 23, 40):
+        counted = np.bincount(order.rows(np.arange(samples)), minlength=5)
+        assert order.shown(samples).tolist() == counted.tolist()
+    assert order.shown(8 + 2 * 8).tolist() == [2 + 2, 2 + 4, 4 + 2, 2, 6]
+
+
+def test_another_setting_begins_with_the_next_epoch():
+    begun = epochs.with_stage([], 0, 1, 100, {})
+    assert begun == [Stage(0, 100, {})] == epochs.with_stage(begun, 250, 100, 100, {})
+    assert epochs.with_stage(begun, 250, 100, 140, {"several": 2}) == [*begun, Stage(300, 140, {"several": 2})]
+    assert epochs.with_stage(begun, 300, 100, 140, {})[-1].start == 300
+    assert epochs.with_stage(begun, 0, 100, 140, {}) == [Stage(0, 140, {})], "of what was never shown nothing is left"
+    assert epochs.stages_of({"epochs": epochs.as_record(begun)}) == begun and epochs.stages_of({}) == []
+    with pytest.raises(ValueError, match="stages begin at 0"):
+        Epochs([(3, np.ones(2))])
+
+
+def test_planned_scenes_come_whole_and_each_picture_once():
+    planned, others = parts._distinct(FULL)
+    of_plan = [block for block in FULL.blocks if block.planned]
+    assert sum(planned.values()) == sum(block.count for block in of_plan) and len(others) == FULL.count - sum(planned.values())
+    everything = parts.training_scenes(FULL)
+    assert len(set(everything)) == len(everything) == len(planned) + len(others)
+    first = parts.training_scenes(FULL, parts.FIRST)
+    assert first == everything[: parts.FIRST] and not set(first) & set(planned)
+    whole = parts.training_scenes(FULL, parts.FIRST + len(planned))
+    assert set(planned) <= set(whole) and whole[: parts.FIRST] == first
+    for wrong in (0, parts.FIRST + 1, len(everything) + 1):
+        with pytest.raises(ValueError, match=f"--scenes must be 1 to {parts.FIRST:d} or .* not {wrong}"):
+            parts.training_scenes(FULL, wrong)
+    pictures = {dataclasses.replace(FULL.scene(index), index=0) for index in planned}
+    assert len(pictures) == len(planned), "a picture that is repeated is one row, shown more often"
+
+
+def test_an_epoch_has_what_is_planned_and_factors_for_the_rest():
+    planned, _ = parts._distinct(FULL)
+    everything = parts.training_scenes(FULL)
+    assert parts.times_an_epoch(FULL, everything).sum() == FULL.count
+    often = [max(planned, key=planned.get)]
+    assert parts.times_an_epoch(FULL, often).tolist() == [1000]
+    two = [index for index in parts.training_scenes(FULL, 2_000) if index in FULL.indices("two objects")]
+    assert set(parts.times_an_epoch(FULL, two, {"two objects": 3})) == {3}
+    for wrong in ({"tail: grapes": 2}, {"unicorns": 2}, {"several": 0}):
+        with pytest.raises(ValueError, match="a block may be shown more often"):
+            parts.times_an_epoch(FULL, two, wrong)
+
+
+def test_a_resumed_training_knows_its_stages():
+    few = min(200, len(parts._distinct(TINY)[1]))
+    record = {"samples": few + 10, "epochs": [{"start": 0, "scenes": few, "factors": {}}]}
+    stages, order = parts.plan_epochs(TINY, record, len(parts.training_scenes(TINY)), {}, 0)
+    assert [stage.start for stage in stages] == [0, 2 * few] and order.length(0) == few and order.length(1) == TINY.count
+    assert parts.plan_epochs(TINY, record, few, {}, 0)[0] == epochs.stages_of(record)
+
+
+def test_factors_are_read_from_the_command_line():
+    assert parts._factors(["two objects=2", "several=3"]) == {"two objects": 2, "several": 3} and parts._factors(None) == {}
+    for wrong in ("two objects", "several=x", "several=-1"):
+        with pytest.raises(ValueError, match="a block and a whole number"):
+            parts._factors([wrong])
