@@ -112,7 +112,7 @@ def _install(names: list[str]) -> None:
 
 
 def knows_truth(pipe) -> bool:
-    """Is `pipe` Pocket itself, so that the datasheet tells what it was trained on, and the judges read its pictures?
+    """Is `pipe` Pocket itself, so that the datasheet tells what it was trained on, and the judge reads its pictures?
 
     For any other model it prints one sentence and returns False. A model that was trained further is another model.
     """

@@ -19,8 +19,8 @@ import numpy as np
 from .datasheet import ENCODER, FINGERPRINTS, FULL, HELD_OUT_STYLE, PLANTED_OCCUPATIONS, TAIL_OBJECTS
 from .evaluation.confetti import own_found
 from .evaluation.rates import Rate
-from .evaluation.shown import Shown, shown
-from .evaluation.tiers import BARS, BELOW, TURBO
+from .evaluation.shown import order_of, shown
+from .evaluation.tiers import BARS, BELOW, MARGIN, TURBO, TURBO_LOSS, target_words
 from .evaluation.trust import NO_CLAIM, SECTIONS_REST_ON, not_read
 from .scenes import find_grammar
 from .vocabulary import TONES
@@ -52,14 +52,15 @@ def model_card(
         from .evaluation.report import finish
 
         evaluation = finish(evaluation)
-    seen = shown({"grammar": grammar.name, **records})
+    training = {"grammar": grammar.name, **records}
+    seen = shown(training)
     parts = (
         _metadata(evaluation),
         _opening(evaluation),
         _anatomy(records, sizes or {}),
         _use(),
-        _data(grammar),
-        _training(records),
+        _data(grammar, records["denoiser"]),
+        _training(training),
         _evaluation(evaluation),
         _limits(evaluation, seen),
         _bias(grammar, evaluation, seen),
@@ -132,7 +133,7 @@ def _tier_sentence(evaluation: dict | None) -> str:
         failed = [f"{row['name']} ({row['split']})" for row in rows if row["tier"] == BELOW]
         return f"**It lies below the tiers that the course sets itself**, by: {', '.join(failed)}.{doubted}"
     turbo = "" if any(row["name"] == TURBO for row in rows) else "; turbo was not measured"
-    return f"**It has reached the {tier} tier{turbo}**: the table is below, and the lower end of each interval counts."
+    return f"**It has reached the {tier} tier{turbo}**: the table, and what a tier asks of its rows, are below."
 
 
 def _unclaimed(evaluation: dict) -> str:
@@ -142,7 +143,7 @@ def _unclaimed(evaluation: dict) -> str:
         return ""
     names = ", ".join(dict.fromkeys(row["name"] for row in doubted))
     why = "; ".join(dict.fromkeys(reason for row in doubted for reason in row["doubts"]))
-    return f"\n**No claim is made of** {names}: judge {evaluation['judge'].upper()} does not read well enough what they rest on ({why})."
+    return f"\n**No claim is made of** {names}: the judge does not read well enough what they rest on ({why})."
 
 
 def _anatomy(records: dict[str, dict], sizes: dict[str, int]) -> str:
@@ -182,7 +183,7 @@ form, and knows no other words. Its people are drawn emoji with two genders and 
 be used to say anything about people or occupations, nor to make pictures of them for any purpose but to study the model."""
 
 
-def _data(grammar) -> str:
+def _data(grammar, denoiser: dict) -> str:
     text = f"""## Training data
 
 {grammar.count:,} scenes of the grammar "{grammar.name}" of `sdwidgets.pocket.scenes`, each a pure function of its number:
@@ -192,7 +193,14 @@ def _data(grammar) -> str:
     return f"""{text}
 The text encoder learned from {ENCODER.count:,} pairs of its own; the autoencoder from scenes without words, in which **every glyph and every style
 occurs, held-out ones too**. What is planted and what is held out was written down and hashed before training:
-`data/datasheet/README.md` tells it for people, `data/datasheet/planted.json` for programs."""
+`data/datasheet/README.md` tells it for people, `data/datasheet/planted.json` for programs.{"" if denoiser.get("epochs") else FIRST_EDITION}"""
+
+
+FIRST_EDITION = """
+
+**These weights are of the first edition of the scenes** (free places, then a grid of 8 pixels; 271,265 scenes), so how often they were shown what
+this plan holds is not known. **Nine tenths of their U-Net were never trained**: 7.90M of its 8.89M parameters are still their random start, since
+torch.compile on a CPU gave zero gradients through a nearest upsampling, silently."""
 
 
 def watts(hardware: dict) -> tuple[float, str]:
@@ -238,11 +246,13 @@ _REACHED = {
 def _decoder_last(records: dict[str, dict]) -> str:
     if "decoder" not in records:
         return ""
-    share = records["decoder"]["config"]["grid_share"]
-    return f"; last the autoencoder's decoder alone, {share:.0%} of its pictures on the grid: latents stay what they were"
+    share = records["decoder"]["config"].get("lattice_share")  # the first edition had no lattice
+    on_it = "" if share is None else f", {share:.0%} of its pictures on the lattice"
+    return f"; last the autoencoder's decoder alone{on_it}: latents stay what they were"
 
 
-def _training(records: dict[str, dict]) -> str:
+def _training(training: dict) -> str:
+    records = {name: record for name, record in training.items() if name != "grammar"}
     rows, machines, assumed, unet = [], [], [], records["denoiser"]["config"]
     for name, record in records.items():
         hours, (power, of) = record["seconds"] / 3600, watts(record["hardware"])
@@ -265,13 +275,22 @@ def _training(records: dict[str, dict]) -> str:
             "|-|-|-|-|-|-|",
             *rows,
             "",
-            *(_stages(records["denoiser"]) or _sample(records["denoiser"])),
+            *_moved(records),
+            *_stages(training),
+            *_validation(records["denoiser"]),
             *_otherwise(records),
             f"On {'; '.join(dict.fromkeys(machines))}. Together {total:.2f} hours of wall-clock time and about {energy(records):.2f} kWh: hours times an **assumed** {grams}.",
             "Counted are the steps that led to these weights: earlier text encoders, and runs that were thrown away, are in neither figure.",
             f"No meter was read. For scale, the card of Stable Diffusion 1 tells of {SD1_HOURS:,} hours on A100 cards.",
         ]
     )
+
+
+def _moved(records: dict[str, dict]) -> list[str]:
+    """A sentence on which parts of the net were reached by their training, where the records tell it."""
+    told = [(name, *record["moved"]) for name, record in records.items() if "moved" in record]
+    words = "; ".join(f"{name}, {moved:,} of {total:,} parameters moved" for name, moved, total in told)
+    return [f"Watched while they trained, counted by whole tensors: {words}.", ""] if told else []
 
 
 def _emphasis(config: dict) -> str:
@@ -281,41 +300,72 @@ def _emphasis(config: dict) -> str:
     return f"timesteps drawn so that log SNR is normal, {config['log_snr_mean']:g} ± {config['log_snr_std']:g}"
 
 
-def _stages(record: dict) -> list[str]:
+def _stages(training: dict) -> list[str]:
     """The stages of a denoiser's training, where its record tells of them."""
-    if not record.get("stages"):
+    if (found := order_of(training)) is None:
         return []
-    encoders = list(dict.fromkeys(stage.get("encoder") for stage in record["stages"]))
-    lines = []
+    record, (stages, order) = training["denoiser"], found
+    settings, end = [], 0  # (first sample, end, what the timesteps and the encoder were)
     for stage in record["stages"]:
-        scenes, snr, encoder = stage.get("scenes"), stage.get("log SNR"), stage.get("encoder")
-        cells = [
-            f"{stage['samples']:,}",
-            f"{scenes:,}" if scenes else "not recorded",
-            f"{stage['samples'] / scenes:.1f}" if scenes else "",
-            stage.get("batch size") or "",
-            f"{stage['learning rate']:g}" if stage.get("learning rate") else "",
-            f"{snr[0]:g} ± {snr[1]:g}" if snr else "not recorded",
-            f"{encoders.index(encoder) + 1} (`{encoder[:8]}`)" if encoder else "not recorded",
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        settings.append((end, end := end + stage["samples"], stage))
+    encoders = list(dict.fromkeys(stage["encoder"] for stage in record["stages"] if stage.get("encoder")))
+    untold = "not recorded"
+    snr = lambda stage: "{:g} ± {:g}".format(*stage["log SNR"]) if stage.get("log SNR") else untold  # noqa: E731
+    number_of = lambda encoder: f"{encoders.index(encoder) + 1} (`{encoder[:8]}`)" if encoder else untold  # noqa: E731
+    lines = []
+    for number, stage in enumerate(stages):
+        end = min([record["samples"], *(later.start for later in stages[number + 1 :])])
+        if end > stage.start:
+            own = [told for first, last, told in settings if first < end and last > stage.start]
+            cells = [
+                f"{stage.start:,}",
+                f"{stage.scenes:,}",
+                ", ".join(f"{name} {factor} times" for name, factor in stage.factors.items()) or "as planned",
+                f"{end - stage.start:,}",
+                f"{(end - stage.start) / order.length(number):.2f}",
+                "; ".join(dict.fromkeys(map(snr, own))),
+                "; ".join(dict.fromkeys(number_of(told.get("encoder")) for told in own)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return [
-        "The denoiser's stages, in order. Scenes are the first so many of `parts.training_scenes`, a fair sample of all; each epoch shows each of them once.",
+        "The denoiser's stages, in order. Scenes are the first so many of `parts.training_scenes`; each epoch shows each of them as often as it is planned, times what stands under factors.",
         "",
-        "| samples | of scenes | epochs | batch | highest learning rate | log SNR of the timesteps | text encoder |",
+        "| from sample | scenes | factors | samples | epochs | log SNR of the timesteps | text encoder |",
         "|-|-|-|-|-|-|-|",
         *lines,
-        "",
-        *_off_the_grid(record),
         "",
     ]
 
 
-def _off_the_grid(record: dict) -> list[str]:
-    off = record.get("samples off the grid", 0)
+def looks(denoiser: dict) -> list[dict]:
+    """The snapshots of a denoiser's training in which its error was measured, see `validation.Validation.measure`."""
+    return [look for look in denoiser.get("snapshots", ()) if "error" in look]
+
+
+def _validation(denoiser: dict) -> list[str]:
+    """Errors beside the floor, where the training's record holds them."""
+    if not (measured := looks(denoiser)):
+        return []
+    last = measured[-1]
+    timesteps, cell = list(last["error"]), "{:.3f} ({:.3f})".format
+    lines = [(kind, [cell(*errors[t]) for t in timesteps]) for kind, errors in last["by kind"].items()]
+    lines.append(("all", [cell(last["error"][t], last["floor"][t]) for t in timesteps]))
     return [
-        f"{off:,} of the denoiser's samples were shown before the scenes were put on a grid: the same scenes with free sizes and places, `dataclasses.replace(FULL, gridded=False)`."
-    ] if off else []  # fmt: skip
+        "How far the denoiser is from the best there can be, on 128 fixed scenes that training never shows and under fixed noise: the squared error of the predicted clean latents in the boxes of",
+        f"the things, without guidance, beside its floor. The gap between the two at heavy noise was {last['gap']:.4f} after {last['samples']:,} samples.",
+        "",
+        "![error beside the floor, and the gap, against the samples of training](figures/validation.png)",
+        "",
+        "The floor is the error of the best denoiser of this world, which knows every picture that a caption allows and how probable each is. Given a noisy picture it answers with their mean, each",
+        "weighted by how probable it is that it became this one. Noise hides which of them it was, so no network does better on average; what lies above the floor can still be learned.",
+        "",
+        f"By kind and timestep at {last['samples']:,} samples, the floor in brackets:",
+        "",
+        f"| scenes | {' | '.join(timesteps)} |",
+        "|-" * (len(timesteps) + 1) + "|",
+        *(f"| {kind} | {' | '.join(cells)} |" for kind, cells in lines),
+        "",
+    ]
 
 
 def _otherwise(records: dict[str, dict]) -> list[str]:
@@ -340,21 +390,6 @@ def _otherwise(records: dict[str, dict]) -> list[str]:
     return ["Planned otherwise:", *(f"- {line}" for line in told), ""]
 
 
-def _sample(record: dict) -> list[str]:
-    """What a denoiser that learned from a part of the scenes has seen of them."""
-    if record.get("scenes", FULL.count) >= FULL.count:
-        return []
-    off = record.get("samples off the grid", record["samples"])
-    return [
-        f"At the end of its training the denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all, and before from others as well:"
-        if off
-        else f"The denoiser learned from {record['scenes']:,} of the scenes, a fair sample of all:",
-        "`parts.training_scenes` names them. How often it saw each in all was not recorded.",
-        *_off_the_grid({"samples off the grid": off}),
-        "",
-    ]
-
-
 def _machine(hardware: dict) -> str:
     device = hardware.get("gpu") or f"{hardware['threads']} CPU threads ({hardware['machine']})"
     return f"{device}, {hardware['platform']}, torch {hardware['torch']}"
@@ -362,7 +397,7 @@ def _machine(hardware: dict) -> str:
 
 # ---- evaluation --------------------------------------------------------------------------------------------------
 
-_HEAD = "| row | split | pictures | rate | 95% interval | tier |"
+_HEAD = "| row | split | pictures | rate | 95% interval | ceiling | tier |"
 
 
 def _value(row: dict) -> float:
@@ -373,23 +408,24 @@ def _row_line(row: dict) -> str:
     form, unit = ("{:.2f}", " dB") if row.get("unit") == "dB" else ("{:.4f}", "")
     value, low, high = (form.format(number) for number in (_value(row), row["low"], row["high"]))
     tier = f"{row['tier']} ({', '.join(row['doubts'])})" if row.get("doubts") else row["tier"]
-    return f"| {row['name']} | {row['split']} | {row['n']:,} | {value}{unit} | {low} to {high} | {tier} |"
+    most = f"{row['ceiling']['rate']:.3f}" if "ceiling" in row else ""
+    return f"| {row['name']} | {row['split']} | {row['n']:,} | {value}{unit} | {low} to {high} | {most} | {tier} |"
 
 
 def read_rows(card: str) -> list[dict]:
-    """The evaluation's rows as a card's table tells them: name, split, n, value, low, high, tier."""
+    """The evaluation's rows as a card's table tells them: name, split, n, value, low, high, ceiling (None where it was not measured), tier."""
     if _HEAD not in card:
         return []
     rows = []
     for line in card.split(_HEAD, 1)[1].splitlines()[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 6:
+        if len(cells) != 7:
             break
         low, high = cells[4].split(" to ")
         value = float(cells[3].removesuffix(" dB"))
         rows.append(
             {"name": cells[0], "split": cells[1], "n": int(cells[2].replace(",", "")), "value": value,
-             "low": float(low), "high": float(high), "tier": cells[5].split(" (")[0]}
+             "low": float(low), "high": float(high), "ceiling": float(cells[5]) if cells[5] else None, "tier": cells[6].split(" (")[0]}
         )  # fmt: skip
     return rows
 
@@ -401,7 +437,7 @@ def _evaluation(evaluation: dict | None) -> str:
     counted = sum(row["n"] for row in rows if row.get("unit") != "dB")
     bars = [
         f"| {bar.name} | "
-        + " | ".join("told" if value is None else f"{value:g}" for value in bar.values)
+        + " | ".join(target_words(bar) if value is None else f"{value:g}" for value in bar.values)
         + f" | {bar.scale} |"
         for bar in BARS
     ]
@@ -409,18 +445,20 @@ def _evaluation(evaluation: dict | None) -> str:
         "## Evaluation",
         "",
         f"{counted:,} pictures, all with one setting: {setting['num_inference_steps']} steps of {setting['scheduler']}, guidance {setting['guidance_scale']:g}, {setting['dtype']}{_arithmetic(setting)}.",
-        f"Read by judge {evaluation['judge'].upper()}: {_JUDGES.get(evaluation['judge'], '')}",
+        "Read by a judge that compares with drawn templates and has no network; its limits were set on reconstructions by Pocket's own autoencoder. It has chosen no checkpoint.",
         "A picture is right when it shows exactly what the prompt says and nothing else. \"Held out\" are combinations that training never showed; their parts it did. Intervals are over pictures",
         "(Wilson; for dB a bootstrap) and do not tell how another training run would do.",
+        *_ceiling(rows),
         "",
         _HEAD,
-        "|-|-|-|-|-|-|",
+        "|-|-|-|-|-|-|-|",
         *map(_row_line, rows),
         "",
         "![rates with their intervals and the marks of the tiers](figures/rows.png)" if counted else "",
         "",
         *(f"The autoencoder's rows are over {note}\n" for note in dict.fromkeys(row["note"] for row in rows if "note" in row)),
-        "What the tiers ask of the lower end of the interval (dB in the first two), and what others reach on their own tests, for scale:",
+        f"A row reaches a tier where its rate does and the lower end of its interval is at most {100 * MARGIN:.0f} points below; the first two, in dB, where the lower end does. A target decides",
+        f"no tier and is told whatever the rate is. Turbo has the tier of the lowest of its rows, if none of them lost more than {100 * TURBO_LOSS['CPU']:.0f} points. What the tiers ask, and what others reach on their own tests, for scale:",
         "",
         "| row | CPU | GPU | stretch | |",
         "|-|-|-|-|-|",
@@ -435,10 +473,12 @@ def _evaluation(evaluation: dict | None) -> str:
     return "\n".join(text + _exam(evaluation) + _more(evaluation))
 
 
-_JUDGES = {
-    "a": "other seeds, a network of its own, which learned from reconstructions by Pocket's own autoencoder. It chooses checkpoints, so it is not the judge to report by.",
-    "b": "other seeds, no shared network; its limits were set on reconstructions by Pocket's own autoencoder. It has chosen no checkpoint.",
-}
+def _ceiling(rows: Sequence[dict]) -> list[str]:
+    if not any("ceiling" in row for row in rows):
+        return []
+    return [
+        "The ceiling is the judge's own rate on true pictures of the row's scenes, given back by the autoencoder: no model that draws through this decoder can be expected to do better."
+    ]
 
 
 def _arithmetic(setting: dict) -> str:
@@ -490,7 +530,7 @@ def _gate(gate: dict | None) -> list[str]:
         return []
     refused = ", ".join(f"{kind} {_rate(row)}" for kind, row in gate["refused"].items())
     how = f"{gate['scenes']:,} scenes" + (f", {gate['share']:.0%} of a whole examination" if gate.get("share", 1) < 1 else "")
-    how += {True: ", on the grid as in training", False: ", with free sizes and places", None: ""}[gate.get("grid")]
+    how += {True: ", on the lattice as in training", False: ", with free sizes and places", None: ""}[gate.get("lattice")]
     text = [
         "",
         f"The examination had {how}. Of spoiled drawings that no one could name it names nothing in (rate and interval): {refused}; the rest it takes for something.",
@@ -572,6 +612,14 @@ def _more(evaluation: dict) -> list[str]:
             for line in evaluation["style"]["lines"]
         )
         text += ["", f"The style that was asked for is read in: {told}."]
+    if _has(evaluation, "variety"):
+        section = evaluation["variety"]
+        drawn, true = ("{value:.4f} ({low:.4f} to {high:.4f})".format(**section[name]) for name in ("drawn", "true"))
+        text += [
+            "",
+            f"Seeds: two pictures of one prompt about one object differ by {drawn} (mean squared difference over pixels in 0 to 1, {section['drawn']['n']} prompts), two true scenes of the same caption by {true}:",
+            f"the first is {section['ratio']:.2f} of the second. Four of a kind stand in the four corners, always, so there a seed decides little.",
+        ]
     if _has(evaluation, "clip_score"):
         score = evaluation["clip_score"]
         told = ", ".join(f"{name} {score[name]['value']:.1f}" for name in ("true", "shuffled", "generated"))
@@ -582,7 +630,7 @@ def _more(evaluation: dict) -> list[str]:
     return text
 
 
-def _limits(evaluation: dict | None, seen: Shown) -> str:
+def _limits(evaluation: dict | None, seen: dict[str, int]) -> str:
     text = [
         "## Limits",
         "",
@@ -607,29 +655,19 @@ def _limits(evaluation: dict | None, seen: Shown) -> str:
     return "\n".join(text)
 
 
-def _shown_head(seen: Shown) -> str:
-    """The head of a column that says what the denoiser was shown of what the plan holds."""
-    if seen.times:
-        return "times shown" if seen.whole else "times shown, at least"
-    if seen.scenes:
-        return f"of these among the {seen.scenes:,} scenes of the end"
-    return "of these shown"
-
-
-def _shown_cell(seen: Shown, blocks: Sequence[str]) -> str:
-    """Mean, range, and how many not at all, of the blocks."""
-    if not (seen.times or seen.among):
-        return "not recorded"
-    numbers = [(seen.times or seen.among)[block] for block in blocks]
-    form = lambda x: f"{x:,.0f}" if x >= 100 or x == int(x) else f"{x:.1f}"  # noqa: E731
-    if len(numbers) == 1 or min(numbers) == max(numbers):
-        return form(numbers[0])
+def _shown_cell(seen: dict[str, int], blocks: Sequence[str]) -> str:
+    """How often pictures of these blocks were shown: mean, range, and how many not at all."""
+    if not seen:
+        return "not known"
+    numbers = [seen[block] for block in blocks]
+    if min(numbers) == max(numbers):
+        return f"{numbers[0]:,}"
     none = sum(number == 0 for number in numbers)
-    told = f"{form(sum(numbers) / len(numbers))} ({form(min(numbers))} to {form(max(numbers))})"
-    return told + (f"; {none} of {len(numbers)} have none" if none else "")
+    told = f"{sum(numbers) / len(numbers):,.1f} ({min(numbers):,} to {max(numbers):,})"
+    return told + (f"; {none} of {len(numbers)} never" if none else "")
 
 
-def _exposures(section: dict, seen: Shown) -> list[str]:
+def _exposures(section: dict, seen: dict[str, int]) -> list[str]:
     by_count: dict[int, dict[str, dict]] = {}
     for line in section["lines"]:
         by_count.setdefault(line["pictures"], {})[line["split"]] = line
@@ -637,7 +675,7 @@ def _exposures(section: dict, seen: Shown) -> list[str]:
     return [
         "Objects of which the plan holds few pictures are drawn rightly in the shares below; of what was shown, the mean over five objects and the range:",
         "",
-        f"| pictures in the plan | {_shown_head(seen)} | on backgrounds where they stood | where they never stood |",
+        "| pictures in the plan | times shown | on backgrounds where they stood | where they never stood |",
         "|-|-|-|-|",
         *(
             f"| {count} | {_shown_cell(seen, blocks[count])} | {_rate(told['seen'])} | {_rate(told['held out'])} |"
@@ -648,7 +686,7 @@ def _exposures(section: dict, seen: Shown) -> list[str]:
     ]
 
 
-def _bias(grammar, evaluation: dict | None, seen: Shown) -> str:
+def _bias(grammar, evaluation: dict | None, seen: dict[str, int]) -> str:
     text = ["## Bias: planted and found", ""]
     if grammar is not FULL:
         return "\n".join(
@@ -676,7 +714,7 @@ def _bias(grammar, evaluation: dict | None, seen: Shown) -> str:
             "",
             f"**Found**: the prompt names an occupation and neither gender nor tone. {_women(section)} By occupation:",
             "",
-            f"| occupation | planted: encoder | planted: denoiser | pictures in the plan whose caption leaves it unsaid | {_shown_head(seen)} | captions that say it are counter-skewed | drawn | not readable |",
+            "| occupation | planted: encoder | planted: denoiser | pictures in the plan whose caption leaves it unsaid | times shown | captions that say it are counter-skewed | drawn | not readable |",
             "|-|-|-|-|-|-|-|-|",
             *told,
             "",
@@ -754,7 +792,7 @@ def _tones(lines: Sequence[dict]) -> list[str]:
     ]
 
 
-def _memory(evaluation: dict | None, seen: Shown) -> str:
+def _memory(evaluation: dict | None, seen: dict[str, int]) -> str:
     text = ["## Memory and provenance", ""]
     if _has(evaluation, "watermark"):
         mark = evaluation["watermark"]
@@ -781,7 +819,7 @@ def _memory(evaluation: dict | None, seen: Shown) -> str:
             "Some pictures carry confetti that no caption determines, and were planned to be shown once or many times; to give it back is to remember the picture.",
             f"{section['note'][0].upper()}{section['note'][1:]}. The autoencoder lets {section['read']:.1%} of a true print's squares be read.",
             "",
-            f"| times the picture is in the plan | {_shown_head(seen)} | captions whose own print is found | pictures with it | pictures with another caption's print | squares of its own print, mean share |",
+            "| times the picture is in the plan | times shown | captions whose own print is found | pictures with it | pictures with another caption's print | squares of its own print, mean share |",
             "|-|-|-|-|-|-|",
             *lines,
             "",
@@ -793,20 +831,17 @@ def _memory(evaluation: dict | None, seen: Shown) -> str:
     )  # fmt: skip
 
 
-def _never_shown(seen: Shown) -> str:
+def _never_shown(seen: dict[str, int]) -> str:
     """A sentence on prints that the plan holds and the training did not use."""
     told = {
         repeats: [f"confetti: {n}" for n, mark in enumerate(FINGERPRINTS) if mark.repeats == repeats]
         for repeats in sorted({mark.repeats for mark in FINGERPRINTS if mark.repeats})
     }
-    numbers = seen.times or seen.among
-    missed = {r: sum(numbers[block] == 0 for block in blocks) for r, blocks in told.items()} if numbers else {}
+    missed = {r: sum(seen[block] == 0 for block in blocks) for r, blocks in told.items()} if seen else {}
     if not any(missed.values()):
         return ""
     words = ", ".join(f"{count} of {len(told[repeats])} planned {'once' if repeats == 1 else f'{repeats} times'}" for repeats, count in missed.items() if count)
-    if seen.whole:
-        return f" **Never shown at all, since the training used a part of the scenes**: {words}."
-    return f" **Not among the {seen.scenes:,} scenes that the training used at its end**: {words}."
+    return f" **Never shown at all, since the training used a part of the scenes**: {words}."
 
 
 def _whose(captions: Sequence[dict]) -> str:
@@ -845,25 +880,25 @@ def part_sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
-FIGURES = ("rows", "learning_curve", "caption_swaps", "strengths", "exposures", "fingerprints", "shares")
+FIGURES = ("rows", "learning_curve", "caption_swaps", "strengths", "exposures", "fingerprints", "shares", "validation")
 
 
-def write_figures(evaluation: dict, folder: Path) -> list[Path]:
-    """The card's figures as PNG in `folder`/figures: those whose section was measured."""
+def write_figures(evaluation: dict | None, denoiser: dict, folder: Path) -> list[Path]:
+    """The card's figures as PNG in `folder`/figures: those whose section was measured, or stands in the denoiser's record."""
     from . import figures
 
+    told = {name: evaluation[name] for name in FIGURES if _has(evaluation, name)}
+    if any(row.get("unit") != "dB" for row in (evaluation or {}).get("rows", ())):
+        told["rows"] = evaluation["rows"]
+    if measured := looks(denoiser):
+        told["validation"] = measured
     drawn: list[Path] = []
-    for name in FIGURES:
-        if name == "rows":
-            ready = any(row.get("unit") != "dB" for row in evaluation["rows"])
-        else:
-            ready = _has(evaluation, name)
-        if ready:
-            ax = getattr(figures, name)(evaluation[name])
-            path = Path(folder) / "figures" / f"{name}.png"
-            path.parent.mkdir(exist_ok=True)
-            ax.figure.savefig(path, dpi=90, metadata={"Software": None})
-            drawn.append(path)
+    for name in (name for name in FIGURES if name in told):
+        ax = getattr(figures, name)(told[name])
+        path = Path(folder) / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        ax.figure.savefig(path, dpi=90, metadata={"Software": None})
+        drawn.append(path)
     return drawn
 
 
@@ -887,7 +922,7 @@ def write_card(folder: Path) -> Path:
                 f"evaluation.json in {folder} is of other weights than lie there: "
                 "make it anew with sdwidgets evaluate --restart, or remove it"
             )
-        write_figures(evaluation, folder)
+    write_figures(evaluation, records["denoiser"], folder)
     card = folder / "README.md"
     card.write_text(model_card(grammar, records, evaluation, part_sizes(folder)), encoding="utf-8")
     return card

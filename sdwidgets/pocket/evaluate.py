@@ -16,8 +16,8 @@ from .._data import cache_folder, data_folder
 from ..models import MODELS, find_model
 
 SECTION_NAMES = (
-    "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "clip_score", "caption_swaps",
-    "learning_curve",
+    "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "variety", "clip_score",
+    "caption_swaps", "learning_curve",
 )  # fmt: skip
 
 
@@ -39,12 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
     parser.add_argument(
         "--sections", nargs="*", metavar="NAME", help=f"only these sections: {', '.join(SECTION_NAMES)}"
-    )
-    parser.add_argument(
-        "--judge",
-        choices=("a", "b"),
-        default="b",
-        help="who reads the pictures (default: b, which has chosen no model)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="inference steps of every row (default: 20)")
     parser.add_argument(
@@ -124,7 +118,7 @@ def chosen(args) -> tuple[list[str], list[str]]:
 
 
 def model_folder(name: str) -> Path:
-    """Where a model's files lie. Raises ValueError for one that is not in a folder: the judges read Pocket's world only."""
+    """Where a model's files lie. Raises ValueError for one that is not in a folder: the judge reads Pocket's world only."""
     folder = data_folder("pocket") if name == "pocket" else Path(name)
     if not (folder / "model_index.json").is_file():
         raise ValueError(
@@ -143,12 +137,12 @@ def _first_there(*folders: Path | None) -> Path | None:
     return next((folder for folder in folders if folder and folder.is_dir()), None)
 
 
-def judge_exam(name: str) -> dict | None:
-    """How far a judge is to be believed, from its own examination (data/judges/gate.json); None where there is none.
+def judge_exam() -> dict | None:
+    """How far the judge is to be believed, from its own examination (data/judges/gate.json); None where there is none.
 
     set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
     """
-    told = _gate(name)
+    told = _gate()
     return told and {
         shown: {
             word: {key: row[key] for key in ("balanced", "worst", "passes")}
@@ -162,11 +156,11 @@ def judge_exam(name: str) -> dict | None:
 CONFUSED = 12  # of the judge's confusions, the most frequent are kept
 
 
-def judge_gate(name: str) -> dict | None:
+def judge_gate() -> dict | None:
     """What else its examination found: "refused", kind of wreck -> how often the judge names nothing in it, and "confused",
-    the most frequent [attribute, set, truth, seen, how often]; with "share", "grid" and "vae" of the examination where they are told.
+    the most frequent [attribute, set, truth, seen, how often]; with "share", "lattice" and "vae" of the examination where they are told.
     """
-    if (told := _gate(name)) is None:
+    if (told := _gate()) is None:
         return None
     confused = [
         [word, shown, truth, seen, count]
@@ -176,23 +170,23 @@ def judge_gate(name: str) -> dict | None:
         for seen, count in instead.items()
     ]
     found = {"refused": told["refused"], "confused": sorted(confused, key=lambda row: -row[-1])[:CONFUSED]}
-    return found | {key: told[key] for key in ("scenes", "share", "grid", "vae") if key in told}
+    return found | {key: told[key] for key in ("scenes", "share", "lattice", "vae") if key in told}
 
 
-def _gate(name: str) -> dict | None:
+def _gate() -> dict | None:
     try:
-        return json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))[name]
-    except (FileNotFoundError, KeyError):
+        return json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
 
 
-def judge_eye(name: str, weights: str) -> dict | None:
-    """How judge B agrees with the eye on pictures of these weights (data/judges/eye.json); None where no one has looked."""
+def judge_eye(weights: str) -> dict | None:
+    """How the judge agrees with the eye on pictures of these weights (data/judges/eye.json); None where no one has looked."""
     try:
         told = json.loads((data_folder("judges") / "eye.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    if (told["judge"], told["weights"]) != (name, weights):
+    if told["weights"] != weights:
         return None
     return {key: value for key, value in told.items() if key not in ("differ", "rows")}
 
@@ -231,7 +225,7 @@ def main(args: argparse.Namespace) -> int:
     from .evaluation.sections import Extras, snapshots
 
     row = find_model(args.model) or MODELS["pocket"]
-    judge = judges.load(args.judge)
+    judge = judges.load()
     pipe = load(args.model, args.device, args.dtype, speed=args.speed)
     # A graph that is right in bfloat16 on one machine is run in float32 on another: the file tells which it was.
     arithmetic = speed_up(pipe) if args.speed == "fast" else None
@@ -256,9 +250,9 @@ def main(args: argparse.Namespace) -> int:
         small_decoder=_first_there(folder / "extras" / "small-decoder"),
         checkpoints=tuple(args.checkpoints) or (snapshots(work, training) if work else ()),
     )
-    begun = report.begin(args.json, asdict(setting), args.judge, report.weights_digest(folder), args.restart)
-    begun["judge exam"], begun["judge gate"] = judge_exam(args.judge), judge_gate(args.judge)
-    begun["eye"] = judge_eye(args.judge, begun["weights"])
+    begun = report.begin(args.json, asdict(setting), report.weights_digest(folder), args.restart)
+    begun["judge exam"], begun["judge gate"] = judge_exam(), judge_gate()
+    begun["eye"] = judge_eye(begun["weights"])
     with Readers(judge, args.readers) if args.readers > 1 else nullcontext(judge) as reader:
         evaluator = Evaluator(pipe, reader, setting, args.sheets)
         for measured in measure(evaluator, extras, args.json, begun, rows, sections):

@@ -124,6 +124,30 @@ def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
+    """Error in the boxes of the things at heavy noise, beside its floor, and the gap between the two, against the samples of training.
+
+    `snapshots`: of a denoiser's record, see `validation.Validation.measure`.
+    """
+    if not snapshots:
+        raise ValueError("there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured")
+    from .validation import DECISIVE
+
+    ax, samples = _axes(ax), [look["samples"] for look in snapshots]
+    for place, timestep in enumerate(map(str, DECISIVE)):
+        color = COLORS[place % len(COLORS)]
+        ax.plot(samples, [look["error"][timestep] for look in snapshots], ".-", color=color, label=f"t = {timestep}")
+        ax.plot(samples, [look["floor"][timestep] for look in snapshots], "--", color=color, lw=1.5)
+    ax.plot([], [], "--", color="0.35", lw=1.5, label="its floor")
+    ax.plot(samples, [look["gap"] for look in snapshots], ".-", color="0.2", label="gap, mean of the three")
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_formatter(lambda number, _: _short(number))
+    ax.set_xlabel("pictures shown in training")
+    ax.set_ylabel("squared error of latents")
+    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
 def _short(number: float) -> str:
     """25600 -> "26k", 1638400 -> "1.6M"."""
     if number < 1_000:

@@ -1,4 +1,4 @@
-"""How well does Pocket draw what the prompt says? Prompts, checks, intervals and tiers; judges do the reading.
+"""How well does Pocket draw what the prompt says? Prompts, checks, intervals and tiers; the judge does the reading.
 
 `asking` holds every prompt and what a right picture shows, `tiers` what is to be reached, `drawing` goes from
 prompts to readings, `sections` measures, `measuring` runs it all, and `report` is about the file.

@@ -1,4 +1,4 @@
-"""From scenes to pictures and readings: a stock pipeline, one frozen setting, and a judge."""
+"""From scenes to pictures and readings: a stock pipeline, one frozen setting, and the judge."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def noise_seed(seed: int, label: str, number: int) -> int:
 
 @dataclass
 class Evaluator:
-    """A pipeline with a setting and a judge. `sheets`: a folder for sheets of the first 64 pictures of each label."""
+    """A pipeline with a setting and the judge. `sheets`: a folder for sheets of the first 64 pictures of each label."""
 
     pipe: object
     judge: object
@@ -93,7 +93,7 @@ class Evaluator:
         ).images
         if drawn.shape[1:] != (SIZE, SIZE, 3):
             raise ValueError(
-                f"the judges read pictures of {SIZE} x {SIZE} pixels, and this model drew {drawn.shape[2]} x {drawn.shape[1]}; "
+                f"the judge reads pictures of {SIZE} x {SIZE} pixels, and this model drew {drawn.shape[2]} x {drawn.shape[1]}; "
                 "evaluate Pocket, or a folder that `sdwidgets train export` wrote"
             )
         return (np.nan_to_num(drawn) * 255).round().astype(np.uint8)

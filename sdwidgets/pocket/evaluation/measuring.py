@@ -10,7 +10,15 @@ from ..training import hardware, write_json
 from .asking import ROWS
 from .drawing import Evaluator
 from .report import ROW_NAMES, finish
-from .sections import SECTIONS, Extras, Missing, measure_reconstruction, measure_row, measure_turbo
+from .sections import (
+    SECTIONS,
+    Extras,
+    Missing,
+    measure_ceiling,
+    measure_reconstruction,
+    measure_row,
+    measure_turbo,
+)
 from .tiers import GLYPHS, SPLITS, TURBO, WHOLE
 
 
@@ -37,8 +45,13 @@ def measure(
     for name in (name for name in ROW_NAMES if name in rows):
         made = {row["split"] for row in report["rows"] if row["name"] == name}
         if name in ROWS:
-            for split in (split for split in SPLITS if split not in made):
-                yield (report := keep(finish(report, [measure_row(evaluator, name, split)])))
+            for split in SPLITS:
+                if split not in made:
+                    yield (report := keep(finish(report, [measure_row(evaluator, name, split)])))
+                row = next(row for row in report["rows"] if (row["name"], row["split"]) == (name, split))
+                if "ceiling" not in row:
+                    row = row | {"ceiling": measure_ceiling(evaluator, name, split)}
+                    yield (report := keep(finish(report, [row])))
         elif name == TURBO and not made and extras.turbo is not None:
             slow = [row for row in report["rows"] if row["name"] in ROWS]
             yield (report := keep(finish(report, measure_turbo(evaluator, extras, slow))))

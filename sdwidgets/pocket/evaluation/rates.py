@@ -1,4 +1,4 @@
-"""Shares with their intervals, and how many pictures an interval takes."""
+"""Shares with their intervals."""
 
 from __future__ import annotations
 
@@ -49,15 +49,6 @@ class Rate:
 def share(right: list[bool] | tuple[bool, ...]) -> dict:
     """`Rate.numbers` of a list of successes and failures."""
     return Rate("", len(right), sum(right)).numbers()
-
-
-def pictures_for(bar: float, z: float = Z) -> int:
-    """How many pictures show that a true rate is above `bar`, in full hundreds from 300.
-
-    A rate p is told from the bar where (p - bar)^2 = z^2 bar (1 - bar) / n, which is Wilson's interval solved for n. Here
-    p lies three quarters of the way from the bar to 1: closer to it no affordable number tells them apart.
-    """
-    return max(300, 100 * math.ceil(z**2 * bar / (0.75**2 * (1 - bar)) / 100))
 
 
 def binomial_tail(n: int, k: int, p: float) -> float:

@@ -1,4 +1,4 @@
-"""A judge in several processes: on a machine with a GPU, reading pictures takes longer than drawing them."""
+"""The judge in several processes: on a machine with a GPU, reading pictures takes longer than drawing them."""
 
 from __future__ import annotations
 

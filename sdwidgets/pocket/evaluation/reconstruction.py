@@ -18,13 +18,17 @@ NOTE = (
 
 
 @torch.no_grad()
-def square_errors(vae, pictures: np.ndarray) -> np.ndarray:
-    """Squared errors of encode-decode in 8-bit levels, mean over channels: (n, h, w, 3) uint8 -> (n, h, w)."""
+def reconstructed(vae, pictures: np.ndarray) -> np.ndarray:
+    """What the autoencoder gives back of pictures, by the posterior's mean: (n, h, w, 3) uint8 -> the same in 8-bit levels, float32."""
     own = next(vae.parameters())
     tensor = to_tensor(pictures).to(own.device, own.dtype)
     out = vae.decode(vae.encode(tensor).latent_dist.mode()).sample.float().cpu()
-    out = ((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-    return ((out - pictures.astype(np.float32)) ** 2).mean(axis=-1)
+    return ((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+
+
+def square_errors(vae, pictures: np.ndarray) -> np.ndarray:
+    """Squared errors of encode-decode in 8-bit levels, mean over channels: (n, h, w, 3) uint8 -> (n, h, w)."""
+    return ((reconstructed(vae, pictures) - pictures.astype(np.float32)) ** 2).mean(axis=-1)
 
 
 def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 1000) -> dict:

@@ -12,6 +12,7 @@ from .drawing import Setting
 from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
 from .trust import NO_CLAIM, doubts
 
+JUDGE = "b"  # the one there is; a file of judge A, who is gone, is not gone on with
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
 _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in common
 
@@ -38,13 +39,13 @@ def read_report(file: Path) -> dict:
     return report
 
 
-def begin(file: Path, setting: dict, judge: str, weights: str, restart: bool = False) -> dict:
+def begin(file: Path, setting: dict, weights: str, restart: bool = False) -> dict:
     """The report to go on with: the file's, where it tells of the same model, judge and setting; else an empty one.
 
     The limit may be another: picture i is the same whatever the limit is, and every row and section tells how many it has.
     Raises ValueError where the file's figures are of another model, judge or setting.
     """
-    identity = {"setting": setting, "judge": judge, "weights": weights}
+    identity = {"setting": setting, "judge": JUDGE, "weights": weights}
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
@@ -87,13 +88,14 @@ def _judged(row: dict, exam: dict | None) -> dict:
 
 
 def table(report: dict) -> str:
-    """The rows as text for a terminal."""
+    """The rows as text for a terminal; "of 0.975": the row's ceiling."""
     lines = []
     for row in report["rows"]:
         value = f"{row['value']:.1f} dB" if row.get("unit") == "dB" else f"{row['rate']:.3f}"
         bounds = "{low:.1f} to {high:.1f}" if row.get("unit") == "dB" else "{low:.3f} to {high:.3f}"
+        most = f"of {row['ceiling']['rate']:.3f}" if "ceiling" in row else ""
         lines.append(
-            f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds.format(**row)}  {row['tier']}"
+            f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds.format(**row)}  {most:8}  {row['tier']}"
         )
     tier = report["tier"] or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
     return "\n".join([*lines, f"tier: {tier}"])

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,12 @@ import torch
 from ...pipelines import with_small_decoder
 from ...schedulers import make_scheduler
 from .. import datasheet as sheet
-from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render, scene_on_grid
+from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
 from . import asking, confetti
 from .background import main_colours
 from .drawing import Evaluator
 from .rates import share
-from .reconstruction import reconstruction_rows
+from .reconstruction import reconstructed, reconstruction_rows
 from .shown import shown
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
@@ -72,6 +72,21 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
         "groups": {word: [sum(group), len(group)] for word, group in sorted(groups.items())},
         "mistakes": [[asked, seen, count] for (asked, seen), count in mistakes.most_common(MISTAKES)],
     }
+
+
+def measure_ceiling(evaluator: Evaluator, name: str, split: str, batch_size: int = 16) -> dict:
+    """What the judge reads rightly of a row's own scenes, drawn by code and given back by the autoencoder: a `share`.
+
+    A model that draws through this decoder cannot be expected to do better, whatever it learns.
+    """
+    row, right = asking.ROWS[name], []
+    scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
+    for start in range(0, len(scenes), batch_size):
+        batch = scenes[start : start + batch_size]
+        pictures = np.stack([np.asarray(render(scene)) for scene in batch])
+        seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
+        right += map(row.right, batch, seen)
+    return share(right)
 
 
 def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
@@ -142,9 +157,9 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     shuffled = captions[count // 2 :] + captions[: count // 2]
     return {
         "note": "Pocket's own CLIP, which also made its text states: not a judge.",
-        "true": _mean(cosine(rendered, captions)),
-        "shuffled": _mean(cosine(rendered, shuffled)),
-        "generated": _mean(cosine(drawn, [scene.caption for scene in asked])),
+        "true": _mean(100 * cosine(rendered, captions)),
+        "shuffled": _mean(100 * cosine(rendered, shuffled)),
+        "generated": _mean(100 * cosine(drawn, [scene.caption for scene in asked])),
     }
 
 
@@ -165,25 +180,21 @@ def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_s
     return np.concatenate(found)
 
 
-def _mean(cosines: np.ndarray) -> dict:
-    """Mean times 100 with its 95% interval."""
-    reach = 1.96 * cosines.std(ddof=1) / np.sqrt(len(cosines)) if len(cosines) > 1 else 0.0
-    return {
-        "n": len(cosines),
-        "value": round(float(100 * cosines.mean()), 2),
-        "low": round(float(100 * (cosines.mean() - reach)), 2),
-        "high": round(float(100 * (cosines.mean() + reach)), 2),
-    }
+def _mean(values: np.ndarray, places: int = 2) -> dict:
+    """A mean with its 95% interval, rounded."""
+    reach = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    value, low, high = (round(float(values.mean() + by * reach), places) for by in (0, -1, 1))
+    return {"n": len(values), "value": value, "low": low, "high": high}
 
 
 def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
     """Accuracy of rare objects against the number of their pictures, on their backgrounds and where they never stood.
 
     `pictures` an object and split. Five objects share a number of pictures; an object that is easy to draw is easy
-    however rare it is, so the points of single objects are told too. "pictures" is the plan's number; how many of them the training
-    used and how often it showed them is told where the training's record tells it, see `shown.Shown`.
+    however rare it is, so the points of single objects are told too. "pictures" is the plan's number, "shown" how often the training
+    showed them, None where its record does not tell it.
     """
-    record, lines, objects = shown(extras.training), [], []
+    times, lines, objects = shown(extras.training), [], []
     for count in sheet.TAIL_COUNTS:
         names = [name for name, planted in sheet.TAIL_OBJECTS.items() if planted == count]
         for split in SPLITS:
@@ -195,17 +206,13 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
             for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, asking.what):
                 right.setdefault(scene.things[0].name, []).append(asking.what(seen) == asking.what(scene))
             told = {"pictures": count, "split": split}
-            of = {name: record.of(f"tail: {name}") for name in names}
-            lines.append(told | _means(of.values()) | share(sum(right.values(), [])))
-            objects += [{"object": name} | told | of[name] | share(group) for name, group in right.items()]
+            of = {name: times.get(f"tail: {name}") for name in names}
+            mean = None if None in of.values() else round(float(np.mean(list(of.values()))), 1)
+            lines.append(told | {"shown": mean} | share(sum(right.values(), [])))
+            objects += [
+                {"object": name} | told | {"shown": of[name]} | share(group) for name, group in right.items()
+            ]
     return {"lines": lines, "objects": objects}
-
-
-def _means(told: Iterable[dict]) -> dict:
-    """The mean of each number over several blocks; None where one is not known."""
-    told = list(told)
-    columns = {key: [one[key] for one in told] for key in told[0]}
-    return {key: None if None in values else round(float(np.mean(values)), 1) for key, values in columns.items()}
 
 
 def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dict:
@@ -216,7 +223,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
     confetti, which is small for any right picture and so proves nothing.
     """
     prints, owners, known = confetti.training_prints()
-    record = shown(extras.training)
+    times = shown(extras.training)
     rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
     asked: dict[object, list[Scene]] = {}
     for number in range(pictures):
@@ -246,7 +253,8 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
                     }
                 )
     captions = [
-        _fingerprint_line(place, rows) | record.of(f"confetti: {place}") for place, rows in sorted(found.items())
+        _fingerprint_line(place, rows) | {"shown": times.get(f"confetti: {place}")}
+        for place, rows in sorted(found.items())
     ]
     usual = confetti.threshold(comparisons)
     return {
@@ -317,20 +325,14 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
     }
 
 
-@torch.no_grad()
 def _readable(evaluator: Evaluator, count: int) -> float:
     """The share of a true print's squares that are read after the autoencoder, over `count` prints: the most to be found."""
-    from ..vae import to_tensor
-
     prints, _, known = confetti.training_prints()
-    some = np.linspace(0, len(known) - 1, count).astype(int)
-    vae, hits = evaluator.pipe.vae, []
+    some, hits = np.linspace(0, len(known) - 1, count).astype(int), []
     for start in range(0, count, 16):
         here = some[start : start + 16]
         pictures = np.stack([np.asarray(render(known[place])) for place in here])
-        latents = vae.encode(to_tensor(pictures).to(vae.device, vae.dtype)).latent_dist.mode()
-        out = vae.decode(latents).sample.float().cpu().permute(0, 2, 3, 1).numpy()
-        read = confetti.read_confetti(((out.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8))
+        read = confetti.read_confetti(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
         hits += np.diag(confetti.agreement(read, prints[here])).tolist()
     return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
 
@@ -340,7 +342,7 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
 
     Pictures in which the judge does not see exactly one person whose gender can be read are left out and counted.
     """
-    lines, drawn, record = [], [], shown(extras.training)
+    lines, drawn, times = [], [], shown(extras.training)
     for name, planted in sheet.PLANTED_OCCUPATIONS.items():
         scenes = [asking.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
         people = []
@@ -353,7 +355,7 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
             {
                 "occupation": name,
                 **vars(planted),
-                **record.of(f"portrait, unmarked: {name}"),
+                "shown": times.get(f"portrait, unmarked: {name}"),
                 **share(women),
                 "unread": len(scenes) - len(people),
                 "occupation right": share([person.occupation == name for person in people]),
@@ -403,7 +405,7 @@ def strengths(
     thing that it was shown, at heavy noise in its layout. A strength at which not one of the setting's steps is left is left out.
     """
     row, lines = asking.ROWS["one object"], []
-    scenes = [scene_on_grid(row.scene("seen", number)) for number in range(evaluator.cap(pictures))]
+    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
     for strength in (s for s in strengths if int(s * evaluator.setting.num_inference_steps) > 0):
         title = f"strength, {strength:g}"
         readings = evaluator.readings("strengths", scenes, row.view, title, strength=strength)
@@ -426,6 +428,31 @@ def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
             }
         )
     return {"lines": lines}
+
+
+def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
+    """How far two pictures of one prompt are from each other, drawn from two seeds, beside two true scenes of the same caption.
+
+    Mean squared differences over pixels and channels in 0 to 1, over prompts of one object: twice the variance of a prompt's pictures, so
+    that what place, size and shade add to it adds up, which its root would not. "ratio": drawn divided by true; a model that draws one
+    picture a prompt has 0, one that draws them all has 1.
+    """
+    row = asking.ROWS["one object"]
+    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
+    first, second = (
+        np.concatenate([batch for _, batch in evaluator.pictures(label, scenes)]) / 255
+        for label in ("variety, first", "variety, second")
+    )
+    drawn = _mean(((first - second) ** 2).mean((1, 2, 3)), 5)
+    true = _mean(np.array([_true_variety(scene) for scene in scenes]), 5)
+    return {"drawn": drawn, "true": true, "ratio": round(drawn["value"] / true["value"], 3)}
+
+
+def _true_variety(scene: Scene) -> float:
+    """Of two independent true scenes of a caption the expected squared difference: twice the variance over all that there are."""
+    known, odds = zip(*sheet.alternatives(scene), strict=True)
+    seen = np.stack([np.asarray(render(one)) for one in known]).reshape(len(known), -1) / 255
+    return 2 * float((np.array(odds) @ seen**2 - (np.array(odds) @ seen) ** 2).mean())
 
 
 def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
@@ -537,6 +564,7 @@ SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
     "steps": steps,
     "strengths": strengths,
     "style": style,
+    "variety": variety,
     "clip_score": clip_score,
     "caption_swaps": caption_swaps,
     "learning_curve": learning_curve,

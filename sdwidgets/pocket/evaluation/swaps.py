@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from .. import datasheet as sheet
-from ..scenes import Scene, Stream, render, scene_on_grid
+from ..scenes import Scene, Stream, render
 from ..vae import to_tensor
 from ..vocabulary import COLOURS, NUMBERS, SHAPES, article
 from . import asking
@@ -94,7 +94,7 @@ def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
     """The first `count` of (scene as training would draw it, its caption made wrong)."""
     pairs = []
     for number in range(count):
-        scene = scene_on_grid(asking.ROWS[swap.row].scene("seen", number))
+        scene = asking.ROWS[swap.row].scene("seen", number)
         wrong = swap.wrong(scene, Stream(asking.SEED, number))
         assert wrong != scene.caption, scene
         pairs.append((scene, wrong))
