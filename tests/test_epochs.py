@@ -34,6 +34,7 @@ def test_another_setting_begins_with_the_next_epoch():
     assert begun == [Stage(0, 100, {})] == epochs.with_stage(begun, 250, 100, 100, {})
     assert epochs.with_stage(begun, 250, 100, 140, {"several": 2}) == [*begun, Stage(300, 140, {"several": 2})]
     assert epochs.with_stage(begun, 300, 100, 140, {})[-1].start == 300
+    assert epochs.with_stage(begun, 250, 100, 40, {})[-1].start == 250, "fewer scenes: at once"
     assert epochs.with_stage(begun, 0, 100, 140, {}) == [Stage(0, 140, {})], "of what was never shown nothing is left"
     assert epochs.stages_of({"epochs": epochs.as_record(begun)}) == begun and epochs.stages_of({}) == []
     with pytest.raises(ValueError, match="stages begin at 0"):

@@ -80,6 +80,7 @@ def test_a_layer_without_a_gradient_stops_the_training_by_name_and_nothing_is_sa
     with pytest.raises(guard.Stopped, match=sentence) as stopped:
         fit(tmp_path, cut, optimizer=optimizer)
     assert isinstance(stopped.value, RuntimeError) and not list(tmp_path.iterdir())
+    assert stopped.value.__context__ is None, "told once"
 
 
 def test_a_resumed_run_is_guarded_and_leaves_the_save_before(tmp_path):

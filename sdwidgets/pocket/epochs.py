@@ -23,9 +23,10 @@ class Stage:
 
 
 def with_stage(stages: Sequence[Stage], samples: int, length: int, scenes: int, factors: dict[str, int]) -> list[Stage]:
-    """`stages`, and one more where its settings are others than the last one's. It begins with the next epoch.
+    """`stages`, and one more where its settings are others than the last one's.
 
-    `samples`: how many were shown so far; `length`: of the last stage's epoch.
+    It begins with the next epoch; with fewer scenes at once, since the others need not be at hand any more. `samples`: how many were
+    shown so far; `length`: of the last stage's epoch.
     """
     if not stages:
         return [Stage(0, scenes, factors)]
@@ -33,7 +34,7 @@ def with_stage(stages: Sequence[Stage], samples: int, length: int, scenes: int, 
     if (last.scenes, last.factors) == (scenes, factors):
         return list(stages)
     begun = max(0, samples - last.start)
-    start = last.start + -(-begun // length) * length
+    start = samples if scenes < last.scenes else last.start + -(-begun // length) * length
     kept = stages[:-1] if start == last.start else stages
     return [*kept, Stage(start, scenes, factors)]
 
