@@ -65,7 +65,7 @@ ARMS = {
         frozen=("down_blocks.0.downsamplers", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.1"),
     ),
     "two levels": Arm("two levels (96, 160): a stride of 16 pixels", _with(channels=(96, 160), transformer_layers=(0, 1))),
-    "AdamW": Arm("AdamW at its own best rate of bench/training.py --learn", _with(optimizer="adamw", learning_rate=2e-3)),
+    "AdamW": Arm("AdamW at 2e-3 instead of Muon at 3e-3", _with(optimizer="adamw", learning_rate=2e-3)),
     "log SNR": Arm("timesteps at log SNR -1.5 +- 1.5 instead of -0.5 +- 2", _with(log_snr_mean=-1.5, log_snr_std=1.5)),
     "not whitened": Arm("text states as the encoder makes them", whitened=False),
     "wider": Arm("(96, 160, 192) channels", _with(channels=(96, 160, 192))),

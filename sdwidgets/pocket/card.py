@@ -199,7 +199,7 @@ occurs, held-out ones too**. What is planted and what is held out was written do
 FIRST_EDITION = """
 
 **These weights are of the first edition of the scenes** (free places, then a grid of 8 pixels; 271,265 scenes), so how often they were shown what
-this plan holds is not known. **Nine tenths of their U-Net were never trained**: 7.90M of its 8.89M parameters are still their random start, since
+this plan holds is not known. **Nine tenths of their U-Net were never trained**: 7.92M of its 8.89M parameters are still their random start, since
 torch.compile on a CPU gave zero gradients through a nearest upsampling, silently."""
 
 
