@@ -925,6 +925,38 @@ def test_variety_is_the_distance_of_two_seeds_beside_that_of_true_scenes(evaluat
     assert told["ratio"] == pytest.approx(0.04 / expected, abs=1e-3)
 
 
+def test_words_and_prompts_are_rates_of_single_captions(evaluator, monkeypatch):
+    from sdwidgets.pocket.evaluation import words
+
+    evaluator.setting = replace(evaluator.setting, limit=2)
+    monkeypatch.setattr(words, "words_to_draw", lambda: {"cat": "object", "red star": "shape"})
+    asked = words.course_prompts()[:1]
+    monkeypatch.setattr(words, "course_prompts", lambda: asked)
+    read = []
+
+    class Reader:
+        def read(self, pictures):
+            read.append(pictures)
+            scenes = words.word_scenes("cat", "object", 2)  # whatever is drawn: a cat on the right background, one on another
+            return [judgement_of(scenes[0]), replace(judgement_of(scenes[1]), background=scenes[0].background)]
+
+    monkeypatch.setattr(evaluator, "judge", Reader())
+    found = words.words(evaluator, None)
+    assert [(line["word"], line["kind"], line["n"], line["rate"]) for line in found["lines"]] == [("cat", "object", 2, 0.5), ("red star", "shape", 2, 0.0)]
+    (line,) = words.prompts(evaluator, None)["lines"]
+    assert line["prompt"] == asked[0].prompt and line["expected"] == asked[0].expected and (line["n"], line["rate"]) == (2, 0.0)
+    assert not np.array_equal(read[-1][0], read[-1][1]), "two pictures of one prompt begin at their own noise"
+
+
+def test_the_card_tells_which_words_are_drawn_well():
+    line = {"kind": "object", "n": 20, "low": 0.5, "high": 1.0}
+    words = {"lines": [{"word": "cat", "rate": 0.95, **line}, {"word": "dog", "rate": 0.4, **line}]}
+    prompts = {"lines": [{"prompt": "a cat on a red background", "expected": "success", "n": 40, "rate": 0.925, "low": 0.8, "high": 0.97}]}
+    text = "\n".join(card._words({"words": words, "prompts": prompts}))
+    assert "| object | 2 | 1 | dog 0.40, cat 0.95 |" in text and "| a cat on a red background | 0.925 (0.800 to 0.970) |" in text
+    assert card._words({"words": {"missing": "why"}}) == []
+
+
 def test_a_picture_depends_on_its_number_alone(evaluator):
     """The same prompt and number give the same noise in any batch, and other numbers other noise."""
     scene = asking.ROWS["one object"].scene("seen", 0)

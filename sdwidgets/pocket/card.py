@@ -620,6 +620,7 @@ def _more(evaluation: dict) -> list[str]:
             f"Seeds: two pictures of one prompt about one object differ by {drawn} (mean squared difference over pixels in 0 to 1, {section['drawn']['n']} prompts), two true scenes of the same caption by {true}:",
             f"the first is {section['ratio']:.2f} of the second. Four of a kind stand in the four corners, always, so there a seed decides little.",
         ]
+    text += _words(evaluation)
     if _has(evaluation, "clip_score"):
         score = evaluation["clip_score"]
         told = ", ".join(f"{name} {score[name]['value']:.1f}" for name in ("true", "shuffled", "generated"))
@@ -627,6 +628,31 @@ def _more(evaluation: dict) -> list[str]:
             "",
             f"CLIP score (cosine times 100) of pairs: {told}. It is from Pocket's own CLIP, which also made its text states, and so is no judge.",
         ]
+    return text
+
+
+WELL = 0.9  # from this rate on a word counts as drawn well
+
+
+def _words(evaluation: dict) -> list[str]:
+    """Which words it draws well, and the prompts that the course shows."""
+    text: list[str] = []
+    if _has(evaluation, "words"):
+        lines = evaluation["words"]["lines"]
+        text += [
+            "",
+            f"Word by word ({lines[0]['n']} pictures of each, on backgrounds in turn; every one is in `evaluation.json`), how many are right in at least {WELL:.0%} of their pictures, and the lowest of each kind:",
+            "",
+            "| kind | words | drawn well | lowest |",
+            "|-|-|-|-|",
+        ]
+        for kind in dict.fromkeys(line["kind"] for line in lines):
+            alike = sorted((line for line in lines if line["kind"] == kind), key=lambda line: line["rate"])
+            lowest = ", ".join(f"{line['word']} {line['rate']:.2f}" for line in alike[:5])
+            text.append(f"| {kind} | {len(alike)} | {sum(line['rate'] >= WELL for line in alike)} | {lowest} |")
+    if _has(evaluation, "prompts"):
+        text += ["", f"The prompts that the course shows ({evaluation['prompts']['lines'][0]['n']} pictures of each, of other noise):", "", "| prompt | rate |", "|-|-|"]
+        text += [f"| {line['prompt']} | {_rate(line)} |" for line in evaluation["prompts"]["lines"]]
     return text
 
 

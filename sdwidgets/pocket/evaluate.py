@@ -16,8 +16,8 @@ from .._data import cache_folder, data_folder
 from ..models import MODELS, find_model
 
 SECTION_NAMES = (
-    "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "variety", "clip_score",
-    "caption_swaps", "learning_curve",
+    "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "variety", "words", "prompts",
+    "clip_score", "caption_swaps", "learning_curve",
 )  # fmt: skip
 
 

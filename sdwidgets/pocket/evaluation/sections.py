@@ -28,6 +28,7 @@ from .reconstruction import reconstructed, reconstruction_rows
 from .shown import shown
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
+from .words import prompts, words
 
 MISTAKES = 100  # the most frequent ones of a row are kept
 
@@ -565,6 +566,8 @@ SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
     "strengths": strengths,
     "style": style,
     "variety": variety,
+    "words": words,
+    "prompts": prompts,
     "clip_score": clip_score,
     "caption_swaps": caption_swaps,
     "learning_curve": learning_curve,

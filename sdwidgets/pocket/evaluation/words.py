@@ -1,4 +1,8 @@
-"""What Pocket draws well, word by word, and how well it draws every prompt that the course shows."""
+"""What Pocket draws well, word by word, and how well it draws every prompt that the course shows.
+
+Words choose and prompts report: a word that is found to be drawn well is partly lucky, so the prompts made of such words are measured anew, with
+other noise.
+"""
 
 from __future__ import annotations
 
