@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -714,6 +715,40 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=sentence or "was trained on the grammar"):
             run("restore", "--output", str(folder))
+
+
+def test_a_branch_cools_down_and_the_training_goes_on_from_before_it(trained, tmp_path, monkeypatch):
+    """Its rate falls to zero, it is resumed as one run, its weights become the part, and the checkpoint that it left stays bit for bit."""
+    work, schedule = tmp_path / "work", dataclasses.replace(denoiser.DenoiserConfig().schedule, warmup_steps=0)
+    monkeypatch.setattr(denoiser, "DenoiserConfig", functools.partial(denoiser.DenoiserConfig, schedule=schedule))
+    for part in ("vae", "clip", "denoiser", "encoded"):
+        shutil.copytree(trained / part, work / part)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+
+    def run(*more):
+        arguments = ["denoiser", "--grammar", "tiny", "--work", str(work), "--batch-size", "4", "--ignore-gate"]
+        assert train.main(parser.parse_args([*arguments, *more])) == 0
+        return json.loads((work / "denoiser" / "part" / "training.json").read_text())
+
+    checkpoint = {file.name: file.read_bytes() for file in (work / "denoiser").glob("*.*")}
+    whole = run("--cool-down", "16")
+    assert checkpoint == {file.name: file.read_bytes() for file in (work / "denoiser").glob("*.*")}
+    schedule = training.Schedule(**whole["config"]["schedule"])
+    rates = [schedule.rate(step) / schedule.learning_rate for step in range(7)]
+    assert schedule.steps == whole["step"] == 6 and schedule.ema_decay == 0.5
+    assert rates[2:6] == sorted(rates[2:6], reverse=True) and rates[6] == 0
+    assert [(stage["samples"], stage.get("cool-down")) for stage in whole["stages"]] == [(8, None), (16, 16)]
+    weights = UNet2DConditionModel.from_pretrained(work / "denoiser" / "part").state_dict()
+    assert run("--cool-down", "16")["step"] == 6, "finished, and so not trained again"
+    for name, tensor in UNet2DConditionModel.from_pretrained(work / "denoiser" / "part").state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+    on = run("--steps", "3")
+    assert on["step"] == 3 and "branch" not in on and on["samples"] == 12
+    assert run("--cool-down", "8")["branch"] == {"step": 3, "steps": 2}, "a later checkpoint is another branch"
+    for wrong in (("--cool-down", "0"), ("--cool-down", "8", "--restart"), ("--cool-down", "8", "--steps", "9")):
+        with pytest.raises(ValueError, match="--cool-down (must be 1|goes on from)"):
+            run(*wrong)
 
 
 def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decoders_place(trained, tmp_path, capsys):

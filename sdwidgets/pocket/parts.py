@@ -361,25 +361,34 @@ def plan_epochs(grammar: Grammar, record: dict, scenes: int, factors: dict[str, 
     return stages, epochs.Epochs([(stage.start, times(stage)) for stage in stages], seed)
 
 
-def _cooling(work: Path, config: denoiser.DenoiserConfig, samples: int):
-    """(folder, config) of a side branch of the denoiser's training in which the rate falls to zero over `samples`.
+def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
+    """(folder, config) of a side branch of the denoiser's training in which the rate falls to zero over `args.cool_down` samples.
 
     It begins at the newest checkpoint, which stays what it is: the training goes on from there, at its constant rate. A branch that
-    was interrupted is resumed as long as the training has not gone on.
+    was interrupted is resumed as long as the training has not gone on. Its average reaches back over a tenth of it, so that what it holds at the
+    end was trained at low rates. Raises ValueError for a wrong number, for options that make no sense here, and where there is nothing to cool down.
     """
+    if args.cool_down < 1:
+        raise ValueError(f"--cool-down must be 1 sample or more, not {args.cool_down}")
+    if args.restart or args.steps is not None:
+        raise ValueError("--cool-down goes on from a checkpoint, for as many samples as it says: leave --restart and --steps out")
     main, branch = training.Checkpoint(work / "denoiser"), training.Checkpoint(work / "denoiser-cooled")
     record = main.record()
     if record is None:
         raise ValueError(f"there is no denoiser's checkpoint in {work} to cool down: train it first")
-    steps = max(1, samples // config.schedule.batch_size)
-    begun = branch.record()
-    if begun is None or begun.get("branch") != {"step": record["step"], "steps": steps}:
+    steps = max(1, args.cool_down // config.schedule.batch_size)
+    end, begin = record["step"] + steps, {"step": record["step"], "steps": steps}
+    if (branch.record() or {}).get("branch") != begin:
         branch.clear()
         shutil.copy(main.folder / record["file"], branch.folder)
-        training.write_json(branch.folder / "checkpoint.json", record | {"branch": {"step": record["step"], "steps": steps}})
-    end = record["step"] + steps
-    share = steps / max(1, end - config.schedule.warmup_steps)
-    schedule = dataclasses.replace(config.schedule, steps=end, decay_share=min(1.0, share), final_rate=0.0)
+        training.write_json(branch.folder / "checkpoint.json", record | {"branch": begin})
+    schedule = dataclasses.replace(
+        config.schedule,
+        steps=end,
+        decay_share=min(1.0, steps / max(1, end - config.schedule.warmup_steps)),
+        final_rate=0.0,
+        ema_decay=min(config.schedule.ema_decay, 1 - 1 / max(2, steps / 10)),
+    )
     return branch.folder, dataclasses.replace(config, schedule=schedule)
 
 
@@ -403,7 +412,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         check_gate(work)
     folder = work / "denoiser"
     if args.cool_down is not None:
-        folder, config = _cooling(work, config, args.cool_down)
+        folder, config = _cooling(args, config, work)
     data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
     data.whitened(whitening)
@@ -427,8 +436,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
 
     def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
         if training.passed(samples, config.schedule.batch_size):
-            folder = work / "denoiser" / "snapshots" / f"{samples:09d}"
-            trained.stock_unet().save_pretrained(folder, safe_serialization=True)
+            trained.stock_unet().save_pretrained(folder / "snapshots" / f"{samples:09d}", safe_serialization=True)
         return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
 
     average, record = training.train(
@@ -442,7 +450,8 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         args.minutes,
         args.compile,
         look,
-        stage={"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)},
+        stage={"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)}
+        | ({} if args.cool_down is None else {"cool-down": args.cool_down}),
         facts={"epochs": epochs.as_record(stages), "world": world},
     )
     if not training.processes().is_main_process:
