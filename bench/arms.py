@@ -40,20 +40,22 @@ KIND = "one object, 64"  # of the validation scenes
 PROMPTS = 100
 
 
+def _with(**changes) -> denoiser.DenoiserConfig:
+    """The denoiser's own settings with changes, in small batches: so few samples make more steps of them."""
+    small = {"batch_size": 32, "warmup_steps": 100}
+    schedule = small | {key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes}
+    config = denoiser.DenoiserConfig(**changes)
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **schedule))
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """What differs. `frozen`: parts of parameter names that stay at random, as torch.compile left them in the first edition."""
 
     what: str
-    config: denoiser.DenoiserConfig = denoiser.DenoiserConfig()
+    config: denoiser.DenoiserConfig = _with()
     whitened: bool = True
     frozen: tuple[str, ...] = ()
-
-
-def _with(**changes) -> denoiser.DenoiserConfig:
-    schedule = {key: changes.pop(key) for key in ("optimizer", "learning_rate") if key in changes}
-    config = denoiser.DenoiserConfig(**changes)
-    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **schedule))
 
 
 ARMS = {
@@ -68,6 +70,7 @@ ARMS = {
     "AdamW": Arm("AdamW at 2e-3 instead of Muon at 3e-3", _with(optimizer="adamw", learning_rate=2e-3)),
     "log SNR": Arm("timesteps at log SNR -1.5 +- 1.5 instead of -0.5 +- 2", _with(log_snr_mean=-1.5, log_snr_std=1.5)),
     "not whitened": Arm("text states as the encoder makes them", whitened=False),
+    "batch 64": Arm("steps of 64 pictures instead of 32", _with(batch_size=64)),
     "wider": Arm("(96, 160, 192) channels", _with(channels=(96, 160, 192))),
 }  # fmt: skip
 

@@ -379,3 +379,15 @@ def test_group_norm_by_hand_is_group_norm():
         assert torch.autograd.gradcheck(
             lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias)
         )
+
+
+def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):
+    from bench import maps
+
+    shape = np.zeros((8, 8), bool)
+    shape[2:6, 2:6] = True
+    assert maps.overlap(shape.astype(float), shape) == 1 and maps.overlap(1 - shape.astype(float), shape) == 0
+    assert maps.overlap(np.roll(shape, 2, axis=1) * 0.3 + 0.5, shape) == pytest.approx(8 / 24)
+    assert maps.main(["--count", "2", "--steps", "2", "--json", str(tmp_path / "maps.json")]) == 0
+    (row,) = json.loads((tmp_path / "maps.json").read_text())["rows"]
+    assert row["unet"] == "pocket" and row["places a side"] in (8, 16) and row["found"]["n"] == 2 and 0 <= row["median"] <= 1
