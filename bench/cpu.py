@@ -163,7 +163,7 @@ EQUALS = 3  # pictures that are compared bit for bit
 
 def agreement(pipes: Pipelines, effort: Effort) -> dict:
     """Exact against stock, bit for bit; PSNR between fast and exact, of pictures with prompts of Pocket's own kind, each with its seed."""
-    from sdwidgets.pipelines import choose_dtype
+    from sdwidgets.loading.devices import choose_dtype
     from sdwidgets.pocket.datasheet import FULL as GRAMMAR
     from sdwidgets.pocket.scenes import make_scene, spread
 
@@ -223,7 +223,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
     `turbo_vae`: what turbo decodes with. Fast computes less: what a timestep adds is known beforehand, keys and values of the text
     once a prompt, the states of the empty prompt once, and its decoder has transposed convolutions.
     """
-    from sdwidgets import speed
+    from sdwidgets.acceleration import cpu
 
     rates, precision = found["rates"], harness.best_precision(found["rates"])
 
@@ -231,8 +231,8 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
         return harness.floor(harness.count(call, [network]), rates, precision)
 
     with torch.no_grad():
-        given = speed._Given(stock.unet)
-        graph = speed._UNetGraph(stock.unet, given)
+        given = cpu._Given(stock.unet)
+        graph = cpu._UNetGraph(stock.unet, given)
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
             inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))
@@ -242,7 +242,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
             keys[n] = least(lambda n=n, readers=readers: [layer(text[:n]) for layer in readers], readers)
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
-            smaller = speed._rewritten_decoder(copy.deepcopy(vae.decoder))
+            smaller = cpu._rewritten_decoder(copy.deepcopy(vae.decoder))
             decode[name] = least(lambda vae=vae: vae.decode(noise[:1]), vae)
             fast_decode[name] = least(lambda smaller=smaller: smaller(noise[:1]), smaller)
         prompt = {
@@ -265,7 +265,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
 
 
 def graph_of(network):
-    """The `speed.Compiled` behind a network that `speed="fast"` has replaced, or None."""
+    """The `cpu.Compiled` behind a network that `speed="fast"` has replaced, or None."""
     cells = getattr(getattr(network.forward, "__func__", None), "__closure__", None) or ()
     return next((c.cell_contents for c in cells if type(c.cell_contents).__name__ == "Compiled"), None)
 
@@ -358,7 +358,7 @@ assert "torch" not in sys.modules
 START = """
 import contextlib, io, sys, time
 began = time.perf_counter()
-import torch, diffusers, sdwidgets, sdwidgets.pipelines
+import torch, diffusers, sdwidgets, sdwidgets.loading.pipeline
 from diffusers import StableDiffusionPipeline
 ready = time.perf_counter()
 with contextlib.redirect_stdout(io.StringIO()):
@@ -470,12 +470,12 @@ def lab(pipes: Pipelines, effort: Effort) -> dict:
 
 def choices(pipes: Pipelines, effort: Effort) -> dict:
     """One guided step of the U-Net by all that could compute it: the record behind what `speed="fast"` does."""
-    from sdwidgets import speed
-    from sdwidgets.speed_gpu import why_no_compiler
+    from sdwidgets.acceleration import cpu
+    from sdwidgets.acceleration.cuda import why_no_compiler
 
     unet = pipes["stock"].unet
     noise, time_, text = guided(pipes["stock"])
-    given = speed._Given(unet)
+    given = cpu._Given(unet)
     with torch.no_grad():
         right = unet(noise, time_, text, return_dict=False)[0]
         inputs = (noise, given.times(501.0), *given.texts(text))
@@ -497,7 +497,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
         if "fast" not in pipes.names() or (graph := graph_of(pipes["fast"].unet)) is None:
             raise LeftOut("OpenVINO is not installed")
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
-        runner = speed._Runner(graph, shapes, speed.Plan(precision, count))
+        runner = cpu._Runner(graph, shapes, cpu.Plan(precision, count))
         return lambda: runner(inputs)
 
     def onnx():
@@ -507,7 +507,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
             raise LeftOut("ONNX Runtime is not installed") from None
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "unet.onnx")
-            torch.onnx.export(speed._UNetGraph(unet, given), inputs, file, dynamo=False)
+            torch.onnx.export(cpu._UNetGraph(unet, given), inputs, file, dynamo=False)
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
@@ -533,7 +533,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
             try:
                 with quiet():
                     call = make()
-                    differs[name] = speed.relative_error(call().float(), right)
+                    differs[name] = cpu.relative_error(call().float(), right)
                 ways[name] = lambda turn, call=call: call()
             except Exception as error:  # one that cannot run here is no reason to lose the others
                 sentence = str(error) if isinstance(error, LeftOut) else f"{type(error).__name__}: {error}"
@@ -544,7 +544,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
 
 def many(pipes: Pipelines, effort: Effort) -> dict:
     """Pictures into files: the size of a batch that was chosen, memory on the way, and one process against two."""
-    from sdwidgets.generate import Request, batch, read_manifest
+    from sdwidgets.generation.batch import Request, batch, read_manifest
 
     speed = "fast" if "fast" in pipes.names() else "exact"
     prompts = pipes.fresh(speed, effort.many)
@@ -620,7 +620,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-avx2", action="store_true", help="leave out the second pass with AVX2 only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    from sdwidgets._data import data_folder
+    from sdwidgets.paths import data_folder
 
     effort = QUICK if args.quick else CHILD if args.child else FULL
     folder = args.model or data_folder("pocket")

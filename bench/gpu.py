@@ -66,7 +66,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype):
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    from sdwidgets._data import data_folder
+    from sdwidgets.paths import data_folder
 
     tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer", model_max_length=77)
     levels = len(shape.widths)
@@ -163,10 +163,10 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
 
     Raises LeftOut where too little time is left before `ends`, a moment of time.perf_counter(), to compile.
     """
+    from sdwidgets.acceleration.cuda import by_regions
     from sdwidgets.latents import factors_for, linear_preview
-    from sdwidgets.pipelines import choose_dtype
+    from sdwidgets.loading.devices import choose_dtype
     from sdwidgets.recording import record
-    from sdwidgets.speed_gpu import by_regions
 
     cuda = device == "cuda"
     stock = build(shape, device, torch.float16 if cuda else torch.float32)

@@ -235,7 +235,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "openvino", "num
 
 def machine() -> dict:
     """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
-    from sdwidgets.memory import total_ram
+    from sdwidgets.loading.memory import total_ram
 
     versions = {}
     for name in PACKAGES:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from bench import harness
 from sdwidgets import load
-from sdwidgets.attention import record_attention
+from sdwidgets.analysis.attention import record_attention
 from sdwidgets.pocket.evaluation import asking
 from sdwidgets.pocket.evaluation.rates import share
 from sdwidgets.pocket.scenes import SIZE, silhouette

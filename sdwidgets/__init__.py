@@ -10,13 +10,13 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "pipelines", "preflight": "doctor", "record": "recording", "speed_up": "speed", "Trace": "trace", "Settings": "trace", "Step": "trace",
-    "Playground": "widgets.playground", "save_passport": "passport", "load_passport": "passport",
-    "load_demo": "course", "Replay": "widgets.replay",
-    "guidance": "guiding", "GuidanceExplorer": "widgets.guidance_explorer",
-    "latent_lab": "lab", "LatentLab": "widgets.latent_lab",
-    "explore_noise": "denoising", "NoiseExplorer": "widgets.noise_explorer", "race": "races", "SchedulerRace": "widgets.race",
-    "record_attention": "attention", "xray": "attention", "PromptXray": "widgets.xray", "edit": "editing",
+    "load": "loading.pipeline", "preflight": "loading.doctor", "record": "recording", "speed_up": "acceleration", "Trace": "trace", "Settings": "trace",
+    "Step": "trace", "save_passport": "trace_io", "load_passport": "trace_io", "load_demo": "course.demos",
+    "Playground": "widgets.playground.widget", "Replay": "widgets.replay",
+    "guidance": "widgets.guidance_explorer", "GuidanceExplorer": "widgets.guidance_explorer",
+    "latent_lab": "widgets.latent_lab", "LatentLab": "widgets.latent_lab",
+    "explore_noise": "widgets.noise_explorer", "NoiseExplorer": "widgets.noise_explorer", "race": "widgets.race", "SchedulerRace": "widgets.race",
+    "xray": "widgets.xray", "PromptXray": "widgets.xray", "record_attention": "analysis.attention", "edit": "analysis.prompt_to_prompt",
 }  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import LoadError, UnknownModelError
-from .models import MODELS, find_model
+from .loading.catalog import MODELS, find_model
+from .loading.errors import LoadError, UnknownModelError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 MAX_BATCH = 1_000_000
@@ -163,7 +163,7 @@ def generate(args) -> int:
 
 
 def _requests(args, pipe, prompts: list[str], seeds) -> list:
-    from .generate import Request, check, resolve_scheduler
+    from .generation.batch import Request, check, resolve_scheduler
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
@@ -185,8 +185,8 @@ def _requests(args, pipe, prompts: list[str], seeds) -> list:
 
 
 def _generate_one(args) -> int:
-    from .generate import FORMATS, draw, write_picture
-    from .pipelines import load
+    from .generation.batch import FORMATS, draw, write_picture
+    from .loading.pipeline import load
 
     output = args.output or Path("picture.png")
     if output.suffix.lower() not in FORMATS:
@@ -205,9 +205,9 @@ def _generate_one(args) -> int:
 
 
 def _draw_recorded(pipe, request, args):
-    from .generate import draw
+    from .generation.batch import draw
+    from .generation.schedulers import make_scheduler
     from .recording import record
-    from .schedulers import make_scheduler
 
     if request.scheduler:  # a recorded run keeps the scheduler that it began with
         pipe.scheduler = make_scheduler(request.scheduler, pipe)
@@ -253,8 +253,8 @@ def _read_seeds(text: str | None) -> range:
 
 
 def _generate_many(args) -> int:
-    from .generate import batch, my_share
-    from .pipelines import load
+    from .generation.batch import batch, my_share
+    from .loading.pipeline import load
 
     prompts, seeds = _read_prompts(args.prompts_file), _read_seeds(args.seeds)
     if len(prompts) * len(seeds) > MAX_BATCH:
@@ -298,7 +298,7 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def doctor(args) -> int:
     """Tell what this machine can run, and what to do about what it cannot."""
-    from .doctor import preflight
+    from .loading.doctor import preflight
 
     report = preflight()
     print(json.dumps(report, indent=2) if args.json else report)
@@ -317,7 +317,7 @@ def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
 
 def scenes(args) -> int:
     """Draw a sheet of the scenes that Pocket learns from."""
-    from .checks import check_integer
+    from .generation.validation import check_integer
     from .pocket.scenes import contact_sheet
 
     count = check_integer("count", args.count, 1, 4096, "number of scenes")
@@ -368,7 +368,7 @@ def _card_arguments(parser: argparse.ArgumentParser) -> None:
 
 def card(args) -> int:
     """Write README.md and its figures beside a model's training.json and evaluation.json."""
-    from ._data import data_folder
+    from .paths import data_folder
     from .pocket.card import write_card
 
     print(write_card(args.folder or data_folder("pocket")))

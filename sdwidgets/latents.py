@@ -176,3 +176,24 @@ def _to_uint8(rgb: np.ndarray) -> np.ndarray:
     if np.isnan(rgb).any():  # grey, as zero is
         rgb = np.nan_to_num(rgb, nan=0.5)
     return np.rint(rgb * 255).astype(np.uint8)
+
+
+#: what can be done to a channel -> what it is multiplied by; "alone" keeps it and sets the others to zero
+CHANGES: dict[str, float | None] = {
+    "off": 0.0,
+    "half": 0.5,
+    "double": 2.0,
+    "turned round": -1.0,
+    "alone": None,
+}
+
+
+def changed_channels(latent: np.ndarray, change: str) -> np.ndarray:
+    """(channels, h, w) -> (channels, channels, h, w): copy k has `change`, a name of `CHANGES`, done to channel k."""
+    copies = np.repeat(latent[None], len(latent), 0)
+    chosen = np.eye(len(latent), dtype=bool)
+    if change == "alone":
+        copies[~chosen] = 0
+    else:
+        copies[chosen] *= np.float32(CHANGES[change])
+    return copies

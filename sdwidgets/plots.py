@@ -203,7 +203,7 @@ def _by_step(ax: Axes, label: str) -> None:
 def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     """The parts of a pipeline as boxes in the order of work, each with its measured shapes and parameters.
 
-    parts: what `sdwidgets.anatomy.anatomy(pipe)` returns.
+    parts: what `sdwidgets.analysis.anatomy.anatomy(pipe)` returns.
     """
     if not parts:
         raise ValueError("there are no parts to draw; anatomy(pipe) gives some")

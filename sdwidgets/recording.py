@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .generation.schedulers import is_flow, label_of
 from .latents import factors_for, from_vae, predicted_original, unpack
-from .schedulers import is_flow, label_of
 from .trace import Settings, Step, Trace
 
 
@@ -368,7 +368,7 @@ def _process(pipe) -> str:
     if not hasattr(scheduler, "alphas_cumprod") or not hasattr(scheduler, "init_noise_sigma"):
         raise ValueError(
             f"record() does not know how {type(scheduler).__name__} mixes picture and noise; choose one of"
-            " sdwidgets.schedulers.SCHEDULERS, for example DDIMScheduler"
+            " sdwidgets.generation.schedulers.SCHEDULERS, for example DDIMScheduler"
         )
     # Variance exploding schedulers start from noise larger than one (about 14.6 on SD), the others from one.
     return "ve" if float(scheduler.init_noise_sigma) > 1 else "vp"

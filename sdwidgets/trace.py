@@ -43,7 +43,7 @@ class Settings:
     guidance_scale: float | None = None
     scheduler: str | None = None  # class name, "DDIMScheduler"
     scheduler_label: str | None = (
-        None  # of sdwidgets.schedulers.SCHEDULERS, with the class's choices: "DPM++ 2M Karras"
+        None  # of sdwidgets.generation.schedulers.SCHEDULERS, with the class's choices: "DPM++ 2M Karras"
     )
     strength: float | None = (
         None  # image to image, inpainting: how much of the path from noise is walked, 0 to 1
@@ -84,6 +84,13 @@ class Step:
     def scaled_latents(self) -> np.ndarray:
         """x_t with variance about one, for pictures and plots: "ve" samples divided by sqrt(1 + sigma^2)."""
         return self.latents * np.float32(self.alpha) if self.process == "ve" else self.latents
+
+    def half_original(self, half: str, prediction_type: str) -> np.ndarray:
+        """Predicted x0, (batch, channels, h, w), of the "uncond" or "cond" half of the prediction alone."""
+        from .latents import predicted_original
+
+        output = getattr(self, f"noise_pred_{half}")
+        return predicted_original(self.latents, output, self.alpha, self.sigma, prediction_type, self.process)
 
     @property
     def snr_db(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdwidgets import plots
-from sdwidgets.anatomy import anatomy
+from sdwidgets.analysis.anatomy import anatomy
 from tests import tiny
 
 

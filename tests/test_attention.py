@@ -12,7 +12,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 import sdwidgets
-from sdwidgets.attention import probabilities, processors_replaced, read_tokens, record_attention
+from sdwidgets.analysis.attention import probabilities, processors_replaced, read_tokens, record_attention
 from tests import tiny
 
 FLOAT16 = 2e-3  # the shares are kept in float16, up to a hundred of them are summed
@@ -499,7 +499,7 @@ def test_a_compiled_network_is_named():
 
 def test_a_pipeline_made_fast_says_what_to_do():
     pytest.importorskip("openvino")
-    from sdwidgets.speed import slow_down, speed_up
+    from sdwidgets.acceleration.cpu import slow_down, speed_up
 
     pipe = tiny.pipeline()
     pipe.unet, pipe.vae = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.vae)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench import cpu, gpu, harness, live, table
-from sdwidgets import speed_gpu
+from sdwidgets.acceleration import cuda
 from tests import tiny
 
-OPENVINO = pytest.importorskip("sdwidgets.speed")._import_openvino()
+OPENVINO = pytest.importorskip("sdwidgets.acceleration.cpu")._import_openvino()
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_a_pass_that_is_killed_is_an_error(tmp_path, monkeypatch):
 
 
 def test_no_prompt_is_fresh_twice_before_it_is_forgotten():
-    from sdwidgets.speed import KEPT
+    from sdwidgets.acceleration.cpu import KEPT
 
     pipes = cpu.Pipelines(table.ROOT / "data" / "pocket")
     several = pipes.fresh("stock", 300)
@@ -246,7 +246,7 @@ def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
 
 def test_the_gpu_command_runs_on_a_cpu_with_small_models(tmp_path, monkeypatch, capsys):
     """All but the compiler, which test_speed_gpu.py runs and which takes a minute."""
-    monkeypatch.setattr(speed_gpu, "why_no_compiler", lambda device: "left out in this test")
+    monkeypatch.setattr(cuda, "why_no_compiler", lambda device: "left out in this test")
     file = tmp_path / "gpu.json"
     assert gpu.main(["--small", "--turns", "1", "--json", str(file)]) == 0
     report = json.loads(file.read_text())

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets import cli, doctor, generate
+from sdwidgets import cli
+from sdwidgets.generation import batch
+from sdwidgets.loading import doctor
 from sdwidgets.trace import Trace
 from tests import tiny
 
@@ -158,7 +160,7 @@ def test_a_batch_makes_every_prompt_with_every_seed_and_says_so(model, prompts, 
     assert [(e["prompt"], e["seed"]) for e in entries] == [(t, s) for t in texts for s in (3, 4)]
     for entry in entries:
         image = Image.open(here / "out" / entry["file"])
-        assert generate.pixel_hash(image) == entry["sha256"] and image.size == (64, 64)
+        assert batch.pixel_hash(image) == entry["sha256"] and image.size == (64, 64)
         assert entry["settings"]["num_inference_steps"] == 2 and entry["device"] == "cpu"
     assert len({e["sha256"] for e in entries}) == 6
 
@@ -187,8 +189,8 @@ def test_a_lost_and_a_cut_picture_are_made_again_bit_for_bit(model, prompts, her
         file.write('{"prompt": "cut by a cra')
     assert many(model, prompts, "--batch-size", "1") == 0
     assert third.stat().st_mtime_ns == kept
-    assert {p.name: generate.pixel_hash(Image.open(p)) for p in (first, second, third)} == hashes
-    assert generate.read_manifest(here / "out").keys() == hashes.keys()
+    assert {p.name: batch.pixel_hash(Image.open(p)) for p in (first, second, third)} == hashes
+    assert batch.read_manifest(here / "out").keys() == hashes.keys()
 
 
 def test_a_full_disk_loses_nothing(model, prompts, here, capsys, monkeypatch):

@@ -14,7 +14,7 @@ from nbconvert.filters import markdown2html
 
 import sdwidgets
 from sdwidgets import course
-from sdwidgets.meetup import escape, link
+from sdwidgets.course.meetup import escape, link
 from sdwidgets.trace import Trace
 from tests import tiny
 

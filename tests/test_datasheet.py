@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket import datasheet_card
 from sdwidgets.pocket.datasheet import ENCODER, FULL

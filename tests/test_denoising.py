@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import sdwidgets
-from sdwidgets.denoising import explore_noise, predict, three_names
+from sdwidgets.analysis.denoiser import predict, three_names
+from sdwidgets.widgets.noise_explorer import explore_noise
 from tests import tiny
 
 
@@ -79,6 +80,6 @@ def test_explore_noise_encodes_and_draws():
     explorer = explore_noise(pipe, picture, seed=3, t=10)
     assert explorer.latents.shape == explorer.noise.shape == (4, 8, 6) and explorer.state["t"] == 10
     assert np.array_equal(explorer.noise, torch.randn(4, 8, 6, generator=tiny.generator(3)).numpy())
-    assert np.array_equal(explorer.latents, sdwidgets.lab.encode(pipe, picture)[0])
+    assert np.array_equal(explorer.latents, sdwidgets.analysis.autoencoder.encode(pipe, picture)[0])
     with pytest.raises(ValueError, match="does not fit"):
         explore_noise(pipe, picture.resize((50, 50)))

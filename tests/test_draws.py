@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import draws
 from sdwidgets.pocket.captions import scene_of
 from sdwidgets.pocket.datasheet import HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS

@@ -31,9 +31,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sdwidgets._data import data_folder
+from sdwidgets.generation.schedulers import SCHEDULERS, make_scheduler
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import training
-from sdwidgets.schedulers import SCHEDULERS, make_scheduler
 
 PROMPTS = ["a red circle on a blue background", "a cat on a yellow background"]
 SIZE = 128

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.attention import read_tokens
-from sdwidgets.editing import align, edit
+from sdwidgets.analysis.attention import read_tokens
+from sdwidgets.analysis.prompt_to_prompt import align, edit
 from tests import tiny
 
 BEFORE, AFTER = "a red cat", "a blue horse"

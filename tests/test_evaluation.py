@@ -14,8 +14,8 @@ import pytest
 from matplotlib.text import Text
 
 import sdwidgets
-from sdwidgets._data import data_folder
 from sdwidgets.cli import main
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures, judges, scenes
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket.datasheet import FULL
@@ -849,7 +849,7 @@ def test_evaluate_writes_the_file(tmp_path, capsys):
 
 def test_evaluate_can_be_fast_and_says_so(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    from sdwidgets import speed as fast_speed
+    from sdwidgets.acceleration import cpu as fast_speed
 
     told, compiled = {}, []
     run = fast_speed._Runner.__call__

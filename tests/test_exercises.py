@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdwidgets import exercises
+from sdwidgets.course import exercises
 
 
 def test_compression_is_right():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdwidgets import exercises
+from sdwidgets.course import exercises
 from sdwidgets.latents import predicted_original
 from tests import tiny
 

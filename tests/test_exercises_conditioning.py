@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets import exercises
+from sdwidgets.course import exercises
 
 
 def crashes(*args):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets import exercises
-from sdwidgets.facts import fact
+from sdwidgets.course import exercises
+from sdwidgets.course.facts import fact
 from sdwidgets.pocket import datasheet
 from tests import tiny
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sdwidgets.facts import fact, facts
-from sdwidgets.models import MODELS
+from sdwidgets.course.facts import fact, facts
+from sdwidgets.loading.catalog import MODELS
 
 
 @pytest.mark.parametrize("key", list(facts()))

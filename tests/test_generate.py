@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets import generate
-from sdwidgets.generate import BatchSize, Request
+from sdwidgets.generation import batch
+from sdwidgets.generation.batch import BatchSize, Request
 from tests import tiny
 
 SMALL = {"num_inference_steps": 2, "height": 64, "width": 64}
@@ -28,24 +28,24 @@ def requests(count: int, **more) -> list[Request]:
 def test_a_batch_draws_the_pictures_of_single_runs(more):
     pipe = tiny.pipeline("sd")
     wanted = requests(4, **more)
-    single = [np.asarray(generate.draw(pipe, request), int) for request in wanted]
-    together = [np.asarray(image, int) for image in generate.draw_many(pipe, wanted)]
+    single = [np.asarray(batch.draw(pipe, request), int) for request in wanted]
+    together = [np.asarray(image, int) for image in batch.draw_many(pipe, wanted)]
     assert max(np.abs(a - b).max() for a, b in zip(single, together, strict=True)) <= 1
     assert np.abs(single[0] - single[1]).max() > 1, "other seeds are other pictures"
 
 
 def test_a_batch_of_other_settings_is_refused():
     with pytest.raises(ValueError, match="split it by settings"):
-        generate.draw_many(tiny.pipeline("sd"), [*requests(1), *requests(1, guidance_scale=2.0)])
+        batch.draw_many(tiny.pipeline("sd"), [*requests(1), *requests(1, guidance_scale=2.0)])
 
 
 def test_mixed_settings_and_sizes_are_all_made_and_told(tmp_path):
     wanted = [*requests(3), *requests(2, guidance_scale=2.0), *requests(1)[:0]]
     pipe = tiny.pipeline("sd")
     scheduler = pipe.scheduler
-    done = list(generate.batch(pipe, wanted, tmp_path, size=4))
+    done = list(batch.batch(pipe, wanted, tmp_path, size=4))
     assert [request for request, _ in done] == wanted and all(fresh for _, fresh in done)
-    entries = generate.read_manifest(tmp_path)
+    entries = batch.read_manifest(tmp_path)
     assert [entries[r.file_name()]["batch"] for r in wanted] == [
         3,
         3,
@@ -53,7 +53,7 @@ def test_mixed_settings_and_sizes_are_all_made_and_told(tmp_path):
         2,
         2,
     ] and pipe.scheduler is scheduler
-    assert not any(fresh for _, fresh in generate.batch(pipe, wanted, tmp_path)), "all were there"
+    assert not any(fresh for _, fresh in batch.batch(pipe, wanted, tmp_path)), "all were there"
 
 
 def test_a_size_is_doubled_while_it_pays():
@@ -85,7 +85,7 @@ def test_a_size_stops_where_memory_or_its_limit_does():
 
 def test_what_does_not_fit_is_drawn_in_halves(tmp_path, monkeypatch):
     """The pipeline is real; only the memory of a larger machine is taken away from it."""
-    bare, counts = generate.draw_many, []
+    bare, counts = batch.draw_many, []
 
     def narrow(pipe, wanted):
         counts.append(len(wanted))
@@ -93,9 +93,9 @@ def test_what_does_not_fit_is_drawn_in_halves(tmp_path, monkeypatch):
             raise MemoryError
         return bare(pipe, wanted)
 
-    monkeypatch.setattr(generate, "draw_many", narrow)
+    monkeypatch.setattr(batch, "draw_many", narrow)
     wanted = requests(5)
-    assert [r for r, _ in generate.batch(tiny.pipeline("sd"), wanted, tmp_path, size=4)] == wanted
+    assert [r for r, _ in batch.batch(tiny.pipeline("sd"), wanted, tmp_path, size=4)] == wanted
     assert counts == [4, 2, 2, 1]
     with pytest.raises(MemoryError):
         BatchSize().did_not_fit()
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_drawn_in_halves(tmp_path, monkeypatch):
 def test_a_process_knows_its_share(told, share, monkeypatch):
     for name, value in zip(("RANK", "WORLD_SIZE"), told, strict=True):
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-    assert generate.my_share() == share
+    assert batch.my_share() == share
 
 
 def test_two_processes_divide_the_work_and_one_goes_on(tmp_path):
@@ -155,7 +155,7 @@ def test_two_processes_divide_the_work_and_one_goes_on(tmp_path):
     }
     for entry in entries:
         with Image.open(tmp_path / "out" / entry["file"]) as image:
-            assert generate.pixel_hash(image) == entry["sha256"]
+            assert batch.pixel_hash(image) == entry["sha256"]
     from sdwidgets import cli
 
     assert cli.main(arguments) == 0, "one process goes on where two stopped"

@@ -14,7 +14,7 @@ import torch
 
 from bench import harness, table
 from bench import training as bench
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import (
     adapter,
     card,

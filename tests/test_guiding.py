@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sdwidgets
-from sdwidgets import guiding
+from sdwidgets.analysis import guidance
 from tests import tiny
 
 LATENTS = (1, 4, 8, 6)
@@ -26,17 +26,17 @@ def by_pipeline(pipe, scale, latents, steps=3, **settings):
 @pytest.mark.parametrize("negative", [None, "", "a cat"])
 def test_the_loop_is_the_pipelines(family, negative):
     pipe = tiny.pipeline(family)
-    predict = guiding.predictor(pipe, negative, tiny.PROMPT, **tiny.SIZE)
-    found = guiding.sample(pipe, predict, lambda uncond, cond: guiding.guide(uncond, cond, 5.0), start(), 3)
+    predict = guidance.predictor(pipe, negative, tiny.PROMPT, **tiny.SIZE)
+    found = guidance.sample(pipe, predict, lambda uncond, cond: guidance.guide(uncond, cond, 5.0), start(), 3)
     torch.testing.assert_close(found, by_pipeline(pipe, 5.0, start(), negative_prompt=negative))
 
 
 def test_no_prompt_of_sdxl_is_zeros_and_not_the_empty_text():
     pipe = tiny.pipeline("sdxl")
-    none, empty = guiding.predictor(pipe, None, "", **tiny.SIZE)(start(), torch.tensor(500))
+    none, empty = guidance.predictor(pipe, None, "", **tiny.SIZE)(start(), torch.tensor(500))
     assert not torch.allclose(none, empty)
     sd = tiny.pipeline("sd")
-    none, empty = guiding.predictor(sd, None, "", **tiny.SIZE)(start(), torch.tensor(500))
+    none, empty = guidance.predictor(sd, None, "", **tiny.SIZE)(start(), torch.tensor(500))
     torch.testing.assert_close(none, empty)
 
 
@@ -46,27 +46,27 @@ def test_three_prompts_and_a_batch_of_pictures(family):
     pipe.scheduler.set_timesteps(3)
     t = pipe.scheduler.timesteps[0]
     prompts = (None, "a cat", "a dog")
-    together = guiding.predictor(pipe, *prompts, **tiny.SIZE)(start(2), t)
+    together = guidance.predictor(pipe, *prompts, **tiny.SIZE)(start(2), t)
     assert [tuple(prediction.shape) for prediction in together] == [(2, *LATENTS[1:])] * 3
     for prompt, prediction in zip(prompts, together, strict=True):
         for i in range(2):
-            (alone,) = guiding.predictor(pipe, prompt, **tiny.SIZE)(start(2)[i : i + 1], t)
+            (alone,) = guidance.predictor(pipe, prompt, **tiny.SIZE)(start(2)[i : i + 1], t)
             torch.testing.assert_close(prediction[i : i + 1], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_guide_is_a_line():
     uncond, cond = np.array([1.0, -2.0]), np.array([3.0, 2.0])
-    assert np.array_equal(guiding.guide(uncond, cond, 0), uncond)
-    assert np.array_equal(guiding.guide(uncond, cond, 1), cond)
-    assert np.array_equal(guiding.guide(uncond, cond, 3), [7.0, 10.0])
-    np.testing.assert_allclose(guiding.guide(uncond, cond, 4), guiding.guide(cond, uncond, -3))
+    assert np.array_equal(guidance.guide(uncond, cond, 0), uncond)
+    assert np.array_equal(guidance.guide(uncond, cond, 1), cond)
+    assert np.array_equal(guidance.guide(uncond, cond, 3), [7.0, 10.0])
+    np.testing.assert_allclose(guidance.guide(uncond, cond, 4), guidance.guide(cond, uncond, -3))
 
 
 def test_a_pipeline_without_a_unet_is_told_what_to_do():
     with pytest.raises(TypeError, match="record"):
-        guiding.predictor(tiny.pipeline("sd3"), None, "a cat", **tiny.SIZE)
+        guidance.predictor(tiny.pipeline("sd3"), None, "a cat", **tiny.SIZE)
     with pytest.raises(ValueError, match="one or more texts"):
-        guiding.predictor(tiny.pipeline("sd"), **tiny.SIZE)
+        guidance.predictor(tiny.pipeline("sd"), **tiny.SIZE)
 
 
 def test_guidance_records_every_scale_from_the_same_noise():
@@ -84,13 +84,13 @@ def test_what_is_believed_is_decoded_for_both_halves_and_the_guided_one():
     pipe = tiny.pipeline("sd")
     with sdwidgets.record(pipe) as trace:
         tiny.run(pipe, steps=3, guidance_scale=4.0)
-    pictures = guiding.believed(pipe, trace)
+    pictures = guidance.believed(pipe, trace)
     assert set(pictures) == {"uncond", "cond", "guided"}
     assert all(shown.shape == (3, 64, 48, 3) and shown.dtype == np.uint8 for shown in pictures.values())
     assert not np.array_equal(pictures["uncond"], pictures["cond"])
     with sdwidgets.record(pipe) as alone:
         tiny.run(pipe, steps=3, guidance_scale=1.0)
-    assert set(guiding.believed(pipe, alone)) == {"guided"}
+    assert set(guidance.believed(pipe, alone)) == {"guided"}
 
 
 @pytest.mark.parametrize("scales", [(), (2, 2.0), (1, float("nan")), (float("inf"),)])

@@ -8,8 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
-from sdwidgets.widgets import history
-from sdwidgets.widgets.engine import Order
+from sdwidgets.widgets.playground import history
+from sdwidgets.widgets.playground.session import Order
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
 
 

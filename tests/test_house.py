@@ -135,14 +135,14 @@ def test_the_extras_import_no_command(path):
                 "transformers",
                 "matplotlib",
                 "sdwidgets.recording",
-                "sdwidgets.pipelines",
+                "sdwidgets.loading.pipeline",
             ),
         ),
         (
             ("plots",),
-            ("torch", "diffusers", "transformers", "ipywidgets", "sdwidgets.pipelines", "sdwidgets.widgets"),
+            ("torch", "diffusers", "transformers", "ipywidgets", "sdwidgets.loading.pipeline", "sdwidgets.widgets"),
         ),
-        (("models",), ("torch", "diffusers", "transformers", "numpy", "sdwidgets.pipelines")),
+        (("models",), ("torch", "diffusers", "transformers", "numpy", "sdwidgets.loading.pipeline")),
         (("recording", "latents"), ("matplotlib", "ipywidgets", "sdwidgets.widgets", "sdwidgets.plots")),
         (
             ("pipelines",),
@@ -355,7 +355,7 @@ def test_wheel_finds_its_data_without_the_checkout(wheel, tmp_path):
         archive.extractall(tmp_path / "site")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from sdwidgets._data import data_folder\n"
+        "from sdwidgets.paths import data_folder\n"
         "print(data_folder('pocket')); print(data_folder('atlas'))"
     )
     for line in run_python(code, str(tmp_path / "site"), cwd=tmp_path).splitlines():

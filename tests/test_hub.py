@@ -18,8 +18,8 @@ CLIENT = """
 import contextlib, io, json, os, sys, torch
 from huggingface_hub import constants
 from sdwidgets import hub
-from sdwidgets.errors import LoadError
-from sdwidgets.pipelines import load
+from sdwidgets.loading.errors import LoadError
+from sdwidgets.loading.pipeline import load
 torch.set_num_threads(1)
 constants.DOWNLOAD_CHUNK_SIZE = 50_000  # what arrived is kept by the chunk, and a tiny file fits into one of 10 MB
 free_disk = hub.free_disk
@@ -299,8 +299,8 @@ def test_no_network_is_one_sentence(tmp_path):
     with Hub() as hub:
         closed = hub.url  # nobody listens there any more
     code = (
-        "from sdwidgets.hub import fetch\n"
-        "from sdwidgets.errors import NoNetworkError\n"
+        "from sdwidgets.loading.hub import fetch\n"
+        "from sdwidgets.loading.errors import NoNetworkError\n"
         "try: fetch('owner/elsewhere')\n"
         "except NoNetworkError as error: print(error)"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import judges
 from sdwidgets.pocket.judges import Judgement, Seen, calibrate, eye, gate, segment
 from sdwidgets.pocket.judges.__main__ import main

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sdwidgets import lab, latents
+from sdwidgets import latents
+from sdwidgets.analysis import autoencoder, denoiser
+from sdwidgets.latents import CHANGES
 from sdwidgets.widgets import latent_lab as view
-from sdwidgets.widgets.latent_lab import CHANGES, LatentLab
+from sdwidgets.widgets.latent_lab import LatentLab, latent_lab
 from tests import tiny
 from tests.test_replay import EVIL, unpack
 
@@ -169,7 +171,7 @@ def test_the_view_needs_no_torch():
 def test_the_lab_of_every_family_shows_what_its_autoencoder_does(family):
     pipe = tiny.pipeline(family)
     a, b = pictures()
-    shown = lab.latent_lab(pipe, a, Image.fromarray(b), places=3, names=("a", "b"))
+    shown = latent_lab(pipe, a, Image.fromarray(b), places=3, names=("a", "b"))
     channels = pipe.vae.config.latent_channels
     assert shown.latents.shape == (2, channels, H // 8, W // 8)
     assert np.array_equal(shown.originals, [a, b])
@@ -194,11 +196,11 @@ def near(picture, other):
 def test_every_change_does_what_it_says():
     z = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
     for change, factor in [("off", 0), ("half", 0.5), ("double", 2), ("turned round", -1)]:
-        copies = lab.changed_channels(z, change)
+        copies = latents.changed_channels(z, change)
         for k in range(4):
             assert np.array_equal(copies[k, k], factor * z[k])
             assert np.array_equal(np.delete(copies[k], k, 0), np.delete(z, k, 0))
-    alone = lab.changed_channels(z, "alone")
+    alone = latents.changed_channels(z, "alone")
     assert np.array_equal(alone.sum(1), z)
 
 
@@ -211,9 +213,9 @@ def test_encode_is_the_mean_in_the_schedulers_scale(family):
         mean = pipe.vae.encode(rgb).latent_dist.mean
     config = pipe.vae.config
     expected = (mean - (config.shift_factor or 0)) * config.scaling_factor
-    assert lab.encode(pipe, batch) == pytest.approx(expected.numpy(), abs=1e-5)
-    assert lab.encode(pipe, batch, batch_size=1) == pytest.approx(expected.numpy(), abs=1e-5)
-    assert lab.encode(pipe, Image.fromarray(batch[0])).shape == (1, config.latent_channels, H // 8, W // 8)
+    assert autoencoder.encode(pipe, batch) == pytest.approx(expected.numpy(), abs=1e-5)
+    assert autoencoder.encode(pipe, batch, batch_size=1) == pytest.approx(expected.numpy(), abs=1e-5)
+    assert autoencoder.encode(pipe, Image.fromarray(batch[0])).shape == (1, config.latent_channels, H // 8, W // 8)
 
 
 @pytest.mark.parametrize(
@@ -231,17 +233,17 @@ def test_encode_is_the_mean_in_the_schedulers_scale(family):
 )
 def test_a_picture_that_does_not_fit_is_refused(given, told):
     with pytest.raises(ValueError, match=told):
-        lab.encode(tiny.pipeline("sd"), given)
+        autoencoder.encode(tiny.pipeline("sd"), given)
 
 
 def test_the_lab_refuses_what_it_cannot_do():
     pipe, (a, b) = tiny.pipeline("sd"), pictures()
     with pytest.raises(ValueError, match="a channel cannot be 'louder'"):
-        lab.latent_lab(pipe, a, changes=["louder"])
+        latent_lab(pipe, a, changes=["louder"])
     with pytest.raises(ValueError, match="at least 2, not 1"):
-        lab.latent_lab(pipe, a, b, places=1)
+        latent_lab(pipe, a, b, places=1)
     with pytest.raises(ValueError, match="one picture, or two"):
-        lab.latent_lab(pipe, pictures(2))
+        latent_lab(pipe, pictures(2))
 
 
 # ---- what the denoiser is handed ------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def test_conditioning_asks_as_the_pipeline_asks(family):
     hook = pipe.unet.register_forward_pre_hook(listen, with_kwargs=True)
     tiny.run(pipe, steps=2, guidance_scale=4.0)
     hook.remove()
-    given = lab.conditioning(pipe, tiny.PROMPT, **tiny.SIZE)
+    given = denoiser.conditioning(pipe, tiny.PROMPT, **tiny.SIZE)
     x, t, kwargs = asked[1]
     with torch.no_grad():
         assert torch.equal(pipe.unet(x, t, **given).sample, pipe.unet(x, t, **kwargs)[0])
@@ -269,21 +271,21 @@ def test_conditioning_leaves_chance_alone_and_takes_settings():
     pipe = tiny.pipeline("sd")
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one = lab.conditioning(pipe, tiny.PROMPT, guidance_scale=1.0, **tiny.SIZE)
+    one = denoiser.conditioning(pipe, tiny.PROMPT, guidance_scale=1.0, **tiny.SIZE)
     assert one["encoder_hidden_states"].shape[0] == 1
     assert torch.equal(torch.get_rng_state(), before)
-    other = lab.conditioning(pipe, tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)["encoder_hidden_states"]
-    assert torch.equal(other[0], lab.conditioning(pipe, "rain", **tiny.SIZE)["encoder_hidden_states"][1])
+    other = denoiser.conditioning(pipe, tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)["encoder_hidden_states"]
+    assert torch.equal(other[0], denoiser.conditioning(pipe, "rain", **tiny.SIZE)["encoder_hidden_states"][1])
     with pytest.raises(
         ValueError, match="divisible by 8"
     ):  # the pipeline's own errors come through, and no hook stays
-        lab.conditioning(pipe, tiny.PROMPT, height=63, width=48)
+        denoiser.conditioning(pipe, tiny.PROMPT, height=63, width=48)
     assert not pipe.unet._forward_pre_hooks
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_conditioning_of_transformers_holds_no_latents(family):
-    given = lab.conditioning(tiny.pipeline(family), tiny.PROMPT, **tiny.SIZE)
+    given = denoiser.conditioning(tiny.pipeline(family), tiny.PROMPT, **tiny.SIZE)
     assert {"encoder_hidden_states", "pooled_projections"} <= set(given)
     assert not {"hidden_states", "timestep", "return_dict"} & set(given)
 
@@ -293,8 +295,8 @@ def test_conditioning_of_transformers_holds_no_latents(family):
     [("sd", None), ("sdxl", ("added_cond_kwargs", "text_embeds")), ("sd3", ("pooled_projections",))],
 )
 def test_said_changes_all_that_was_read_and_nothing_else(family, pooled):
-    given = lab.conditioning(tiny.pipeline(family), tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)
-    muted = lab.said(given, torch.zeros_like)
+    given = denoiser.conditioning(tiny.pipeline(family), tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)
+    muted = denoiser.said(given, torch.zeros_like)
     assert given["encoder_hidden_states"].any() and not muted["encoder_hidden_states"].any()
     if pooled:
         before, after = given, muted
@@ -308,4 +310,4 @@ def test_said_changes_all_that_was_read_and_nothing_else(family, pooled):
 
 def test_conditioning_needs_a_denoiser():
     with pytest.raises(TypeError, match="neither a unet nor a transformer"):
-        lab.conditioning(object(), "a cat")
+        denoiser.conditioning(object(), "a cat")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket.datasheet import FULL, alternatives
 from sdwidgets.pocket.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets.widgets import drive, engine
+from sdwidgets.widgets.playground import driver, session
 from tests import tiny
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
 
@@ -31,14 +31,14 @@ def test_a_hand_that_never_rests_sees_pictures_and_the_last_one_is_its_own(make)
     assert [m["live"] for m in play.sent if m["kind"] == "run"][-1] == 40
     assert "frames" not in play.kinds() and len(play._mail._kept) <= 8  # not one for each order
     assert (
-        trace.settings.num_inference_steps == drive.LIVE_STEPS and play.settings["num_inference_steps"] == 30
+        trace.settings.num_inference_steps == driver.LIVE_STEPS and play.settings["num_inference_steps"] == 30
     )
     assert len(play.history) == 1  # a row of live runs leaves one
 
 
 def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
     """While a run is held up, orders replace each other, and it may finish: it takes less than the patience."""
-    monkeypatch.setattr(engine, "PATIENCE", SECONDS)
+    monkeypatch.setattr(session, "PATIENCE", SECONDS)
     play = make(autorun=False)
     inside, go, runs = threading.Event(), threading.Event(), []
 
@@ -62,8 +62,8 @@ def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
 
 
 def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(engine, "PATIENCE", 0.0)
-    monkeypatch.setattr(drive, "LIVE_STEPS", 500)
+    monkeypatch.setattr(session, "PATIENCE", 0.0)
+    monkeypatch.setattr(driver, "LIVE_STEPS", 500)
     play = make(autorun=False, num_inference_steps=500)
     inside = threading.Event()
     hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
@@ -78,14 +78,14 @@ def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
 
 
 def test_a_run_is_described_only_when_the_hand_rests(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(engine, "REST", SECONDS)
+    monkeypatch.setattr(session, "REST", SECONDS)
     play, shown = make(autorun=False), []
 
     def follow(message):  # the next order comes as soon as a picture is there
         if message["kind"] == "live":
             shown.append(message["live"])
             if message["live"] == 8:
-                monkeypatch.setattr(engine, "REST", 0.0)
+                monkeypatch.setattr(session, "REST", 0.0)
             else:
                 threading.Thread(target=order, args=(play, message["live"] + 1)).start()
 
@@ -99,7 +99,7 @@ def test_a_run_is_described_only_when_the_hand_rests(make, monkeypatch):  # noqa
 
 
 def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(drive, "LIVE_STEPS", 500)
+    monkeypatch.setattr(driver, "LIVE_STEPS", 500)
     play = make(autorun=False, num_inference_steps=500)
     inside = threading.Event()
     hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
@@ -134,15 +134,15 @@ def test_a_refused_live_order_is_a_sentence_and_the_one_before_it_stays(make):  
 
 def test_a_turbo_model_takes_four_steps_of_lcm():
     pipe, settings = tiny.pipeline("sd"), {"task": "text", "strength": 0.6, "num_inference_steps": 20}
-    assert drive.few_steps(pipe, settings) == {"num_inference_steps": 6} and not drive.is_turbo(pipe)
-    assert drive.few_steps(pipe, {**settings, "num_inference_steps": 3}) == {"num_inference_steps": 3}
-    assert drive.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {
+    assert driver.few_steps(pipe, settings) == {"num_inference_steps": 6} and not driver.is_turbo(pipe)
+    assert driver.few_steps(pipe, {**settings, "num_inference_steps": 3}) == {"num_inference_steps": 3}
+    assert driver.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {
         "num_inference_steps": 12
     }
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
     turbo = {"num_inference_steps": 4, "scheduler": "LCM", "guidance_scale": 1.0}
-    assert drive.few_steps(pipe, settings) == turbo
-    assert drive.defaults(pipe) == turbo, "whatever the table says of the model that it was made from"
+    assert driver.few_steps(pipe, settings) == turbo
+    assert driver.defaults(pipe) == turbo, "whatever the table says of the model that it was made from"
 
 
 def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811
@@ -189,11 +189,11 @@ def test_a_prompt_that_is_too_long_fills_no_output_while_it_is_typed(make, caplo
 
 
 def test_a_live_run_leaves_a_core_to_the_page(make):  # noqa: F811
-    from sdwidgets import speed
+    from sdwidgets.acceleration import cpu
 
     threads = []
     play = make(autorun=False)
-    hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(speed._spared.get()))
+    hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(cpu._spared.get()))
     try:
         order(play, 1, seed=1)
         play.wait(SECONDS)

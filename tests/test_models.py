@@ -9,9 +9,9 @@ import sys
 import diffusers
 import pytest
 
-from sdwidgets._data import data_folder
-from sdwidgets.folders import check_folder, read_header
-from sdwidgets.models import MODELS, closest, find_model
+from sdwidgets.loading.catalog import MODELS, closest, find_model
+from sdwidgets.loading.checkpoint import check_folder, read_header
+from sdwidgets.paths import data_folder
 
 ROWS = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
 
@@ -73,7 +73,7 @@ def test_the_closest_name_is_suggested():
 
 def test_the_table_needs_only_the_standard_library():
     code = (
-        "import sys; before = {m.partition('.')[0] for m in sys.modules}; import sdwidgets.models;"
+        "import sys; before = {m.partition('.')[0] for m in sys.modules}; import sdwidgets.loading.catalog;"
         "new = {m.partition('.')[0] for m in sys.modules} - before - set(sys.stdlib_module_names);"
         "print(sorted(new))"
     )

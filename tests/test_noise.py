@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
-from sdwidgets import noise
+from sdwidgets.analysis import noise_schedules
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 THEIRS = {
@@ -19,30 +19,30 @@ THEIRS = {
 
 @pytest.mark.parametrize("label", THEIRS)
 def test_schedules_are_diffusers_own(label):
-    ours, theirs = noise.schedule(label), DDPMScheduler(**THEIRS[label]).alphas_cumprod.numpy()
+    ours, theirs = noise_schedules.schedule(label), DDPMScheduler(**THEIRS[label]).alphas_cumprod.numpy()
     assert np.allclose(ours.signal**2, theirs, atol=2e-6)
     assert np.allclose(ours.signal**2 + ours.noise**2, 1)
     assert ours.kind == "vp" and ours.sentence
-    assert np.allclose(noise.of_scheduler(DDIMScheduler(**THEIRS[label])).signal, ours.signal, atol=2e-6)
+    assert np.allclose(noise_schedules.of_scheduler(DDIMScheduler(**THEIRS[label])).signal, ours.signal, atol=2e-6)
 
 
 def test_zero_snr_is_diffusers_own_and_ends_in_pure_noise():
     theirs = DDIMScheduler(**SD, rescale_betas_zero_snr=True).alphas_cumprod.sqrt().numpy()
-    ours = noise.zero_snr()
+    ours = noise_schedules.zero_snr()
     assert np.allclose(ours.signal, theirs, atol=2e-5)
     assert ours.signal[-1] == 0 and ours.snr_db[-1] == -np.inf
-    assert np.isclose(ours.signal[0], noise.scaled_linear().signal[0])
+    assert np.isclose(ours.signal[0], noise_schedules.scaled_linear().signal[0])
 
 
 def test_flow_is_a_straight_line_over_the_ticks_of_diffusers_scheduler():
-    ours = noise.flow()
+    ours = noise_schedules.flow()
     theirs = FlowMatchEulerDiscreteScheduler().sigmas.numpy()[::-1]
     assert np.allclose(ours.noise, theirs, atol=1e-6) and np.allclose(ours.signal + ours.noise, 1)
     assert ours.kind == "flow"
 
 
 def test_decibels_and_crossing():
-    schedule = noise.scaled_linear()
+    schedule = noise_schedules.scaled_linear()
     t = schedule.crossing()
     assert schedule.snr_db[t] <= 0 < schedule.snr_db[t - 1]
     ratio = schedule.signal[t] ** 2 / schedule.noise[t] ** 2
@@ -53,18 +53,18 @@ def test_decibels_and_crossing():
 
 @pytest.mark.parametrize("timesteps", [10, 50])
 def test_schedules_of_other_lengths(timesteps):
-    for make in (noise.linear, noise.scaled_linear, noise.cosine, noise.flow):
+    for make in (noise_schedules.linear, noise_schedules.scaled_linear, noise_schedules.cosine, noise_schedules.flow):
         schedule = make(timesteps)
         assert len(schedule.signal) == timesteps and (np.diff(schedule.signal) < 0).all()
 
 
 def test_bad_schedules_get_a_sentence():
     with pytest.raises(ValueError, match="there are: linear, scaled linear, cosine, zero SNR, flow"):
-        noise.schedule("cosinus")
+        noise_schedules.schedule("cosinus")
     with pytest.raises(ValueError, match="betas are one row"):
-        noise.from_betas(np.array([0.1, 1.5]), "wrong")
+        noise_schedules.from_betas(np.array([0.1, 1.5]), "wrong")
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no alphas_cumprod"):
-        noise.of_scheduler(FlowMatchEulerDiscreteScheduler())
+        noise_schedules.of_scheduler(FlowMatchEulerDiscreteScheduler())
 
 
 def test_the_exact_denoiser_is_the_mean_over_all_pictures_that_could_be_meant():
@@ -74,7 +74,7 @@ def test_the_exact_denoiser_is_the_mean_over_all_pictures_that_could_be_meant():
     drawn = rng.integers(3, size=1_000_000)
     noisy = a * data[drawn, 0] + b * rng.normal(size=drawn.size)
     near = np.abs(noisy - x) < 0.02
-    found, weights = noise.exact_denoiser(np.array([[x]]), a, b, data)
+    found, weights = noise_schedules.exact_denoiser(np.array([[x]]), a, b, data)
     shares = np.bincount(drawn[near], minlength=3) / near.sum()
     assert np.allclose(weights[0], shares, atol=0.02)
     assert np.isclose(found[0, 0], data[drawn[near], 0].mean(), atol=0.02)
@@ -83,22 +83,22 @@ def test_the_exact_denoiser_is_the_mean_over_all_pictures_that_could_be_meant():
 def test_the_exact_denoiser_finds_a_picture_and_blends_pure_noise():
     data = np.random.default_rng(0).normal(size=(5, 4, 8, 8))
     clear = 0.99 * data + 0.1 * np.random.default_rng(1).normal(size=data.shape)
-    found, weights = noise.exact_denoiser(clear, 0.99, 0.1, data)
+    found, weights = noise_schedules.exact_denoiser(clear, 0.99, 0.1, data)
     assert np.allclose(found, data, atol=1e-6) and np.allclose(weights, np.eye(5), atol=1e-6)
-    found, weights = noise.exact_denoiser(clear, 0.0, 1.0, data)
+    found, weights = noise_schedules.exact_denoiser(clear, 0.0, 1.0, data)
     assert np.allclose(weights, 0.2) and np.allclose(found[0], data.mean(0))
 
 
 def test_the_exact_denoiser_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="do not fit"):
-        noise.exact_denoiser(np.zeros((1, 4, 8, 8)), 0.5, 0.5, np.zeros((3, 4, 8, 6)))
+        noise_schedules.exact_denoiser(np.zeros((1, 4, 8, 8)), 0.5, 0.5, np.zeros((3, 4, 8, 6)))
     with pytest.raises(ValueError, match="noise must be above 0"):
-        noise.exact_denoiser(np.zeros((1, 4)), 1.0, 0.0, np.zeros((3, 4)))
+        noise_schedules.exact_denoiser(np.zeros((1, 4)), 1.0, 0.0, np.zeros((3, 4)))
 
 
 def test_the_noising_line_is_add_noise():
     x0, eps = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    schedule = noise.scaled_linear()
+    schedule = noise_schedules.scaled_linear()
     for t in (0, 400, 999):
         theirs = DDIMScheduler(**SD).add_noise(x0, eps, torch.tensor([t]))
         assert np.allclose(

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sdwidgets import passport, record
-from sdwidgets.passport import load_passport, read_passport, save_passport, to_png
+from sdwidgets import record, trace_io
 from sdwidgets.trace import PER_STEP_ARRAYS, Trace
+from sdwidgets.trace_io import load_passport, read_passport, save_passport, to_png
 from tests import tiny
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
 
@@ -41,12 +41,12 @@ def pieces(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
     packed = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
-    return passport.SIGNATURE + b"".join(packed)
+    return trace_io.SIGNATURE + b"".join(packed)
 
 
 def carrying(data: bytes, trace: Trace) -> bytes:
     """The passport with other bytes in the place of the trace's file."""
-    return png([(k, zlib.compress(data) if k == passport.CHUNK else c) for k, c in pieces(to_png(trace))])
+    return png([(k, zlib.compress(data) if k == trace_io.CHUNK else c) for k, c in pieces(to_png(trace))])
 
 
 def safetensors(trace: Trace, tmp_path, **header) -> bytes:
@@ -77,11 +77,11 @@ def test_a_picture_brings_its_run_back_to_the_last_bit(trace, tmp_path):
 
 
 def test_a_large_run_is_carried_compact(trace, monkeypatch):
-    monkeypatch.setattr(passport, "LARGE", 1000)
+    monkeypatch.setattr(trace_io, "LARGE", 1000)
     back = read_passport(to_png(trace))
     assert np.array_equal(back.images, trace.images) and back.settings == trace.settings
     assert np.allclose(back[1].latents, trace[1].latents, atol=5e-3)
-    monkeypatch.setattr(passport, "MAX_TRACE", 1000)
+    monkeypatch.setattr(trace_io, "MAX_TRACE", 1000)
     with pytest.raises(ValueError, match=r"use trace\.save"):
         to_png(trace)
 
@@ -128,10 +128,10 @@ def jpeg() -> bytes:
         (b"<!doctype html><p>hello", "a page without a run"),
         (plain_png(), "without a run of sdwidgets"),
         (plain_png(sdwidgets='{"seed": 1}'), "tells its settings, but carries no run"),
-        (passport.SIGNATURE, "cut short"),
-        (passport.OPENING + b"%%%" + passport.CLOSING, "damaged"),
-        (passport.OPENING + base64.b64encode(b"x" * 99) + passport.CLOSING, "damaged"),
-        (passport.OPENING, "damaged"),
+        (trace_io.SIGNATURE, "cut short"),
+        (trace_io.OPENING + b"%%%" + trace_io.CLOSING, "damaged"),
+        (trace_io.OPENING + base64.b64encode(b"x" * 99) + trace_io.CLOSING, "damaged"),
+        (trace_io.OPENING, "damaged"),
     ],
 )
 def test_foreign_files_are_a_sentence(data, words):
@@ -145,7 +145,7 @@ def test_damaged_files_are_a_sentence(trace):
     for end in range(0, until, until // 40):
         with pytest.raises(ValueError):
             read_passport(whole[:end])
-    start = whole.index(passport.CHUNK)
+    start = whole.index(trace_io.CHUNK)
     for place in range(start + 4, start + 2000, 97):  # a bit fell over
         with pytest.raises(ValueError, match="checksum"):
             read_passport(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
@@ -157,10 +157,10 @@ def test_compressed_text_is_stepped_over_and_a_bomb_is_not_unpacked(trace, monke
     assert read_passport(png([chunks[0], (b"zTXt", bomb), *chunks[1:]])).settings == trace.settings
     with pytest.raises(ValueError, match="unpacks to more than 128 MB"):
         read_passport(
-            png([chunks[0], (passport.CHUNK, zlib.compress(bytes(300_000_000), 1)), (b"IEND", b"")])
+            png([chunks[0], (trace_io.CHUNK, zlib.compress(bytes(300_000_000), 1)), (b"IEND", b"")])
         )
     with pytest.raises(ValueError, match="more than the 64 MB"):
-        read_passport(passport.SIGNATURE + bytes(passport.MAX_FILE))
+        read_passport(trace_io.SIGNATURE + bytes(trace_io.MAX_FILE))
 
 
 @pytest.mark.parametrize(

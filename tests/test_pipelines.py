@@ -14,21 +14,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sdwidgets import memory
-from sdwidgets.errors import DeviceError, LoadError, NoNetworkError, UnknownModelError, WeightsError
-from sdwidgets.lab import encode
+from sdwidgets.analysis.autoencoder import encode
+from sdwidgets.generation.schedulers import SCHEDULERS, make_scheduler, schedulers_for
+from sdwidgets.generation.validation import SettingsError, check_settings
 from sdwidgets.latents import decode
-from sdwidgets.pipelines import (
-    SCHEDULERS,
-    SettingsError,
-    auto_dtype,
-    check_settings,
-    choose_device,
-    choose_dtype,
-    load,
-    make_scheduler,
-    schedulers_for,
-)
+from sdwidgets.loading import memory
+from sdwidgets.loading.devices import auto_dtype, choose_device, choose_dtype
+from sdwidgets.loading.errors import DeviceError, LoadError, NoNetworkError, UnknownModelError, WeightsError
+from sdwidgets.loading.pipeline import load
 from sdwidgets.pocket.datasheet import FULL
 from sdwidgets.pocket.scenes import make_scene, render
 from tests import tiny

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.checks import SettingsError
-from sdwidgets.widgets import desk, drive, engine, history, mail, playground
-from sdwidgets.widgets.playground import Playground
-from sdwidgets.widgets.worker import Worker
+from sdwidgets.generation.validation import SettingsError
+from sdwidgets.widgets.playground import channel, driver, history, messages, session, widget
+from sdwidgets.widgets.playground.widget import Playground
+from sdwidgets.widgets.playground.worker import Worker
 from tests import tiny
 
 SECONDS = 120  # until a wait is given up; no test needs more than a few
@@ -88,7 +88,7 @@ def test_what_the_run_changed_in_the_pipeline_is_put_back(make):
 
 
 def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(make, monkeypatch):
-    monkeypatch.setattr(engine, "PROGRESS", 0.0)  # no step waits for the next message
+    monkeypatch.setattr(session, "PROGRESS", 0.0)  # no step waits for the next message
     play = make(num_inference_steps=4)
     play.run().wait(SECONDS)
     assert play.kinds() == ["queued", "frames", "frames", "frames", "frames", "run", "pictures", "done"]
@@ -99,7 +99,7 @@ def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(mak
 
 
 def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
-    monkeypatch.setattr(engine, "PROGRESS", 1e9)
+    monkeypatch.setattr(session, "PROGRESS", 1e9)
     play = make(num_inference_steps=6)
     play.run().wait(SECONDS)
     assert play.kinds() == [
@@ -113,7 +113,7 @@ def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
 
 
 def test_the_newest_settings_win(make, monkeypatch):
-    monkeypatch.setattr(desk, "DEBOUNCE", 1.0)  # longer than a slow machine takes for the messages below
+    monkeypatch.setattr(messages, "DEBOUNCE", 1.0)  # longer than a slow machine takes for the messages below
     play = make(num_inference_steps=500)
     first = threading.Event()
     play.heard = lambda message: message["kind"] == "frames" and first.set()
@@ -129,7 +129,7 @@ def test_the_newest_settings_win(make, monkeypatch):
 
 
 def test_stop_keeps_the_steps_so_far(make, monkeypatch):
-    monkeypatch.setattr(engine, "PROGRESS", 0.0)
+    monkeypatch.setattr(session, "PROGRESS", 0.0)
     play = make(num_inference_steps=500)
     told = []
 
@@ -250,7 +250,7 @@ def test_an_unknown_setting_is_refused(make):
 
 
 def test_typed_numbers():
-    assert [drive.as_number(text) for text in ("7", "7.5", "ten", "")] == [7, 7.5, "ten", ""]
+    assert [driver.as_number(text) for text in ("7", "7.5", "ten", "")] == [7, 7.5, "ten", ""]
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------
@@ -259,14 +259,14 @@ def test_typed_numbers():
 def test_tokens_say_what_is_read_and_what_is_cut():
     pipe = tiny.pipeline("sd")
     for words in (3, 75, 76, 200):
-        found = drive.tokens(pipe, "a " * words)
+        found = driver.tokens(pipe, "a " * words)
         assert found["count"] == words + 2 and found["limit"] == 77 and found["marks"] == 2
         assert len(found["tokens"]) == min(words, 75)
-        assert len(found["cut"]) == min(max(0, words - 75), drive.MAX_CUT)
+        assert len(found["cut"]) == min(max(0, words - 75), driver.MAX_CUT)
 
 
 def test_the_pieces_of_one_character_are_one_chip():
-    found = drive.tokens(tiny.pipeline("sd"), "a 🚀 b")
+    found = driver.tokens(tiny.pipeline("sd"), "a 🚀 b")
     assert [text for text, _ in found["tokens"]] == ["a", "🚀", "b"]
     assert sum(pieces for _, pieces in found["tokens"]) == found["count"] - 2
 
@@ -320,7 +320,7 @@ def test_auto_pushes_until_news_are_missed_then_lets_the_page_pull(make):
 
 
 def test_auto_pulls_on_colab(make, monkeypatch):
-    monkeypatch.setattr(playground.sys, "modules", {**sys.modules, "google.colab": None})
+    monkeypatch.setattr(widget.sys, "modules", {**sys.modules, "google.colab": None})
     assert make()._mail.delivery == "pull"
 
 
@@ -359,7 +359,7 @@ def test_the_first_page_starts_the_first_run(make):
 
 def test_bytes_travel_beside_the_message():
     buffers = []
-    assert mail.without_bytes({"a": [b"x", 1], "b": {"c": b"yz"}}, buffers) == {
+    assert channel.without_bytes({"a": [b"x", 1], "b": {"c": b"yz"}}, buffers) == {
         "a": [{"at": 0}, 1],
         "b": {"c": {"at": 1}},
     }

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sdwidgets
-from sdwidgets._data import data_folder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import judges
 from sdwidgets.pocket.evaluation import asking, progress
 from sdwidgets.pocket.evaluation.tiers import SPLITS

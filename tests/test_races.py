@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import sdwidgets
-from sdwidgets.races import race, run_with, temporarily
-from sdwidgets.schedulers import make_scheduler
-from sdwidgets.widgets.race import SchedulerRace
+from sdwidgets.analysis.sampling import run_with, temporarily
+from sdwidgets.generation.schedulers import make_scheduler
+from sdwidgets.widgets.race import SchedulerRace, race
 from tests import tiny
 from tests.test_replay import EVIL, a_trace, unpack
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sdwidgets.pipelines import load
-from sdwidgets.recipe import code
-from sdwidgets.schedulers import make_scheduler, schedulers_for
-from sdwidgets.widgets.playground import Playground
+from sdwidgets.generation.code_export import code
+from sdwidgets.generation.schedulers import make_scheduler, schedulers_for
+from sdwidgets.loading.pipeline import load
+from sdwidgets.widgets.playground.widget import Playground
 from tests import tiny
 
 HOSTILE = "a 'cat'\n\"\"\"; import os; os.abort()  # ''' \\ {0} 🧑🏽‍🚀 \u202e"

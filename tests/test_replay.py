@@ -242,7 +242,7 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_views_load_without_torch():
-    code = "import sys, sdwidgets.widgets.playground; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    code = "import sys, sdwidgets.widgets.playground.widget; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

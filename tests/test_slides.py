@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from sdwidgets.course import meetup
+from sdwidgets.course.meetup import meetup
 from sdwidgets.widgets.replay import mimebundle
 from tests.test_replay import EVIL, a_trace
 from tools import make_slides

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets import speed_gpu
-from sdwidgets.speed import slow_down
+from sdwidgets.acceleration import cuda
+from sdwidgets.acceleration.cpu import slow_down
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(
-    bool(speed_gpu.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler"
+    bool(cuda.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler"
 )
 
 
@@ -27,7 +27,7 @@ def pair(tmp_path_factory):
         exact, fast = (
             tiny.pipeline("sd", unet=copy.deepcopy(pipe.unet), vae=copy.deepcopy(pipe.vae)) for _ in range(2)
         )
-        words = speed_gpu.by_regions(fast, graphs=False)
+        words = cuda.by_regions(fast, graphs=False)
         assert "compiled by region" in words and "fused projections" in words
         yield exact, fast
 
@@ -89,8 +89,8 @@ def test_freeu_takes_everything_back():
     made = tiny.pipeline("sd")
     pipes = [tiny.pipeline("sd", unet=copy.deepcopy(made.unet), vae=copy.deepcopy(made.vae)) for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed_gpu, "why_no_compiler", lambda device: "not wanted here")
-        speed_gpu.by_regions(pipes[1], graphs=True)
+        patch.setattr(cuda, "why_no_compiler", lambda device: "not wanted here")
+        cuda.by_regions(pipes[1], graphs=True)
     for pipe in pipes:
         pipe.enable_freeu(s1=0.5, s2=0.2, b1=1.5, b2=1.6)
     with pytest.warns(UserWarning, match="speed_up"):
@@ -129,8 +129,8 @@ def test_a_batch_too_large_for_a_graph_leaves_smaller_ones_theirs(wrapped, monke
                     raise RuntimeError("the capture was ended")
         return Replayed(), [torch.empty_like(args[0])], torch.full_like(args[0], 7.0)
 
-    monkeypatch.setattr(speed_gpu.Graphed, "capture", capture)
-    graphed = speed_gpu.Graphed(OnACard())
+    monkeypatch.setattr(cuda.Graphed, "capture", capture)
+    graphed = cuda.Graphed(OnACard())
     with pytest.warns(UserWarning, match="no CUDA graph"):
         assert graphed(torch.ones(4)).eq(2).all()
     assert graphed(torch.ones(4)).eq(2).all() and asked == [4], "not tried again at every step"
@@ -146,7 +146,7 @@ def test_another_processor_takes_everything_back_and_stays():
         "sd", unet=copy.deepcopy(tiny.pipeline("sd").unet), vae=copy.deepcopy(tiny.pipeline("sd").vae)
     )
     exact = tiny.run(pipe)
-    speed_gpu.by_regions(pipe, graphs=False)
+    cuda.by_regions(pipe, graphs=False)
     first = next(m for m in pipe.unet.modules() if hasattr(m, "processor"))
     mine = AttnProcessor()
     first.set_processor(mine)
@@ -161,7 +161,7 @@ def test_another_processor_takes_everything_back_and_stays():
 def test_it_is_taken_back_as_it_was(pair):
     fast = tiny.pipeline("sd", unet=copy.deepcopy(pair[0].unet), vae=copy.deepcopy(pair[0].vae))
     keys = [dict(vars(module)).keys() for module in fast.unet.modules()]
-    speed_gpu.by_regions(fast, graphs=False)
+    cuda.by_regions(fast, graphs=False)
     slow_down(fast)
     left = [dict(vars(module)).keys() for module in fast.unet.modules()]
     assert [set(a) - {"fused_projections"} for a in keys] == [
@@ -173,14 +173,14 @@ def test_it_is_taken_back_as_it_was(pair):
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_other_families_are_drawn_alike(family, tmp_path, monkeypatch):
     """Without the compiler, whose part is the same for all: it would take a minute."""
-    monkeypatch.setattr(speed_gpu, "why_no_compiler", lambda device: "not wanted here")
+    monkeypatch.setattr(cuda, "why_no_compiler", lambda device: "not wanted here")
     denoiser = "unet" if family == "sdxl" else "transformer"
     pipe = tiny.pipeline(family)
     pipe = tiny.pipeline(
         family, **{denoiser: copy.deepcopy(getattr(pipe, denoiser)), "vae": copy.deepcopy(pipe.vae)}
     )
     exact = tiny.run(pipe)
-    assert "not compiled: not wanted here" in speed_gpu.by_regions(
+    assert "not compiled: not wanted here" in cuda.by_regions(
         pipe, graphs=True
     )  # on a CPU graphs stand back
     assert np.allclose(tiny.run(pipe), exact, atol=1e-4)
@@ -190,12 +190,12 @@ def test_other_families_are_drawn_alike(family, tmp_path, monkeypatch):
 def test_signatures_tell_calls_apart():
     a, b = torch.zeros(2, 3), torch.zeros(2, 4)
     found: list = []
-    key = speed_gpu._signature(((a,), {"x": {"y": b}, "flag": False}), found)
+    key = cuda._signature(((a,), {"x": {"y": b}, "flag": False}), found)
     assert [tensor.shape for tensor in found] == [a.shape, b.shape]
-    assert key == speed_gpu._signature(((a + 1,), {"flag": False, "x": {"y": b}}), [])
-    assert key != speed_gpu._signature(((a,), {"x": {"y": b}, "flag": True}), [])
-    assert key != speed_gpu._signature(((b,), {"x": {"y": b}, "flag": False}), [])
-    assert key != speed_gpu._signature(((a.half(),), {"x": {"y": b}, "flag": False}), [])
-    assert speed_gpu._signature(((a,), {"call": print}), []) is None
-    nest = speed_gpu.copied({"a": [a, (b, 1)]}, lambda tensor: tensor + 1)
+    assert key == cuda._signature(((a + 1,), {"flag": False, "x": {"y": b}}), [])
+    assert key != cuda._signature(((a,), {"x": {"y": b}, "flag": True}), [])
+    assert key != cuda._signature(((b,), {"x": {"y": b}, "flag": False}), [])
+    assert key != cuda._signature(((a.half(),), {"x": {"y": b}, "flag": False}), [])
+    assert cuda._signature(((a,), {"call": print}), []) is None
+    nest = cuda.copied({"a": [a, (b, 1)]}, lambda tensor: tensor + 1)
     assert nest["a"][0].eq(1).all() and nest["a"][1][1] == 1 and type(nest["a"][1]) is tuple

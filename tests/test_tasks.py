@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets import record, tasks
-from sdwidgets.checks import SettingsError, check_settings
-from sdwidgets.passport import read_passport, to_png
+from sdwidgets import record
+from sdwidgets.generation import tasks
+from sdwidgets.generation.validation import SettingsError, check_settings
+from sdwidgets.trace_io import read_passport, to_png
 from tests import tiny
 from tests.test_passport import give
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from bench.training import Change, speed
-from sdwidgets._data import data_folder
-from sdwidgets.pipelines import with_small_decoder
+from sdwidgets.loading.turbo import with_small_decoder
+from sdwidgets.paths import data_folder
 from sdwidgets.pocket import (
     clip,
     datasheet,

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from sdwidgets.widgets import page
+from sdwidgets.widgets import html
 from sdwidgets.widgets.view import View
 
 EVIL = "</script><img src=x onerror=alert(1)> & <!-- \u2028"
@@ -66,5 +66,5 @@ def test_a_widget_follows_the_code_and_tells_what_the_reader_moved():
 
 def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="the page was not written"):
-        page.write("<p>x</p>", tmp_path / "no" / "folder.html", "x")
+        html.write("<p>x</p>", tmp_path / "no" / "folder.html", "x")
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import sdwidgets
-from sdwidgets.attention import record_attention
-from sdwidgets.widgets import page, xray
+from sdwidgets.analysis.attention import record_attention
+from sdwidgets.widgets import html, xray
 from sdwidgets.widgets.xray import PromptXray, overlay, unknown_words
 from tests import tiny
 from tests.test_replay import EVIL
@@ -61,7 +61,7 @@ def test_a_page_carries_what_was_recorded(family):
         zip((1, 2, 3), view.trace.timesteps, strict=True)
     )
     assert block(view, "all")["layers"] == len(maps.layers) and view.data["limit"] == 77
-    json.loads(page.for_script(view.data))
+    json.loads(html.for_script(view.data))
 
 
 def test_a_long_run_and_a_long_prompt_stay_small():

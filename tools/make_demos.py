@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 import sdwidgets
+from sdwidgets.generation.schedulers import make_scheduler
 from sdwidgets.latents import decode_previews
-from sdwidgets.schedulers import make_scheduler
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "demos"
 LARGEST = 300_000  # bytes: a notebook and a slide carry them along
@@ -31,7 +31,7 @@ class Demo:
     seed: int = 0
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
-    scheduler: str | None = None  # a label of sdwidgets.schedulers.SCHEDULERS; None: Pocket's own
+    scheduler: str | None = None  # a label of sdwidgets.generation.schedulers.SCHEDULERS; None: Pocket's own
     previews: bool = True  # predicted x0 of each step through the full decoder; without: in rough colours
 
 

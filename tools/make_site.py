@@ -15,7 +15,8 @@ from pathlib import Path
 
 import nbformat
 
-from sdwidgets.course import REPOSITORY, Meetup, meetup
+from sdwidgets.course.colab import REPOSITORY
+from sdwidgets.course.meetup import Meetup, meetup
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "site"

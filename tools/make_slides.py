@@ -28,9 +28,8 @@ import nbformat
 from markupsafe import Markup
 from nbconvert.filters import markdown2html
 
-from sdwidgets.course import Meetup, meetup
-from sdwidgets.facts import fact
-from sdwidgets.meetup import PARTS, link
+from sdwidgets.course.facts import fact
+from sdwidgets.course.meetup import PARTS, Meetup, link, meetup
 
 if sys.version_info >= (3, 11):
     import tomllib

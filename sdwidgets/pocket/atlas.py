@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from .._data import data_folder
+from ..paths import data_folder
 from .vocabulary import GENDERS, OBJECTS, OCCUPATIONS, TONES, person_emoji, person_name
 
 CELL = 128  # pixels: a glyph fits its longer side into a square cell

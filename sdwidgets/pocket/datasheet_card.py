@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from .._data import data_folder
+from ..paths import data_folder
 from .scenes import SIZE
 
 SHEET = """# Datasheet: the scenes that Pocket learns from

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from .._data import data_folder
+from ..paths import data_folder
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from .._data import cache_folder, data_folder
-from ..models import MODELS, find_model
+from ..loading.catalog import MODELS, find_model
+from ..paths import cache_folder, data_folder
 
 SECTION_NAMES = (
     "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "variety", "words", "prompts",
@@ -214,9 +214,9 @@ def main(args: argparse.Namespace) -> int:
     if turbo is None and TURBO in (args.rows or ()):
         raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
 
-    from ..pipelines import load
-    from ..schedulers import find_scheduler
-    from ..speed import speed_up
+    from ..acceleration.cpu import speed_up
+    from ..generation.schedulers import find_scheduler
+    from ..loading.pipeline import load
     from . import judges
     from .evaluation import report
     from .evaluation.drawing import Evaluator, Setting

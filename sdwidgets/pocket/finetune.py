@@ -19,7 +19,7 @@ from diffusers.training_utils import cast_training_params, compute_snr
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..schedulers import make_scheduler
+from ..generation.schedulers import make_scheduler
 from . import denoiser, training
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.

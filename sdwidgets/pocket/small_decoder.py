@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
 
-from ..pipelines import DECODER
+from ..loading.turbo import DECODER
 from . import training
 from .datasheet import FULL
 from .scenes import Grammar, spread

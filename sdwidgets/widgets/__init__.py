@@ -11,7 +11,7 @@ __all__ = ["Playground"]
 
 def __getattr__(name: str):
     if name == "Playground":
-        from .playground import Playground
+        from .playground.widget import Playground
 
         return Playground
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..latents import linear_preview, predicted_original
+from ..latents import linear_preview
 from .replay import MAX_LATENTS, badge_parts, colour_map, pack, webp
 from .view import View
 
@@ -25,7 +25,7 @@ class GuidanceExplorer(View):
     traces: complete runs with a `guidance_scale` in their settings, each scale once; shown in rising order. The first picture of
         a batch counts. A run that recorded no halves, as at scale 1 and below, shows its one prediction and a warning.
     pictures: for each trace None, or what its predictions amount to as pictures, "uncond", "cond" and "guided" -> (step, H, W, 3)
-        uint8, as `sdwidgets.guiding.believed` decodes them; without them the linear preview stands in.
+        uint8, as `sdwidgets.analysis.guidance.believed` decodes them; without them the linear preview stands in.
 
     State: `scale`, one of the scales, and `step`, from 0. `sdwidgets.guidance(pipe, prompt)` makes the traces.
     Raises ValueError where the traces do not belong together.
@@ -47,6 +47,46 @@ class GuidanceExplorer(View):
             "step": len(self.traces[0]) // 3,
         }
         super().__init__(describe(self.traces, [found for _, found in pairs]), title, **(shown | state))
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe,
+        prompt: str,
+        scales: Sequence[float] = (1, 2, 4, 8),
+        *,
+        seed: int = 0,
+        steps: int = 20,
+        decode: bool = True,
+        **settings,
+    ) -> GuidanceExplorer:
+        """Make one picture at several guidance scales, from the same noise, and show the runs in the guidance explorer.
+
+        pipe: a diffusers pipeline of a model that takes `guidance_scale` at run time.
+        scales: each once, in any order. At 1 and below a pipeline asks for one prediction only, and the view says so.
+        decode: send each step's three predicted pictures through the VAE; without it they are drawn by the linear preview.
+        settings: passed on to the pipeline, e.g. negative_prompt, height and width.
+
+        Raises ValueError for no scale, one that is there twice, or one that is no finite number.
+        """
+        import torch
+
+        from ..analysis.guidance import believed
+        from ..recording import record
+
+        scales = [float(scale) for scale in scales]
+        if not scales or len(set(scales)) < len(scales) or not np.isfinite(scales).all():
+            raise ValueError(
+                f"scales are finite numbers, at least one and each once, as in (1, 2, 4, 8), not {scales}"
+            )
+        traces, pictures = [], []
+        for scale in sorted(scales):
+            with record(pipe) as trace:
+                generator = torch.Generator("cpu").manual_seed(seed)
+                pipe(prompt, guidance_scale=scale, num_inference_steps=steps, generator=generator, **settings)
+            traces.append(trace)
+            pictures.append(believed(pipe, trace) if decode else None)
+        return cls(traces, pictures)
 
     def checked(self, name: str, value):
         if name == "scale":
@@ -73,6 +113,9 @@ class GuidanceExplorer(View):
                 picture.resize((side, round(side * picture.height / picture.width))), (left, gap + label)
             )
         return sheet
+
+
+guidance = GuidanceExplorer.from_pipeline
 
 
 def describe(traces: Sequence, pictures: Sequence[Mapping | None]) -> dict:
@@ -119,12 +162,6 @@ def plane(uncond: np.ndarray, cond: np.ndarray, guided: np.ndarray) -> dict:
     return points | {"angle": angle, "outside": float(np.linalg.norm(rest))}
 
 
-def half_original(step, half: str, prediction_type: str) -> np.ndarray:
-    """Predicted x0, (batch, channels, h, w), of the "uncond" or "cond" half of a recorded step alone."""
-    output = getattr(step, f"noise_pred_{half}")
-    return predicted_original(step.latents, output, step.alpha, step.sigma, prediction_type, step.process)
-
-
 def _run(trace, pictures: Mapping | None) -> dict:
     steps = [_step(trace, i, pictures) for i in range(len(trace))]
     lacking = sum("plane" not in step for step in steps)
@@ -155,7 +192,7 @@ def _step(trace, i: int, pictures: Mapping | None) -> dict:
         ]
         told = plane(*halves)
         found["plane"] = {name: np.round(told[name], 4).tolist() for name in (*NAMES, "angle", "outside")}
-        x0 |= {name: half_original(step, name, kind) for name in ("uncond", "cond")}
+        x0 |= {name: step.half_original(name, kind) for name in ("uncond", "cond")}
     else:
         found["length"] = round(
             float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4

@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..latents import CHANGES, changed_channels
 from .replay import pack, webp
 from .view import View
 
 SHOWS = ("there and back", "channels", "between")
-#: what can be done to a channel -> what it is multiplied by; "alone" keeps it and sets the others to zero
-CHANGES: dict[str, float | None] = {
-    "off": 0.0,
-    "half": 0.5,
-    "double": 2.0,
-    "turned round": -1.0,
-    "alone": None,
-}
 MAX_LATENTS = 64 * 64 * 4  # numbers of a shown latent
 SIDES = (320, 256, 192, 128, 96)  # pixels of the longer side of a shown picture: the first that keeps within
 MAX_BYTES = 500_000  # for all pictures together
@@ -68,6 +63,51 @@ class LatentLab(View):
             raise ValueError("between needs at least its two ends, two pictures")
         self.names = tuple(str(name) for name in names)[:count]
         super().__init__(self.describe(), f"The latent lab: {' and '.join(self.names)}", **state)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe,
+        picture,
+        other=None,
+        *,
+        changes: Sequence[str] | None = None,
+        places: int = 9,
+        names: Sequence[str] = ("A", "B"),
+        **state,
+    ) -> LatentLab:
+        """Send one picture or two through the autoencoder in every way that a `LatentLab` shows.
+
+        changes: what is done to each channel, names of `CHANGES`; by default all for up to four channels, and "off"
+        and "alone" beyond, for every change is one decoding a channel. places: decodings between the two pictures, the ends
+        included. names: what the pictures are called. `state`: what is shown first. Two decodings of 512 x 512 pixels
+        take seconds on a CPU, and this makes about thirty: choose small pictures there.
+        Raises ValueError for pictures that do not fit the autoencoder, an unknown change, or fewer than two places.
+        """
+        from ..analysis.autoencoder import encode, pixels
+        from ..latents import decode
+
+        if places < 2:
+            raise ValueError(f"places counts both ends, so at least 2, not {places}")
+        originals = pixels(pipe, picture if other is None else [picture, other])
+        if len(originals) > 2 or (other is None and len(originals) != 1):
+            raise ValueError("the lab takes one picture, or two: latent_lab(pipe, picture, other)")
+        z = encode(pipe, originals)
+        channels = z.shape[1]
+        if changes is None:
+            changes = tuple(CHANGES) if channels <= 4 else ("off", "alone")
+        if unknown := set(changes) - set(CHANGES):
+            raise ValueError(f"a channel cannot be {sorted(unknown)[0]!r}; it can be: {', '.join(CHANGES)}")
+        share = np.linspace(0, 1, places, dtype=np.float32)[:, None, None, None]
+        return cls(
+            originals,
+            decode(pipe, z),
+            z,
+            {name: decode(pipe, changed_channels(z[0], name)) for name in changes},
+            None if other is None else decode(pipe, (1 - share) * z[0] + share * z[1]),
+            names,
+            **state,
+        )
 
     @property
     def error(self) -> np.ndarray:
@@ -169,6 +209,9 @@ class LatentLab(View):
                 ]
             )
         return _sheet(rows, side)
+
+
+latent_lab = LatentLab.from_pipeline
 
 
 def psnr(picture: np.ndarray, original: np.ndarray) -> float:

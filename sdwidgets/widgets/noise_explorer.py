@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..analysis.noise_schedules import SCHEDULES, Schedule, schedule
 from ..latents import linear_preview
-from ..noise import SCHEDULES, Schedule, schedule
 from .replay import colour_map, pack, webp
 from .view import View
 
@@ -73,6 +73,23 @@ class NoiseExplorer(View):
             data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state}
         )
 
+    @classmethod
+    def from_pipeline(cls, pipe, picture, *, seed: int = 0, schedules=tuple(SCHEDULES), **state) -> NoiseExplorer:
+        """A `NoiseExplorer` over one picture's latents and the noise of a seed.
+
+        picture: PIL or (H, W, 3) uint8, of a size that the autoencoder takes. schedules: labels of `noise.SCHEDULES` or
+        `Schedule`s. Raises ValueError for a picture that does not fit, and what NoiseExplorer raises.
+        """
+        import torch
+
+        from ..analysis.autoencoder import encode, pixels
+        from ..latents import factors_for
+
+        (shown,) = pixels(pipe, picture)
+        (latents,) = encode(pipe, picture)
+        noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy()
+        return cls(latents, noise, factors_for(pipe), shown, schedules, **state)
+
     def checked(self, name: str, value):
         if name == "schedule" and value not in self.schedules:
             raise ValueError(
@@ -115,3 +132,6 @@ class NoiseExplorer(View):
                     tile.resize((side, height), Image.Resampling.NEAREST), (left + column * (side + gap), y)
                 )
         return sheet
+
+
+explore_noise = NoiseExplorer.from_pipeline

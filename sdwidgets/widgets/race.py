@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +14,8 @@ from .replay import MAX_PICTURE, MAX_PREVIEW, _first, badge_parts, colour_map, p
 from .view import View
 
 MAX_LATENTS, MOST = 32 * 32 * 4, 6
+#: one that walks straight, one that throws dice, one that looks back
+FIELD = ("DDIM", "Euler ancestral", "DPM++ 2M")
 BY = ("share", "calls")
 SHOWS = ("x0", "xt")
 
@@ -61,6 +63,53 @@ class SchedulerRace(View):
             "reference": None if reference is None else self._picture(reference),
         }
         super().__init__(data, f"A race of schedulers: {', '.join(self.traces)}", **state)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe,
+        prompt: str,
+        *,
+        schedulers: Sequence[str] = FIELD,
+        steps: int | Mapping[str, int] = 10,
+        seed: int = 0,
+        reference: str | None = "DDIM",
+        reference_steps: int = 100,
+        previews: bool = True,
+        **settings,
+    ) -> SchedulerRace:
+        """Run one prompt and seed with each scheduler and set them side by side.
+
+        schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. steps: for all, or {label: steps}. reference: the scheduler
+        that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: what each run
+        believes at each call through the full decoder, not in rough colours. settings: as for the pipeline. Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
+        """
+        from ..analysis.sampling import run_with
+        from ..generation.schedulers import find_scheduler
+        from ..latents import decode_previews
+
+        entries = [find_scheduler(label, pipe) for label in schedulers]
+        labels = [entry.label for entry in entries]
+        if len(labels) < 2 or len(set(labels)) < len(labels):
+            raise ValueError(f"a race wants two or more different schedulers, not {', '.join(labels) or 'none'}")
+        far = find_scheduler(reference, pipe).label if reference else None
+        counts = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(schedulers, steps)
+        missing = [label for label in schedulers if label not in counts]
+        if missing:
+            raise ValueError(
+                f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler"
+            )
+        settings["seed"] = seed
+        traces = {
+            label: run_with(pipe, label, prompt, steps=counts[given], **settings)
+            for given, label in zip(schedulers, labels, strict=True)
+        }
+        if previews:
+            for trace in traces.values():
+                decode_previews(trace, pipe)
+        converged = run_with(pipe, far, prompt, steps=reference_steps, **settings) if far else None
+        sentences = {entry.label: entry.sentence for entry in entries}
+        return cls(traces, converged, sentences=sentences)
 
     @property
     def distances(self) -> dict[str, np.ndarray]:
@@ -135,6 +184,9 @@ class SchedulerRace(View):
                     tile.resize((side, height), Image.Resampling.BICUBIC), (left + column * (side + gap), y)
                 )
         return sheet
+
+
+race = SchedulerRace.from_pipeline
 
 
 def _check(traces: dict[str, Trace], reference: Trace | None) -> None:

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .. import passport
+from .. import trace_io
 from ..latents import linear_preview
-from . import page
+from . import html
 from .view import View
 
 ARRAYS = {  # what the row of channels can show -> the attribute of a Step
@@ -132,7 +132,7 @@ def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) ->
     """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels. method: 0 (quick) to 6 (small)."""
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest))
-    return page.encoded(picture, "WEBP", quality=quality, method=method)
+    return html.encoded(picture, "WEBP", quality=quality, method=method)
 
 
 def badge_parts(settings) -> list[str]:
@@ -212,7 +212,7 @@ class Replay(View):
         return value
 
     def carried(self) -> str:
-        return passport.to_html(self.trace)
+        return trace_io.to_html(self.trace)
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-from . import page
+from . import html
 
 LIVE = """
 export default {
@@ -87,11 +87,11 @@ class View:
 
     def to_html(self) -> str:
         """The view as a piece of HTML for a page."""
-        return page.embed(self.script, type(self).__name__, self.data, self.still(), self.title, self.state)
+        return html.embed(self.script, type(self).__name__, self.data, self.still(), self.title, self.state)
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write the view as one file that works offline, from a file system too; returns its path."""
-        return page.write(self.to_html() + self.carried(), path, self.title)
+        return html.write(self.to_html() + self.carried(), path, self.title)
 
     def carried(self) -> str:
         """HTML that an exported file carries besides and nobody sees, such as the run itself."""
@@ -104,7 +104,7 @@ class View:
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {
             "text/html": self.to_html(),
-            "image/png": page.small_png(self.still()),
+            "image/png": html.small_png(self.still()),
             "text/plain": repr(self),
         }
 
@@ -118,8 +118,8 @@ class LiveView(anywidget.AnyWidget):
 
     def __init__(self, view: View):
         self._view = view
-        script = page.front_end(*view.script) + LIVE.replace("VIEW", type(view).__name__)
-        super().__init__(_esm=script, data=page.for_script(view.data), state=dict(view.state))
+        script = html.front_end(*view.script) + LIVE.replace("VIEW", type(view).__name__)
+        super().__init__(_esm=script, data=html.for_script(view.data), state=dict(view.state))
         self.observe(self._moved, "state")
 
     def set(self, **state) -> LiveView:

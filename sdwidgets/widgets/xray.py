@@ -54,6 +54,28 @@ class PromptXray(View):
             self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state}
         )
 
+    @classmethod
+    def from_pipeline(
+        cls, pipe, prompt: str, *, known_words: Iterable[str] | None = None, seed: int = 0, max_megabytes: float = 256, **settings
+    ):  # fmt: skip
+        """Make one picture and show what every word of its prompt did: a `PromptXray`, which shows itself in a notebook.
+
+        known_words: all words that the model was trained on; others are marked as never seen. None: nothing is marked.
+        seed: of a CPU generator, so that it means the same noise on every device. settings: go to the pipeline, for example
+        `num_inference_steps=20`. Its `.maps` and `.trace` hold what was recorded.
+
+        Raises what `record_attention` raises.
+        """
+        import torch
+
+        from ..analysis.attention import record_attention
+        from ..recording import record
+
+        generator = torch.Generator("cpu").manual_seed(seed)
+        with record(pipe) as trace, record_attention(pipe, max_megabytes=max_megabytes) as maps:
+            pipe(prompt, generator=generator, **settings)
+        return cls(trace, maps, known_words=known_words)
+
     def checked(self, name: str, value):
         if name == "token":
             return self.maps.find(value)[0]
@@ -162,6 +184,9 @@ class PromptXray(View):
             ).tolist(),
             "maps": [_bytes(one) for one in maps],
         }
+
+
+xray = PromptXray.from_pipeline
 
 
 def unknown_words(words: Iterable[str], known_words: Iterable[str] | None) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdwidgets import noise
+from sdwidgets.analysis import noise_schedules
 from tests.browser.conftest import eventually, pixels
 from tests.test_noise_explorer import an_explorer
 from tests.test_races import a_race
@@ -28,7 +28,7 @@ def nothing_loaded(page):
 def test_the_explorer_mixes_in_the_browser(new_page, tmp_path):
     page = opened(new_page(), an_explorer(t=400, schedule="scaled linear"), tmp_path / "noise.html")
     hero, status = page.locator(".lead canvas"), page.locator(".status")
-    schedule = noise.scaled_linear()
+    schedule = noise_schedules.scaled_linear()
     share, ratio = f"{100 * schedule.signal[400] ** 2:.0f}", f"{-schedule.snr_db[400]:.1f}"
     assert status.inner_text() == f"t = 400 · {share} % picture · −{ratio} dB"
     slider = page.get_by_role("slider", name="Time t, from picture to noise")

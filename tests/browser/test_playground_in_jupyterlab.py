@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from sdwidgets.passport import load_passport
+from sdwidgets.trace_io import load_passport
 from tests.browser.conftest import eventually, pixels
 
 SETUP = """

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets import pipelines
-from sdwidgets.pipelines import auto_dtype, choose_device, choose_dtype, load
+from sdwidgets.loading import pipeline
+from sdwidgets.loading.devices import auto_dtype, choose_device, choose_dtype
+from sdwidgets.loading.pipeline import load
 from sdwidgets.recording import record
 from tests import tiny
 
@@ -90,7 +91,7 @@ def test_recording_leaves_the_picture_as_it_was(family, tmp_path):
 
 def test_a_model_too_large_for_the_card_runs_part_by_part(monkeypatch):
     whole = draw(load("pocket", "cuda", "float32"))
-    monkeypatch.setattr(pipelines, "free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(pipeline, "free_bytes", lambda device: 1_000_000)
     pipe = load("pocket", "cuda", "float32")
     assert next(pipe.unet.parameters()).device.type == "cpu", "parts wait in main memory"
     with record(pipe) as trace:
@@ -99,14 +100,14 @@ def test_a_model_too_large_for_the_card_runs_part_by_part(monkeypatch):
 
 
 def test_a_card_out_of_memory_is_one_sentence():
-    from sdwidgets.errors import NoSpaceError
+    from sdwidgets.loading.errors import NoSpaceError
 
     class TooLarge:
         def to(self, device):
             return torch.empty(10**15, dtype=torch.uint8, device=device)
 
     with pytest.raises(NoSpaceError, match='device="cpu"'):
-        pipelines._move(TooLarge(), torch.device("cuda"), size=0)
+        pipeline._move(TooLarge(), torch.device("cuda"), size=0)
 
 
 def test_playground_runs_on_the_card():
@@ -170,14 +171,14 @@ def test_other_sizes_have_graphs_of_their_own(fast):
 
 
 def test_what_moves_part_by_part_is_not_fast(monkeypatch, capsys):
-    monkeypatch.setattr(pipelines, "free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(pipeline, "free_bytes", lambda device: 1_000_000)
     pipe = load("pocket", "cuda", "float32", speed="fast")
     assert "so not fast" in capsys.readouterr().out and "forward" not in vars(pipe.unet)
 
 
 def _graphed(pipe):
     """The keeper of the graphs, as `speed_gpu` left it in the denoiser's forward."""
-    from sdwidgets.speed_gpu import Graphed
+    from sdwidgets.acceleration.cuda import Graphed
 
     cells = [cell.cell_contents for cell in pipe.unet.forward.__func__.__closure__]
     return next(content for content in cells if isinstance(content, Graphed))

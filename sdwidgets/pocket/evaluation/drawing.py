@@ -13,7 +13,7 @@ from diffusers import AutoPipelineForImage2Image
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
-from ...schedulers import make_scheduler
+from ...generation.schedulers import make_scheduler
 from ..scenes import SIZE, Scene, render
 
 SHEET = 64  # pictures on a sheet

@@ -69,7 +69,7 @@ def look(
 def main(arguments: list[str] | None = None) -> int:
     from diffusers import UNet2DConditionModel
 
-    from ...pipelines import load
+    from ...loading.pipeline import load
     from .. import judges
 
     parser = argparse.ArgumentParser(

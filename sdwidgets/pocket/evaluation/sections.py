@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...pipelines import with_small_decoder
-from ...schedulers import make_scheduler
+from ...generation.schedulers import make_scheduler
+from ...loading.turbo import with_small_decoder
 from .. import datasheet as sheet
 from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
 from . import asking, confetti

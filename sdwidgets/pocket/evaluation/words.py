@@ -10,7 +10,7 @@ import csv
 import functools
 from dataclasses import dataclass
 
-from ..._data import data_folder
+from ...paths import data_folder
 from ..captions import scene_of
 from ..datasheet import COMMON_OBJECTS, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS
 from ..vocabulary import COLOURS, OCCUPATIONS, SHAPES, article

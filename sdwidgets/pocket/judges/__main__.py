@@ -67,8 +67,8 @@ def run_gate(args) -> int:
 
 def run_eye(args) -> int:
     """Draw pictures for the eye, and keep what the judge reads in them."""
-    from ...models import MODELS
-    from ...pipelines import load as load_pipeline
+    from ...loading.catalog import MODELS
+    from ...loading.pipeline import load as load_pipeline
     from ..evaluate import model_folder
     from ..evaluation.drawing import Evaluator, Setting
     from ..evaluation.report import weights_digest

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..._data import data_folder
+from ...paths import data_folder
 from .. import atlas
 from ..scenes import SIZE, Scene, Thing, render, shape_mask
 from ..vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, person_name

@@ -1,0 +1,122 @@
+"""Single questions to a denoiser, outside any loop: `conditioning`, what it is called with; `predict`, its answer; `three_names`, that under
+its three names.
+
+`predict` is for pipelines of Stable Diffusion 1's, 2's and XL's shape, whose U-Net takes one noised latent and the timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+
+def predict(
+    pipe, latents: np.ndarray, timesteps, prompt: str | Sequence[str] = "", batch_size: int = 16
+) -> np.ndarray:
+    """What the U-Net answers, without guidance: (n, channels, h, w) float32, in whatever it was trained to predict.
+
+    latents: (n, channels, h, w), variance preserving: a x0 + sqrt(1 - a^2) noise. timesteps: one number, or one a latent.
+    prompt: one text for all, or one a latent. Raises TypeError for a pipeline without a U-Net, ValueError for counts that do
+    not fit.
+    """
+    if getattr(pipe, "unet", None) is None:
+        raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
+    latents = np.asarray(latents, np.float32)
+    prompts = [prompt] * len(latents) if isinstance(prompt, str) else list(prompt)
+    if latents.ndim != 4 or len(prompts) != len(latents):
+        raise ValueError(
+            f"latents of shape {latents.shape} with {len(prompts)} prompts; give (n, channels, h, w) and one prompt"
+            " for all or one a latent"
+        )
+    timesteps = np.broadcast_to(np.asarray(timesteps, np.float32), len(latents))
+    step = pipe.vae_scale_factor
+    asked = {"height": latents.shape[2] * step, "width": latents.shape[3] * step, "guidance_scale": 1.0}
+    answers = []
+    for start in range(0, len(latents), batch_size):
+        part = slice(start, start + batch_size)
+        told = conditioning(pipe, prompts[part], **asked)
+        sample = torch.from_numpy(latents[part]).to(pipe.unet.device, pipe.unet.dtype)
+        clock = torch.from_numpy(timesteps[part].copy()).to(pipe.unet.device)
+        with torch.no_grad():
+            answers.append(pipe.unet(sample, clock, **told).sample.float().cpu().numpy())
+    return np.concatenate(answers)
+
+
+def three_names(sample, answer, signal, prediction_type: str) -> dict[str, np.ndarray]:
+    """One answer under its three names: {"x0", "epsilon", "v"}, each of the sample's shape.
+
+    With x_t = a x0 + b e, a = `signal`, b = sqrt(1 - a^2), and v = a e - b x0 (Salimans and Ho 2022, arXiv 2202.00512,
+    appendix D), x_t and one of the three give the other two. signal: one number, or (n,), one a sample; above 0 for "epsilon",
+    and below 1 for "sample". Raises ValueError for another `prediction_type`.
+    """
+    sample, answer = np.asarray(sample, np.float64), np.asarray(answer, np.float64)
+    a = np.asarray(signal, np.float64)
+    a = a.reshape(a.shape + (1,) * (sample.ndim - a.ndim)) if a.ndim else a
+    b = np.sqrt(1 - a**2)
+    if prediction_type == "epsilon":
+        epsilon, x0 = answer, (sample - b * answer) / a
+    elif prediction_type == "v_prediction":
+        epsilon, x0 = a * answer + b * sample, a * sample - b * answer
+    elif prediction_type == "sample":
+        epsilon, x0 = (sample - a * answer) / b, answer
+    else:
+        raise ValueError(
+            f"prediction_type {prediction_type!r} is not known; allowed are 'epsilon', 'v_prediction' and 'sample'"
+        )
+    return {"x0": x0, "epsilon": epsilon, "v": a * epsilon - b * x0}
+
+
+class _Seen(Exception):
+    """What the denoiser was called with has been seen: the rest of the run is not needed."""
+
+
+def conditioning(pipe, prompt: str, **settings) -> dict:
+    """All that the pipeline hands its denoiser beside the noisy latents and the clock, by name, as tensors.
+
+    For Stable Diffusion that is {"encoder_hidden_states": (2, tokens, width)}, first the empty prompt's rows, then the prompt's;
+    SDXL adds sizes and a pooled row. With guidance_scale at most 1 the batch is 1. `settings` go to the pipeline (height,
+    width, negative_prompt, guidance_scale). So `pipe.unet(x, t, **conditioning(pipe, prompt))` asks as the pipeline asks, for
+    x of that batch. The pipeline is stopped at its first call of the denoiser.
+    """
+    denoiser = next(
+        (part for name in ("unet", "transformer") if (part := getattr(pipe, name, None)) is not None), None
+    )
+    if denoiser is None:
+        raise TypeError(
+            f"{type(pipe).__name__} has neither a unet nor a transformer; sdwidgets.load makes such a pipeline"
+        )
+    seen: dict = {}
+
+    def listen(module, args, kwargs):
+        seen.update(kwargs)
+        raise _Seen
+
+    hook = denoiser.register_forward_pre_hook(listen, with_kwargs=True)
+    settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
+    try:
+        pipe(prompt, output_type="latent", **settings)
+    except _Seen:
+        pass
+    finally:
+        hook.remove()
+        pipe.maybe_free_model_hooks()
+    not_text = ("sample", "hidden_states", "timestep", "return_dict")
+    return {name: value for name, value in seen.items() if name not in not_text and value is not None}
+
+
+def said(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
+    """The same conditioning with `change` made to all that a text encoder said: rows and pooled rows, not sizes.
+
+    `said(given, torch.zeros_like)` is a denoiser that is told nothing. What `change` returns keeps the shape; the rows may have
+    another number of tokens.
+    """
+    told = {}
+    for name, value in conditioning.items():
+        if name == "added_cond_kwargs":
+            value = {key: change(v) if key == "text_embeds" else v for key, v in value.items()}
+        elif name in ("encoder_hidden_states", "pooled_projections"):
+            value = change(value)
+        told[name] = value
+    return told

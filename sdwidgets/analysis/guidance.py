@@ -1,0 +1,112 @@
+"""Guidance (Ho and Salimans, arXiv 2207.12598): two predictions of one network, and a line through them.
+
+`predictor` asks the U-Net of any SD 1, 2 or XL pipeline for its predictions under several prompts, `sample` walks with what a
+function makes of them, and `guidance` records one prompt and seed at several scales for the guidance explorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .. import latents as _latents
+
+if TYPE_CHECKING:
+    from ..trace import Trace
+
+
+def guide(uncond, cond, scale: float):
+    """uncond + scale (cond - uncond), numpy or torch, any one shape: 0 is `uncond`, 1 is `cond`, above 1 goes past it."""
+    return uncond + scale * (cond - uncond)
+
+
+def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """A function `(latents, timestep, **more) -> predictions`, one for each prompt, each (batch, channels, h, w).
+
+    pipe: a Stable Diffusion 1, 2 or XL pipeline.
+    prompts: texts; None is no prompt as the pipeline itself takes it, which for SDXL is rows of zeros.
+    height, width: pixels; SDXL is told them.
+    more: goes to the U-Net as it is, for example `down_intrablock_additional_residuals` of a T2I-Adapter.
+
+    The predictions are computed in one batch, in the order given, so `predictor(pipe, None, prompt)` computes what the
+    pipeline does under guidance. Raises TypeError for another kind of pipeline, ValueError without a prompt.
+    """
+    unet = _unet(pipe)
+    if not prompts:
+        raise ValueError(
+            "predictor() got no prompt; give one or more texts, or None for no prompt: predictor(pipe, None, 'a cat')"
+        )
+    told = [_encoded(pipe, prompt, height, width) for prompt in prompts]
+    told = {name: torch.cat([one[name] for one in told]) for name in told[0]}
+    rows = told.pop("prompt_embeds")  # (prompts, tokens, width)
+
+    @torch.no_grad()
+    def predict(latents: torch.Tensor, timestep, **more) -> tuple[torch.Tensor, ...]:
+        batch = len(latents)
+        many = pipe.scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
+        extra = {name: value.repeat_interleave(batch, 0) for name, value in told.items()}
+        output = unet(
+            many,
+            timestep,
+            encoder_hidden_states=rows.repeat_interleave(batch, 0),
+            added_cond_kwargs=extra or None,
+            **more,
+        )
+        return output.sample.chunk(len(prompts))
+
+    return predict
+
+
+@torch.no_grad()
+def sample(pipe, predict: Callable, combine: Callable, latents: torch.Tensor, steps: int) -> torch.Tensor:
+    """The sampling loop over the pipeline's own scheduler: from noise (batch, channels, h, w) to finished latents, same shape.
+
+    predict: `(latents, timestep) -> predictions`, as from `predictor`.
+    combine: `(predictions, ...) -> prediction`: what the scheduler gets; `lambda uncond, cond: guide(uncond, cond, 4)`.
+    latents: noise of variance one; the scheduler's own start is made from it.
+    """
+    pipe.scheduler.set_timesteps(steps, device=latents.device)
+    x = latents * pipe.scheduler.init_noise_sigma
+    for t in pipe.scheduler.timesteps:
+        x = pipe.scheduler.step(combine(*predict(x, t)), t, x).prev_sample
+    return x
+
+
+def believed(pipe, trace: Trace) -> dict[str, np.ndarray]:
+    """The picture that each prediction of a run amounts to, through the VAE: name -> (step, H, W, 3) uint8.
+
+    "guided" is always there; "uncond" and "cond" where every step recorded its halves. The first of a batch.
+    """
+    found = {"guided": np.stack([step.pred_original[0] for step in trace])}
+    kind = trace.settings.prediction_type
+    for name in ("uncond", "cond"):
+        if all(getattr(step, f"noise_pred_{name}") is not None for step in trace):
+            found[name] = np.stack([step.half_original(name, kind)[0] for step in trace])
+    return {name: _latents.decode(pipe, x0) for name, x0 in found.items()}
+
+
+def _unet(pipe):
+    unet = getattr(pipe, "unet", None)
+    if unet is None or not hasattr(pipe, "encode_prompt"):
+        raise TypeError(
+            f"predictor() got {type(pipe).__name__}, and needs a Stable Diffusion 1, 2 or XL pipeline, which has a U-Net;"
+            " for other families record a run: sdwidgets.record(pipe) keeps both predictions of every step"
+        )
+    return unet
+
+
+def _encoded(pipe, prompt: str | None, height: int, width: int) -> dict[str, torch.Tensor]:
+    """What the U-Net is told for one prompt, each tensor with one row. None takes what stands for no prompt."""
+    device = getattr(pipe, "_execution_device", pipe.unet.device)
+    asked = {"prompt": prompt or "", "device": device, "num_images_per_prompt": 1}
+    encoded = pipe.encode_prompt(**asked, do_classifier_free_guidance=prompt is None)
+    told = {"prompt_embeds": encoded[prompt is None]}
+    if (
+        len(encoded) == 4
+    ):  # SDXL: a summary of the prompt, and the sizes that its training pictures had and were cut to
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=encoded[0].dtype, device=device)
+        told |= {"text_embeds": encoded[2 + (prompt is None)], "time_ids": sizes}
+    return told

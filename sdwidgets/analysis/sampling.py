@@ -1,0 +1,56 @@
+"""Recorded runs of a pipeline that is changed for their time alone: another scheduler, a LoRA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.utils import logging
+
+from ..generation.schedulers import make_scheduler
+from ..recording import record
+from ..trace import Trace
+
+
+@contextmanager
+def temporarily(pipe, *, scheduler=None, lora: str | os.PathLike | None = None) -> Iterator[None]:
+    """For the time of a block another scheduler (a diffusers scheduler) and a LoRA (a folder, or a hub id) on the pipeline.
+
+    Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
+    """
+    before = pipe.scheduler
+    try:
+        if lora is not None:
+            _load_lora(pipe, lora)
+        if scheduler is not None:
+            pipe.scheduler = scheduler
+        yield
+    finally:
+        pipe.scheduler = before
+        if lora is not None:
+            pipe.unload_lora_weights()
+
+
+def _load_lora(pipe, lora: str | os.PathLike) -> None:
+    """Without the warning that a LoRA of the denoiser alone has nothing for the text encoder."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        pipe.load_lora_weights(lora)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def run_with(pipe, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:
+    """One recorded run with another scheduler of `schedulers_for(pipe)`; the pipeline's own is put back, come what may.
+
+    settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
+    from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
+    """
+    dice = torch.Generator("cpu").manual_seed(seed)
+    with temporarily(pipe, scheduler=make_scheduler(scheduler, pipe)), record(pipe) as trace:
+        pipe(prompt, num_inference_steps=steps, generator=dice, **settings)
+    return trace
+

@@ -1,0 +1,40 @@
+"""What a notebook asks of the model before it: its native size, and whether it is the one whose training pictures are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..paths import data_folder
+
+#: What a cell says that needs the truth and has another model before it.
+ASIDE = "This cell needs Pocket, whose training pictures are known; with another model it steps aside."
+
+
+def knows_truth(pipe) -> bool:
+    """Is `pipe` Pocket itself, so that the datasheet tells what it was trained on, and the judge reads its pictures?
+
+    For any other model it prints one sentence and returns False. A model that was trained further is another model.
+    """
+    name = getattr(pipe, "name_or_path", None)
+    if name and Path(name).is_dir() and Path(name).resolve() == data_folder("pocket").resolve():
+        return True
+    print(ASIDE)
+    return False
+
+
+def size(pipe) -> dict[str, int]:
+    """The pipeline's native size in pixels, as arguments for it: {"height": 512, "width": 512} for SD 1.5.
+
+    It is what the denoiser was made for, its `sample_size` in latent cells, times the pixels in a cell.
+    Raises TypeError for an object without a U-Net or transformer that tells its size.
+    """
+    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    # FLUX's transformer takes any size, and its pipeline says which one it was made for.
+    cells = getattr(getattr(denoiser, "config", None), "sample_size", None) or getattr(pipe, "default_sample_size", None)  # fmt: skip
+    if cells is None:
+        raise TypeError(
+            f"{type(pipe).__name__} has no unet or transformer that tells its size; give a diffusers pipeline,"
+            ' as from sdwidgets.load("pocket"), or say height and width yourself'
+        )
+    height, width = cells if isinstance(cells, (list, tuple)) else (cells, cells)
+    return {"height": int(height * pipe.vae_scale_factor), "width": int(width * pipe.vae_scale_factor)}

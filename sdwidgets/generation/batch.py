@@ -1,0 +1,283 @@
+"""Pictures into files: one, or every prompt with every seed, in batches, by one process or many; resumable, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..loading.memory import decode_bytes, free_bytes
+from .schedulers import find_scheduler, make_scheduler
+from .validation import check_settings
+
+MANIFEST = "manifest.jsonl"
+FORMATS = (".png", ".webp", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What decides a picture, up to the device's last bits. None: the pipeline's own default."""
+
+    model: str
+    prompt: str
+    seed: int
+    negative_prompt: str | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None  # a label of SCHEDULERS
+    height: int | None = None  # pixels
+    width: int | None = None
+
+    def settings(self) -> dict:
+        """The settings that were given, as `check_settings` and the manifest take them."""
+        return {k: v for k, v in asdict(self).items() if v is not None and k != "model"}
+
+    def file_name(self) -> str:
+        """Words of the prompt, the seed, and a hash of everything: other settings never meet in one file."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{words}-s{self.seed}-{digest[:10]}.png"
+
+
+def check(pipe, request: Request) -> list:
+    """Notes on the request; SettingsError where the pipeline cannot run it."""
+    return check_settings(pipe, **request.settings())
+
+
+def draw(pipe, request: Request) -> Image.Image:
+    """Run the pipeline. The noise is drawn on the CPU, so a seed means the same start on every device."""
+    return draw_many(pipe, [request])[0]
+
+
+def draw_many(pipe, requests: list[Request]) -> list[Image.Image]:
+    """One run for all of these, which differ in prompt and seed only; ValueError where they differ in more.
+
+    Each starts from the noise of its own seed. The pictures are those of single runs up to the last digits of the arithmetic,
+    which depend on the size of a batch.
+    """
+    alike = {replace(request, prompt="", seed=0) for request in requests}
+    if len(alike) != 1:
+        raise ValueError("a batch holds pictures that differ in prompt and seed only; split it by settings")
+    settings = requests[0].settings()
+    settings["prompt"] = [request.prompt for request in requests]
+    if "negative_prompt" in settings:
+        settings["negative_prompt"] = [settings["negative_prompt"]] * len(requests)
+    settings.pop("seed")
+    if label := settings.pop("scheduler", None):
+        pipe.scheduler = make_scheduler(label, pipe)
+    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+    return pipe(**settings, generator=generators).images
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """SHA-256 of the RGB pixels, row by row, whatever file format holds them."""
+    return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
+
+
+def write_picture(image: Image.Image, path: Path, request: Request) -> None:
+    """Write beside the target, then take its place: whole or not at all. A PNG carries its settings."""
+    extra = {}
+    if path.suffix.lower() == ".png":
+        extra["pnginfo"] = PngInfo()
+        extra["pnginfo"].add_itxt("sdwidgets", json.dumps(asdict(request), ensure_ascii=False))
+    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
+    try:
+        with open(temporary, "wb") as file:
+            image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **extra)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """File name -> its entry, from the manifests of all processes. Lines that a crash cut short are dropped."""
+    entries = {}
+    for path in sorted(folder.glob(f"{Path(MANIFEST).stem}*.jsonl")):
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    entries[entry["file"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    continue
+    return entries
+
+
+def is_made(folder: Path, request: Request, entries: dict[str, dict]) -> bool:
+    """Is this very picture there, with the pixels that the manifest names?"""
+    entry = entries.get(request.file_name())
+    if entry is None:
+        return False
+    try:
+        with Image.open(folder / entry["file"]) as image:
+            return pixel_hash(image) == entry["sha256"]
+    except (OSError, SyntaxError, KeyError):  # missing, cut, or no picture
+        return False
+
+
+class BatchSize:
+    """How many pictures to draw at once: doubled for as long as that pays and fits, found out on the work itself.
+
+    Each size is used twice, and the faster run counts, since the first may compile. The best is the last size that drew a
+    twentieth more pictures a second than the best before it. One doubling may gain nothing and the next one much, as where guidance
+    draws the two halves of a single picture side by side; so it ends after two that gain too little, or where twice as many would not fit
+    into half of the memory that is free.
+    """
+
+    def __init__(self, most: int = 64, fixed: int | None = None):
+        self.size, self.most, self.done = fixed or 1, most, fixed is not None
+        self.best, self.best_rate = self.size, 0.0  # pictures a second
+        self.rates: list[float] = []
+        self.needs = 0  # bytes that one picture takes, the larger of the two runs: a CUDA graph that is run again allocates nothing
+
+    def took(self, count: int, seconds: float, needs: int, free: int | None) -> None:
+        """Tell of a batch: `needs`: bytes that one picture takes while it is drawn; `free`: bytes, None for unknown."""
+        if self.done or count != self.size:  # the last batch may be smaller
+            return
+        self.rates.append(count / seconds)
+        self.needs = max(self.needs, needs)
+        if len(self.rates) < 2:
+            return
+        rate = max(self.rates)
+        self.rates.clear()
+        if rate > 1.05 * self.best_rate:
+            self.best, self.best_rate = self.size, rate
+        full = 2 * self.size > self.most or (free is not None and 2 * 2 * self.size * self.needs > free)
+        if full or self.size >= 4 * self.best:
+            self.size, self.done = self.best, True
+        else:
+            self.size, self.needs = 2 * self.size, 0
+
+    def did_not_fit(self) -> None:
+        """Out of memory: half as many from now on. Raises MemoryError where it was one."""
+        if self.size == 1:
+            raise MemoryError("not even one picture fits into memory")
+        self.size, self.done = self.size // 2, True
+
+
+def my_share() -> tuple[int, int]:
+    """(which process this is, of how many), as `accelerate launch` and `torchrun` tell it; (0, 1) without them."""
+    try:
+        rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError:
+        return 0, 1
+    return (rank, count) if 0 <= rank < count else (0, 1)
+
+
+def batch(
+    pipe, requests: list[Request], folder: Path, *, size: int | None = None, share: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[Request, bool]]:
+    """Make what is not there yet; yields (request, whether it was made now) once each picture is on the disk.
+
+    size: pictures drawn at once; None: found out by `BatchSize`. share: (which, of how many): of a work divided among
+    processes this one takes every so-manieth request, and writes a manifest of its own.
+    Each picture is written whole, then its line in the manifest: prompt, seed, settings, file, sha256 of the pixels, device,
+    dtype, how many were drawn at once. After Ctrl-C or on a full disk all of these stay, and the same call goes on, also with
+    another number of processes. Pictures are not kept in memory; the requests and the manifests' lines are: about two kilobytes a picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    which, of = share
+    manifest = folder / (MANIFEST if of == 1 else f"{Path(MANIFEST).stem}-{which + 1:03}-of-{of:03}.jsonl")
+    entries = read_manifest(folder)
+    before = pipe.scheduler
+    _mend(manifest)
+    sizes = BatchSize(fixed=size)
+    waiting: list[Request] = []
+    mine = requests[which::of]
+    try:
+        for place, request in enumerate(mine):
+            if is_made(folder, request, entries):
+                yield request, False
+            else:
+                waiting.append(request)
+            following = mine[place + 1] if place + 1 < len(mine) else None
+            while waiting and (len(waiting) >= sizes.size or not _alike(following, waiting[0])):
+                now = waiting[: sizes.size]
+                pipe.scheduler = before
+                images = _draw_measured(pipe, now, sizes)
+                if images is None:  # again, with fewer at once
+                    continue
+                waiting = waiting[len(now) :]
+                for made, image in zip(now, images, strict=True):
+                    path = folder / made.file_name()
+                    write_picture(image, path, made)
+                    _append(manifest, _entry(pipe, made, image, path, len(now)))
+                    yield made, True
+    finally:
+        pipe.scheduler = before
+
+
+def _alike(request: Request | None, other: Request) -> bool:
+    return request is not None and replace(request, prompt=other.prompt, seed=other.seed) == other
+
+
+def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
+    """The pictures of one run, and `sizes` told of it; None where they did not fit into memory together."""
+    on_card = pipe.device.type == "cuda"
+    if on_card:
+        torch.cuda.reset_peak_memory_stats(pipe.device)
+        resting = torch.cuda.memory_allocated(pipe.device)
+    began = time.perf_counter()
+    images = None
+    try:
+        images = draw_many(pipe, requests)
+    except (torch.OutOfMemoryError, MemoryError):
+        sizes.did_not_fit()
+    if images is None:
+        if on_card:  # not before the error is gone, which holds what the run had allocated
+            torch.cuda.empty_cache()
+        return None
+    needs = decode_bytes(pipe, images[0].height, images[0].width)
+    if on_card:  # what was seen counts more than an estimate
+        needs = max(1, (torch.cuda.max_memory_allocated(pipe.device) - resting) // len(requests))
+    sizes.took(len(requests), time.perf_counter() - began, needs, free_bytes(pipe.device))
+    return images
+
+
+def _append(manifest: Path, entry: dict) -> None:
+    with open(manifest, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:
+    settings = {k: v for k, v in request.settings().items() if k not in ("prompt", "seed")}
+    return {
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "settings": {"model": request.model, **settings},
+        "file": path.name,
+        "sha256": pixel_hash(image),
+        "size": list(image.size),
+        "scheduler": type(pipe.scheduler).__name__,
+        "device": str(pipe.device),
+        "dtype": str(pipe.dtype).removeprefix("torch."),
+        "batch": together,
+    }
+
+
+def _mend(manifest: Path) -> None:
+    """End a line that was cut, so that the next one starts anew."""
+    if manifest.is_file() and manifest.stat().st_size:
+        with open(manifest, "rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def resolve_scheduler(label: str | None, pipe) -> str | None:
+    """The exact label for what was typed ("dpm++ 2m", "DDIMScheduler"); ValueError for an unknown one."""
+    return None if label is None else find_scheduler(label, pipe).label

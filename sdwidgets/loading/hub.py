@@ -1,0 +1,150 @@
+"""From a hub repository to a folder on this disk, told before it is done, resumed after a break."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from .checkpoint import check_folder, choose_weights, read_index
+from .errors import (
+    FALLBACK,
+    GatedModelError,
+    LoadError,
+    NoNetworkError,
+    NoSpaceError,
+    UnknownModelError,
+    WeightsError,
+)
+from .memory import free_disk, gigabytes
+
+_SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is SentencePiece's
+_SPARE = 500_000_000  # bytes of disk that must stay free for everything else
+
+
+def fetch_first(hub_ids, revision=None, *, half: bool = False, say=print) -> tuple[Path, str]:
+    """`fetch` from the first of these repositories that is there: (folder, its id), or the first error."""
+    errors = []
+    for hub_id in hub_ids:
+        try:
+            folder = fetch(hub_id, revision if not errors else None, half=half, say=say)
+        except (UnknownModelError, GatedModelError) as error:  # gone or closed here: a mirror may have it
+            errors.append(error)
+            continue
+        if errors:
+            say(f"{hub_ids[0]} is gone or closed: taken from the mirror {hub_id}")
+        return folder, hub_id
+    raise errors[0]
+
+
+def fetch(hub_id: str, revision: str | None = None, *, half: bool = False, say=print) -> Path:
+    """The folder of a hub repository's pipeline, downloaded where the cache does not have it yet.
+
+    `half` prefers the repository's fp16 files, half the size. Without a network, with HF_HUB_OFFLINE=1, or
+    where the repository is gone, the cache answers. Raises a LoadError in one sentence.
+    """
+    import huggingface_hub as hub
+
+    try:
+        return _download(hub_id, revision, half, say)
+    except Exception as error:
+        problem = explain(error, hub_id)
+        cached = None
+        if isinstance(problem, (NoNetworkError, GatedModelError, UnknownModelError)):
+            cached = _cached(hub, hub_id, revision)
+        if cached is None:
+            raise problem from error
+        try:
+            check_folder(cached, half=half)
+        except WeightsError:
+            raise problem from error
+        say(f"{hub_id}: the copy in the cache is used ({type(problem).__name__})")
+        return cached
+
+
+def _cached(hub, hub_id: str, revision: str | None) -> Path | None:
+    try:
+        path = hub.try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
+    except ValueError:  # no possible id
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def _download(hub_id: str, revision: str | None, half: bool, say) -> Path:
+    import huggingface_hub as hub
+
+    info = hub.HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings}
+    index = hub.hf_hub_download(hub_id, "model_index.json", revision=revision)
+    parts = read_index(Path(index).parent)
+    _, weights = choose_weights(parts, sizes, half=half, where=hub_id)
+    small = {n for n in sizes if n.endswith(_SMALL) and ".index." not in n and n.split("/")[0] in parts}
+    wanted = sorted({"model_index.json", *weights, *small})
+    have = [n for n in wanted if isinstance(hub.try_to_load_from_cache(hub_id, n, revision=info.sha), str)]
+    need, cache = sum(sizes[n] for n in set(wanted) - set(have)), hub.constants.HF_HUB_CACHE
+    free = free_disk(cache)
+    if need and need + _SPARE > free:
+        raise NoSpaceError(
+            f"{hub_id} needs {gigabytes(need)} more in {cache}, and {gigabytes(free)} are free; "
+            f"make room, or set HF_HOME to a folder on a larger disk. {FALLBACK}"
+        )
+    if need:
+        say(f"{hub_id}: downloading {gigabytes(need)} to {cache}; after a break it goes on from there")
+    folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+    for name in wanted:
+        if (folder / name).stat().st_size != sizes[name]:
+            say(f"{hub_id}: {name} is damaged in the cache and is fetched again")
+            hub.hf_hub_download(hub_id, name, revision=revision, force_download=True)
+    return folder
+
+
+def explain(error: Exception, hub_id: str) -> LoadError:
+    """The one sentence for what went wrong between here and the hub."""
+    from huggingface_hub import errors
+
+    if isinstance(error, LoadError):
+        return error
+    if isinstance(error, errors.GatedRepoError):  # before its parent class, RepositoryNotFoundError
+        return GatedModelError(
+            f"{hub_id} is gated: sign in at https://huggingface.co/{hub_id} and accept its licence, "
+            f"then run `hf auth login` (or set HF_TOKEN) and load it again. {FALLBACK}"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UnknownModelError(f"{hub_id} has no such revision; leave it out for the newest. {FALLBACK}")
+    if isinstance(error, errors.RepositoryNotFoundError) or type(error).__name__ == "DisabledRepoError":
+        return UnknownModelError(
+            f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`). "
+            f"{FALLBACK}"
+        )
+    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+        return GatedModelError(
+            f"The hub does not let the stored token read {hub_id}; run `hf auth login` with one that may. {FALLBACK}"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return UnknownModelError(f"{hub_id!r} cannot be the name of a hub repository. {FALLBACK}")
+    if isinstance(error, errors.LocalEntryNotFoundError) or _is_network(error):
+        why = "HF_HUB_OFFLINE is set" if _offline() else "the hub cannot be reached, or is out of order"
+        return NoNetworkError(f"{hub_id} is not, or not wholly, on this machine, and {why}. {FALLBACK}")
+    if isinstance(error, errors.EntryNotFoundError):
+        return WeightsError(f"{hub_id} is not a saved diffusers pipeline: no model_index.json. {FALLBACK}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return NoSpaceError(
+            f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it "
+            f"again, or set HF_HOME to a folder on a larger disk. {FALLBACK}"
+        )
+    first = (str(error).strip().splitlines() or ["no reason was given"])[0][:200]
+    return LoadError(f"{hub_id} could not be fetched: {first} ({type(error).__name__}). {FALLBACK}")
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _is_network(error: Exception) -> bool:
+    """Refused, timed out, no such host, or a server out of order; whichever HTTP library the client has."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status >= 500 or status == 429
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, (ConnectionError, TimeoutError)) or library in ("httpx", "httpx2", "requests")

@@ -1,0 +1,111 @@
+"""A view as a page: one self-contained piece of HTML that needs no kernel, no network and no trust in its text.
+
+Knows nothing of what is shown: a view hands over its script, its data, and a still picture for where scripts do not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import uuid
+from pathlib import Path
+
+from PIL import Image
+
+STATIC = Path(__file__).parent / "static"
+
+TRUST = "To move it, trust this notebook: <code>jupyter trust NAME.ipynb</code>, or run the cell again."
+
+
+def front_end(*scripts: str) -> str:
+    """The style, as a constant CSS, the shared helpers, and these scripts of `static` in one text."""
+    css = (STATIC / "look.css").read_text("utf-8")
+    texts = [(STATIC / script).read_text("utf-8") for script in ("common.js", *scripts)]
+    return "\n".join([f"const CSS = {for_script(css)};", *texts])
+
+
+def for_script(value) -> str:
+    """JSON that may stand inside a script element: no text in it can end the element or open a comment.
+
+    Takes dicts, lists, numbers, text, and bytes, which `revive` of common.js reads back.
+    """
+    text = json.dumps(_base64(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _base64(value):
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, dict):
+        return {key: _base64(item) for key, item in value.items()}
+    return [_base64(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def embed(
+    scripts: tuple[str, ...], view: str, data: dict, still: Image.Image, alt: str, state: dict | None = None
+) -> str:
+    """A piece of HTML that shows `data` with the JavaScript class `view` of `scripts`: for a notebook's output, several on a page.
+
+    The view lives in a shadow root. Where scripts do not run (an untrusted notebook, a code host's page) the element keeps
+    its other content: the picture `still`, described by `alt`, and a sentence on how to get the view.
+    """
+    told = for_script(data)
+    key = hashlib.sha256((view + told + for_script(state)).encode()).hexdigest()[:16]
+    picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
+    return f"""<div data-sdwidgets-replay="{key}">
+<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/webp;base64,{picture}">
+<p>{TRUST}</p>
+</div>
+<script>(() => {{
+{front_end(*scripts)}
+const data = revive({told});
+for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
+  if (host.shadowRoot) continue;
+  const view = new {view}();
+  dress(host, CSS, view.card);
+  view.open(data);
+  view.set?.({for_script(state or {})});
+}}
+}})();</script>"""
+
+
+def write(body: str, path: str | os.PathLike, title: str) -> Path:
+    """Write a piece of HTML as one self-contained page and return its path. The file appears whole or not at all.
+
+    Raises OSError, with a sentence, where it cannot be written.
+    """
+    path = Path(path)
+    text = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>
+<style>body {{ max-width: 1200px; margin: 16px auto; padding: 0 12px; font-family: system-ui, sans-serif }}</style></head><body>
+{body}
+</body></html>
+"""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        sentence = f"the page was not written ({error.strerror}); free some space or choose another folder"
+        raise OSError(error.errno, sentence, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def small_png(picture: Image.Image) -> bytes:
+    """A picture as PNG of few bytes, for a notebook's file: at most 128 colours."""
+    return encoded(picture.convert("RGB").quantize(128), "PNG", optimize=True)
+
+
+def encoded(picture: Image.Image, form: str, **options) -> bytes:
+    """The picture's file in the format `form`, as bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
