@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from bench import harness
-from sdwidgets.pocket import clip, denoiser, guard, judges, parts, training, validation
+from sdwidgets.pocket import clip, denoiser, guard, judges, training, validation, work_folder
 from sdwidgets.pocket import datasheet as sheet
 from sdwidgets.pocket.evaluation import asking
 from sdwidgets.pocket.evaluation.drawing import Evaluator, Setting
@@ -191,7 +191,7 @@ def main() -> int:
     machine = harness.machine()
     autoencoder = denoiser_parts(args.work)
     data, fixed = encoded(args.work, *autoencoder), validation.Validation.prepare(*autoencoder, args.work / "encoded" / "floor.safetensors")
-    whitening = parts.text_whitening(sheet.FULL, args.work)
+    whitening = work_folder.text_whitening(sheet.FULL, args.work)
     report = json.loads(args.json.read_text()) if args.json.exists() else {"bench": "arms", "rows": []}
     for name in args.arms:
         if any(row["arm"] == name and row["minutes"] == args.minutes for row in report["rows"]):
@@ -208,8 +208,8 @@ def denoiser_parts(work: Path):
     from diffusers import AutoencoderKL
     from transformers import CLIPModel, CLIPTokenizer
 
-    autoencoder = AutoencoderKL.from_pretrained(parts.finished_part(work, "vae")).eval()
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(parts.finished_part(work, "clip")))
+    autoencoder = AutoencoderKL.from_pretrained(work_folder.finished_part(work, "vae")).eval()
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(work_folder.finished_part(work, "clip")))
     return autoencoder.to(memory_format=torch.channels_last), encoder, CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
 
 

@@ -217,9 +217,9 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
     """The loss over the last tenth of short whole trainings (warm-up, cosine), same batches, same beginning."""
     rows = []
     if part == "denoiser":
-        from sdwidgets.pocket import parts
+        from sdwidgets.pocket import work_folder
 
-        data = parts.latent_data(FULL, work)
+        data = work_folder.latent_data(FULL, work)
     for optimizer, rate in RECIPES:
         torch.manual_seed(0)
         if part == "vae":

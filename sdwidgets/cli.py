@@ -318,7 +318,7 @@ def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
 def scenes(args) -> int:
     """Draw a sheet of the scenes that Pocket learns from."""
     from .generation.validation import check_integer
-    from .pocket.scenes import contact_sheet
+    from .pocket.datasheet import contact_sheet
 
     count = check_integer("count", args.count, 1, 4096, "number of scenes")
     seed = check_integer("seed", args.seed, 0, 2**31 - 1, "seed")

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sdwidgets.pocket import epochs, parts
+from sdwidgets.pocket import epochs, parts, scene_order
 from sdwidgets.pocket.datasheet import FULL, TINY
 from sdwidgets.pocket.epochs import Epochs, Stage
 
@@ -42,41 +42,41 @@ def test_another_setting_begins_with_the_next_epoch():
 
 
 def test_planned_scenes_come_whole_and_each_picture_once():
-    planned, others = parts._distinct(FULL)
+    planned, others = scene_order._distinct(FULL)
     of_plan = [block for block in FULL.blocks if block.planned]
     assert sum(planned.values()) == sum(block.count for block in of_plan) and len(others) == FULL.count - sum(planned.values())
-    everything = parts.training_scenes(FULL)
+    everything = scene_order.training_scenes(FULL)
     assert len(set(everything)) == len(everything) == len(planned) + len(others)
-    first = parts.training_scenes(FULL, parts.FIRST)
-    assert first == everything[: parts.FIRST] and not set(first) & set(planned)
-    whole = parts.training_scenes(FULL, parts.FIRST + len(planned))
-    assert set(planned) <= set(whole) and whole[: parts.FIRST] == first
-    for wrong in (0, parts.FIRST + 1, len(everything) + 1):
-        with pytest.raises(ValueError, match=f"--scenes must be 1 to {parts.FIRST:d} or .* not {wrong}"):
-            parts.training_scenes(FULL, wrong)
+    first = scene_order.training_scenes(FULL, scene_order.FIRST)
+    assert first == everything[: scene_order.FIRST] and not set(first) & set(planned)
+    whole = scene_order.training_scenes(FULL, scene_order.FIRST + len(planned))
+    assert set(planned) <= set(whole) and whole[: scene_order.FIRST] == first
+    for wrong in (0, scene_order.FIRST + 1, len(everything) + 1):
+        with pytest.raises(ValueError, match=f"--scenes must be 1 to {scene_order.FIRST:d} or .* not {wrong}"):
+            scene_order.training_scenes(FULL, wrong)
     pictures = {dataclasses.replace(FULL.scene(index), index=0) for index in planned}
     assert len(pictures) == len(planned), "a picture that is repeated is one row, shown more often"
 
 
 def test_an_epoch_has_what_is_planned_and_factors_for_the_rest():
-    planned, _ = parts._distinct(FULL)
-    everything = parts.training_scenes(FULL)
-    assert parts.times_an_epoch(FULL, everything).sum() == FULL.count
+    planned, _ = scene_order._distinct(FULL)
+    everything = scene_order.training_scenes(FULL)
+    assert scene_order.times_an_epoch(FULL, everything).sum() == FULL.count
     often = [max(planned, key=planned.get)]
-    assert parts.times_an_epoch(FULL, often).tolist() == [1000]
-    two = [index for index in parts.training_scenes(FULL, 2_000) if index in FULL.indices("two objects")]
-    assert set(parts.times_an_epoch(FULL, two, {"two objects": 3})) == {3}
+    assert scene_order.times_an_epoch(FULL, often).tolist() == [1000]
+    two = [index for index in scene_order.training_scenes(FULL, 2_000) if index in FULL.indices("two objects")]
+    assert set(scene_order.times_an_epoch(FULL, two, {"two objects": 3})) == {3}
     for wrong in ({"tail: grapes": 2}, {"unicorns": 2}, {"several": 0}):
         with pytest.raises(ValueError, match="a block may be shown more often"):
-            parts.times_an_epoch(FULL, two, wrong)
+            scene_order.times_an_epoch(FULL, two, wrong)
 
 
 def test_a_resumed_training_knows_its_stages():
-    few = min(200, len(parts._distinct(TINY)[1]))
+    few = min(200, len(scene_order._distinct(TINY)[1]))
     record = {"samples": few + 10, "epochs": [{"start": 0, "scenes": few, "factors": {}}]}
-    stages, order = parts.plan_epochs(TINY, record, len(parts.training_scenes(TINY)), {}, 0)
+    stages, order = scene_order.plan_epochs(TINY, record, len(scene_order.training_scenes(TINY)), {}, 0)
     assert [stage.start for stage in stages] == [0, 2 * few] and order.length(0) == few and order.length(1) == TINY.count
-    assert parts.plan_epochs(TINY, record, few, {}, 0)[0] == epochs.stages_of(record)
+    assert scene_order.plan_epochs(TINY, record, few, {}, 0)[0] == epochs.stages_of(record)
 
 
 def test_factors_are_read_from_the_command_line():

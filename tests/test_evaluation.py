@@ -556,7 +556,7 @@ def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
     assert all((folder / name).is_file() for name in card.figures_named(text))
     kept = json.loads((folder / "training.json").read_text())
     assert text == card.model_card(
-        scenes.find_grammar(kept.pop("grammar")), kept, told, card.part_sizes(folder)
+        sheet.find_grammar(kept.pop("grammar")), kept, told, card.part_sizes(folder)
     )
 
 

@@ -19,10 +19,10 @@ from sdwidgets.pocket import (
     adapter,
     card,
     clip,
+    datasheet,
     denoiser,
     finetune,
     guard,
-    scenes,
     small_decoder,
     train,
     training,
@@ -32,7 +32,7 @@ from sdwidgets.pocket import (
 from tests import tiny
 
 SCHEDULE = training.Schedule(steps=12, batch_size=4, learning_rate=1e-2, warmup_steps=5)
-TINY = scenes.find_grammar("tiny")
+TINY = datasheet.find_grammar("tiny")
 
 
 class Pair(torch.nn.Module):
@@ -243,7 +243,7 @@ def test_what_is_trained_beside_a_frozen_net_passes_and_is_guarded(data, tmp_pat
 
 def test_the_record_and_the_card_tell_how_much_moved():
     records = json.loads((data_folder("pocket") / "training.json").read_text())
-    grammar = scenes.find_grammar(records.pop("grammar"))
+    grammar = datasheet.find_grammar(records.pop("grammar"))
     for record in records.values():
         record.pop("moved", None)
     assert "parameters moved" not in card.model_card(grammar, records), "no claim of what was not watched"

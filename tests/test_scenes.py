@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdwidgets.pocket import atlas, scenes
+from sdwidgets.pocket import atlas, datasheet, scenes
 from sdwidgets.pocket import vocabulary as words
 from sdwidgets.pocket.datasheet import ENCODER, FULL
 from sdwidgets.pocket.scenes import SIMPLE, Grammar, make_scene, render
@@ -149,18 +149,18 @@ def test_weights_are_kept_within_sampling_error():
 
 
 def test_a_sheet_shows_as_many_scenes_as_asked():
-    sheet = scenes.contact_sheet(10, seed=3)
+    sheet = datasheet.contact_sheet(10, seed=3)
     assert sheet.mode == "RGB" and sheet.width == 8 * 136 + 8
-    assert sheet.tobytes() == scenes.contact_sheet(10, seed=3).tobytes()
-    assert sheet.tobytes() != scenes.contact_sheet(10, seed=4).tobytes()
+    assert sheet.tobytes() == datasheet.contact_sheet(10, seed=3).tobytes()
+    assert sheet.tobytes() != datasheet.contact_sheet(10, seed=4).tobytes()
 
 
 @pytest.mark.parametrize("count", [0, -1, 5000, "ten"])
 def test_a_bad_count_is_a_sentence(count):
     with pytest.raises(ValueError, match="1 to 4096 scenes"):
-        scenes.contact_sheet(count)
+        datasheet.contact_sheet(count)
 
 
 def test_an_unknown_grammar_is_a_sentence():
     with pytest.raises(ValueError, match="there are: encoder, full, simple, tiny"):
-        scenes.contact_sheet(4, grammar="klingon")
+        datasheet.contact_sheet(4, grammar="klingon")

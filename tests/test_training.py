@@ -28,13 +28,15 @@ from sdwidgets.pocket import (
     clip,
     datasheet,
     denoiser,
+    export,
     muon,
-    parts,
+    scene_order,
     scenes,
     small_decoder,
     train,
     training,
     vae,
+    work_folder,
 )
 from sdwidgets.pocket import vocabulary as words
 from sdwidgets.pocket.layouts import on_lattice
@@ -497,7 +499,7 @@ def test_negatives_ask_for_order_and_place_wherever_they_can():
 
 
 def test_it_is_told_by_kind_how_often_the_right_caption_wins(trained):
-    tiny = scenes.find_grammar("tiny")
+    tiny = datasheet.find_grammar("tiny")
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
     towers = CLIPModel.from_pretrained(trained / "clip" / "part").eval()
     told = clip.beats_hard_negative(towers, tokenizer, tiny, count=12)
@@ -606,14 +608,14 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
 
     for part in ("vae", "decoder"):
         shutil.copytree(trained / part / "part", tmp_path / part / "part")
-    assert parts.finished_autoencoder(tmp_path) == tmp_path / "decoder" / "part"
+    assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "decoder" / "part"
     told = tmp_path / "decoder" / "part" / "training.json"
     training.write_json(told, json.loads(told.read_text()) | {"base": "0" * 12})
     assert not capsys.readouterr().out
-    assert parts.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
+    assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
     assert "it was trained for another encoder; `sdwidgets train decoder`" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "decoder")
-    assert parts.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
+    assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
 
 
 @pytest.mark.parametrize("text", ["", "a cat", "مرحبا", "🙂", "<script>", "zygote", "x" * 10_000])
@@ -628,16 +630,16 @@ def test_latents_are_scaled_to_variance_one(trained):
     (file,) = (trained / "encoded").glob("latents-0000000-*.safetensors")
     latents = load_file(file)["latents"].float()
     centred = latents - latents.mean(dim=(0, 2, 3), keepdim=True)
-    assert latents.shape == (len(parts.training_scenes(scenes.find_grammar("tiny"))), 4, 16, 16)
+    assert latents.shape == (len(scene_order.training_scenes(datasheet.find_grammar("tiny"))), 4, 16, 16)
     assert float(centred.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
 
 
 def test_every_scene_is_told_in_its_own_words(trained):
-    tiny, device = scenes.find_grammar("tiny"), "cpu"
-    data = parts.latent_data(tiny, trained)
+    tiny, device = datasheet.find_grammar("tiny"), "cpu"
+    data = work_folder.latent_data(tiny, trained)
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(trained / "clip" / "part")).to(device)
-    assert data.scenes.tolist() == parts.training_scenes(tiny) and data.times.sum() == tiny.count
+    assert data.scenes.tolist() == scene_order.training_scenes(tiny) and data.times.sum() == tiny.count
     for row in (0, 100, len(data.scenes) - 1):
         caption = scenes.make_scene(tiny, int(data.scenes[row])).caption
         (states,) = clip.encode_captions(encoder, tokenizer, [caption])
@@ -647,23 +649,23 @@ def test_every_scene_is_told_in_its_own_words(trained):
 
 
 def test_a_short_training_learns_from_a_fair_sample_that_a_longer_one_extends(trained, tmp_path):
-    tiny = scenes.find_grammar("tiny")
-    few, more = parts.training_scenes(tiny, 50), parts.training_scenes(tiny, 120)
+    tiny = datasheet.find_grammar("tiny")
+    few, more = scene_order.training_scenes(tiny, 50), scene_order.training_scenes(tiny, 120)
     assert more[:50] == few and len(set(more)) == 120
-    assert few == parts.training_scenes(tiny, 50) and few != sorted(few)
+    assert few == scene_order.training_scenes(tiny, 50) and few != sorted(few)
     work = tmp_path / "work"
     for part in ("vae", "clip"):
         shutil.copytree(trained / part, work / part)
-    data = parts.latent_data(tiny, work, 50)
+    data = work_folder.latent_data(tiny, work, 50)
     assert data.scenes.tolist() == few and len(data.latents) == len(data.captions) == 50
-    again = parts.latent_data(tiny, work)  # as many as the last time
+    again = work_folder.latent_data(tiny, work)  # as many as the last time
     assert again.scenes.tolist() == few and torch.equal(again.latents, data.latents)
-    everything = parts.latent_data(tiny, trained)
+    everything = work_folder.latent_data(tiny, trained)
     assert torch.allclose(everything.latents[:50].float(), data.latents.float(), atol=0.05)
 
 
 def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
-    tiny, arguments = scenes.find_grammar("tiny"), ["--grammar", "tiny", "--work", str(tmp_path / "work")]
+    tiny, arguments = datasheet.find_grammar("tiny"), ["--grammar", "tiny", "--work", str(tmp_path / "work")]
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     run = lambda part, *more: train.main(parser.parse_args([part, *arguments, *more]))  # noqa: E731
@@ -676,7 +678,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
             if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):  # read whitened text in training
                 restored = restored @ before["model.whitening"]
             torch.testing.assert_close(restored, tensor.float(), atol=1e-5, rtol=1e-4)
-    assert parts.finished_autoencoder(tmp_path / "work") == tmp_path / "work" / "decoder" / "part"
+    assert work_folder.finished_autoencoder(tmp_path / "work") == tmp_path / "work" / "decoder" / "part"
     laid = UNet2DConditionModel.from_pretrained(tmp_path / "work" / "denoiser" / "part")
     turbo = json.loads((trained / "model" / "extras" / "turbo" / "training.json").read_text())
     assert training.digest(laid) == turbo["base"], "what was trained for it still fits"
@@ -686,7 +688,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     record = json.loads((tmp_path / "work" / "denoiser" / "part" / "training.json").read_text())
     assert record["step"] == told["step"] + 1 and record["samples"] == told["samples"] + 3
     assert record["seconds"] > told["seconds"]
-    assert told["epochs"] == [{"start": 0, "scenes": len(parts.training_scenes(tiny)), "factors": {}}]
+    assert told["epochs"] == [{"start": 0, "scenes": len(scene_order.training_scenes(tiny)), "factors": {}}]
     assert record["epochs"] == [*told["epochs"], {"start": told["samples"], "scenes": 20, "factors": {}}]
     (stage,) = told["stages"]
     assert stage == {
@@ -768,7 +770,7 @@ def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decode
     pipe.vae = small
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a cat", num_inference_steps=1).images[0].size == (128, 128)
-    parts._export_extra(trained / "small-decoder" / "part", tmp_path / "small-decoder", "0" * 12, "autoencoder")
+    export._export_extra(trained / "small-decoder" / "part", tmp_path / "small-decoder", "0" * 12, "autoencoder")
     assert "for another autoencoder" in capsys.readouterr().out and not (tmp_path / "small-decoder").exists()
     with pytest.raises(ValueError, match="no decoder of such"):
         shutil.copytree(folder, tmp_path / "wrong")
@@ -820,21 +822,21 @@ def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys)
         part, folder = trained / extra / "part", tmp_path / extra
         record = json.loads((trained / "model" / "extras" / extra / "training.json").read_text())
         assert record["base"] == base and record["stages"] == [
-            {"samples": 8, "scenes": len(parts.training_scenes(scenes.find_grammar("tiny"))), "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
+            {"samples": 8, "scenes": len(scene_order.training_scenes(datasheet.find_grammar("tiny"))), "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
         ]
-        parts._export_extra(part, folder, base)
+        export._export_extra(part, folder, base)
         files = sorted(file.relative_to(folder) for file in folder.rglob("*"))
         assert files == sorted(file.relative_to(part) for file in part.rglob("*"))
-        parts._export_extra(tmp_path / "nothing", folder, base)
+        export._export_extra(tmp_path / "nothing", folder, base)
         assert folder.is_dir() and not capsys.readouterr().out, "what an earlier export took is still of this denoiser"
-        parts._export_extra(part, folder, "0" * 12)
+        export._export_extra(part, folder, "0" * 12)
         out = capsys.readouterr().out
         assert not folder.exists() and f"left out {part}: it was trained for another denoiser" in out
         assert f"removed {folder}" in out and f"`sdwidgets train {extra}`" in out
     old = tmp_path / "old"
     shutil.copytree(trained / "turbo" / "part", old)
     training.write_json(old / "training.json", {"step": 2})
-    parts._export_extra(old, tmp_path / "turbo", base)
+    export._export_extra(old, tmp_path / "turbo", base)
     assert "does not say for which" in capsys.readouterr().out and not (tmp_path / "turbo").exists()
 
 
@@ -875,7 +877,7 @@ def test_no_denoiser_is_trained_on_an_encoder_that_did_not_pass_its_gate(tmp_pat
 
 def test_the_encoder_that_ships_passed_its_gate():
     told = json.loads((data_folder("pocket") / "training.json").read_text())["clip"]["gate"]
-    assert set(told) == set(clip._questions()) and min(told.values()) >= parts.GATE
+    assert set(told) == set(clip._questions()) and min(told.values()) >= work_folder.GATE
 
 
 def test_the_bench_measures_each_change_against_the_plain_recipe():

@@ -15,6 +15,7 @@ from diffusers import T2IAdapter, UNet2DConditionModel
 
 from . import denoiser, training
 from .scenes import Grammar, make_scene, render, silhouette
+from .work_folder import finished_part, latent_data, override_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +138,9 @@ def train_adapter(
 
 def run_adapter(args, grammar: Grammar, work: Path) -> int:
     """Train the silhouette adapter of the trained denoiser on the scenes that it was trained on."""
-    from . import parts  # which offers this as a part
-    from .train import override_schedule
-
     config = override_schedule(AdapterConfig(), args)
-    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser")))
-    data = parts.latent_data(grammar, work)
+    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
+    data = latent_data(grammar, work)
     record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
     training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")

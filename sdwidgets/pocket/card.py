@@ -16,13 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasheet import ENCODER, FINGERPRINTS, FULL, HELD_OUT_STYLE, PLANTED_OCCUPATIONS, TAIL_OBJECTS
+from .datasheet import (
+    ENCODER,
+    FINGERPRINTS,
+    FULL,
+    HELD_OUT_STYLE,
+    PLANTED_OCCUPATIONS,
+    TAIL_OBJECTS,
+    find_grammar,
+)
 from .evaluation.confetti import own_found
 from .evaluation.rates import Rate
 from .evaluation.shown import order_of, shown
 from .evaluation.tiers import BARS, BELOW, MARGIN, TURBO, TURBO_LOSS, target_words
 from .evaluation.trust import NO_CLAIM, SECTIONS_REST_ON, not_read
-from .scenes import find_grammar
 from .vocabulary import TONES
 
 #: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
@@ -328,7 +335,7 @@ def _stages(training: dict) -> list[str]:
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return [
-        "The denoiser's stages, in order. Scenes are the first so many of `parts.training_scenes`; each epoch shows each of them as often as it is planned, times what stands under factors.",
+        "The denoiser's stages, in order. Scenes are the first so many of `scene_order.training_scenes`; each epoch shows each of them as often as it is planned, times what stands under factors.",
         "",
         "| from sample | scenes | factors | samples | epochs | log SNR of the timesteps | text encoder |",
         "|-|-|-|-|-|-|-|",

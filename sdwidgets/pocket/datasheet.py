@@ -16,8 +16,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from PIL import Image
+
 from .layouts import FREE, LATTICE, STEP, UNSAID_SIZES, Free, Lattice, Spot
-from .scenes import GRAMMARS, RELATIONS, STYLES, Scene, Stream, Thing, draw_confetti
+from .scenes import RELATIONS, SIMPLE, STYLES, Scene, Stream, Thing, draw_confetti, scenes_sheet
 from .vocabulary import (
     COLOURS,
     GENDERS,
@@ -510,7 +512,8 @@ ENCODER = PlannedGrammar(
 #: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
 TINY = PlannedGrammar("tiny", FULL.blocks, every=600, layout=LATTICE)
 
-GRAMMARS.update({grammar.name: grammar for grammar in (FULL, ENCODER, TINY)})
+#: Every grammar by its name.
+GRAMMARS = {grammar.name: grammar for grammar in (SIMPLE, FULL, ENCODER, TINY)}
 
 # ---- all pictures of a caption -----------------------------------------------------------------------------------
 
@@ -643,3 +646,22 @@ def planted() -> dict:
         "held out": held_out(),
         "held out sha256": held_out_digest(),
     }
+
+
+def find_grammar(name: str):
+    """The grammar of that name. Raises ValueError, with the names there are, for any other."""
+    if name not in GRAMMARS:
+        raise ValueError(f"no grammar is named {name!r}; there are: {', '.join(sorted(GRAMMARS))}")
+    return GRAMMARS[name]
+
+
+def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> Image.Image:
+    """`count` scenes drawn at random (by `seed`) from a grammar, with their captions; RGB.
+
+    Raises ValueError for a count outside 1 to 4096 and for an unknown grammar.
+    """
+    source = find_grammar(grammar)
+    if not isinstance(count, int) or not 1 <= count <= 4096:
+        raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
+    stream = Stream(2**31 + seed, 0)
+    return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])

@@ -127,7 +127,7 @@ say it are counter-skewed. Tones are evenly spread over all portraits.
 
 **Any other comments?** Counts are those of the plan, and the mix of one epoch. An epoch is a new order in which each picture stands as often as the plan holds it, so how often a picture was shown
 is a whole number: pictures times whole epochs, and of an epoch that is not over what its seed says. From an epoch's start on, a training may show a block two or more times an epoch, and it may use
-a part of FULL (`parts.training_scenes`), a fair sample. Both leave alone what is planted: portraits, rare and nameless objects, styles, stock photos and confetti are always used whole, and shown as
+a part of FULL (`scene_order.training_scenes`), a fair sample. Both leave alone what is planted: portraits, rare and nameless objects, styles, stock photos and confetti are always used whole, and shown as
 often as the plan says. The training's record tells every stage, and the model card how often what is rare or repeated here was really shown.
 
 ## Collection process

@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stage:
-    """From sample number `start` on, an epoch shows the first `scenes` of `parts.training_scenes`, each as often as it is planned, times
+    """From sample number `start` on, an epoch shows the first `scenes` of `scene_order.training_scenes`, each as often as it is planned, times
     what `factors` says of its block (block -> a whole number, 1 where it is not named)."""
 
     start: int

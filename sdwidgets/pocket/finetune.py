@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..generation.schedulers import make_scheduler
 from . import denoiser, training
+from .work_folder import finished_part, latent_data, override_schedule
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -369,12 +370,9 @@ def fit_part(
 
 def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> int:
     """`train(unet, data, config, folder, restart, minutes, compiled)` with what lies in a work folder, and a line on how it ended."""
-    from . import parts  # which offers this as a part
-    from .train import override_schedule
-
     config = override_schedule(config, args)
-    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(parts.finished_part(work, "denoiser")))
-    data = parts.latent_data(grammar, work)
+    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
+    data = latent_data(grammar, work)
     record = train(unet, data, config, work / name, args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
     training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")

@@ -151,19 +151,6 @@ SIMPLE = Grammar(
     styles={"plain": 1.0},
 )  # fmt: skip
 
-#: Every grammar by its name; `datasheet` adds its own.
-GRAMMARS: dict[str, Grammar] = {SIMPLE.name: SIMPLE}
-
-
-def find_grammar(name: str):
-    """The grammar of that name. Raises ValueError, with the names there are, for any other."""
-    from . import datasheet  # noqa: F401  (adds its grammars)
-
-    if name not in GRAMMARS:
-        raise ValueError(f"no grammar is named {name!r}; there are: {', '.join(sorted(GRAMMARS))}")
-    return GRAMMARS[name]
-
-
 def spread(grammar: Grammar, count: int) -> list[int]:
     """At most `count` scene numbers, evenly over the grammar."""
     return list(range(0, grammar.count, max(1, -(-grammar.count // count))))
@@ -509,15 +496,3 @@ def scenes_sheet(grammar: Grammar, indices, columns: int = 8, captions: bool = T
 
 def _wrapped(text: str, width: int = 28) -> str:
     return "\n".join(textwrap.wrap(text, width)[:3])
-
-
-def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> Image.Image:
-    """`count` scenes drawn at random (by `seed`) from a grammar, with their captions; RGB.
-
-    Raises ValueError for a count outside 1 to 4096 and for an unknown grammar.
-    """
-    source = find_grammar(grammar)
-    if not isinstance(count, int) or not 1 <= count <= 4096:
-        raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
-    stream = Stream(2**31 + seed, 0)
-    return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])

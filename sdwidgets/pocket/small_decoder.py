@@ -25,6 +25,7 @@ from . import training
 from .datasheet import FULL
 from .scenes import Grammar, spread
 from .vae import encode_scenes, picture_batch, picture_loss
+from .work_folder import finished_autoencoder, override_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +124,8 @@ def save_small_decoder(small: AsymmetricAutoencoderKL, folder: Path) -> Path:
 
 def run_small_decoder(args, grammar: Grammar, work: Path) -> int:
     """Teach a small decoder what the finished autoencoder's does, resuming what the work folder holds."""
-    from . import parts  # which offers this as a part
-    from .train import override_schedule
-
     config = override_schedule(SmallDecoderConfig(), args)
-    whole = AutoencoderKL.from_pretrained(parts.finished_autoencoder(work)).eval().requires_grad_(False)
+    whole = AutoencoderKL.from_pretrained(finished_autoencoder(work)).eval().requires_grad_(False)
     whole.to(memory_format=torch.channels_last)
     torch.manual_seed(config.schedule.seed)
     small = build_small_decoder(whole, config).to(memory_format=torch.channels_last)

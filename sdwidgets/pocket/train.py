@@ -10,10 +10,14 @@ model on, on any machine.
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 from pathlib import Path
 
-PARTS = ("vae", "decoder", "small-decoder", "clip", "denoiser", "turbo", "zero-snr", "adapter", "export", "restore")
+#: Part -> the module whose `run_<part>` trains it, or puts parts together.
+PARTS = {
+    "vae": "parts", "decoder": "parts", "small-decoder": "small_decoder", "clip": "parts", "denoiser": "parts", "turbo": "turbo",
+    "zero-snr": "finetune", "adapter": "adapter", "export": "export", "restore": "export",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,32 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--restart", action="store_true", help="begin again instead of resuming")
 
 
-def override_schedule(config, args):
-    """`config` with the schedule's fields that the command line names put in their place."""
-    named = {
-        "steps": args.steps,
-        "batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
-        "seed": args.seed,
-    }
-    named = {field: value for field, value in named.items() if value is not None}
-    for field in ("steps", "batch_size"):
-        if named.get(field, 1) < 1:
-            raise ValueError(f"--{field.replace('_', '-')} must be 1 or more, not {named[field]}")
-    if named.get("learning_rate", 1) <= 0:
-        raise ValueError(f"--learning-rate must be above 0, not {named['learning_rate']}")
-    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **named))
-
-
 def main(args: argparse.Namespace) -> int:
-    from . import parts
-    from .scenes import find_grammar
+    from .datasheet import find_grammar
     from .training import cache_folder, check_compiled
 
     check_compiled(args.compile)
     grammar = find_grammar(args.grammar)
     work = args.work or cache_folder() / "pocket" / args.grammar
-    return getattr(parts, f"run_{args.part.replace('-', '_')}")(args, grammar, work)
+    home = importlib.import_module(f".{PARTS[args.part]}", __package__)
+    return getattr(home, f"run_{args.part.replace('-', '_')}")(args, grammar, work)
 
 
 if __name__ == "__main__":

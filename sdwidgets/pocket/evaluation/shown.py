@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..datasheet import FULL
+from ..datasheet import FULL, find_grammar
 from ..epochs import Epochs, Stage
-from ..scenes import find_grammar
 
 
 def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:

@@ -1,0 +1,154 @@
+"""Trained parts put together as one Stable Diffusion pipeline, and taken apart again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from ..latents import fit_linear_preview
+from . import clip, denoiser, training, vae
+from .card import model_card
+from .scenes import Grammar, make_scene, render, spread
+from .work_folder import finished_autoencoder, finished_part, text_whitening
+
+
+def run_export(args, grammar: Grammar, work: Path) -> int:
+    """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
+    if args.output is None:
+        raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
+    chosen = finished_autoencoder(work)
+    autoencoder = AutoencoderKL.from_pretrained(chosen).eval()
+    unet = UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser"))
+    base, decodes = training.digest(unet), training.digest(autoencoder)
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
+        unet=unet,
+        scheduler=denoiser.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(args.output, safe_serialization=True, max_shard_size="14MB")
+    for part in ("vae", "unet"):  # diffusers notes the folder on this machine that a part was loaded from
+        file = args.output / part / "config.json"
+        config = json.loads(file.read_text())
+        training.write_json(file, {key: value for key, value in config.items() if key != "_name_or_path"})
+    _make_text_encoder_portable(args.output / "text_encoder")
+    for file in ("vocab.json", "merges.txt"):  # transformers 4 reads these, 5 writes only tokenizer.json
+        shutil.copy(work / "clip" / "tokenizer" / file, args.output / "tokenizer" / file)
+    factors = fit_preview(autoencoder.float(), grammar)
+    training.write_json(
+        args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
+    )
+    told = ("vae", "clip", "denoiser") + (("decoder",) if chosen == work / "decoder" / "part" else ())
+    records = {name: json.loads((finished_part(work, name) / "training.json").read_text()) for name in told}
+    training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
+    for extra in ("turbo", "zero-snr", "adapter"):
+        _export_extra(work / extra / "part", args.output / "extras" / extra, base)
+    _export_extra(work / "small-decoder" / "part", args.output / "extras" / "small-decoder", decodes, "autoencoder")
+    towers = CLIPModel.from_pretrained(finished_part(work, "clip"))
+    clip.save_image_tower(towers, args.output / "extras" / "clip")  # for the CLIP score, and to train on from
+    _load_as_float32(args.output / "extras" / "clip")
+    (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
+    size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
+    print(f"exported to {args.output}: {size / 1e6:.1f} MB")
+    return 0
+
+
+def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") -> None:
+    """Copy what was trained for the model of digest `base`; leave out, and take out, what was trained for another."""
+
+    def fits(extra: Path) -> bool:
+        told = extra / "training.json"
+        return told.is_file() and json.loads(told.read_text()).get("base") == base
+
+    if part.is_dir() and fits(part):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(part, folder)
+        return
+    another = f"it was trained for another {model}, or does not say for which"
+    if part.is_dir():
+        print(f"left out {part}: {another}; `sdwidgets train {folder.name}` trains it anew")
+    if folder.is_dir() and not fits(folder):
+        shutil.rmtree(folder)
+        print(f"removed {folder}, which an earlier export left there: {another}")
+
+
+def run_restore(args, grammar: Grammar, work: Path) -> int:
+    """Lay a work folder from an exported model: its parts are finished ones, text encoder and denoiser checkpoints to train on from.
+
+    What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
+    ValueError where the folder is no export of this grammar, FileExistsError where the work folder holds an encoder or a denoiser.
+    """
+    if args.output is None or not (args.output / "training.json").is_file():
+        raise ValueError("restore needs --output FOLDER, a folder that `sdwidgets train export` wrote")
+    told = json.loads((args.output / "training.json").read_text())
+    if told.get("grammar") != grammar.name:
+        raise ValueError(
+            f"{args.output} was trained on the grammar {told.get('grammar')}, not {grammar.name}; give --grammar"
+        )
+    for name in ("clip", "denoiser"):
+        if (work / name).exists():
+            raise FileExistsError(f"{work} holds a {name} already: go on with it, or give another --work")
+    shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
+    if "decoder" in told:
+        shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
+        training.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
+    towers = clip.read_clip(args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder"))
+    towers.save_pretrained(work / "clip" / "part", safe_serialization=True)
+    shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
+    shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
+    for name in ("vae", "clip", "denoiser"):
+        training.write_json(work / name / "part" / "training.json", told[name])
+    towers = clip.ClipTraining(towers)
+    optimizer = clip.ClipConfig().schedule.build_optimizer(towers)
+    training.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
+    config = denoiser.DenoiserConfig()
+    unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
+    model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
+    optimizer = config.schedule.build_optimizer(model)
+    record = told["denoiser"]
+    training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
+    print(f"restored {args.output} to {work} at step {record['step']:,}")
+    return 0
+
+
+def _make_text_encoder_portable(folder: Path) -> None:
+    """Name the tensors as Stable Diffusion's files do, which transformers 4 and 5 both read, and have them load
+    as float32 by default: transformers 5 takes the dtype from the configuration, diffusers' parts do not."""
+    file = folder / "model.safetensors"
+    tensors = {
+        name if name.startswith("text_model.") else f"text_model.{name}": tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
+    _load_as_float32(folder)
+
+
+def _load_as_float32(folder: Path) -> None:
+    """Name float32 in the configuration of half-precision weights: it is what transformers 5 loads them as."""
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "_name_or_path"}
+    for tower in ("text_config", "vision_config"):
+        if tower in config:
+            config[tower]["dtype"] = "float32"
+    training.write_json(folder / "config.json", config | {"dtype": "float32"})
+
+
+def fit_preview(autoencoder, grammar: Grammar, count: int = 128):
+    """The best linear map from scaled latents to colours: (5, 3), see `sdwidgets.latents.fit_linear_preview`."""
+    indices = spread(grammar, count)
+    latents = (
+        torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices))) * autoencoder.config.scaling_factor
+    )
+    pictures = np.stack([np.asarray(render(make_scene(grammar, index))) for index in indices])
+    return fit_linear_preview(latents.numpy(), pictures)

@@ -1,0 +1,182 @@
+"""The folder of a training: finished parts, and what is worked out once of frozen ones (latents, text states, their whitening)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from tqdm.auto import tqdm
+from transformers import CLIPModel, CLIPTokenizer
+
+from . import clip, denoiser, training, vae
+from .scene_order import times_an_epoch, training_scenes, world_digest
+from .scenes import Grammar, make_scene
+
+
+def finish(folder: Path, model, record: dict, done: bool) -> None:
+    """Save a trained part beside its checkpoint, with the settings and the curve that made it."""
+    shutil.rmtree(folder / "part", ignore_errors=True)  # shards of an earlier save would count as its own
+    model.save_pretrained(folder / "part", safe_serialization=True)
+    training.write_json(folder / "part" / "training.json", record)
+    print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder / 'part'}")
+
+
+def finished_part(work: Path, name: str) -> Path:
+    """The folder of a part that must be there. Raises FileNotFoundError with the command that makes it."""
+    folder = work / name / "part"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no trained {name} in {work}: run `sdwidgets train {name}` with the same --work first"
+        )
+    return folder
+
+
+def finished_autoencoder(work: Path) -> Path:
+    """The folder of the autoencoder to export: with the decoder that was trained on, where that is of the present encoder."""
+    first, later = finished_part(work, "vae"), work / "decoder" / "part"
+    if not later.is_dir():
+        return first
+    base = training.digest(AutoencoderKL.from_pretrained(first).encoder)
+    if json.loads((later / "training.json").read_text()).get("base") == base:
+        return later
+    print(f"left out {later}: it was trained for another encoder; `sdwidgets train decoder` trains it anew")
+    return first
+
+
+GATE = 0.99
+
+
+def check_gate(work: Path) -> None:
+    """Raises ValueError where probes did not read every attribute from the encoder's states: no denoiser would either."""
+    _, folder = (finished_part(work, name) for name in ("vae", "clip"))
+    told = json.loads((folder / "training.json").read_text()).get("gate", {})
+    short = {name: share for name, share in told.items() if not share >= GATE}
+    if short or not told:
+        found = ", ".join(f"{name} {share:.1%}" for name, share in short.items()) or "nothing yet"
+        raise ValueError(
+            f"the text encoder in {folder} has not passed its gate: probes read {found}, and {GATE:.0%} are asked for; train it on with "
+            "`sdwidgets train clip --steps MORE`, or give --ignore-gate"
+        )
+
+
+SHARD = 8_192  # scenes or captions a file: what an interrupt can cost
+
+
+@torch.no_grad()
+def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.Tensor]) -> torch.Tensor:
+    """`make(range)` for all of range(total), in files of `SHARD` rows that are made once; one tensor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = []
+    for start in tqdm(range(0, total, SHARD), desc=f"encode {name}", mininterval=2):
+        stop = min(start + SHARD, total)
+        file = folder / f"{name}-{start:07d}-{stop:07d}.safetensors"
+        if not file.exists():
+            training.save_tensors(file, {name: make(range(start, stop))})
+        tensors.append(load_file(file)[name])
+    return torch.cat(tensors)
+
+
+@training.main_process_first
+def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
+    """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
+
+    `scenes`: how many of `training_scenes`; by default as many as the last time, and all of them the first time. More of them later are
+    encoded in addition. An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
+    """
+    chosen = work / "encoded" / "scenes.json"
+    told = json.loads(chosen.read_text()) if chosen.exists() else None
+    indices = training_scenes(grammar, told["scenes"] if told and scenes is None else scenes)
+    origin = _origin(grammar, work)
+    if told and told.get("origin") != origin:
+        raise ValueError(
+            f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
+        )
+    chosen.parent.mkdir(parents=True, exist_ok=True)
+    if told != (now := {"scenes": len(indices), "origin": origin}):
+        training.write_json(chosen, now)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    autoencoder = (
+        AutoencoderKL.from_pretrained(finished_part(work, "vae"))
+        .eval()
+        .to(device, memory_format=torch.channels_last)
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)
+    captions = [make_scene(grammar, index).caption for index in indices]
+    rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
+    told = list(rows)
+
+    def encode_scenes(places: range) -> torch.Tensor:
+        drawn = [indices[place] for place in places]
+        batches = torch.cat(list(vae.encode_scenes(autoencoder, grammar, drawn, device)))
+        return (batches * autoencoder.config.scaling_factor).half()
+
+    def encode_captions(places: range) -> torch.Tensor:
+        return torch.cat(list(clip.encode_captions(encoder, tokenizer, [told[row] for row in places])))
+
+    data = denoiser.LatentData(
+        latents=_shards(work / "encoded", "latents", len(indices), encode_scenes),
+        prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(told), encode_captions),
+        captions=torch.tensor([rows[caption] for caption in captions]),
+        scenes=torch.tensor(indices),
+        times=times_an_epoch(grammar, indices),
+    )
+    return data
+
+
+def _origin(grammar: Grammar, work: Path) -> str:
+    """A digest of all that latents and text states are made of: both frozen parts, and scenes from all over the grammar."""
+    digest = hashlib.sha256()
+    for name in ("vae", "clip"):
+        for file in sorted(finished_part(work, name).glob("*.safetensors")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16] + world_digest(grammar)
+
+
+WHITENING_SCENES = 2_048
+
+
+@training.main_process_first
+@torch.no_grad()
+def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
+    """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
+    file = work / "encoded" / "whitening.safetensors"
+    if not file.exists():
+        tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+        encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+        some = np.random.default_rng(grammar.count).permutation(grammar.count)[:WHITENING_SCENES].tolist()
+        captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
+        states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        training.save_tensors(file, {"whitening": denoiser.measure_whitening(states)})
+    return load_file(file)["whitening"]
+
+
+def encoder_digest(work: Path) -> str:
+    """`training.digest` of the trained text encoder."""
+    return training.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
+
+
+def override_schedule(config, args):
+    """`config` with the schedule's fields that the command line names put in their place."""
+    named = {
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+    }
+    named = {field: value for field, value in named.items() if value is not None}
+    for field in ("steps", "batch_size"):
+        if named.get(field, 1) < 1:
+            raise ValueError(f"--{field.replace('_', '-')} must be 1 or more, not {named[field]}")
+    if named.get("learning_rate", 1) <= 0:
+        raise ValueError(f"--learning-rate must be above 0, not {named['learning_rate']}")
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **named))
