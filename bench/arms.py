@@ -25,14 +25,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
 from bench import harness
-from sdwidgets.pocket import clip, denoiser, guard, judges, training, validation, work_folder
-from sdwidgets.pocket import datasheet as sheet
-from sdwidgets.pocket.evaluation import asking
-from sdwidgets.pocket.evaluation.drawing import Evaluator, Setting
-from sdwidgets.pocket.evaluation.rates import share
-from sdwidgets.pocket.layouts import LATTICE
-from sdwidgets.pocket.scenes import Stream
-from sdwidgets.pocket.vocabulary import COLOURS
+from sdwidgets.pocket import judges
+from sdwidgets.pocket.evaluation import prompt_sets
+from sdwidgets.pocket.evaluation.sampling import Evaluator, Setting
+from sdwidgets.pocket.training import clip, denoiser, guard, trainer, validation, work_folder
+from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world.layouts import LATTICE
+from sdwidgets.pocket.world.scenes import Stream
+from sdwidgets.pocket.world.vocabulary import COLOURS
+from sdwidgets.statistics import share
 
 RESULTS = Path(__file__).resolve().parent / "results" / "arms.json"
 SCENES = 40  # an object, of 160
@@ -82,7 +83,7 @@ def scenes_of_arms() -> list:
         stream = Stream(sheet.SEED + 2, number)
         name = sheet.COMMON_OBJECTS[number % len(sheet.COMMON_OBJECTS)]
         allowed = [colour for colour in COLOURS if colour != sheet.HELD_OUT_BACKGROUNDS[name]]
-        scene = asking.object_scene(stream, number, name, stream.choice(allowed))
+        scene = prompt_sets.object_scene(stream, number, name, stream.choice(allowed))
         (x, y, size), (thing,) = stream.choice(spots), scene.things
         things = (dataclasses.replace(thing, x=x, y=y, size=size),)
         found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-sheet.SHADE, sheet.SHADE)))
@@ -98,14 +99,14 @@ def encoded(work: Path, autoencoder, encoder, tokenizer) -> denoiser.LatentData:
     rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
     if not file.exists():
         states = torch.cat(list(clip.encode_captions(encoder, tokenizer, list(rows))))
-        training.save_tensors(file, {"latents": validation.encode(autoencoder, scenes).half(), "states": states})
+        trainer.save_tensors(file, {"latents": validation.encode(autoencoder, scenes).half(), "states": states})
     kept = load_file(file)
     return denoiser.LatentData(
         kept["latents"], kept["states"], torch.tensor([rows[c] for c in captions]), torch.arange(len(scenes))
     )
 
 
-def rate_at(share_done: float, step: int, schedule: training.Schedule) -> float:
+def rate_at(share_done: float, step: int, schedule: trainer.Schedule) -> float:
     """The learning rate where so much of the time has gone: a warm-up by steps, a fall along a cosine over the last 30%."""
     fall = 0.5 + 0.5 * math.cos(math.pi * max(0.0, (share_done - 0.7) / 0.3))
     return schedule.learning_rate * fall * min(1.0, (step + 1) / schedule.warmup_steps)
@@ -136,7 +137,7 @@ def train(arm: Arm, data: denoiser.LatentData, whitening: torch.Tensor, minutes:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        training.ema_update(average, model, min(config.schedule.ema_decay, (1 + step) / (10 + step)))
+        trainer.ema_update(average, model, min(config.schedule.ema_decay, (1 + step) / (10 + step)))
         step += 1
         used = (time.process_time() - began) / (60 * minutes)
         if step % 50 == 0:
@@ -151,8 +152,8 @@ def read(unet, sheets: Path | None) -> list[bool]:
 
     pipe = load("pocket", "cpu", "float32")
     pipe.unet = unet
-    row = asking.ROWS["one object"]
-    scenes = [row.scene("seen", asking.CHOOSING + number) for number in range(PROMPTS)]
+    row = prompt_sets.ROWS["one object"]
+    scenes = [row.scene("seen", prompt_sets.CHOOSING + number) for number in range(PROMPTS)]
     evaluator = Evaluator(pipe, judges.load(), Setting(), sheets)
     return [row.right(scene, seen) for scene, seen in evaluator.readings("arms", scenes, row.view)]
 

@@ -43,7 +43,7 @@ PROMPT = "an astronaut on a blue background"  # where a caption is to be remembe
 
 def fresh_prompts() -> list[str]:
     """720 captions, always the same: more than `speed="fast"` remembers, so that going round them none is remembered."""
-    from sdwidgets.pocket.vocabulary import COLOURS, SHAPES, article
+    from sdwidgets.pocket.world.vocabulary import COLOURS, SHAPES, article
 
     pairs = [(ground, colour) for ground in COLOURS for colour in COLOURS if colour != ground]
     return [f"{article(f'{colour} {shape}')} on a {ground} background" for ground, colour in pairs for shape in SHAPES]  # fmt: skip
@@ -164,8 +164,8 @@ EQUALS = 3  # pictures that are compared bit for bit
 def agreement(pipes: Pipelines, effort: Effort) -> dict:
     """Exact against stock, bit for bit; PSNR between fast and exact, of pictures with prompts of Pocket's own kind, each with its seed."""
     from sdwidgets.loading.devices import choose_dtype
-    from sdwidgets.pocket.datasheet import FULL as GRAMMAR
-    from sdwidgets.pocket.scenes import make_scene, spread
+    from sdwidgets.pocket.world.datasheet import FULL as GRAMMAR
+    from sdwidgets.pocket.world.scenes import make_scene, spread
 
     prompts = [make_scene(GRAMMAR, index).caption for index in spread(GRAMMAR, effort.pictures)]
     equal = [

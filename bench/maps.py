@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from bench import harness
 from sdwidgets import load
 from sdwidgets.analysis.attention import record_attention
-from sdwidgets.pocket.evaluation import asking
-from sdwidgets.pocket.evaluation.rates import share
-from sdwidgets.pocket.scenes import SIZE, silhouette
+from sdwidgets.pocket.evaluation import prompt_sets
+from sdwidgets.pocket.world.scenes import SIZE, silhouette
+from sdwidgets.statistics import share
 
 RESULTS = Path(__file__).resolve().parent / "results" / "maps.json"
 FOUND = 0.5  # from this intersection over union on a map counts as finding its thing
@@ -41,7 +41,7 @@ def overlap(heat: np.ndarray, shape: np.ndarray) -> float:
 def measure(pipe, count: int, steps: int) -> dict:
     """The overlaps of `count` drawn pictures: their median and quartiles, the share that finds its thing, and chance's."""
     heats, shapes, places = [], [], 0
-    for number, scene in enumerate(asking.choosing_scenes("one object", count)):
+    for number, scene in enumerate(prompt_sets.choosing_scenes("one object", count)):
         with record_attention(pipe) as maps:
             (picture,) = pipe(scene.caption, num_inference_steps=steps, guidance_scale=3.0, generator=torch.Generator("cpu").manual_seed(number)).images
         heats.append(maps.heat(scene.things[0].name, size=(SIZE, SIZE)))

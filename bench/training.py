@@ -6,7 +6,7 @@
 
 Ratios are against the first row of each part; medians of turns, with quartiles. `expected` was written down before
 measuring, with its reason, so that the table also shows where we were wrong. What is compiled is measured on CUDA alone:
-`training.check_compiled` says why. Run it on a quiet machine.
+`trainer.check_compiled` says why. Run it on a quiet machine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from sdwidgets.pocket import clip, denoiser, training, vae
-from sdwidgets.pocket.datasheet import ENCODER, FULL
+from sdwidgets.pocket.training import clip, denoiser, trainer, vae
+from sdwidgets.pocket.world.datasheet import ENCODER, FULL
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script
 
@@ -136,7 +136,7 @@ def build(part: str, options: dict) -> Callable[[], int]:
     Raises ValueError for a compiled one without CUDA.
     """
     setting = PLAIN | options
-    training.check_compiled(setting["compile"])
+    trainer.check_compiled(setting["compile"])
     size = setting["batch_size"]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -217,7 +217,7 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
     """The loss over the last tenth of short whole trainings (warm-up, cosine), same batches, same beginning."""
     rows = []
     if part == "denoiser":
-        from sdwidgets.pocket import work_folder
+        from sdwidgets.pocket.training import work_folder
 
         data = work_folder.latent_data(FULL, work)
     for optimizer, rate in RECIPES:
@@ -243,7 +243,7 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
             if work is None
             else work / f"bench-{part}-{optimizer}-{rate:g}"
         )
-        _, record = training.train(
+        _, record = trainer.train(
             f"{optimizer} {rate:g}", module.to(memory_format=torch.channels_last), loss_at, schedule, folder, {}, restart=True
         )  # fmt: skip
         tail = record["losses"][-max(1, len(record["losses"]) // 10) :]

@@ -318,7 +318,7 @@ def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
 def scenes(args) -> int:
     """Draw a sheet of the scenes that Pocket learns from."""
     from .generation.validation import check_integer
-    from .pocket.datasheet import contact_sheet
+    from .pocket.world.datasheet import contact_sheet
 
     count = check_integer("count", args.count, 1, 4096, "number of scenes")
     seed = check_integer("seed", args.seed, 0, 2**31 - 1, "seed")
@@ -369,7 +369,7 @@ def _card_arguments(parser: argparse.ArgumentParser) -> None:
 def card(args) -> int:
     """Write README.md and its figures beside a model's training.json and evaluation.json."""
     from .paths import data_folder
-    from .pocket.card import write_card
+    from .pocket.cards.model_card import write_card
 
     print(write_card(args.folder or data_folder("pocket")))
     return DONE

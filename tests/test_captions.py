@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdwidgets.pocket.captions import scene_of
-from sdwidgets.pocket.datasheet import FULL
-from sdwidgets.pocket.evaluation import asking
+from sdwidgets.pocket.evaluation import prompt_sets
+from sdwidgets.pocket.world.captions import scene_of
+from sdwidgets.pocket.world.datasheet import FULL
 
 
 def test_every_kind_of_caption_is_read_back():
@@ -17,7 +17,7 @@ def test_every_kind_of_caption_is_read_back():
         for number in range(0, block.count, max(1, block.count // 40)):
             scene = FULL.another(block.name, number)
             found = scene_of(scene.caption)
-            view = asking.what_and_where if len(scene.things) == 2 and scene.things[0].name != scene.things[1].name else asking.what
+            view = prompt_sets.what_and_where if len(scene.things) == 2 and scene.things[0].name != scene.things[1].name else prompt_sets.what
             assert view(found) == view(scene), scene.caption
             assert (found.relation, found.place, found.size_word) == (scene.relation, scene.place, scene.size_word)
             assert (found.style, found.watermark) == (scene.style, scene.watermark)

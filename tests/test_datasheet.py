@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import datasheet as sheet
-from sdwidgets.pocket import datasheet_card
-from sdwidgets.pocket.datasheet import ENCODER, FULL
-from sdwidgets.pocket.scenes import PLACES, RELATIONS, make_scene, render
-from sdwidgets.pocket.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, plural
+from sdwidgets.pocket.cards import datasheet_card
+from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world.datasheet import ENCODER, FULL
+from sdwidgets.pocket.world.scenes import PLACES, RELATIONS, make_scene, render
+from sdwidgets.pocket.world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, plural
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import draws
-from sdwidgets.pocket.captions import scene_of
-from sdwidgets.pocket.datasheet import HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS
 from sdwidgets.pocket.evaluation import words
 from sdwidgets.pocket.judges import Judgement, Seen
+from sdwidgets.pocket.world.captions import scene_of
+from sdwidgets.pocket.world.datasheet import HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS
 
 ROOT = data_folder("pocket").parent.parent
 

@@ -33,7 +33,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdwidgets.generation.schedulers import SCHEDULERS, make_scheduler
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import training
+from sdwidgets.pocket.training import trainer
 
 PROMPTS = ["a red circle on a blue background", "a cat on a yellow background"]
 SIZE = 128
@@ -395,7 +395,7 @@ EXTRAS = sorted(
 def test_every_extra_that_ships_changes_the_shipped_pipelines_pictures(picture, extra):
     folder, pipe = data_folder("pocket") / "extras" / extra, fresh_pipeline()
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    digest = training.digest(pipe.unet)
+    digest = trainer.digest(pipe.unet)
     assert record.get("base", digest) == digest, "it was trained for another denoiser than the one that ships"
     bare = run(pipe)
     if "adapter" in extra:

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sdwidgets.pocket import epochs, parts, scene_order
-from sdwidgets.pocket.datasheet import FULL, TINY
-from sdwidgets.pocket.epochs import Epochs, Stage
+from sdwidgets.pocket.training import epochs, parts, scene_order
+from sdwidgets.pocket.training.epochs import Epochs, Stage
+from sdwidgets.pocket.world.datasheet import FULL, TINY
 
 
 def test_an_epoch_shows_each_picture_as_often_as_it_should_in_a_new_order():

@@ -16,16 +16,13 @@ from matplotlib.text import Text
 import sdwidgets
 from sdwidgets.cli import main
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import card, datasheet_card, evaluate, evaluation, figures, judges, scenes
-from sdwidgets.pocket import datasheet as sheet
-from sdwidgets.pocket.datasheet import FULL
-from sdwidgets.pocket.denoiser import DenoiserConfig
-from sdwidgets.pocket.epochs import Stage, as_record
-from sdwidgets.pocket.evaluation import asking, confetti, report
+from sdwidgets.pocket import evaluate, judges
+from sdwidgets.pocket.cards import datasheet_card, figures, model_card
+from sdwidgets.pocket.evaluation import background, memorization, prompt_sets, report
 from sdwidgets.pocket.evaluation.background import main_colours
-from sdwidgets.pocket.evaluation.rates import Rate, binomial_tail, share
-from sdwidgets.pocket.evaluation.reading import Readers
-from sdwidgets.pocket.evaluation.shown import order_of, shown
+from sdwidgets.pocket.evaluation.claims import NO_CLAIM, RESTS_ON, SECTIONS_REST_ON
+from sdwidgets.pocket.evaluation.exposures import order_of, shown
+from sdwidgets.pocket.evaluation.scoring import Readers
 from sdwidgets.pocket.evaluation.tiers import (
     BARS,
     GLYPHS,
@@ -34,17 +31,23 @@ from sdwidgets.pocket.evaluation.tiers import (
     TIERS,
     TURBO,
     WHOLE,
+    find_bar,
     row_tier,
     tier_of,
     turbo_tier,
 )
-from sdwidgets.pocket.evaluation.trust import NO_CLAIM, RESTS_ON, SECTIONS_REST_ON
 from sdwidgets.pocket.judges.judgement import Judgement, Seen
-from sdwidgets.pocket.parts import training_scenes, world_digest
-from sdwidgets.pocket.scenes import make_scene, render
-from sdwidgets.pocket.vocabulary import COLOURS, OBJECTS, SHAPES, plural
+from sdwidgets.pocket.training.denoiser import DenoiserConfig
+from sdwidgets.pocket.training.epochs import Stage, as_record
+from sdwidgets.pocket.training.scene_order import training_scenes, world_digest
+from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world import scenes
+from sdwidgets.pocket.world.datasheet import FULL
+from sdwidgets.pocket.world.scenes import make_scene, render
+from sdwidgets.pocket.world.vocabulary import COLOURS, OBJECTS, SHAPES, plural
+from sdwidgets.statistics import Rate, binomial_tail, share
 
-ROWS = list(asking.ROWS.values())
+ROWS = list(prompt_sets.ROWS.values())
 BY_NAME = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
@@ -56,7 +59,7 @@ def pipe():
 @pytest.fixture
 def evaluator(pipe):
     """The shipped Pocket and the real judge, for one picture a line at one step: the figures mean nothing."""
-    from sdwidgets.pocket.evaluation.drawing import Evaluator, Setting
+    from sdwidgets.pocket.evaluation.sampling import Evaluator, Setting
 
     setting = Setting(num_inference_steps=1, limit=1, batch_size=4)
     return Evaluator(pipe, judges.load(), setting, progress=False)
@@ -93,7 +96,7 @@ def test_what_was_not_counted_is_not_known():
 @BY_NAME
 def test_there_are_pictures_enough_for_the_highest_tier(row):
     """A rate a point above what is asked has a lower bound within the margin, and the interval tells it from a rate that is bad."""
-    for value in (value for value in evaluation.tiers.find_bar(row.name).values if value is not None):
+    for value in (value for value in find_bar(row.name).values if value is not None):
         found = Rate(row.name, row.count, math.ceil(row.count * min(1, value + 0.0125))).numbers()
         assert row_tier(found | {"name": row.name, "split": "seen"}) != "below"
         assert found["low"] >= value - MARGIN and found["high"] - found["low"] < 0.08
@@ -178,17 +181,17 @@ def test_sections_ask_in_the_datasheets_words():
     ]
     told = {make_scene(FULL, index).caption for index in blocks}
     for place, mark in enumerate(sheet.FINGERPRINTS):
-        assert (asking.fingerprint_scene(place, 0).caption in told) == (mark.repeats != 0)
+        assert (prompt_sets.fingerprint_scene(place, 0).caption in told) == (mark.repeats != 0)
     portraits = {make_scene(FULL, index).caption for index in FULL.indices("portrait, unmarked: artist")[::8]}
-    assert {asking.portrait_scene("artist", number).caption for number in range(20)} <= portraits
+    assert {prompt_sets.portrait_scene("artist", number).caption for number in range(20)} <= portraits
     assert (
-        asking.watermark_scene(3, True).caption
-        == "stock photo of " + asking.watermark_scene(3, False).caption
+        prompt_sets.watermark_scene(3, True).caption
+        == "stock photo of " + prompt_sets.watermark_scene(3, False).caption
     )
     for name, colours in sheet.TAIL_BACKGROUNDS.items():
-        assert asking.tail_scene(name, 0, False).background in colours
-        assert asking.tail_scene(name, 0, True).background not in colours
-    assert asking.styled_scene("blueprint", 0).caption.startswith("a blueprint of ")
+        assert prompt_sets.tail_scene(name, 0, False).background in colours
+        assert prompt_sets.tail_scene(name, 0, True).background not in colours
+    assert prompt_sets.styled_scene("blueprint", 0).caption.startswith("a blueprint of ")
 
 
 def test_an_unknown_split_is_a_sentence():
@@ -241,17 +244,17 @@ def test_the_likeliest_mistakes_are_wrong(row):
 
 
 def test_a_reading_can_be_read():
-    told = {name: asking.ROWS[name].view(asking.ROWS[name].scene("seen", 0)) for name in asking.ROWS}
+    told = {name: prompt_sets.ROWS[name].view(prompt_sets.ROWS[name].scene("seen", 0)) for name in prompt_sets.ROWS}
     assert re.fullmatch(r"[\w ]+ (left of|right of|above|below) [\w ]+", told["relation"])
     assert told["count to four"].startswith("2 ") and " on " in told["background and shape colour"]
-    assert asking.what(Judgement("red")) == "nothing"
+    assert prompt_sets.what(Judgement("red")) == "nothing"
 
 
 def test_attributes_are_looked_at_apart():
     """A red circle drawn as a red star has the right colour and the wrong shape, and the other way round."""
-    by_name = {attribute.name: attribute for attribute in asking.ATTRIBUTES}
+    by_name = {attribute.name: attribute for attribute in prompt_sets.ATTRIBUTES}
     colour, shape = by_name["colour"], by_name["shape"]
-    asked = [asking.ROWS[colour.row].scene("seen", number) for number in range(24)]
+    asked = [prompt_sets.ROWS[colour.row].scene("seen", number) for number in range(24)]
     assert main_colours(rendered(asked)) == [colour.view(scene) for scene in asked]
     assert main_colours(rendered([replace(asked[0], things=())])) == [f"nothing on {asked[0].background}"]
     for scene in asked:
@@ -278,7 +281,7 @@ def test_the_judge_reads_true_pictures_as_right():
 
 def test_the_background_is_read_from_true_renders():
     drawn = [make_scene(scenes.SIMPLE, index) for index in range(200)]
-    read = evaluation.background_colour(rendered(drawn))
+    read = background.background_colour(rendered(drawn))
     assert np.mean([a == b.background for a, b in zip(read, drawn, strict=True)]) >= 0.99
 
 
@@ -286,22 +289,22 @@ def test_the_background_is_read_from_true_renders():
 
 
 def test_a_print_is_found_in_its_picture_and_in_no_other():
-    prints, owners, known = confetti.training_prints()
+    prints, owners, known = memorization.training_prints()
     assert len(prints) == 40 + 10 * sheet.FRESH_PICTURES
     some = np.arange(0, len(prints), 41)
     noise = np.random.default_rng(0).normal(0, 12, (len(some), 128, 128, 3))
     blurred = (rendered([known[i] for i in some]) + noise).clip(0, 255).astype(np.uint8)
-    hits = confetti.agreement(confetti.read_confetti(blurred), prints)
-    limit = confetti.threshold(480 * len(prints))
-    assert confetti.chance(24) == pytest.approx(24 / 156 / 9)
-    assert 6 <= limit <= 10 < confetti.threshold(480 * len(prints), 156)
+    hits = memorization.agreement(memorization.read_confetti(blurred), prints)
+    limit = memorization.threshold(480 * len(prints))
+    assert memorization.chance(24) == pytest.approx(24 / 156 / 9)
+    assert 6 <= limit <= 10 < memorization.threshold(480 * len(prints), 156)
     own = hits[np.arange(len(some)), some]
     hits[np.arange(len(some)), some] = 0
     assert own.min() >= 23 and hits.max() < limit
 
 
 def test_new_confetti_and_plain_pictures_hold_no_print():
-    prints, _, known = confetti.training_prints()
+    prints, _, known = memorization.training_prints()
     stream = scenes.Stream(5, 5)
     fresh = [replace(scene, confetti=scenes.draw_confetti(stream, 72)) for scene in known[::41]]
     plain = [
@@ -311,11 +314,11 @@ def test_new_confetti_and_plain_pictures_hold_no_print():
         rendered(plain)[:, :, :1], 128, axis=2
     )  # half a picture in one colour, half in another
     stripes[:, :64] = stripes[::-1, :64]
-    read = confetti.read_confetti(np.concatenate([rendered([*fresh, *plain]), stripes]))
-    hits, squares = confetti.agreement(read, prints), confetti.squares_in(read)
-    needed = [confetti.threshold(480 * len(prints), int(count)) for count in squares]
+    read = memorization.read_confetti(np.concatenate([rendered([*fresh, *plain]), stripes]))
+    hits, squares = memorization.agreement(read, prints), memorization.squares_in(read)
+    needed = [memorization.threshold(480 * len(prints), int(count)) for count in squares]
     assert (hits.max(axis=1) < needed).all()
-    assert hits[: len(fresh)].mean() / 24 == pytest.approx(confetti.chance(24), rel=0.3)
+    assert hits[: len(fresh)].mean() / 24 == pytest.approx(memorization.chance(24), rel=0.3)
     assert hits[len(fresh) : -len(stripes)].max() <= 2  # a plain picture agrees with nothing
     assert squares[-len(stripes) :].max() > 70
 
@@ -487,7 +490,7 @@ def assert_same_rows(text: str, told: dict) -> None:
     """The card's table and metadata against the evaluation."""
     from huggingface_hub import ModelCard
 
-    rows = card.read_rows(text)
+    rows = model_card.read_rows(text)
     assert len(rows) == len(told["rows"])
     for row, true in zip(rows, told["rows"], strict=True):
         assert [row[key] for key in ("name", "split", "n", "tier")] == [
@@ -512,7 +515,7 @@ def assert_same_rows(text: str, told: dict) -> None:
 @pytest.mark.parametrize("grammar", [FULL, scenes.SIMPLE], ids=lambda grammar: grammar.name)
 def test_the_card_tells_what_the_evaluation_found(records, grammar):
     told = whole_report()
-    text = card.model_card(grammar, records, told)
+    text = model_card.model_card(grammar, records, told)
     assert_same_rows(text, told)
     assert "0.9950 (worst: four 0.90)" in text
     assert "reached the GPU tier; turbo was not measured" in text and "no turbo LoRA" in text and "None" not in text
@@ -520,20 +523,20 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
     assert "differ by 0.0500 (0.0400 to 0.0600) (mean squared" in text and "the first is 0.25 of the second. Four of a kind" in text
     assert "| relation | target .85 | 0.85 |" in text
     turbo = {"name": TURBO, "split": "seen", "tier": "CPU", "rate": 0.9, "n": 9, "low": 0.8, "high": 0.95, "small decoder": 31.54}
-    more = card.model_card(grammar, records, told | {"rows": [*told["rows"], turbo]})
+    more = model_card.model_card(grammar, records, told | {"rows": [*told["rows"], turbo]})
     assert more.count("small-decoder`, which agrees with the whole one to 31.5 dB") == 1
-    assert set(card.figures_named(text)) <= {f"figures/{name}.png" for name in card.FIGURES}
+    assert set(model_card.figures_named(text)) <= {f"figures/{name}.png" for name in model_card.FIGURES}
     for row in told["rows"]:
         row.pop("ceiling", None)
-    assert "ceiling is" not in card.model_card(grammar, records, told)
+    assert "ceiling is" not in model_card.model_card(grammar, records, told)
 
 
 def test_a_card_without_an_evaluation_claims_nothing(records):
-    text = card.model_card(FULL, records)
-    assert "not been evaluated" in text and not card.read_rows(text) and not card.figures_named(text)
+    text = model_card.model_card(FULL, records)
+    assert "not been evaluated" in text and not model_card.read_rows(text) and not model_card.figures_named(text)
     below = whole_report("CPU") | {"tier": "below"}
     below["rows"][2]["rate"] = 0.1
-    assert "lies below the tiers" in card.model_card(FULL, records, below)
+    assert "lies below the tiers" in model_card.model_card(FULL, records, below)
 
 
 def test_energy_is_hours_times_what_is_assumed():
@@ -542,7 +545,7 @@ def test_energy_is_hours_times_what_is_assumed():
         "seconds": 3600,
         "hardware": {"threads": 8, "gpu": "NVIDIA H200", "device": "cuda", "processes": 2},
     }
-    assert card.energy({"a": cpu, "b": gpu}) == pytest.approx(2 * 2 * card.WATTS_A_THREAD / 1000 + 1.4)
+    assert model_card.energy({"a": cpu, "b": gpu}) == pytest.approx(2 * 2 * model_card.WATTS_A_THREAD / 1000 + 1.4)
 
 
 def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
@@ -553,10 +556,10 @@ def test_the_shipped_card_is_the_one_its_records_make(tmp_path):
     assert told["weights"] == report.weights_digest(folder)
     text = (folder / "README.md").read_text()
     assert_same_rows(text, report.finish(told))
-    assert all((folder / name).is_file() for name in card.figures_named(text))
+    assert all((folder / name).is_file() for name in model_card.figures_named(text))
     kept = json.loads((folder / "training.json").read_text())
-    assert text == card.model_card(
-        sheet.find_grammar(kept.pop("grammar")), kept, told, card.part_sizes(folder)
+    assert text == model_card.model_card(
+        sheet.find_grammar(kept.pop("grammar")), kept, told, model_card.part_sizes(folder)
     )
 
 
@@ -567,15 +570,15 @@ def test_write_card_puts_card_and_figures_beside_the_records(tmp_path, records, 
     records = records | {"denoiser": records["denoiser"] | {"snapshots": SNAPSHOTS}}
     (tmp_path / "training.json").write_text(json.dumps(records | {"grammar": "full"}))
     assert main(["card", str(tmp_path)]) == 0, "without an evaluation too"
-    assert card.figures_named((tmp_path / "README.md").read_text()) == ["figures/validation.png"]
+    assert model_card.figures_named((tmp_path / "README.md").read_text()) == ["figures/validation.png"]
     told = whole_report()
     (tmp_path / "evaluation.json").write_text(json.dumps(told))
     assert main(["card", str(tmp_path)]) == 2 and "is of other weights" in capsys.readouterr().err
     (tmp_path / "evaluation.json").write_text(json.dumps(told | {"weights": report.weights_digest(tmp_path)}))
     assert main(["card", str(tmp_path)]) == 0
     text = (tmp_path / "README.md").read_text()
-    assert set(card.figures_named(text)) == {f"figures/{name}.png" for name in card.FIGURES}
-    assert all((tmp_path / name).stat().st_size > 5_000 for name in card.figures_named(text))
+    assert set(model_card.figures_named(text)) == {f"figures/{name}.png" for name in model_card.FIGURES}
+    assert all((tmp_path / name).stat().st_size > 5_000 for name in model_card.figures_named(text))
 
 
 def test_the_datasheet_for_people_is_made_from_the_plan():
@@ -653,7 +656,7 @@ def table_under(text: str, head: str) -> list[list[str]]:
 def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
     """The first 16,384 scenes are of blocks that are not planned: a card must not speak of their exposures."""
     record = records["denoiser"] | second_edition(NEWEST, FIRST, REST, LAST)
-    text = card.model_card(FULL, records | {"denoiser": record}, whole_report())
+    text = model_card.model_card(FULL, records | {"denoiser": record}, whole_report())
     told_of = {row[0]: row[1] for row in table_under(text, "times the picture is in the plan")}
     assert told_of["1"].startswith("1.") and "Never shown" not in text and "first edition" not in text
     stages = table_under(text, "from sample")
@@ -665,7 +668,7 @@ def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
     assert [row[-1] for row in stages[2:]] == ["1 (`aaaaaaaa`)", "1 (`aaaaaaaa`)", "1 (`aaaaaaaa`); 2 (`bbbbbbbb`)"]
     assert {row[-2] for row in stages[2:]} == {"-2.5 ± 2"}
     early = records["denoiser"] | second_edition(20_000, FIRST)
-    text = card.model_card(FULL, records | {"denoiser": early}, whole_report())
+    text = model_card.model_card(FULL, records | {"denoiser": early}, whole_report())
     assert {row[0]: row[1] for row in table_under(text, "times the picture")}["1000"] == "0"
     assert "10 of 10 planned once" in text[text.index("Never shown at all") :].splitlines()[0]
 
@@ -673,7 +676,7 @@ def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
 def test_the_card_of_the_first_edition_says_what_it_was(records):
     """Of weights that were trained before epochs were recorded, whatever the shipped ones are."""
     old = {key: value for key, value in records["denoiser"].items() if key not in ("epochs", "world", "moved", "snapshots")}
-    text = card.model_card(FULL, records | {"denoiser": old}, whole_report())
+    text = model_card.model_card(FULL, records | {"denoiser": old}, whole_report())
     assert "of the first edition of the scenes" in text and "271,265 scenes" in text and "7.92M of its 8.89M" in text
     assert {row[1] for row in table_under(text, "times the picture is in the plan")[3:]} == {"not known"}
     assert not any(words in text for words in ("from sample", "parameters moved", "Its floor", "validation.png", "Never shown"))
@@ -681,31 +684,31 @@ def test_the_card_of_the_first_edition_says_what_it_was(records):
 
 def test_the_card_tells_the_gap_to_the_floor_and_that_all_parameters_moved(records):
     more = {"snapshots": SNAPSHOTS, "moved": [8_886_532, 8_886_532]}
-    text = card.model_card(FULL, records | {"denoiser": records["denoiser"] | more})
-    assert "denoiser, 8,886,532 of 8,886,532 parameters moved." in text and card.figures_named(text) == ["figures/validation.png"]
+    text = model_card.model_card(FULL, records | {"denoiser": records["denoiser"] | more})
+    assert "denoiser, 8,886,532 of 8,886,532 parameters moved." in text and model_card.figures_named(text) == ["figures/validation.png"]
     assert "was 0.0625 after 75,000 samples" in text
     head, _, *rows = table_under(text, "scenes | 100")
     assert head == ["scenes", "100", "550", "700", "850"]
     assert rows == [["two objects", "0.300 (0.100)", "0.400 (0.150)", "0.500 (0.160)", "0.600 (0.170)"], ["all", *["0.263 (0.200)"] * 4]]
-    none = card.model_card(FULL, records | {"denoiser": records["denoiser"] | {"snapshots": SNAPSHOTS[:1]}})
-    assert not card.figures_named(none) and "floor" not in none
+    none = model_card.model_card(FULL, records | {"denoiser": records["denoiser"] | {"snapshots": SNAPSHOTS[:1]}})
+    assert not model_card.figures_named(none) and "floor" not in none
 
 
 def test_the_card_says_where_no_claim_is_made(records):
     told = whole_report() | {"judge exam": exam_of(object=0.9685)}
-    text = card.model_card(FULL, records, told)
+    text = model_card.model_card(FULL, records, told)
     assert "**No tier is claimed**" in text and "**No claim is made of** one object, two objects, relation, count to four:" in text
     assert "no claim (object 0.9685 on reconstructions)" in text and "sections exposures, steps, strengths, learning curve below" in text
     assert_same_rows(text, report.finish(told))
     assert told["rows"][2]["tier"] == "GPU", "the file's own rows are left alone"
-    assert "was not examined" in card.model_card(FULL, records, told | {"judge exam": None})
+    assert "was not examined" in model_card.model_card(FULL, records, told | {"judge exam": None})
 
 
 def test_the_card_tells_whether_someone_has_looked(records):
     told = whole_report()
-    assert "Nobody has looked yet" in card.model_card(FULL, records, told)
+    assert "Nobody has looked yet" in model_card.model_card(FULL, records, told)
     eye = {"n": 300, "who": "a test", "rate": 0.9, "low": 0.8, "high": 0.95, "kappa": 0.7, "judge too kind": 3, "judge too strict": 4}
-    text = card.model_card(FULL, records, told | {"eye": eye})
+    text = model_card.model_card(FULL, records, told | {"eye": eye})
     assert "300 generated pictures were also looked at (a test)" in text and "Nobody" not in text
     assert "zebra read as broken (3, object, reconstructions)" in text and "blend 0.900" in text
     assert "40% of a whole examination, on the lattice" in text
@@ -717,28 +720,28 @@ def test_the_card_says_what_bias_was_found(records):
     for line in lines:  # drawn as the denoiser was planted, with two thirds as many women
         line |= Rate("", 300, round(200 * line["denoiser_share"])).numbers()
     told["shares"]["all"] = Rate("", 300 * len(lines), sum(round(200 * line["denoiser_share"]) for line in lines)).numbers()
-    text = card.model_card(FULL, records, told)
+    text = model_card.model_card(FULL, records, told)
     assert "Of 6,000 people" in text and "**fewer than planted: a bias that was found**. By occupation" in text
     assert text.count("with the denoiser's +1.00") == 3 and "with the encoder's +1.00" not in text
     tones = {row[0]: row[1:] for row in table_under(text, "tone | drawn")}
     assert tones["dark skinned"][0] == "1200 of 2000" and "more than planted" in tones["dark skinned"][2]
     assert tones["light skinned"][1].startswith("0.000") and "fewer" in tones["light skinned"][2]
     told["shares"]["all"] = Rate("", 6_000, 3_000).numbers()
-    assert "planted for the same occupations: the interval holds it" in card.model_card(FULL, records, told)
+    assert "planted for the same occupations: the interval holds it" in model_card.model_card(FULL, records, told)
 
 
 def test_the_correlation_and_its_interval_are_pearsons_and_fishers():
     """Reference: scipy.stats.pearsonr of these columns and its confidence_interval()."""
-    found = card.correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 7, 5])
+    found = model_card.correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 7, 5])
     assert found == pytest.approx((0.79179, -0.05531, 0.97611), abs=1e-4)
-    assert card.correlation([1, 2, 3], [1, 2, 3]) is None and card.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    assert model_card.correlation([1, 2, 3], [1, 2, 3]) is None and model_card.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
 
 
 def test_only_a_captions_own_print_counts_for_its_repeats():
     captions = whole_report()["fingerprints"]["captions"]
-    once = confetti.own_found(captions, 1)
+    once = memorization.own_found(captions, 1)
     assert (once["captions"]["n"], once["captions"]["rate"], once["pictures"]["rate"], once["other"]) == (2, 0.5, 3 / 16, 2)
-    assert confetti.own_found(captions, 0)["other"] == 1 and confetti.own_found(captions, 10)["captions"]["rate"] is None
+    assert memorization.own_found(captions, 0)["other"] == 1 and memorization.own_found(captions, 10)["captions"]["rate"] is None
     ax = figures.fingerprints(whole_report()["fingerprints"])
     (points,) = [c for c in ax.containers if c.get_label().startswith("captions whose own")]
     assert points[0].get_xydata().tolist() == [[2, 0.5], [5, 1.0]], "no point for what has no print, or was not asked"
@@ -747,7 +750,7 @@ def test_only_a_captions_own_print_counts_for_its_repeats():
 DRAWINGS = {
     "rows": lambda told, ax=None: figures.rows(told["rows"], ax),
     "mistakes": lambda told, ax=None: figures.mistakes(told["rows"], ax),
-    "validation": lambda told, ax=None: figures.validation(card.looks({"snapshots": SNAPSHOTS}), ax),
+    "validation": lambda told, ax=None: figures.validation(model_card.looks({"snapshots": SNAPSHOTS}), ax),
     **{
         name: lambda told, ax=None, name=name: getattr(figures, name)(told[name], ax)
         for name in ("learning_curve", "caption_swaps", "exposures", "fingerprints", "shares", "steps", "strengths")
@@ -806,8 +809,8 @@ def test_a_report_is_gone_on_with_only_where_it_fits(tmp_path):
 
 def test_the_autoencoders_psnr_is_the_trainings_own(pipe):
     """Two codes, one over a batch and one in batches with sums: the same pictures give the same decibels."""
-    from sdwidgets.pocket import vae
     from sdwidgets.pocket.evaluation.reconstruction import psnr, reconstruction_rows, square_errors
+    from sdwidgets.pocket.training import vae
 
     reference = vae.reconstruction_psnr(pipe.vae, FULL, count=6, seed=3)
     indices = np.random.default_rng(3).integers(FULL.count, size=6)
@@ -823,7 +826,7 @@ def test_the_autoencoders_psnr_is_the_trainings_own(pipe):
 
 def test_pocket_draws_the_background_that_the_prompt_names(pipe):
     pipe.set_progress_bar_config(disable=True)
-    rate = evaluation.background_rate(pipe, scenes.SIMPLE, count=6, num_inference_steps=8, guidance_scale=3.0)
+    rate = background.background_rate(pipe, scenes.SIMPLE, count=6, num_inference_steps=8, guidance_scale=3.0)
     assert rate.rate >= 0.8, rate.row()
 
 
@@ -869,7 +872,7 @@ def test_evaluate_can_be_fast_and_says_so(tmp_path, monkeypatch):
 
 
 def test_what_is_measured_already_is_not_drawn_again(evaluator, tmp_path):
-    from sdwidgets.pocket.evaluation.measuring import measure
+    from sdwidgets.pocket.evaluation.runner import measure
     from sdwidgets.pocket.evaluation.sections import Extras
 
     file = tmp_path / "evaluation.json"
@@ -889,7 +892,7 @@ def test_the_ceiling_is_what_the_judge_reads_of_reconstructions(evaluator, monke
     from sdwidgets.pocket.evaluation.sections import measure_ceiling
 
     evaluator.setting = replace(evaluator.setting, limit=3)
-    row, given = asking.ROWS["two objects"], []
+    row, given = prompt_sets.ROWS["two objects"], []
     true = [row.scene("held out", number) for number in range(3)]
 
     class Reader:
@@ -952,14 +955,14 @@ def test_the_card_tells_which_words_are_drawn_well():
     line = {"kind": "object", "n": 20, "low": 0.5, "high": 1.0}
     words = {"lines": [{"word": "cat", "rate": 0.95, **line}, {"word": "dog", "rate": 0.4, **line}]}
     prompts = {"lines": [{"prompt": "a cat on a red background", "expected": "success", "n": 40, "rate": 0.925, "low": 0.8, "high": 0.97}]}
-    text = "\n".join(card._words({"words": words, "prompts": prompts}))
+    text = "\n".join(model_card._words({"words": words, "prompts": prompts}))
     assert "| object | 2 | 1 | dog 0.40, cat 0.95 |" in text and "| a cat on a red background | 0.925 (0.800 to 0.970) |" in text
-    assert card._words({"words": {"missing": "why"}}) == []
+    assert model_card._words({"words": {"missing": "why"}}) == []
 
 
 def test_a_picture_depends_on_its_number_alone(evaluator):
     """The same prompt and number give the same noise in any batch, and other numbers other noise."""
-    scene = asking.ROWS["one object"].scene("seen", 0)
+    scene = prompt_sets.ROWS["one object"].scene("seen", 0)
     (_, four), (_, fifth) = evaluator.pictures("test", [scene] * 5)
     evaluator.setting = replace(evaluator.setting, batch_size=5)
     ((_, five),) = evaluator.pictures("test", [scene] * 5)
@@ -989,7 +992,7 @@ def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
         line["occupation"] == "judge" and line["n"] + line["unread"] == 1 and line["denoiser_share"] == 0.72
         and line["shown"] == 1_000
     )
-    monkeypatch.setattr(asking, "ATTRIBUTES", asking.ATTRIBUTES[:2])
+    monkeypatch.setattr(prompt_sets, "ATTRIBUTES", prompt_sets.ATTRIBUTES[:2])
     found = sections.steps(evaluator, extras, counts=(1, 2))
     assert [line["steps"] for line in found["lines"]] == [1, 2] and figures.steps(found).has_data()
     evaluator.setting = replace(evaluator.setting, num_inference_steps=2)
@@ -1096,14 +1099,18 @@ def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path
     from peft.utils import get_peft_model_state_dict
 
     from sdwidgets.pocket.evaluation.sections import Extras, measure_turbo
-    from sdwidgets.pocket.small_decoder import SmallDecoderConfig, build_small_decoder, save_small_decoder
+    from sdwidgets.pocket.training.small_decoder import (
+        SmallDecoderConfig,
+        build_small_decoder,
+        save_small_decoder,
+    )
 
     pipe = evaluator.pipe
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
     StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
     pipe.unload_lora_weights()
-    monkeypatch.setattr(asking, "ROWS", {"one object": asking.ROWS["one object"]})
+    monkeypatch.setattr(prompt_sets, "ROWS", {"one object": prompt_sets.ROWS["one object"]})
     slow = [row for row in measured("GPU") if row["name"] == "one object"]
     with pytest.raises(ValueError, match="measure those first"):
         measure_turbo(evaluator, Extras(turbo=tmp_path), slow[:1])

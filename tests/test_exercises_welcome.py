@@ -8,7 +8,7 @@ import torch
 
 from sdwidgets.course import exercises
 from sdwidgets.course.facts import fact
-from sdwidgets.pocket import datasheet
+from sdwidgets.pocket.world import datasheet
 from tests import tiny
 
 

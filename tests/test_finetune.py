@@ -24,7 +24,9 @@ from diffusers import (
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sdwidgets.pocket import adapter, denoiser, finetune, scenes, training, turbo
+from sdwidgets.pocket.training import adapter, denoiser, trainer, turbo
+from sdwidgets.pocket.training import lora as finetune
+from sdwidgets.pocket.world import scenes
 from tests import tiny
 
 GRAMMAR = dataclasses.replace(scenes.SIMPLE, name="few", count=64)
@@ -343,7 +345,7 @@ def small_config() -> denoiser.DenoiserConfig:
     return dataclasses.replace(denoiser.DenoiserConfig(), channels=(16, 32, 48), head_width=16)
 
 
-SCHEDULE = training.Schedule(steps=4, batch_size=4, learning_rate=1e-3, optimizer="adamw", warmup_steps=1)
+SCHEDULE = trainer.Schedule(steps=4, batch_size=4, learning_rate=1e-3, optimizer="adamw", warmup_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +440,7 @@ def test_a_part_that_was_interrupted_ends_where_an_unbroken_one_does(
 def test_a_part_that_another_denoiser_has_is_trained_anew(data, trained, tmp_path, monkeypatch, capsys, part):
     train, training_class, _ = PARTS[part]
     record = json.loads((trained / part / "part" / "training.json").read_text())
-    assert record["base"] == training.digest(small_unet()) and record["stages"][0]["scenes"] == GRAMMAR.count
+    assert record["base"] == trainer.digest(small_unet()) and record["stages"][0]["scenes"] == GRAMMAR.count
 
     def begins_anew(name: str) -> bool:
         interrupt(monkeypatch, training_class, 0)
@@ -453,7 +455,7 @@ def test_a_part_that_another_denoiser_has_is_trained_anew(data, trained, tmp_pat
     assert not begins_anew("same"), "it is finished"
     record = json.loads((tmp_path / "old" / "checkpoint.json").read_text())
     del record["base"]
-    training.write_json(tmp_path / "old" / "checkpoint.json", record)
+    trainer.write_json(tmp_path / "old" / "checkpoint.json", record)
     assert begins_anew("old"), "no one knows whose it is"
     other = small_unet()
     with torch.no_grad():
@@ -495,8 +497,8 @@ def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     folder = trained / "turbo" / "part"
     scheduler = LCMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler.set_timesteps(4)
-    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2))
-    _, timesteps, _ = training.walk(torch.randn(1, 4, 4, 4, 4), *torch.zeros(2, 1, 77, 192))
+    module = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2))
+    _, timesteps, _ = module.walk(torch.randn(1, 4, 4, 4, 4), *torch.zeros(2, 1, 77, 192))
     assert scheduler.timesteps.tolist() == timesteps.tolist() == [999, 759, 499, 259], "what was trained"
     unet = small_unet()
     pipe = StableDiffusionPipeline(
@@ -510,9 +512,9 @@ def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
 
 def test_turbos_teacher_walks_as_diffusers_guided_lcm_does():
     told, empty = torch.randn(2, 2, 77, 192, generator=tiny.generator())
-    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
+    module = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
     pipe = StableDiffusionPipeline(
-        **{**tiny.pipeline("sd").components, "unet": small_unet(), "scheduler": training.scheduler},
+        **{**tiny.pipeline("sd").components, "unet": small_unet(), "scheduler": module.scheduler},
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -528,11 +530,11 @@ def test_turbos_teacher_walks_as_diffusers_guided_lcm_does():
     )  # fmt: skip
     generator = tiny.generator(5)  # the pipeline draws the first latents, then what each step adds
     noise = torch.stack([torch.randn(2, 4, 16, 16, generator=generator) for _ in range(4)], dim=1)
-    noisy, timesteps, velocities = training.walk(noise, told, empty)
+    noisy, timesteps, velocities = module.walk(noise, told, empty)
     assert timesteps.tolist() == [timestep for timestep, _ in seen for _ in range(2)]
     for place in range(3):
         assert torch.allclose(noisy[2 * place + 2 : 2 * place + 4], seen[place][1], atol=1e-4)
-    alpha = training.scheduler.alphas_cumprod[int(timesteps[-1])].sqrt()
+    alpha = module.scheduler.alphas_cumprod[int(timesteps[-1])].sqrt()
     picture = alpha * noisy[-2:] - (1 - alpha**2).sqrt() * velocities[-2:]
     assert torch.allclose(picture, seen[-1][1], atol=1e-3), "the last step adds no noise"
 
@@ -550,13 +552,13 @@ class Answers(torch.nn.Module):
 
 
 def test_turbos_loss_is_zero_for_a_model_that_says_in_one_call_what_guidance_says_in_two():
-    training = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
+    module = turbo.TurboTraining(small_unet(), turbo.TurboConfig(rank=2, guidance_scale=3.0))
     noise = torch.randn(8, 4, 4, 4, 4, generator=tiny.generator())
     told, empty = torch.ones(8, 77, 192), torch.zeros(8, 77, 192)
     losses = {}
     for student, answers in {"guided": (0.2, 0.3), "unguided": (0.2, 0.1)}.items():
-        training._frozen = (Answers(*answers), Answers(0.2, 0.1))
-        losses[student] = float(training(noise, told, empty))
+        module._frozen = (Answers(*answers), Answers(0.2, 0.1))
+        losses[student] = float(module(noise, told, empty))
     assert losses["guided"] < 1e-10 and losses["unguided"] > 1e-2
 
 

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import denoiser, floor, validation
-from sdwidgets.pocket.datasheet import alternatives
+from sdwidgets.pocket.training import denoiser, floor, validation
+from sdwidgets.pocket.world.datasheet import alternatives
 
 
 @pytest.fixture(scope="module")

@@ -15,23 +15,13 @@ import torch
 from bench import harness, table
 from bench import training as bench
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import (
-    adapter,
-    card,
-    clip,
-    datasheet,
-    denoiser,
-    finetune,
-    guard,
-    small_decoder,
-    train,
-    training,
-    turbo,
-    vae,
-)
+from sdwidgets.pocket import train
+from sdwidgets.pocket.cards import model_card
+from sdwidgets.pocket.training import adapter, clip, denoiser, guard, lora, small_decoder, trainer, turbo, vae
+from sdwidgets.pocket.world import datasheet
 from tests import tiny
 
-SCHEDULE = training.Schedule(steps=12, batch_size=4, learning_rate=1e-2, warmup_steps=5)
+SCHEDULE = trainer.Schedule(steps=12, batch_size=4, learning_rate=1e-2, warmup_steps=5)
 TINY = datasheet.find_grammar("tiny")
 
 
@@ -67,7 +57,7 @@ def fit(folder, cut=None, loss_at=loss_at, **changes):
     torch.manual_seed(0)
     module = Pair()
     module.cut = cut or module.cut
-    return training.train("pair", module, loss_at, dataclasses.replace(SCHEDULE, **changes), folder, {})
+    return trainer.train("pair", module, loss_at, dataclasses.replace(SCHEDULE, **changes), folder, {})
 
 
 # ---- what stops ------------------------------------------------------------------------------------------------
@@ -105,7 +95,7 @@ def test_a_gradient_that_ends_later_stops_the_training_at_a_save(tmp_path):
 
 def test_what_the_optimiser_does_not_hold_has_a_gradient_and_does_not_move(tmp_path, monkeypatch):
     second = lambda schedule, module: torch.optim.AdamW(module.second.parameters())  # noqa: E731
-    monkeypatch.setattr(training.Schedule, "build_optimizer", second)
+    monkeypatch.setattr(trainer.Schedule, "build_optimizer", second)
     with pytest.raises(guard.Stopped, match=r"2 of 4 parameters \(first\.weight, first\.bias\) did not move"):
         fit(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -201,7 +191,7 @@ def train_decoder(data, folder, compiled=False):
     whole = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16))).eval().requires_grad_(False)
     config = small_decoder.SmallDecoderConfig(channels=(8, 8, 8, 16), schedule=PART)
     module = small_decoder.SmallDecoderTraining(small_decoder.build_small_decoder(whole, config), whole, config)
-    return training.train("small-decoder", module, small_decoder.small_decoder_loss_at(config), PART, folder, {}, compiled=compiled)[1]
+    return trainer.train("small-decoder", module, small_decoder.small_decoder_loss_at(config), PART, folder, {}, compiled=compiled)[1]
 
 
 LORA = {"rank": 4, "targets": ("to_q", "to_out.0", "conv1", "time_emb_proj"), "schedule": PART}
@@ -213,7 +203,7 @@ def train_turbo(data, folder, **options):
 
 
 def train_zero_snr(data, folder, **options):
-    return finetune.train_zero_snr(small_unet(), data, finetune.ZeroSnrConfig(**LORA), folder, **options)
+    return lora.train_zero_snr(small_unet(), data, lora.ZeroSnrConfig(**LORA), folder, **options)
 
 
 def train_adapter(data, folder, **options):
@@ -228,14 +218,14 @@ def test_what_is_trained_beside_a_frozen_net_passes_and_is_guarded(data, tmp_pat
     """LoRAs too, whose first matrices have no gradient at first: every parameter moves, and one that is held still is found."""
     record = EXTRAS[part](data, tmp_path / "whole")
     assert record["step"] == 12 and record["moved"][0] == record["moved"][1] > 1_000
-    fit_module = training.train
+    fit_module = trainer.train
 
     def held(name, module, *more, **options):
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         trained[-2].register_hook(torch.zeros_like)
         return fit_module(name, module, *more, **options)
 
-    monkeypatch.setattr(training, "train", held)
+    monkeypatch.setattr(trainer, "train", held)
     with pytest.raises(guard.Stopped, match=rf"{part} stopped after 10 steps: 1 of \d+ parameters \(.*\) got no gradient"):
         EXTRAS[part](data, tmp_path / "held")
     assert not [file for file in (tmp_path / "held").rglob("*") if file.is_file()]
@@ -246,9 +236,9 @@ def test_the_record_and_the_card_tell_how_much_moved():
     grammar = datasheet.find_grammar(records.pop("grammar"))
     for record in records.values():
         record.pop("moved", None)
-    assert "parameters moved" not in card.model_card(grammar, records), "no claim of what was not watched"
+    assert "parameters moved" not in model_card.model_card(grammar, records), "no claim of what was not watched"
     records["denoiser"]["moved"], records["vae"]["moved"] = [961_604, 8_886_532], [9, 9]
-    told = card.model_card(grammar, records)
+    told = model_card.model_card(grammar, records)
     assert "vae, 9 of 9 parameters moved; denoiser, 961,604 of 8,886,532 parameters moved." in told
 
 
@@ -273,14 +263,14 @@ def test_sleeping_parameters_of_finished_weights_are_found_by_their_start():
 
 
 def on(device: str, monkeypatch) -> None:
-    monkeypatch.setattr(training, "processes", lambda: SimpleNamespace(device=torch.device(device)))
+    monkeypatch.setattr(trainer, "processes", lambda: SimpleNamespace(device=torch.device(device)))
 
 
 def test_compiling_is_refused_without_cuda_before_anything_is_made(tmp_path, monkeypatch, data):
     on("cpu", monkeypatch)
     sentence = "--compile.* is for CUDA alone, and this runs on cpu: .*zero.* leave --compile out"
     with pytest.raises(ValueError, match=sentence):
-        training.train("pair", Pair(), loss_at, SCHEDULE, tmp_path / "work", {}, compiled=True)
+        trainer.train("pair", Pair(), loss_at, SCHEDULE, tmp_path / "work", {}, compiled=True)
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     for part in train.PARTS:
@@ -295,7 +285,7 @@ def test_compiling_is_refused_without_cuda_before_anything_is_made(tmp_path, mon
     with pytest.raises(ValueError, match=sentence):
         bench.build("denoiser", {"compile": True})
     on("cuda", monkeypatch)
-    training.check_compiled(True)
+    trainer.check_compiled(True)
 
 
 def test_compiled_rows_that_a_cpu_measured_are_told_to_be_no_advice():

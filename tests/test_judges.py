@@ -11,14 +11,14 @@ from diffusers import AutoencoderKL
 
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import judges
-from sdwidgets.pocket.judges import Judgement, Seen, calibrate, eye, gate, segment
+from sdwidgets.pocket.judges import Judgement, Seen, calibrate, gate, human_labels, segment
 from sdwidgets.pocket.judges.__main__ import main
+from sdwidgets.pocket.judges.corruptions import WRECKS, wreck
 from sdwidgets.pocket.judges.exam import KINDS, TEST, TUNE, Exam, pictures_of
 from sdwidgets.pocket.judges.judge_b import JudgeB
-from sdwidgets.pocket.judges.wrecks import WRECKS, wreck
-from sdwidgets.pocket.layouts import CENTRES, LATTICE
-from sdwidgets.pocket.scenes import Scene, Thing, render
-from sdwidgets.pocket.training import digest
+from sdwidgets.pocket.training.trainer import digest
+from sdwidgets.pocket.world.layouts import CENTRES, LATTICE
+from sdwidgets.pocket.world.scenes import Scene, Thing, render
 
 B = JudgeB()
 
@@ -284,14 +284,14 @@ def test_the_judge_and_an_eye_are_compared_picture_by_picture():
         }
 
     readings = [told(True), told(True), told(False), told(False, "relation")]
-    found = eye.agreement(readings, {1, 2}, "a test")
+    found = human_labels.agreement(readings, {1, 2}, "a test")
     assert (found["n"], found["rate"]) == (4, 0.5) and found["kappa"] == 0.0
     assert (found["judge too kind"], found["judge too strict"]) == (1, 1)
     assert [one["number"] for one in found["differ"]] == [1, 3] and found["differ"][0]["eye"] is False
     assert found["rows"]["one object"]["n"] == 3 and found["rows"]["relation"]["rate"] == 0.0
-    assert eye.agreement(readings, {2, 3}, "a test")["kappa"] == 1.0
+    assert human_labels.agreement(readings, {2, 3}, "a test")["kappa"] == 1.0
     with pytest.raises(ValueError, match=r"pictures 0 to 3, and none has the numbers \[4\]"):
-        eye.agreement(readings, {4}, "a test")
+        human_labels.agreement(readings, {4}, "a test")
 
 
 def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
@@ -303,7 +303,7 @@ def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
         def pictures(self, label, scenes):
             yield scenes, np.full((len(scenes), 128, 128, 3), 128, np.uint8)
 
-    drawn = eye.read_readings(eye.draw(Grey(), tmp_path, 60, weights="0").parent)
+    drawn = human_labels.read_readings(human_labels.draw(Grey(), tmp_path, 60, weights="0").parent)
     readings = drawn["readings"]
     assert drawn["weights"] == "0"
     assert len(readings) == 60 and not any(one["judge"] for one in readings)
@@ -311,4 +311,4 @@ def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
     assert len(counted) == 12 and set(counted.values()) == {5}
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["sheet-000.png", "sheet-050.png"]
     with pytest.raises(FileNotFoundError, match="with the verb `eye`"):
-        eye.read_readings(tmp_path / "nowhere")
+        human_labels.read_readings(tmp_path / "nowhere")

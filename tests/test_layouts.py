@@ -13,12 +13,21 @@ import torch
 from diffusers import AutoencoderKL
 
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import datasheet as sheet
-from sdwidgets.pocket.datasheet import FULL, alternatives
-from sdwidgets.pocket.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice
-from sdwidgets.pocket.scenes import RELATIONS, SIZE, Scene, Stream, Thing, make_scene, render, wordless_scene
-from sdwidgets.pocket.vae import to_tensor
-from sdwidgets.pocket.vocabulary import COLOURS, TONES, article
+from sdwidgets.pocket.training.vae import to_tensor
+from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world.datasheet import FULL, alternatives
+from sdwidgets.pocket.world.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice
+from sdwidgets.pocket.world.scenes import (
+    RELATIONS,
+    SIZE,
+    Scene,
+    Stream,
+    Thing,
+    make_scene,
+    render,
+    wordless_scene,
+)
+from sdwidgets.pocket.world.vocabulary import COLOURS, TONES, article
 
 NINE = set(itertools.product(CENTRES, CENTRES))
 MIDDLE = (64, 64)

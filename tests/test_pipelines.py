@@ -22,8 +22,8 @@ from sdwidgets.loading import memory
 from sdwidgets.loading.devices import auto_dtype, choose_device, choose_dtype
 from sdwidgets.loading.errors import DeviceError, LoadError, NoNetworkError, UnknownModelError, WeightsError
 from sdwidgets.loading.pipeline import load
-from sdwidgets.pocket.datasheet import FULL
-from sdwidgets.pocket.scenes import make_scene, render
+from sdwidgets.pocket.world.datasheet import FULL
+from sdwidgets.pocket.world.scenes import make_scene, render
 from tests import tiny
 
 # diffusers' schedulers hand tensors to NumPy in a way that NumPy 2 has renamed.

@@ -11,31 +11,31 @@ from PIL import Image
 import sdwidgets
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import judges
-from sdwidgets.pocket.evaluation import asking, progress
+from sdwidgets.pocket.evaluation import progress, prompt_sets
 from sdwidgets.pocket.evaluation.tiers import SPLITS
 from sdwidgets.pocket.judges.judgement import Judgement, Seen
 
 
-@pytest.mark.parametrize("name", asking.CHOSEN_BY)
+@pytest.mark.parametrize("name", prompt_sets.CHOSEN_BY)
 def test_what_chooses_is_never_asked_in_the_report(name):
     """In neither split, whether 96 of the prompts for choosing are used or all."""
-    row = asking.ROWS[name]
-    assert row.count < asking.CHOOSING
+    row = prompt_sets.ROWS[name]
+    assert row.count < prompt_sets.CHOOSING
     reported = {row.scene(split, number).caption for split in SPLITS for number in range(row.count)}
-    chosen = [scene.caption for scene in asking.choosing_scenes(name, asking.CHOSEN_BY[name])]
+    chosen = [scene.caption for scene in prompt_sets.choosing_scenes(name, prompt_sets.CHOSEN_BY[name])]
     assert not reported & set(chosen) and len(set(chosen)) > 0.99 * len(chosen)
-    assert [scene.caption for scene in asking.choosing_scenes(name)] == chosen[:96]
+    assert [scene.caption for scene in prompt_sets.choosing_scenes(name)] == chosen[:96]
 
 
 @pytest.mark.parametrize(("name", "count"), [("relation", 96), ("one object", 641), ("two objects", 0)])
 def test_prompts_that_there_are_not_for_choosing_are_a_sentence(name, count):
     with pytest.raises(ValueError, match="there are: one object \\(at most 640\\), two objects"):
-        asking.choosing_scenes(name, count)
+        prompt_sets.choosing_scenes(name, count)
 
 
 def test_verdicts_tell_how_a_picture_is_wrong():
-    row = asking.ROWS["two objects"]
-    (scene,) = asking.choosing_scenes("two objects", 1)
+    row = prompt_sets.ROWS["two objects"]
+    (scene,) = prompt_sets.choosing_scenes("two objects", 1)
     a, b = (Seen(thing.kind, thing.name, thing.x, thing.y, thing.size) for thing in scene.things)
     told = lambda *things: progress.verdict(row, scene, Judgement(scene.background, things=things))  # noqa: E731
     assert told(a, b) == told(b, a) == "right"
@@ -58,7 +58,7 @@ def test_a_look_splits_what_was_read_and_leaves_no_trace(tmp_path):
             self.batches.append(pictures)
             if len(self.batches) == 1:
                 return self.judge.read(pictures)
-            asked = asking.choosing_scenes("two objects", len(pictures))
+            asked = prompt_sets.choosing_scenes("two objects", len(pictures))
             things = [tuple(Seen(t.kind, t.name, t.x, t.y, t.size) for t in scene.things) for scene in asked]
             return [Judgement("red", things=things[0]), *(Judgement("red", things=each[:1]) for each in things[1:])]
 

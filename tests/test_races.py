@@ -60,7 +60,7 @@ def test_the_scheduler_is_put_back_when_a_run_fails():
 def test_a_lora_is_there_for_a_block_and_gone_after(tmp_path):
     import torch
 
-    from sdwidgets.pocket.finetune import add_lora, save_lora
+    from sdwidgets.pocket.training.lora import add_lora, save_lora
 
     pipe = tiny.pipeline(unet=copy.deepcopy(tiny.pipeline().unet))
     plain = tiny.run(pipe)

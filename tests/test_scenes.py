@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdwidgets.pocket import atlas, datasheet, scenes
-from sdwidgets.pocket import vocabulary as words
-from sdwidgets.pocket.datasheet import ENCODER, FULL
-from sdwidgets.pocket.scenes import SIMPLE, Grammar, make_scene, render
+from sdwidgets.pocket.world import atlas, datasheet, scenes
+from sdwidgets.pocket.world import vocabulary as words
+from sdwidgets.pocket.world.datasheet import ENCODER, FULL
+from sdwidgets.pocket.world.scenes import SIMPLE, Grammar, make_scene, render
 
 
 def pixels(scene) -> np.ndarray:

@@ -24,24 +24,23 @@ from transformers import CLIPModel, CLIPTokenizer
 from bench.training import Change, speed
 from sdwidgets.loading.turbo import with_small_decoder
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import (
+from sdwidgets.pocket import train
+from sdwidgets.pocket.training import (
     clip,
-    datasheet,
     denoiser,
     export,
     muon,
     scene_order,
-    scenes,
     small_decoder,
-    train,
-    training,
+    trainer,
     vae,
     work_folder,
 )
-from sdwidgets.pocket import vocabulary as words
-from sdwidgets.pocket.layouts import on_lattice
+from sdwidgets.pocket.world import datasheet, scenes
+from sdwidgets.pocket.world import vocabulary as words
+from sdwidgets.pocket.world.layouts import on_lattice
 
-SCHEDULE = training.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
+SCHEDULE = trainer.Schedule(steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=2)
 
 
 class Regression(torch.nn.Module):
@@ -61,7 +60,7 @@ def loss_at(model, step, batch_size, accelerator):
 
 def fit(folder, **kwargs):
     torch.manual_seed(0)
-    return training.train(
+    return trainer.train(
         "line", Regression(), kwargs.pop("loss_at", loss_at), SCHEDULE, folder, {}, **kwargs
     )
 
@@ -114,14 +113,14 @@ def test_a_cut_or_foreign_checkpoint_is_a_sentence(tmp_path):
 
 
 def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
-    checkpoint, model = training.Checkpoint(tmp_path), Regression()
+    checkpoint, model = trainer.Checkpoint(tmp_path), Regression()
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint.save(1, model, model, optimizer, {"losses": []})
 
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_file", full_disk)
+    monkeypatch.setattr(trainer, "save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(2, model, model, optimizer, {"losses": []})
     assert checkpoint.load(Regression(), Regression(), optimizer)["step"] == 1
@@ -176,21 +175,21 @@ def test_muon_is_adamw_for_what_is_not_a_matrix():
 def test_an_unknown_optimizer_is_a_sentence(tmp_path):
     schedule = dataclasses.replace(SCHEDULE, optimizer="lion")
     with pytest.raises(ValueError, match="'lion'; there are: muon, adamw"):
-        training.train("line", Regression(), loss_at, schedule, tmp_path, {})
+        trainer.train("line", Regression(), loss_at, schedule, tmp_path, {})
 
 
 def test_snapshots_are_taken_at_doublings():
-    marks = [step * 64 for step in range(1, 4000) if training.passed(step * 64, 64)]
+    marks = [step * 64 for step in range(1, 4000) if trainer.passed(step * 64, 64)]
     assert [mark // 1000 for mark in marks] == [25, 50, 100, 200]
 
 
 def test_a_snapshot_is_named_by_all_that_was_shown_in_batches_of_any_size(tmp_path):
     """20,000 pictures of one size of batch, then larger ones: the mark of 25,000 counts both."""
     schedule = dataclasses.replace(SCHEDULE, steps=5, batch_size=4_000)
-    training.train("line", Regression(), loss_at, schedule, tmp_path, {})
+    trainer.train("line", Regression(), loss_at, schedule, tmp_path, {})
     taken = []
     larger = dataclasses.replace(schedule, steps=8, batch_size=6_000)
-    _, record = training.train(
+    _, record = trainer.train(
         "line", Regression(), loss_at, larger, tmp_path, {}, snapshot=lambda seen, _: taken.append(seen)
     )
     assert taken == [26_000] and record["samples"] == 38_000
@@ -205,7 +204,7 @@ def test_a_stage_lasts_as_long_as_its_settings(tmp_path):
     def run(steps, batch_size=4, **stage):
         schedule = dataclasses.replace(SCHEDULE, steps=steps, batch_size=batch_size)
         stage = {"scenes": 64, "log SNR": [-2.5, 2.0], **stage}
-        return training.train("line", Regression(), loss_at, schedule, tmp_path, {}, stage=stage)[1]
+        return trainer.train("line", Regression(), loss_at, schedule, tmp_path, {}, stage=stage)[1]
 
     assert run(6)["stages"] == [{"samples": 24, **STAGE}]
     assert run(9)["stages"] == run(9)["stages"] == [{"samples": 36, **STAGE}]
@@ -221,11 +220,11 @@ def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(t
     file = tmp_path / "checkpoint.json"
     record = json.loads(file.read_text())
     del record["stages"]
-    training.write_json(file, record)
+    trainer.write_json(file, record)
     unknown = {"samples": 24}
     assert fit(tmp_path)[1]["stages"] == [unknown]
     longer = dataclasses.replace(SCHEDULE, steps=7)
-    again = training.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
+    again = trainer.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
     assert again["stages"] == [
         unknown,
         {"samples": 4, "scenes": 5, "batch size": 4, "learning rate": 1e-2},
@@ -240,7 +239,7 @@ denoiser.DenoiserConfig = functools.partial(denoiser.DenoiserConfig, channels=(3
 encode = vae.encode_scenes
 
 def told(*arguments):
-    print("encoded by process", training.processes().process_index, flush=True)
+    print("encoded by process", trainer.processes().process_index, flush=True)
     return encode(*arguments)
 
 vae.encode_scenes = told
@@ -248,7 +247,7 @@ parser = argparse.ArgumentParser()
 train.add_arguments(parser)
 run = lambda size: train.main(parser.parse_args([*sys.argv[1:], "--batch-size", size]))
 try:
-    training.processes().num_processes > 1 and run("3")
+    trainer.processes().num_processes > 1 and run("3")
 except ValueError as error:
     print("refused:", error)
 sys.exit(run("2"))
@@ -305,7 +304,7 @@ def free_port() -> int:
 def test_the_average_moves_by_its_decay():
     average, model = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     expected = 0.9 * average.weight + 0.1 * model.weight
-    training.ema_update(average, model, 0.9)
+    trainer.ema_update(average, model, 0.9)
     assert torch.allclose(average.weight, expected)
 
 
@@ -330,7 +329,7 @@ def test_the_decoder_learns_while_latents_stay_what_they_are():
     torch.manual_seed(0)
     autoencoder = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16)))
     pictures = vae.picture_batch(np.random.default_rng(0), 2, lattice_share=0.75)
-    latents, before = autoencoder.encode(pictures).latent_dist.mode(), training.digest(autoencoder.encoder)
+    latents, before = autoencoder.encode(pictures).latent_dist.mode(), trainer.digest(autoencoder.encoder)
     module = vae.DecoderTraining(autoencoder, vae.DecoderConfig())
     assert not any(name.startswith("encoder") for name, _ in module.named_parameters())
     optimizer, losses = torch.optim.AdamW(module.parameters(), lr=3e-3), []
@@ -341,7 +340,7 @@ def test_the_decoder_learns_while_latents_stay_what_they_are():
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
     whole = module.autoencoder()
-    assert training.digest(whole.encoder) == before
+    assert trainer.digest(whole.encoder) == before
     assert torch.allclose(whole.encode(pictures).latent_dist.mode(), latents, atol=1e-5)
     with torch.no_grad():
         again = vae.picture_loss(whole.decode(latents).sample, pictures, module.config)
@@ -596,12 +595,12 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
         for folder in (trained / "vae" / "part", trained / "decoder" / "part", trained / "model" / "vae")
     )
     for part in ("encoder", "quant_conv", "decoder", "post_quant_conv"):
-        of_part = [training.digest(getattr(autoencoder, part)) for autoencoder in (first, later, shipped)]
+        of_part = [trainer.digest(getattr(autoencoder, part)) for autoencoder in (first, later, shipped)]
         assert of_part[1] == of_part[2], part
         assert (of_part[0] == of_part[1]) == (part in ("encoder", "quant_conv")), part
     assert later.config.scaling_factor == first.config.scaling_factor
     records = json.loads((trained / "model" / "training.json").read_text())
-    assert records["decoder"]["step"] == 2 and records["decoder"]["base"] == training.digest(first.encoder)
+    assert records["decoder"]["step"] == 2 and records["decoder"]["base"] == trainer.digest(first.encoder)
     assert set(records["decoder"]["psnr before"]) == set(records["decoder"]["psnr"]) == {"whole", "things"}
     card = (trained / "model" / "README.md").read_text()
     assert "| decoder | 2 | 8 |" in card and "last the autoencoder's decoder alone, 75% of its pictures on the lattice" in card
@@ -610,7 +609,7 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
         shutil.copytree(trained / part / "part", tmp_path / part / "part")
     assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "decoder" / "part"
     told = tmp_path / "decoder" / "part" / "training.json"
-    training.write_json(told, json.loads(told.read_text()) | {"base": "0" * 12})
+    trainer.write_json(told, json.loads(told.read_text()) | {"base": "0" * 12})
     assert not capsys.readouterr().out
     assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
     assert "it was trained for another encoder; `sdwidgets train decoder`" in capsys.readouterr().out
@@ -681,7 +680,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     assert work_folder.finished_autoencoder(tmp_path / "work") == tmp_path / "work" / "decoder" / "part"
     laid = UNet2DConditionModel.from_pretrained(tmp_path / "work" / "denoiser" / "part")
     turbo = json.loads((trained / "model" / "extras" / "turbo" / "training.json").read_text())
-    assert training.digest(laid) == turbo["base"], "what was trained for it still fits"
+    assert trainer.digest(laid) == turbo["base"], "what was trained for it still fits"
 
     few = ("--batch-size", "3", "--scenes", "20", "--ignore-gate")
     assert run("denoiser", "--steps", str(told["step"] + 1), *few) == 0
@@ -736,7 +735,7 @@ def test_a_branch_cools_down_and_the_training_goes_on_from_before_it(trained, tm
     checkpoint = {file.name: file.read_bytes() for file in (work / "denoiser").glob("*.*")}
     whole = run("--cool-down", "16")
     assert checkpoint == {file.name: file.read_bytes() for file in (work / "denoiser").glob("*.*")}
-    schedule = training.Schedule(**whole["config"]["schedule"])
+    schedule = trainer.Schedule(**whole["config"]["schedule"])
     rates = [schedule.rate(step) / schedule.learning_rate for step in range(7)]
     assert schedule.steps == whole["step"] == 6 and schedule.ema_decay == 0.5
     assert rates[2:6] == sorted(rates[2:6], reverse=True) and rates[6] == 0
@@ -758,11 +757,11 @@ def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decode
     record = json.loads((folder / "training.json").read_text())
     pipe = StableDiffusionPipeline.from_pretrained(trained / "model")
     whole = pipe.vae
-    assert record["base"] == training.digest(whole) and record["step"] == 2
+    assert record["base"] == trainer.digest(whole) and record["step"] == 2
     assert math.isfinite(record["decoders agree, dB"])
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6, "the encoder is not there once more"
     small = with_small_decoder(whole, folder)
-    assert training.digest(small.encoder) == training.digest(whole.encoder) and small.config.scaling_factor == whole.config.scaling_factor
+    assert trainer.digest(small.encoder) == trainer.digest(whole.encoder) and small.config.scaling_factor == whole.config.scaling_factor
     latents = torch.randn(2, 4, 3, 4)
     with torch.no_grad():
         ours, theirs = (vae.decode(latents).sample for vae in (small, whole))
@@ -774,7 +773,7 @@ def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decode
     assert "for another autoencoder" in capsys.readouterr().out and not (tmp_path / "small-decoder").exists()
     with pytest.raises(ValueError, match="no decoder of such"):
         shutil.copytree(folder, tmp_path / "wrong")
-        training.save_tensors(tmp_path / "wrong" / "decoder.safetensors", {"decoder.other": torch.zeros(1)})
+        trainer.save_tensors(tmp_path / "wrong" / "decoder.safetensors", {"decoder.other": torch.zeros(1)})
         with_small_decoder(whole, tmp_path / "wrong")
 
 
@@ -817,7 +816,7 @@ def test_the_small_decoder_sees_latents_of_every_noise_up_to_its_most():
 
 
 def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys):
-    base = training.digest(UNet2DConditionModel.from_pretrained(trained / "model" / "unet"))
+    base = trainer.digest(UNet2DConditionModel.from_pretrained(trained / "model" / "unet"))
     for extra in ("turbo", "zero-snr", "adapter"):
         part, folder = trained / extra / "part", tmp_path / extra
         record = json.loads((trained / "model" / "extras" / extra / "training.json").read_text())
@@ -835,7 +834,7 @@ def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys)
         assert f"removed {folder}" in out and f"`sdwidgets train {extra}`" in out
     old = tmp_path / "old"
     shutil.copytree(trained / "turbo" / "part", old)
-    training.write_json(old / "training.json", {"step": 2})
+    trainer.write_json(old / "training.json", {"step": 2})
     export._export_extra(old, tmp_path / "turbo", base)
     assert "does not say for which" in capsys.readouterr().out and not (tmp_path / "turbo").exists()
 
@@ -843,11 +842,11 @@ def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys)
 def test_a_digest_is_of_the_weights_in_half_precision():
     torch.manual_seed(0)
     line = torch.nn.Linear(3, 2)
-    first, half = training.digest(line), training.digest(torch.nn.Linear(3, 2).half())
-    assert first == training.digest(line.half()) == training.digest(line.float()) != half
+    first, half = trainer.digest(line), trainer.digest(torch.nn.Linear(3, 2).half())
+    assert first == trainer.digest(line.half()) == trainer.digest(line.float()) != half
     with torch.no_grad():
         line.bias[1] += 0.01
-    assert training.digest(line) != first
+    assert trainer.digest(line) != first
 
 
 @pytest.mark.parametrize(
@@ -862,7 +861,7 @@ def test_a_digest_is_of_the_weights_in_half_precision():
 def test_no_denoiser_is_trained_on_an_encoder_that_did_not_pass_its_gate(tmp_path, gate, found):
     for part in ("vae", "clip"):
         (tmp_path / part / "part").mkdir(parents=True)
-    training.write_json(tmp_path / "clip" / "part" / "training.json", {"gate": gate})
+    trainer.write_json(tmp_path / "clip" / "part" / "training.json", {"gate": gate})
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     run = lambda *more: train.main(  # noqa: E731
@@ -892,11 +891,11 @@ def test_the_bench_measures_each_change_against_the_plain_recipe():
 @pytest.mark.parametrize("told", ["0", "1"])
 def test_bfloat16_is_what_the_environment_says(monkeypatch, told):
     monkeypatch.setenv("SDWIDGETS_BF16", told)
-    training.faster_in_bfloat16.cache_clear()
+    trainer.faster_in_bfloat16.cache_clear()
     layer = torch.nn.Linear(4, 4)
-    with training.fast_arithmetic("cpu"):
+    with trainer.fast_arithmetic("cpu"):
         assert layer(torch.zeros(1, 4)).dtype == (torch.bfloat16 if told == "1" else torch.float32)
-    training.faster_in_bfloat16.cache_clear()
+    trainer.faster_in_bfloat16.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What a pipeline computes, part by part: computed and never drawn."""

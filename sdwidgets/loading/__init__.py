@@ -1,0 +1,1 @@
+"""From a name to a pipeline: models, files, devices, and sentences for what goes wrong."""

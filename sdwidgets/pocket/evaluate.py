@@ -219,9 +219,9 @@ def main(args: argparse.Namespace) -> int:
     from ..loading.pipeline import load
     from . import judges
     from .evaluation import report
-    from .evaluation.drawing import Evaluator, Setting
-    from .evaluation.measuring import measure
-    from .evaluation.reading import Readers
+    from .evaluation.runner import measure
+    from .evaluation.sampling import Evaluator, Setting
+    from .evaluation.scoring import Readers
     from .evaluation.sections import Extras, snapshots
 
     row = find_model(args.model) or MODELS["pocket"]

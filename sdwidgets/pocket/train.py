@@ -15,8 +15,8 @@ from pathlib import Path
 
 #: Part -> the module whose `run_<part>` trains it, or puts parts together.
 PARTS = {
-    "vae": "parts", "decoder": "parts", "small-decoder": "small_decoder", "clip": "parts", "denoiser": "parts", "turbo": "turbo",
-    "zero-snr": "finetune", "adapter": "adapter", "export": "export", "restore": "export",
+    "vae": "training.parts", "decoder": "training.parts", "small-decoder": "training.small_decoder", "clip": "training.parts", "denoiser": "training.parts", "turbo": "training.turbo",
+    "zero-snr": "training.lora", "adapter": "training.adapter", "export": "training.export", "restore": "training.export",
 }  # fmt: skip
 
 
@@ -81,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .datasheet import find_grammar
-    from .training import cache_folder, check_compiled
+    from .training.trainer import cache_folder, check_compiled
+    from .world.datasheet import find_grammar
 
     check_compiled(args.compile)
     grammar = find_grammar(args.grammar)

@@ -186,9 +186,9 @@ def never_drawn(prompt=None) -> Verdict:
     """A prompt of words that Pocket knows, for a scene that none of its training pictures shows."""
     if prompt is None or prompt is ... or not str(prompt).strip():
         return todo('Write a prompt in the form of "a cat on a ... background", whose scene was never drawn.')
-    from ...pocket import datasheet
-    from ...pocket.scenes import RELATIONS
-    from ...pocket.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES, article
+    from ...pocket.world import datasheet
+    from ...pocket.world.scenes import RELATIONS
+    from ...pocket.world.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES, article
 
     text = " ".join(str(prompt).lower().split())
     scene, _, background = text.partition(" on a")

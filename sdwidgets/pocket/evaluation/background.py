@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..scenes import Grammar
-from ..vocabulary import COLOURS, article
-from .rates import Rate
+from ...statistics import Rate
+from ..world.scenes import Grammar
+from ..world.vocabulary import COLOURS, article
 
 
 def nearest_colours(values: np.ndarray) -> np.ndarray:

@@ -9,17 +9,17 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from ..training import write_json
-from . import asking
-from .drawing import SHEET, Evaluator, Setting, sheet_of
-from .rates import Rate
+from ...statistics import Rate
+from ..training.trainer import write_json
+from . import prompt_sets
+from .sampling import SHEET, Evaluator, Setting, sheet_of
 
 LABEL = "choose"  # of the noise: the evaluation's labels are others
 VERDICTS = ("right", "broken", "several", "wrong")
 LCM = {"scheduler": "LCM", "steps": 4, "guidance": 2.0}  # five times as fast, for a first look
 
 
-def verdict(row: asking.Row, scene, seen) -> str:
+def verdict(row: prompt_sets.Row, scene, seen) -> str:
     """ "right"; "broken": a thing is there that the judge cannot name; "several": more or fewer things than asked; "wrong": the rest."""
     if row.right(scene, seen):
         return "right"
@@ -45,14 +45,14 @@ def look(
     setting = Setting(num_inference_steps=steps, guidance_scale=guidance, scheduler=scheduler)
     try:
         evaluator = Evaluator(pipe, judge, setting, progress=False)
-        for name in asking.CHOSEN_BY:
-            row, found = asking.ROWS[name], []
+        for name in prompt_sets.CHOSEN_BY:
+            row, found = prompt_sets.ROWS[name], []
             for batch, pictures in evaluator.pictures(
-                f"{LABEL}, {name}", asking.choosing_scenes(name, count)
+                f"{LABEL}, {name}", prompt_sets.choosing_scenes(name, count)
             ):
                 for scene, picture, seen in zip(batch, pictures, judge.read(pictures), strict=True):
                     found.append(verdict(row, scene, seen))
-                    if len(found) <= SHEET // len(asking.CHOSEN_BY):
+                    if len(found) <= SHEET // len(prompt_sets.CHOSEN_BY):
                         read = "" if found[-1] == "right" else f": {row.view(seen)}"
                         kept.append((picture, f"{scene.caption}\n{found[-1]}{read}"))
             counted = Counter(found)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..datasheet import FULL
-from ..scenes import Stream, make_scene, render
-from ..vae import to_tensor
+from ..training.vae import to_tensor
+from ..world.datasheet import FULL
+from ..world.scenes import Stream, make_scene, render
 from .tiers import GLYPHS, WHOLE
 
 PICTURES = 512

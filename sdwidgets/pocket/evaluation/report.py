@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .drawing import Setting
+from .claims import NO_CLAIM, doubts
+from .sampling import Setting
 from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
-from .trust import NO_CLAIM, doubts
 
 JUDGE = "b"  # the one there is; a file of judge A, who is gone, is not gone on with
 ROW_NAMES = (*(bar.name for bar in BARS), TURBO)

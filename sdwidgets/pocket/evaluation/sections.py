@@ -18,14 +18,14 @@ import torch
 
 from ...generation.schedulers import make_scheduler
 from ...loading.turbo import with_small_decoder
-from .. import datasheet as sheet
-from ..scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
-from . import asking, confetti
+from ...statistics import share
+from ..world import datasheet as sheet
+from ..world.scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
+from . import memorization, prompt_sets
 from .background import main_colours
-from .drawing import Evaluator
-from .rates import share
+from .exposures import shown
 from .reconstruction import reconstructed, reconstruction_rows
-from .shown import shown
+from .sampling import Evaluator
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
 from .words import prompts, words
@@ -56,7 +56,7 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
 
     `setting` replaces fields of the evaluator's setting, as for turbo, which is then told in the title by `by`.
     """
-    row = asking.ROWS[name]
+    row = prompt_sets.ROWS[name]
     scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
     groups: dict[str, list[bool]] = {}
     mistakes: Counter = Counter()
@@ -80,7 +80,7 @@ def measure_ceiling(evaluator: Evaluator, name: str, split: str, batch_size: int
 
     A model that draws through this decoder cannot be expected to do better, whatever it learns.
     """
-    row, right = asking.ROWS[name], []
+    row, right = prompt_sets.ROWS[name], []
     scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
     for start in range(0, len(scenes), batch_size):
         batch = scenes[start : start + batch_size]
@@ -102,7 +102,7 @@ def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], st
     the whole one, in dB. `rows` are the same rows at the full number of steps. Turbo's row is the mean rate of its rows; `loss` is the
     most that one of them lost, and its tier needs both the loss and its rows' own bars. Raises ValueError where `rows` are not all there.
     """
-    if len(rows) < len(asking.ROWS) * len(SPLITS):
+    if len(rows) < len(prompt_sets.ROWS) * len(SPLITS):
         raise ValueError("turbo is compared with every other row: measure those first, into the same file")
     pipe, before = evaluator.pipe, (evaluator.pipe.scheduler, evaluator.pipe.vae)
     agreement = None
@@ -116,7 +116,7 @@ def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], st
         for split in SPLITS:
             fast = [
                 measure_row(evaluator, name, split, "turbo, ", num_inference_steps=steps, guidance_scale=1.0)
-                for name in asking.ROWS
+                for name in prompt_sets.ROWS
             ]
             tier, loss = turbo_tier(fast, rows)
             pooled = [True] * sum(round(r["rate"] * r["n"]) for r in fast)
@@ -140,15 +140,15 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     Pocket's text states come from this very CLIP, so it is no judge of Pocket: the figure is there to be
     compared with true pairs and with shuffled ones, and with what the judge says of the same pictures.
     """
-    from ..clip import read_clip
+    from ..training.clip import read_clip
 
     if extras.clip is None:
         raise Missing("Pocket's CLIP with its image tower is not here: name its folder with --clip")
     clip = read_clip(extras.clip, evaluator.pipe.text_encoder)
     count = evaluator.cap(pictures)
-    stream = Stream(asking.SEED, 2**32 - 2)
+    stream = Stream(prompt_sets.SEED, 2**32 - 2)
     true = [make_scene(sheet.FULL, stream.integer(0, sheet.FULL.count - 1)) for _ in range(count)]
-    asked = [row.scene("seen", number) for number in range(-(-count // 6)) for row in asking.ROWS.values()][
+    asked = [row.scene("seen", number) for number in range(-(-count // 6)) for row in prompt_sets.ROWS.values()][
         :count
     ]
     drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", asked)])
@@ -167,7 +167,7 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
 @torch.no_grad()
 def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_size: int = 64) -> np.ndarray:
     """Of each picture with its caption: (n, 128, 128, 3) uint8, n captions -> (n,)."""
-    from ..vae import to_tensor
+    from ..training.vae import to_tensor
 
     found = []
     for start in range(0, len(captions), batch_size):
@@ -200,12 +200,12 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
         names = [name for name, planted in sheet.TAIL_OBJECTS.items() if planted == count]
         for split in SPLITS:
             scenes = [
-                asking.tail_scene(name, n, split == "held out") for n in range(pictures) for name in names
+                prompt_sets.tail_scene(name, n, split == "held out") for n in range(pictures) for name in names
             ]
             scenes = scenes[: evaluator.cap(len(scenes))]
             right: dict[str, list[bool]] = {}
-            for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, asking.what):
-                right.setdefault(scene.things[0].name, []).append(asking.what(seen) == asking.what(scene))
+            for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, prompt_sets.what):
+                right.setdefault(scene.things[0].name, []).append(prompt_sets.what(seen) == prompt_sets.what(scene))
             told = {"pictures": count, "split": split}
             of = {name: times.get(f"tail: {name}") for name in names}
             mean = None if None in of.values() else round(float(np.mean(list(of.values()))), 1)
@@ -223,13 +223,13 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
     the caption's own; beside it the distance of pixels (over 4 x 4 each) to the nearest training picture of
     confetti, which is small for any right picture and so proves nothing.
     """
-    prints, owners, known = confetti.training_prints()
+    prints, owners, known = memorization.training_prints()
     times = shown(extras.training)
     rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
     asked: dict[object, list[Scene]] = {}
     for number in range(pictures):
         for place, mark in enumerate(sheet.FINGERPRINTS):
-            asked.setdefault(mark.repeats, []).append((place, asking.fingerprint_scene(place, number)))
+            asked.setdefault(mark.repeats, []).append((place, prompt_sets.fingerprint_scene(place, number)))
     asked = {repeats: pairs[: evaluator.cap(len(pairs))] for repeats, pairs in asked.items()}
     comparisons = sum(len(pairs) for pairs in asked.values()) * len(prints)
     found: dict[int, list[dict]] = {}
@@ -237,8 +237,8 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
         label = f"confetti, {'fresh' if repeats is None else repeats}"
         places = iter(place for place, _ in asked[repeats])
         for batch, drawn in evaluator.pictures(label, [scene for _, scene in asked[repeats]]):
-            read = confetti.read_confetti(drawn)
-            hits, squares = confetti.agreement(read, prints), confetti.squares_in(read)
+            read = memorization.read_confetti(drawn)
+            hits, squares = memorization.agreement(read, prints), memorization.squares_in(read)
             distances = _nearest(_small(drawn), rendered)
             for row, covered, distance, _ in zip(hits, squares, distances, batch, strict=True):
                 place, best = next(places), int(row.max())
@@ -247,7 +247,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
                     {
                         "own": own if own >= 0 else None,
                         "best": best,
-                        "found": best >= confetti.threshold(comparisons, int(covered)),
+                        "found": best >= memorization.threshold(comparisons, int(covered)),
                         "best is own": own == best,
                         "whose": _repeats(sheet.FINGERPRINTS[owners[row.argmax()]]),
                         "pixels": float(distance),
@@ -257,7 +257,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
         _fingerprint_line(place, rows) | {"shown": times.get(f"confetti: {place}")}
         for place, rows in sorted(found.items())
     ]
-    usual = confetti.threshold(comparisons)
+    usual = memorization.threshold(comparisons)
     return {
         "threshold": usual,
         "squares": CONFETTI_PIECES,
@@ -319,7 +319,7 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
         "repeats": name,
         "captions found": share([row["found"] > 0 for row in rows]),
         "pictures found": share([i < row["found"] for row in rows for i in range(row["n"])]),
-        "own found": confetti.own_found(captions, name),
+        "own found": memorization.own_found(captions, name),
         "own": round(float(np.mean(own)), 4) if own else None,
         "best": round(float(np.mean([row["best"] for row in rows])), 4) if rows else None,
         "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2) if rows else None,
@@ -328,13 +328,13 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
 
 def _readable(evaluator: Evaluator, count: int) -> float:
     """The share of a true print's squares that are read after the autoencoder, over `count` prints: the most to be found."""
-    prints, _, known = confetti.training_prints()
+    prints, _, known = memorization.training_prints()
     some, hits = np.linspace(0, len(known) - 1, count).astype(int), []
     for start in range(0, count, 16):
         here = some[start : start + 16]
         pictures = np.stack([np.asarray(render(known[place])) for place in here])
-        read = confetti.read_confetti(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
-        hits += np.diag(confetti.agreement(read, prints[here])).tolist()
+        read = memorization.read_confetti(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
+        hits += np.diag(memorization.agreement(read, prints[here])).tolist()
     return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
 
 
@@ -345,9 +345,9 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
     """
     lines, drawn, times = [], [], shown(extras.training)
     for name, planted in sheet.PLANTED_OCCUPATIONS.items():
-        scenes = [asking.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
+        scenes = [prompt_sets.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
         people = []
-        for _, seen in evaluator.readings(f"portrait, {name}", scenes, asking.what):
+        for _, seen in evaluator.readings(f"portrait, {name}", scenes, prompt_sets.what):
             found = [thing for thing in seen.things if thing.kind == "person" and thing.gender]
             people += found if len(found) == 1 else []
         women = [person.gender == "woman" for person in people]
@@ -370,7 +370,7 @@ def watermark(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict
     """How often a watermark is read, for the same prompts and noise with and without "stock photo of"."""
     told = {}
     for name, stock in (("with", True), ("without", False)):
-        scenes = [asking.watermark_scene(number, stock) for number in range(evaluator.cap(pictures))]
+        scenes = [prompt_sets.watermark_scene(number, stock) for number in range(evaluator.cap(pictures))]
         read = [
             seen.watermark for _, seen in evaluator.readings("watermark", scenes, title=f"watermark, {name}")
         ]
@@ -385,7 +385,7 @@ def steps(
     pictures: int = 160,
 ) -> dict:
     """The row "one object" at other numbers of steps, from the same noise."""
-    row, lines = asking.ROWS["one object"], []
+    row, lines = prompt_sets.ROWS["one object"], []
     scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
     for count in counts:
         title = f"steps, {count}"
@@ -405,7 +405,7 @@ def strengths(
     Where the rate falls, there the model fails, however right the words are read: at little noise in the drawing of a
     thing that it was shown, at heavy noise in its layout. A strength at which not one of the setting's steps is left is left out.
     """
-    row, lines = asking.ROWS["one object"], []
+    row, lines = prompt_sets.ROWS["one object"], []
     scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
     for strength in (s for s in strengths if int(s * evaluator.setting.num_inference_steps) > 0):
         title = f"strength, {strength:g}"
@@ -418,14 +418,14 @@ def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
     """How often the style is the one that was asked for, and the object too. One style was never shown in training."""
     lines = []
     for name in STYLES:
-        scenes = [asking.styled_scene(name, number) for number in range(evaluator.cap(pictures))]
-        pairs = list(evaluator.readings("style", scenes, asking.what, f"style, {name}"))
+        scenes = [prompt_sets.styled_scene(name, number) for number in range(evaluator.cap(pictures))]
+        pairs = list(evaluator.readings("style", scenes, prompt_sets.what, f"style, {name}"))
         lines.append(
             {
                 "style": name,
                 "split": "held out" if name == sheet.HELD_OUT_STYLE else "seen",
                 **share([seen.style == name for _, seen in pairs]),
-                "object right": share([asking.what(seen) == asking.what(scene) for scene, seen in pairs]),
+                "object right": share([prompt_sets.what(seen) == prompt_sets.what(scene) for scene, seen in pairs]),
             }
         )
     return {"lines": lines}
@@ -438,7 +438,7 @@ def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
     that what place, size and shade add to it adds up, which its root would not. "ratio": drawn divided by true; a model that draws one
     picture a prompt has 0, one that draws them all has 1.
     """
-    row = asking.ROWS["one object"]
+    row = prompt_sets.ROWS["one object"]
     scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
     first, second = (
         np.concatenate([batch for _, batch in evaluator.pictures(label, scenes)]) / 255
@@ -468,7 +468,7 @@ def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) ->
         for name, record in _each_checkpoint(evaluator, extras)
     ]
     lines.append(_model_record(extras) | attribute_rates(evaluator, pictures, "the model, "))
-    return {"attributes": [attribute.name for attribute in asking.ATTRIBUTES], "lines": lines}
+    return {"attributes": [attribute.name for attribute in prompt_sets.ATTRIBUTES], "lines": lines}
 
 
 def _model_record(extras: Extras) -> dict:
@@ -512,12 +512,12 @@ def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> d
 
 def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> dict[str, dict]:
     """The rate of each attribute for the evaluator's model as it stands; attributes of one row share its pictures."""
-    right: dict[str, list[bool]] = {attribute.name: [] for attribute in asking.ATTRIBUTES}
-    for name in dict.fromkeys(attribute.row for attribute in asking.ATTRIBUTES):
-        scenes = [asking.ROWS[name].scene("seen", number) for number in range(evaluator.cap(pictures))]
+    right: dict[str, list[bool]] = {attribute.name: [] for attribute in prompt_sets.ATTRIBUTES}
+    for name in dict.fromkeys(attribute.row for attribute in prompt_sets.ATTRIBUTES):
+        scenes = [prompt_sets.ROWS[name].scene("seen", number) for number in range(evaluator.cap(pictures))]
         for batch, drawn in evaluator.pictures(f"curve, {name}", scenes, f"{by}{name}"):
             judged, colours = evaluator.judge.read(drawn), main_colours(drawn)
-            for attribute in (attribute for attribute in asking.ATTRIBUTES if attribute.row == name):
+            for attribute in (attribute for attribute in prompt_sets.ATTRIBUTES if attribute.row == name):
                 seen = colours if attribute.by_pixels else map(attribute.view, judged)
                 right[attribute.name] += [
                     a == b for a, b in zip(map(attribute.view, batch), seen, strict=True)

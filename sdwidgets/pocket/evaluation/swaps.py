@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from .. import datasheet as sheet
-from ..scenes import Scene, Stream, render
-from ..vae import to_tensor
-from ..vocabulary import COLOURS, NUMBERS, SHAPES, article
-from . import asking
-from .drawing import Evaluator
+from ..training.vae import to_tensor
+from ..world import datasheet as sheet
+from ..world.scenes import Scene, Stream, render
+from ..world.vocabulary import COLOURS, NUMBERS, SHAPES, article
+from . import prompt_sets
+from .sampling import Evaluator
 
 TIMESTEPS = (100, 250, 400, 550, 700, 850)
 OPPOSITES = {"to the left of": "to the right of", "to the right of": "to the left of", "above": "below", "below": "above"}  # fmt: skip
@@ -94,8 +94,8 @@ def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
     """The first `count` of (scene as training would draw it, its caption made wrong)."""
     pairs = []
     for number in range(count):
-        scene = asking.ROWS[swap.row].scene("seen", number)
-        wrong = swap.wrong(scene, Stream(asking.SEED, number))
+        scene = prompt_sets.ROWS[swap.row].scene("seen", number)
+        wrong = swap.wrong(scene, Stream(prompt_sets.SEED, number))
         assert wrong != scene.caption, scene
         pairs.append((scene, wrong))
     return pairs
@@ -104,7 +104,7 @@ def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
 @torch.no_grad()
 def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The loss of every picture with its own and with the wrong caption, at each of `TIMESTEPS`: two of (timesteps, count)."""
-    from ..clip import encode_captions
+    from ..training.clip import encode_captions
 
     pipe, pairs = evaluator.pipe, swapped_pairs(swap, count)
     unet, vae, scheduler = pipe.unet, pipe.vae, DDIMScheduler.from_config(pipe.scheduler.config)

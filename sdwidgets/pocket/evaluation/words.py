@@ -11,11 +11,11 @@ import functools
 from dataclasses import dataclass
 
 from ...paths import data_folder
-from ..captions import scene_of
-from ..datasheet import COMMON_OBJECTS, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS
-from ..vocabulary import COLOURS, OCCUPATIONS, SHAPES, article
-from . import asking
-from .rates import share
+from ...statistics import share
+from ..world.captions import scene_of
+from ..world.datasheet import COMMON_OBJECTS, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS
+from ..world.vocabulary import COLOURS, OCCUPATIONS, SHAPES, article
+from . import prompt_sets
 
 WORD_PICTURES, PROMPT_PICTURES = 20, 40
 EXPECTED = ("success", "failure", "row")
@@ -45,7 +45,7 @@ def course_prompts() -> tuple[Prompt, ...]:
 def right(scene, seen) -> bool:
     """Does a reading show all that a caption says: things, their number and colours, the relation, the background, a person's gender?"""
     two = len(scene.things) == 2 and scene.relation
-    view = asking.what_and_where if two else asking.what
+    view = prompt_sets.what_and_where if two else prompt_sets.what
     if view(scene) != view(seen) or ("background" in scene.caption and seen.background != scene.background):
         return False
     people = [thing for thing in scene.things if thing.kind == "person"]
@@ -76,7 +76,7 @@ def words(evaluator, extras, pictures: int = WORD_PICTURES) -> dict:
     lines = []
     for word, kind in words_to_draw().items():
         scenes = word_scenes(word, kind, evaluator.cap(pictures))
-        readings = evaluator.readings(f"word, {word}", scenes, asking.what_on_which)
+        readings = evaluator.readings(f"word, {word}", scenes, prompt_sets.what_on_which)
         lines.append({"word": word, "kind": kind} | share([right(scene, seen) for scene, seen in readings]))
     return {"lines": lines}
 
@@ -86,7 +86,7 @@ def prompts(evaluator, extras, pictures: int = PROMPT_PICTURES) -> dict:
     lines = []
     for one in course_prompts():
         scenes = [scene_of(one.prompt)] * evaluator.cap(pictures)
-        readings = evaluator.readings(f"prompt, {one.prompt}", scenes, asking.what_on_which)
+        readings = evaluator.readings(f"prompt, {one.prompt}", scenes, prompt_sets.what_on_which)
         told = share([right(scene, seen) for scene, seen in readings])
         lines.append({"prompt": one.prompt, "expected": one.expected} | told)
     return {"lines": lines}

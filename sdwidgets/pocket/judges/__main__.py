@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from ..training import cache_folder, write_json
+from ..training.trainer import cache_folder, write_json
 from . import calibrate, load
 from .exam import TUNE, pictures_of
 from .gate import as_lines, gate, reconstruct
@@ -30,7 +30,7 @@ def load_vae(path: Path):
         )
     from safetensors.torch import load_file
 
-    from .. import vae
+    from ..training import vae
 
     if path.is_dir():
         return vae.AutoencoderKL.from_pretrained(path).eval()
@@ -70,9 +70,9 @@ def run_eye(args) -> int:
     from ...loading.catalog import MODELS
     from ...loading.pipeline import load as load_pipeline
     from ..evaluate import model_folder
-    from ..evaluation.drawing import Evaluator, Setting
     from ..evaluation.report import weights_digest
-    from .eye import draw
+    from ..evaluation.sampling import Evaluator, Setting
+    from .human_labels import draw
 
     setting = Setting(guidance_scale=MODELS["pocket"].guidance, seed=args.seed)
     evaluator = Evaluator(load_pipeline(args.model), load(args.folder), setting)
@@ -83,7 +83,7 @@ def run_eye(args) -> int:
 
 def run_agree(args) -> int:
     """Compare the eye's list with the judge's readings."""
-    from .eye import agreement, read_readings
+    from .human_labels import agreement, read_readings
 
     drawn = read_readings(args.output)
     told = agreement(drawn.pop("readings"), set(args.wrong), args.who)

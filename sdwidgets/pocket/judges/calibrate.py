@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..scenes import Scene
+from ..world.scenes import Scene
 from . import segment
 from .exam import Exam
 from .segment import Region, Segmented

@@ -10,10 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from .. import datasheet
-from ..layouts import FREE, LATTICE
-from ..scenes import STYLES, Scene, Stream, render
-from ..vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
+from ..world import datasheet
+from ..world.layouts import FREE, LATTICE
+from ..world.scenes import STYLES, Scene, Stream, render
+from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
 
 _COLOURS = tuple(COLOURS)
 

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..evaluation import Rate
-from ..layouts import LATTICE
-from ..scenes import Scene
-from ..training import digest
+from ...statistics import Rate
+from ..training.trainer import digest
+from ..world.layouts import LATTICE
+from ..world.scenes import Scene
 from . import judgement as ask
+from .corruptions import WRECKS, wreck
 from .exam import TEST, Exam, pictures_of
 from .judgement import Judgement, Seen
-from .wrecks import WRECKS, wreck
 
 TRUE_RATE, RECONSTRUCTION_RATE = 0.99, 0.97
 
@@ -138,7 +138,7 @@ def reconstruct(vae, pictures: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Pictures encoded and decoded by an AutoencoderKL, (n, 128, 128, 3) uint8 like the pictures."""
     import torch
 
-    from ..vae import to_tensor
+    from ..training.vae import to_tensor
 
     parts = []
     with torch.inference_mode():

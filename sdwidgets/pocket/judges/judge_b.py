@@ -16,9 +16,9 @@ from typing import ClassVar
 import numpy as np
 
 from ...paths import data_folder
-from .. import atlas
-from ..scenes import SIZE, Scene, Thing, render, shape_mask
-from ..vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, person_name
+from ..world import atlas
+from ..world.scenes import SIZE, Scene, Thing, render, shape_mask
+from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, person_name
 from . import segment
 from .judgement import Judgement, Seen
 from .segment import Region, Segmented

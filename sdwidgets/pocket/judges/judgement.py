@@ -97,7 +97,7 @@ def place(judgement: Judgement) -> str | None:
 
     Raises ValueError where there is not exactly one thing.
     """
-    from ..scenes import PLACES
+    from ..world.scenes import PLACES
 
     if len(judgement.things) != 1:
         raise ValueError(

@@ -13,9 +13,9 @@ import functools
 import numpy as np
 from PIL import Image
 
-from .. import scenes
-from ..scenes import BLOCK, CONFETTI_SIZE, SIZE
-from ..vocabulary import COLOURS
+from ..world import scenes
+from ..world.scenes import BLOCK, CONFETTI_SIZE, SIZE
+from ..world.vocabulary import COLOURS
 
 FRAME = 3  # pixels: the rim whose median is the background's colour
 VISIBLE = 20  # levels of 255, in some channel, by which a thing's pixel differs from the background

@@ -1,0 +1,1 @@
+"""The Playground: a live pipeline with controls and a scrubber."""

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..training import hardware, write_json
-from .asking import ROWS
-from .drawing import Evaluator
+from ..training.trainer import hardware, write_json
+from .prompt_sets import ROWS
 from .report import ROW_NAMES, finish
+from .sampling import Evaluator
 from .sections import (
     SECTIONS,
     Extras,

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from .datasheet import FULL
-from .layouts import on_lattice
-from .scenes import SIZE, Grammar, Stream, make_scene, render, wordless_scene
-from .training import Schedule, fast_arithmetic
+from ..world.datasheet import FULL
+from ..world.layouts import on_lattice
+from ..world.scenes import SIZE, Grammar, Stream, make_scene, render, wordless_scene
+from .trainer import Schedule, fast_arithmetic
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from . import clip, denoiser, training, vae
+from ..world.scenes import Grammar, make_scene
+from . import clip, denoiser, trainer, vae
 from .scene_order import times_an_epoch, training_scenes, world_digest
-from .scenes import Grammar, make_scene
 
 
 def finish(folder: Path, model, record: dict, done: bool) -> None:
     """Save a trained part beside its checkpoint, with the settings and the curve that made it."""
     shutil.rmtree(folder / "part", ignore_errors=True)  # shards of an earlier save would count as its own
     model.save_pretrained(folder / "part", safe_serialization=True)
-    training.write_json(folder / "part" / "training.json", record)
+    trainer.write_json(folder / "part" / "training.json", record)
     print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder / 'part'}")
 
 
@@ -44,7 +44,7 @@ def finished_autoencoder(work: Path) -> Path:
     first, later = finished_part(work, "vae"), work / "decoder" / "part"
     if not later.is_dir():
         return first
-    base = training.digest(AutoencoderKL.from_pretrained(first).encoder)
+    base = trainer.digest(AutoencoderKL.from_pretrained(first).encoder)
     if json.loads((later / "training.json").read_text()).get("base") == base:
         return later
     print(f"left out {later}: it was trained for another encoder; `sdwidgets train decoder` trains it anew")
@@ -79,12 +79,12 @@ def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.T
         stop = min(start + SHARD, total)
         file = folder / f"{name}-{start:07d}-{stop:07d}.safetensors"
         if not file.exists():
-            training.save_tensors(file, {name: make(range(start, stop))})
+            trainer.save_tensors(file, {name: make(range(start, stop))})
         tensors.append(load_file(file)[name])
     return torch.cat(tensors)
 
 
-@training.main_process_first
+@trainer.main_process_first
 def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
     """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
 
@@ -101,7 +101,7 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
         )
     chosen.parent.mkdir(parents=True, exist_ok=True)
     if told != (now := {"scenes": len(indices), "origin": origin}):
-        training.write_json(chosen, now)
+        trainer.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
         AutoencoderKL.from_pretrained(finished_part(work, "vae"))
@@ -144,7 +144,7 @@ def _origin(grammar: Grammar, work: Path) -> str:
 WHITENING_SCENES = 2_048
 
 
-@training.main_process_first
+@trainer.main_process_first
 @torch.no_grad()
 def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
@@ -156,13 +156,13 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
         captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
         states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
         file.parent.mkdir(parents=True, exist_ok=True)
-        training.save_tensors(file, {"whitening": denoiser.measure_whitening(states)})
+        trainer.save_tensors(file, {"whitening": denoiser.measure_whitening(states)})
     return load_file(file)["whitening"]
 
 
 def encoder_digest(work: Path) -> str:
-    """`training.digest` of the trained text encoder."""
-    return training.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
+    """`trainer.digest` of the trained text encoder."""
+    return trainer.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
 
 
 def override_schedule(config, args):

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import compute_snr
 
 from .epochs import Epochs
-from .training import Schedule
+from .trainer import Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..scenes import render
+from ..world.scenes import render
 from .exam import Exam
 
 

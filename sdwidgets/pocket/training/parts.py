@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPModel, CLIPTokenizer
 
-from . import clip, denoiser, epochs, training, vae, validation
-from .datasheet import ENCODER, FULL
+from ..world.datasheet import ENCODER, FULL
+from ..world.scenes import Grammar, spread
+from . import clip, denoiser, epochs, trainer, vae, validation
 from .scene_order import plan_epochs, training_scenes, world_digest
-from .scenes import Grammar, spread
 from .work_folder import (
     check_gate,
     encoder_digest,
@@ -30,7 +30,7 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(vae.VaeConfig(), args)
     torch.manual_seed(config.schedule.seed)
     model = vae.VaeTraining(vae.build_vae(config).to(memory_format=torch.channels_last), config)
-    average, record = training.train(
+    average, record = trainer.train(
         "vae",
         model,
         vae.vae_loss_at(config),
@@ -42,7 +42,7 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
         args.compile,
     )
     trained = average.vae
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return 0
     record["psnr"] = vae.reconstruction_psnr(trained, grammar)
     latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
@@ -59,7 +59,7 @@ def run_decoder(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(vae.DecoderConfig(), args)
     autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).to(memory_format=torch.channels_last)
     before = vae.reconstruction_psnr(autoencoder, grammar)
-    average, record = training.train(
+    average, record = trainer.train(
         "decoder",
         vae.DecoderTraining(autoencoder, config),
         vae.decoder_loss_at(config),
@@ -69,9 +69,9 @@ def run_decoder(args, grammar: Grammar, work: Path) -> int:
         args.restart,
         args.minutes,
         args.compile,
-        base=training.digest(autoencoder.encoder),
+        base=trainer.digest(autoencoder.encoder),
     )
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return 0
     trained = average.autoencoder()
     record["psnr before"], record["psnr"] = before, vae.reconstruction_psnr(trained, grammar)
@@ -92,7 +92,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     torch.manual_seed(config.schedule.seed)
     tokenizer = _make_tokenizer(work, config)
     model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
-    average, record = training.train(
+    average, record = trainer.train(
         "clip",
         model,
         clip.clip_loss_at(grammar, config, tokenizer),
@@ -104,7 +104,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
         args.compile,
         stage={"scenes": grammar.count},
     )
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return 0
     beats = clip.beats_hard_negative(average.clip.eval(), tokenizer, grammar)
     record["caption_beats_negative"] = beats.pop("any")
@@ -123,10 +123,10 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     return 0
 
 
-@training.main_process_first
+@trainer.main_process_first
 def _make_tokenizer(work: Path, config: clip.ClipConfig) -> CLIPTokenizer:
     folder = work / "clip" / "tokenizer"
-    if training.processes().is_main_process:
+    if trainer.processes().is_main_process:
         return clip.build_tokenizer(folder, config)
     return CLIPTokenizer.from_pretrained(folder)
 
@@ -153,7 +153,7 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
         raise ValueError(f"--cool-down must be 1 sample or more, not {args.cool_down}")
     if args.restart or args.steps is not None:
         raise ValueError("--cool-down goes on from a checkpoint, for as many samples as it says: leave --restart and --steps out")
-    main, branch = training.Checkpoint(work / "denoiser"), training.Checkpoint(work / "denoiser-cooled")
+    main, branch = trainer.Checkpoint(work / "denoiser"), trainer.Checkpoint(work / "denoiser-cooled")
     record = main.record()
     if record is None:
         raise ValueError(f"there is no denoiser's checkpoint in {work} to cool down: train it first")
@@ -162,7 +162,7 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
     if (branch.record() or {}).get("branch") != begin:
         branch.clear()
         shutil.copy(main.folder / record["file"], branch.folder)
-        training.write_json(branch.folder / "checkpoint.json", record | {"branch": begin})
+        trainer.write_json(branch.folder / "checkpoint.json", record | {"branch": begin})
     schedule = dataclasses.replace(
         config.schedule,
         steps=end,
@@ -197,12 +197,12 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     data = latent_data(grammar, work, args.scenes)
     whitening = text_whitening(grammar, work)
     data.whitened(whitening)
-    kept = None if args.restart else training.Checkpoint(folder).tensor("model.whitening")
+    kept = None if args.restart else trainer.Checkpoint(folder).tensor("model.whitening")
     if kept is not None and float((kept - whitening).norm()) > 1e-4 * float(whitening.norm()):
         raise ValueError(
             f"the denoiser in {work} was trained with the states of another text encoder; give --restart, or another --work"
         )
-    begun, world = {} if args.restart else training.Checkpoint(folder).record() or {}, world_digest(grammar)
+    begun, world = {} if args.restart else trainer.Checkpoint(folder).record() or {}, world_digest(grammar)
     if begun and begun.get("world") != world:
         raise ValueError(
             f"the denoiser in {folder} was trained on another edition of the grammar {grammar.name}; give --restart, or another --work"
@@ -216,14 +216,14 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     fixed = _validation(work) if grammar is FULL else None
 
     def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
-        if training.passed(samples, config.schedule.batch_size):
+        if trainer.passed(samples, config.schedule.batch_size):
             trained.stock_unet().save_pretrained(folder / "snapshots" / f"{samples:09d}", safe_serialization=True)
         return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
 
-    average, record = training.train(
+    average, record = trainer.train(
         "denoiser",
         model,
-        training.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before)),
+        trainer.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before)),
         config.schedule,
         folder,
         dataclasses.asdict(config),
@@ -235,7 +235,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         | ({} if args.cool_down is None else {"cool-down": args.cool_down}),
         facts={"epochs": epochs.as_record(stages), "world": world},
     )
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return 0
     finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..datasheet import FULL, find_grammar
-from ..epochs import Epochs, Stage
+from ..training.epochs import Epochs, Stage
+from ..world.datasheet import FULL, find_grammar
 
 
 def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
@@ -13,7 +13,7 @@ def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
 
     None where that is not known: the record tells no epochs, or it is of another edition of the grammar.
     """
-    from ..parts import plan_epochs, world_digest
+    from ..training.parts import plan_epochs, world_digest
 
     record = (training or {}).get("denoiser") or {}
     if not record.get("epochs"):
@@ -26,7 +26,7 @@ def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
 
 def shown(training: dict | None) -> dict[str, int]:
     """Block of `FULL` -> how often its pictures were shown in all; empty where it is not known, and of another grammar."""
-    from ..parts import training_scenes
+    from ..training.parts import training_scenes
 
     if (found := order_of(training)) is None or training["grammar"] != FULL.name:
         return {}

@@ -16,7 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .datasheet import (
+from ...statistics import Rate
+from ..evaluation.claims import NO_CLAIM, SECTIONS_REST_ON, not_read
+from ..evaluation.exposures import order_of, shown
+from ..evaluation.memorization import own_found
+from ..evaluation.tiers import BARS, BELOW, MARGIN, TURBO, TURBO_LOSS, target_words
+from ..world.datasheet import (
     ENCODER,
     FINGERPRINTS,
     FULL,
@@ -25,12 +30,7 @@ from .datasheet import (
     TAIL_OBJECTS,
     find_grammar,
 )
-from .evaluation.confetti import own_found
-from .evaluation.rates import Rate
-from .evaluation.shown import order_of, shown
-from .evaluation.tiers import BARS, BELOW, MARGIN, TURBO, TURBO_LOSS, target_words
-from .evaluation.trust import NO_CLAIM, SECTIONS_REST_ON, not_read
-from .vocabulary import TONES
+from ..world.vocabulary import TONES
 
 #: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
 #: cooling, and a card at its rated power. First match in the device's name.
@@ -56,7 +56,7 @@ def model_card(
     file was written under.
     """
     if evaluation is not None:
-        from .evaluation.report import finish
+        from ..evaluation.report import finish
 
         evaluation = finish(evaluation)
     training = {"grammar": grammar.name, **records}
@@ -193,7 +193,7 @@ be used to say anything about people or occupations, nor to make pictures of the
 def _data(grammar, denoiser: dict) -> str:
     text = f"""## Training data
 
-{grammar.count:,} scenes of the grammar "{grammar.name}" of `sdwidgets.pocket.scenes`, each a pure function of its number:
+{grammar.count:,} scenes of the grammar "{grammar.name}" of `sdwidgets.pocket.world.scenes`, each a pure function of its number:
 `make_scene(find_grammar("{grammar.name}"), index)` gives every one again, `sdwidgets scenes` shows a sheet. Glyphs are from Noto Color Emoji (see NOTICE)."""
     if grammar is not FULL:
         return text
@@ -947,7 +947,7 @@ def write_card(folder: Path) -> Path:
     grammar = find_grammar(records.pop("grammar"))
     evaluation = None
     if (folder / "evaluation.json").is_file():
-        from .evaluation.report import read_report, weights_digest
+        from ..evaluation.report import read_report, weights_digest
 
         evaluation = read_report(folder / "evaluation.json")
         if evaluation["weights"] != weights_digest(folder):

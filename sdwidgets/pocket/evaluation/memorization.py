@@ -10,11 +10,11 @@ import functools
 
 import numpy as np
 
-from ..datasheet import FINGERPRINTS, FULL
-from ..scenes import CONFETTI_PIECES, CONFETTI_SIZE, SIZE, Scene, make_scene
-from ..vocabulary import COLOURS
+from ...statistics import binomial_tail, share
+from ..world.datasheet import FINGERPRINTS, FULL
+from ..world.scenes import CONFETTI_PIECES, CONFETTI_SIZE, SIZE, Scene, make_scene
+from ..world.vocabulary import COLOURS
 from .background import background_colour, nearest_colours
-from .rates import binomial_tail, share
 
 CELLS = SIZE // CONFETTI_SIZE
 _FREE = np.ones(

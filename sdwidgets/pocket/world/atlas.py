@@ -3,7 +3,7 @@
 The atlas ships in `data/atlas`, so rendering needs no font. Building it again needs Noto Color Emoji
 (Debian package fonts-noto-color-emoji) and a Pillow with Raqm, which its wheels have::
 
-    python -m sdwidgets.pocket.atlas NotoColorEmoji.ttf data/atlas
+    python -m sdwidgets.pocket.world.atlas NotoColorEmoji.ttf data/atlas
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from ..paths import data_folder
+from ...paths import data_folder
 from .vocabulary import GENDERS, OBJECTS, OCCUPATIONS, TONES, person_emoji, person_name
 
 CELL = 128  # pixels: a glyph fits its longer side into a square cell
@@ -100,7 +100,7 @@ def glyph(name: str, size: int) -> Image.Image:
     picture, cells, cell, columns = _sheet()
     if name not in cells:
         raise KeyError(
-            f"the atlas has no glyph named {name!r}; `sdwidgets.pocket.atlas.names()` lists what it has"
+            f"the atlas has no glyph named {name!r}; `sdwidgets.pocket.world.atlas.names()` lists what it has"
         )
     left, top = cells[name] % columns * cell, cells[name] // columns * cell
     cut = picture.crop((left, top, left + cell, top + cell))
@@ -110,5 +110,5 @@ def glyph(name: str, size: int) -> Image.Image:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m sdwidgets.pocket.atlas NotoColorEmoji.ttf FOLDER")
+        sys.exit("usage: python -m sdwidgets.pocket.world.atlas NotoColorEmoji.ttf FOLDER")
     print(build(*sys.argv[1:]))

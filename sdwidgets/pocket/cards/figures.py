@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import COLORS, _axes, _small
-from .evaluation.confetti import own_found
-from .evaluation.tiers import BARS, SPLITS, TIERS
+from ...plots import COLORS, _axes, _small
+from ..evaluation.memorization import own_found
+from ..evaluation.tiers import BARS, SPLITS, TIERS
 
 _MARKS = dict(zip(TIERS, ("|", "d", "*"), strict=True))
 _SPLIT_COLORS = dict(zip(SPLITS, COLORS, strict=False))
@@ -131,7 +131,7 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     """
     if not snapshots:
         raise ValueError("there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured")
-    from .validation import DECISIVE
+    from ..training.validation import DECISIVE
 
     ax, samples = _axes(ax), [look["samples"] for look in snapshots]
     for place, timestep in enumerate(map(str, DECISIVE)):

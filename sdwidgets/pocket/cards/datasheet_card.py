@@ -2,7 +2,7 @@
 
 Every figure of the plan is taken from the frozen plan, `data/datasheet/planted.json`. To write the sheet again::
 
-    python -m sdwidgets.pocket.datasheet_card
+    python -m sdwidgets.pocket.cards.datasheet_card
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from ..paths import data_folder
-from .scenes import SIZE
+from ...paths import data_folder
+from ..world.scenes import SIZE
 
 SHEET = """# Datasheet: the scenes that Pocket learns from
 
@@ -134,7 +134,7 @@ often as the plan says. The training's record tells every stage, and the model c
 
 **How was the data acquired?** Drawn by a program from a plan: nothing was collected, crawled, bought or labelled by hand, and nobody was paid or unpaid for it.
 
-**What mechanisms were used, and how were they validated?** The program itself, `sdwidgets.pocket.datasheet` and `sdwidgets.pocket.scenes`. Tests draw scenes again and compare them with the plan
+**What mechanisms were used, and how were they validated?** The program itself, `sdwidgets.pocket.world.datasheet` and `sdwidgets.pocket.world.scenes`. Tests draw scenes again and compare them with the plan
 (counts, shares, held-out lists, captions), with written-down hashes of captions and of pixels, and look for the watermark where it is told and where it is not.
 
 **Who was involved, and how were they paid?** The authors of the course; nobody else, and nobody was paid for it.
@@ -156,11 +156,11 @@ stereotype on purpose, and the sheet and the model card say that they mean nothi
 
 ## Preprocessing, cleaning, labelling
 
-**Was any done?** Glyphs were cropped and scaled once, into the atlas. Pictures are drawn by `sdwidgets.pocket.scenes`, which is in the repository. Training reads them as latents of the frozen autoencoder.
+**Was any done?** Glyphs were cropped and scaled once, into the atlas. Pictures are drawn by `sdwidgets.pocket.world.scenes`, which is in the repository. Training reads them as latents of the frozen autoencoder.
 
 **Was the raw data saved?** The raw data are the atlas, the plan and the program; all are in the repository.
 
-**Is the software available that did it?** Yes, all of it: `python -m sdwidgets.pocket.atlas` cuts the glyphs, `sdwidgets.pocket.scenes` draws, `sdwidgets train` encodes.
+**Is the software available that did it?** Yes, all of it: `python -m sdwidgets.pocket.world.atlas` cuts the glyphs, `sdwidgets.pocket.world.scenes` draws, `sdwidgets train` encodes.
 
 **Any other comments?** None.
 
@@ -212,7 +212,7 @@ and that was too much.
 
 **Are older versions supported?** The first edition stays in the repository's history, with its plan, its program and the weights that were trained on it; nothing else is promised.
 
-**Can others extend it, and how are contributions validated?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it. A contribution comes as a pull request; the tests must
+**Can others extend it, and how are contributions validated?** Yes: a grammar is a list of blocks in `sdwidgets/pocket/world/datasheet.py`, and `sdwidgets train --grammar NAME` trains on it. A contribution comes as a pull request; the tests must
 hold, the frozen plan's hash among them, and a maintainer reads it. Grammars of others need not come here to be used.
 
 **Any other comments?** None.

@@ -12,10 +12,10 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ..latents import fit_linear_preview
-from . import clip, denoiser, training, vae
-from .card import model_card
-from .scenes import Grammar, make_scene, render, spread
+from ...latents import fit_linear_preview
+from ..cards.model_card import model_card
+from ..world.scenes import Grammar, make_scene, render, spread
+from . import clip, denoiser, trainer, vae
 from .work_folder import finished_autoencoder, finished_part, text_whitening
 
 
@@ -26,7 +26,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     chosen = finished_autoencoder(work)
     autoencoder = AutoencoderKL.from_pretrained(chosen).eval()
     unet = UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser"))
-    base, decodes = training.digest(unet), training.digest(autoencoder)
+    base, decodes = trainer.digest(unet), trainer.digest(autoencoder)
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))),
@@ -41,17 +41,17 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     for part in ("vae", "unet"):  # diffusers notes the folder on this machine that a part was loaded from
         file = args.output / part / "config.json"
         config = json.loads(file.read_text())
-        training.write_json(file, {key: value for key, value in config.items() if key != "_name_or_path"})
+        trainer.write_json(file, {key: value for key, value in config.items() if key != "_name_or_path"})
     _make_text_encoder_portable(args.output / "text_encoder")
     for file in ("vocab.json", "merges.txt"):  # transformers 4 reads these, 5 writes only tokenizer.json
         shutil.copy(work / "clip" / "tokenizer" / file, args.output / "tokenizer" / file)
     factors = fit_preview(autoencoder.float(), grammar)
-    training.write_json(
+    trainer.write_json(
         args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
     )
     told = ("vae", "clip", "denoiser") + (("decoder",) if chosen == work / "decoder" / "part" else ())
     records = {name: json.loads((finished_part(work, name) / "training.json").read_text()) for name in told}
-    training.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
+    trainer.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
     for extra in ("turbo", "zero-snr", "adapter"):
         _export_extra(work / extra / "part", args.output / "extras" / extra, base)
     _export_extra(work / "small-decoder" / "part", args.output / "extras" / "small-decoder", decodes, "autoencoder")
@@ -102,22 +102,22 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
     if "decoder" in told:
         shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
-        training.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
+        trainer.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
     towers = clip.read_clip(args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder"))
     towers.save_pretrained(work / "clip" / "part", safe_serialization=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
     for name in ("vae", "clip", "denoiser"):
-        training.write_json(work / name / "part" / "training.json", told[name])
+        trainer.write_json(work / name / "part" / "training.json", told[name])
     towers = clip.ClipTraining(towers)
     optimizer = clip.ClipConfig().schedule.build_optimizer(towers)
-    training.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
+    trainer.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
     config = denoiser.DenoiserConfig()
     unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
     model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
     optimizer = config.schedule.build_optimizer(model)
     record = told["denoiser"]
-    training.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
+    trainer.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
     print(f"restored {args.output} to {work} at step {record['step']:,}")
     return 0
 
@@ -141,7 +141,7 @@ def _load_as_float32(folder: Path) -> None:
     for tower in ("text_config", "vision_config"):
         if tower in config:
             config[tower]["dtype"] = "float32"
-    training.write_json(folder / "config.json", config | {"dtype": "float32"})
+    trainer.write_json(folder / "config.json", config | {"dtype": "float32"})
 
 
 def fit_preview(autoencoder, grammar: Grammar, count: int = 128):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from .datasheet import (
+from ..world.datasheet import (
     COMMON_OBJECTS,
     ENCODER,
     FULL,
@@ -27,10 +27,10 @@ from .datasheet import (
     HELD_OUT_SHAPE_COLOURS,
     TAIL_OBJECTS,
 )
-from .scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
-from .training import Schedule, save_tensors
+from ..world.scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
+from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
+from .trainer import Schedule, save_tensors
 from .vae import to_tensor
-from .vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

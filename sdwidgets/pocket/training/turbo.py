@@ -24,8 +24,8 @@ from diffusers import LCMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from . import denoiser, training
-from .finetune import EVERYWHERE, add_lora, fit_part, run_part
+from . import denoiser, trainer
+from .lora import EVERYWHERE, add_lora, fit_part, run_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TurboConfig:
     targets: tuple[str, ...] = EVERYWHERE
     guidance_scale: float = 2.0  # baked in: at four steps better than 1.5 and 3, by the judge's reading
     calls: int = 4  # steps of a picture
-    schedule: training.Schedule = training.Schedule(
+    schedule: trainer.Schedule = trainer.Schedule(
         steps=1_000, batch_size=16, learning_rate=1e-3, optimizer="adamw", warmup_steps=50, weight_decay=0.0, ema_decay=0.99
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ class TurboTraining(torch.nn.Module):
 
 
 def turbo_loss_at(data: denoiser.LatentData, config: TurboConfig):
-    """The loss of training step `step`, for `training.train`: `batch_size` captions, each with a walk of its own."""
+    """The loss of training step `step`, for `trainer.train`: `batch_size` captions, each with a walk of its own."""
 
     def loss_at(model, step, batch_size, accelerator):
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
@@ -121,16 +121,16 @@ def train_turbo(
     minutes: float | None = None,
     compiled: bool = False,
 ) -> dict:
-    """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `training.train`.
+    """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `trainer.train`.
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
-    training.check_compiled(compiled)  # before the denoiser is given a LoRA
-    base, scenes = training.digest(unet), len(data.scenes)
+    trainer.check_compiled(compiled)  # before the denoiser is given a LoRA
+    base, scenes = trainer.digest(unet), len(data.scenes)
     module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
     record = fit_part("turbo", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
-    if training.processes().is_main_process:
+    if trainer.processes().is_main_process:
         truncate_lora(Path(folder) / "part" / "pytorch_lora_weights.safetensors", config.kept_rank)
     return record
 

@@ -8,9 +8,9 @@ import hashlib
 
 import numpy as np
 
+from ..world.datasheet import PlannedGrammar
+from ..world.scenes import Grammar, make_scene, spread
 from . import epochs
-from .datasheet import PlannedGrammar
-from .scenes import Grammar, make_scene, spread
 
 
 def _shuffled(grammar) -> list[int]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.asking import ROWS
-from ..evaluation.drawing import Evaluator, sheet_of
-from ..evaluation.rates import Rate
+from ...statistics import Rate
+from ..evaluation.prompt_sets import ROWS
+from ..evaluation.sampling import Evaluator, sheet_of
 from ..evaluation.tiers import SPLITS
-from ..training import write_json
+from ..training.trainer import write_json
 
 SHEET = 50  # pictures on a sheet: few enough to look at each
 

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from ..paths import cache_folder  # noqa: F401  (where trainings lie)
+from ...paths import cache_folder  # noqa: F401  (where trainings lie)
 from .guard import STEPS, Guard, Stopped
 from .muon import Muon
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..world.datasheet import FULL, alternatives
+from ..world.scenes import Scene, render
 from . import clip, floor, vae
-from .datasheet import FULL, alternatives
 from .denoiser import build_scheduler
-from .scenes import Scene, render
 
 TIMESTEPS = (100, 250, 400, 550, 700, 850, 950)
 DECISIVE = (550, 700, 850)  # where the caption decides; at less noise the noisy picture itself does

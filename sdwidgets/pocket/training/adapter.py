@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from diffusers import T2IAdapter, UNet2DConditionModel
 
-from . import denoiser, training
-from .scenes import Grammar, make_scene, render, silhouette
+from ..world.scenes import Grammar, make_scene, render, silhouette
+from . import denoiser, trainer
 from .work_folder import finished_part, latent_data, override_schedule
 
 
@@ -25,7 +25,7 @@ class AdapterConfig:
     num_res_blocks: int = 1
     scenes: int = 24_000  # at most so many scenes: their silhouettes lie in memory
     caption_drop: float = 0.1
-    schedule: training.Schedule = training.Schedule(
+    schedule: trainer.Schedule = trainer.Schedule(
         steps=4_000, batch_size=32, learning_rate=1e-3, optimizer="adamw", ema_decay=0.995
     )
 
@@ -78,7 +78,7 @@ class AdapterTraining(torch.nn.Module):
 
 
 def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[int], config: AdapterConfig):
-    """The loss of training step `step`, for `training.train`. `packed[i]` is the silhouette of row `rows[i]`."""
+    """The loss of training step `step`, for `trainer.train`. `packed[i]` is the silhouette of row `rows[i]`."""
     rows = torch.as_tensor(rows)
 
     def loss_at(model, step, batch_size, accelerator):
@@ -108,18 +108,18 @@ def train_adapter(
 ) -> dict:
     """Train an adapter of a denoiser on scenes that `data` holds; resumes what `folder` holds.
 
-    `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `training.train`.
+    `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `trainer.train`.
     """
-    training.check_compiled(compiled)  # before anything is built
+    trainer.check_compiled(compiled)  # before anything is built
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.schedule.seed)
         model = AdapterTraining(build_adapter(unet, config), unet)
     rows = list(range(min(config.scenes, len(data.scenes))))  # the order is random already
     silhouettes = scene_silhouettes(grammar, data.scenes[rows].tolist())
-    average, record = training.train(
+    average, record = trainer.train(
         "adapter",
         model,
-        training.global_batch(adapter_loss_at(data, silhouettes, rows, config)),
+        trainer.global_batch(adapter_loss_at(data, silhouettes, rows, config)),
         config.schedule,
         folder,
         dataclasses.asdict(config),
@@ -127,12 +127,12 @@ def train_adapter(
         minutes,
         compiled,
         stage={"scenes": len(rows)},
-        base=training.digest(unet),
+        base=trainer.digest(unet),
     )
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return record
     average.adapter.half().save_pretrained(folder / "part", safe_serialization=True)
-    training.write_json(folder / "part" / "training.json", record)
+    trainer.write_json(folder / "part" / "training.json", record)
     return record
 
 
@@ -143,5 +143,5 @@ def run_adapter(args, grammar: Grammar, work: Path) -> int:
     data = latent_data(grammar, work)
     record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
-    training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
+    trainer.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
     return 0

@@ -19,8 +19,8 @@ from diffusers.training_utils import cast_training_params, compute_snr
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..generation.schedulers import make_scheduler
-from . import denoiser, training
+from ...generation.schedulers import make_scheduler
+from . import denoiser, trainer
 from .work_folder import finished_part, latent_data, override_schedule
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.
@@ -330,7 +330,7 @@ def save_word(pipe, word: str, folder) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "learned_embeds.safetensors"
-    training.save_tensors(file, {word: table[token : token + 1].float()})
+    trainer.save_tensors(file, {word: table[token : token + 1].float()})
     return file
 
 
@@ -352,19 +352,19 @@ def fit_part(
 ) -> dict:
     """Train a module that carries a LoRA (`module.unet`) and a scheduler; both go to `folder`/part. Returns the record.
 
-    `base`: `training.digest` of the denoiser without the LoRA; `scenes`: of how many it learns.
+    `base`: `trainer.digest` of the denoiser without the LoRA; `scenes`: of how many it learns.
     """
     settings = dataclasses.asdict(config)
-    average, record = training.train(
-        name, module, training.global_batch(loss_at), config.schedule, folder, settings, restart, minutes, compiled,
+    average, record = trainer.train(
+        name, module, trainer.global_batch(loss_at), config.schedule, folder, settings, restart, minutes, compiled,
         stage={"scenes": scenes}, base=base,
     )  # fmt: skip
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return record
     shutil.rmtree(folder / "part", ignore_errors=True)
     save_lora(average.unet, folder / "part")
     average.scheduler.save_pretrained(folder / "part" / "scheduler")
-    training.write_json(folder / "part" / "training.json", record)
+    trainer.write_json(folder / "part" / "training.json", record)
     return record
 
 
@@ -375,7 +375,7 @@ def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> i
     data = latent_data(grammar, work)
     record = train(unet, data, config, work / name, args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
-    training.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
+    trainer.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
     return 0
 
 
@@ -390,7 +390,7 @@ class ZeroSnrConfig:
     targets: tuple[str, ...] = EVERYWHERE
     caption_drop: float = 0.1
     last_share: float = 0.05  # of the samples stand at the last timestep, the one that is new to the model
-    schedule: training.Schedule = training.Schedule(
+    schedule: trainer.Schedule = trainer.Schedule(
         steps=2_000, batch_size=32, learning_rate=5e-4, optimizer="adamw", warmup_steps=100, weight_decay=0.0, ema_decay=0.99
     )  # fmt: skip
 
@@ -441,12 +441,12 @@ def train_zero_snr(
     minutes: float | None = None,
     compiled: bool = False,
 ) -> dict:
-    """Train the zero-SNR LoRA of a denoiser, resuming what `folder` holds; returns the record of `training.train`.
+    """Train the zero-SNR LoRA of a denoiser, resuming what `folder` holds; returns the record of `trainer.train`.
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
-    training.check_compiled(compiled)  # before the denoiser is given a LoRA
-    base, scenes = training.digest(unet), len(data.scenes)
+    trainer.check_compiled(compiled)  # before the denoiser is given a LoRA
+    base, scenes = trainer.digest(unet), len(data.scenes)
     module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
     return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
 

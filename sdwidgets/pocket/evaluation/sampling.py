@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 
 from ...generation.schedulers import make_scheduler
-from ..scenes import SIZE, Scene, render
+from ..world.scenes import SIZE, Scene, render
 
 SHEET = 64  # pictures on a sheet
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from ..paths import data_folder
+from ...paths import data_folder
 from . import atlas
 from .vocabulary import (
     COLOURS,

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
 
-from ..loading.turbo import DECODER
-from . import training
-from .datasheet import FULL
-from .scenes import Grammar, spread
+from ...loading.turbo import DECODER
+from ..world.datasheet import FULL
+from ..world.scenes import Grammar, spread
+from . import trainer
 from .vae import encode_scenes, picture_batch, picture_loss
 from .work_folder import finished_autoencoder, override_schedule
 
@@ -37,7 +37,7 @@ class SmallDecoderConfig:
     latent_noise: float = 0.2  # of the latents' standard deviation, at most: a denoiser's latents are not an encoder's
     edge_weight: float = 0.5  # as in `vae.DecoderConfig`
     square_weight: float = 8.0
-    schedule: training.Schedule = training.Schedule(steps=4_000, batch_size=8, learning_rate=3e-3, warmup_steps=50)
+    schedule: trainer.Schedule = trainer.Schedule(steps=4_000, batch_size=8, learning_rate=3e-3, warmup_steps=50)
 
     def __post_init__(self):
         if not 0 <= self.lattice_share <= 1:
@@ -90,7 +90,7 @@ class SmallDecoderTraining(torch.nn.Module):
 
 
 def small_decoder_loss_at(config: SmallDecoderConfig):
-    """The loss of training step `step`, for `training.train`."""
+    """The loss of training step `step`, for `trainer.train`."""
 
     def loss_at(model, step, batch_size, accelerator):
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
@@ -118,7 +118,7 @@ def save_small_decoder(small: AsymmetricAutoencoderKL, folder: Path) -> Path:
     """Write the configuration, and the decoder's weights alone in half precision, for `pipelines.with_small_decoder`; returns `folder`."""
     small.save_config(folder)
     weights = {f"decoder.{name}": tensor.half() for name, tensor in small.decoder.state_dict().items()}
-    training.save_tensors(folder / DECODER, {n: t for n, t in weights.items() if ".condition_encoder." not in n})
+    trainer.save_tensors(folder / DECODER, {n: t for n, t in weights.items() if ".condition_encoder." not in n})
     return folder
 
 
@@ -129,18 +129,18 @@ def run_small_decoder(args, grammar: Grammar, work: Path) -> int:
     whole.to(memory_format=torch.channels_last)
     torch.manual_seed(config.schedule.seed)
     small = build_small_decoder(whole, config).to(memory_format=torch.channels_last)
-    average, record = training.train(
+    average, record = trainer.train(
         "small-decoder", SmallDecoderTraining(small, whole, config), small_decoder_loss_at(config), config.schedule, work / "small-decoder",
-        dataclasses.asdict(config), args.restart, args.minutes, args.compile, base=training.digest(whole),
+        dataclasses.asdict(config), args.restart, args.minutes, args.compile, base=trainer.digest(whole),
     )  # fmt: skip
-    if not training.processes().is_main_process:
+    if not trainer.processes().is_main_process:
         return 0
     small, whole = small.cpu().eval(), whole.cpu()
     small.decoder.load_state_dict(average.decoder.state_dict())
     record["decoders agree, dB"] = round(decoders_agreement(small, whole, grammar), 2)
     shutil.rmtree(work / "small-decoder" / "part", ignore_errors=True)
     folder = save_small_decoder(small, work / "small-decoder" / "part")
-    training.write_json(folder / "training.json", record)
+    trainer.write_json(folder / "training.json", record)
     done = record["step"] >= config.schedule.steps
     print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder}")
     print(f"it decodes as the whole one does to {record['decoders agree, dB']:.1f} dB")

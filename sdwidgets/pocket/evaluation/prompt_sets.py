@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from .. import datasheet as sheet
-from ..layouts import LATTICE
-from ..scenes import RELATIONS, STYLES, Scene, Stream, Thing
-from ..vocabulary import COLOURS, NUMBERS, SHAPES, TONES, article, person_name, plural
+from ..world import datasheet as sheet
+from ..world.layouts import LATTICE
+from ..world.scenes import RELATIONS, STYLES, Scene, Stream, Thing
+from ..world.vocabulary import COLOURS, NUMBERS, SHAPES, TONES, article, person_name, plural
 from .tiers import SPLITS, find_bar
 
 SEED = 2028  # of every prompt here; the data's is another

@@ -1,0 +1,1 @@
+"""What Pocket says of itself: the model card, the datasheet for people, and their figures."""

@@ -1,0 +1,1 @@
+"""How Pocket is trained, part by part, from scratch: `python -m sdwidgets train`."""
