@@ -87,7 +87,7 @@ pocket: $(DEV)
 		$(BIN)/sdwidgets train $$part --grammar full $(if $(WORK),--work "$(WORK)") $(if $(MINUTES),--minutes "$(MINUTES)") || exit 1; \
 	done
 	$(BIN)/sdwidgets train export --grammar full $(if $(WORK),--work "$(WORK)") --output data/pocket
-	$(BIN)/python -m sdwidgets.pocket.judges gate --vae data/pocket/vae --json data/judges/gate.json
+	$(BIN)/python -m sdwidgets.pocket.examine_judge gate --vae data/pocket/vae --json data/judges/gate.json
 	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
 	$(BIN)/sdwidgets card
 	$(BIN)/python bench/table.py --readme

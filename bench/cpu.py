@@ -223,7 +223,8 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
     `turbo_vae`: what turbo decodes with. Fast computes less: what a timestep adds is known beforehand, keys and values of the text
     once a prompt, the states of the empty prompt once, and its decoder has transposed convolutions.
     """
-    from sdwidgets.acceleration import cpu
+    from sdwidgets.acceleration.decoder import rewritten_decoder
+    from sdwidgets.acceleration.unet import Given, UNetGraph
 
     rates, precision = found["rates"], harness.best_precision(found["rates"])
 
@@ -231,8 +232,8 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
         return harness.floor(harness.count(call, [network]), rates, precision)
 
     with torch.no_grad():
-        given = cpu._Given(stock.unet)
-        graph = cpu._UNetGraph(stock.unet, given)
+        given = Given(stock.unet)
+        graph = UNetGraph(stock.unet, given)
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
             inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))
@@ -242,7 +243,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
             keys[n] = least(lambda n=n, readers=readers: [layer(text[:n]) for layer in readers], readers)
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
-            smaller = cpu._rewritten_decoder(copy.deepcopy(vae.decoder))
+            smaller = rewritten_decoder(copy.deepcopy(vae.decoder))
             decode[name] = least(lambda vae=vae: vae.decode(noise[:1]), vae)
             fast_decode[name] = least(lambda smaller=smaller: smaller(noise[:1]), smaller)
         prompt = {
@@ -265,7 +266,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
 
 
 def graph_of(network):
-    """The `cpu.Compiled` behind a network that `speed="fast"` has replaced, or None."""
+    """The `Compiled` behind a network that `speed="fast"` has replaced, or None."""
     cells = getattr(getattr(network.forward, "__func__", None), "__closure__", None) or ()
     return next((c.cell_contents for c in cells if type(c.cell_contents).__name__ == "Compiled"), None)
 
@@ -470,12 +471,13 @@ def lab(pipes: Pipelines, effort: Effort) -> dict:
 
 def choices(pipes: Pipelines, effort: Effort) -> dict:
     """One guided step of the U-Net by all that could compute it: the record behind what `speed="fast"` does."""
-    from sdwidgets.acceleration import cpu
     from sdwidgets.acceleration.cuda import why_no_compiler
+    from sdwidgets.acceleration.openvino_graph import Plan, Runner, relative_error
+    from sdwidgets.acceleration.unet import Given, UNetGraph
 
     unet = pipes["stock"].unet
     noise, time_, text = guided(pipes["stock"])
-    given = cpu._Given(unet)
+    given = Given(unet)
     with torch.no_grad():
         right = unet(noise, time_, text, return_dict=False)[0]
         inputs = (noise, given.times(501.0), *given.texts(text))
@@ -497,7 +499,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
         if "fast" not in pipes.names() or (graph := graph_of(pipes["fast"].unet)) is None:
             raise LeftOut("OpenVINO is not installed")
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
-        runner = cpu._Runner(graph, shapes, cpu.Plan(precision, count))
+        runner = Runner(graph, shapes, Plan(precision, count))
         return lambda: runner(inputs)
 
     def onnx():
@@ -507,7 +509,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
             raise LeftOut("ONNX Runtime is not installed") from None
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "unet.onnx")
-            torch.onnx.export(cpu._UNetGraph(unet, given), inputs, file, dynamo=False)
+            torch.onnx.export(UNetGraph(unet, given), inputs, file, dynamo=False)
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
@@ -533,7 +535,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
             try:
                 with quiet():
                     call = make()
-                    differs[name] = cpu.relative_error(call().float(), right)
+                    differs[name] = relative_error(call().float(), right)
                 ways[name] = lambda turn, call=call: call()
             except Exception as error:  # one that cannot run here is no reason to lose the others
                 sentence = str(error) if isinstance(error, LeftOut) else f"{type(error).__name__}: {error}"

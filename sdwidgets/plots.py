@@ -31,7 +31,7 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
     limit: value at the ends of the colour scale, the largest magnitude by default.
     """
     latents = _array(latents, 3, "latents (channels, h, w)")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     limit = limit or float(np.nanmax(np.abs(latents))) or 1.0
     top = latents.shape[-1] // 16 + latents.shape[-2] // 8 + 1  # room for a label
     tiles, corners = _tiled(latents[..., None].astype(np.float32), columns, np.nan, top)
@@ -52,10 +52,10 @@ def contact_sheet(
     pictures = _array(pictures, 4, "pictures (n, H, W, 3)")
     if labels and len(labels) != len(pictures):
         raise ValueError(f"{len(labels)} labels for {len(pictures)} pictures; give one a picture, or none")
-    own, ax = ax is None, _axes(ax)
+    own, ax = ax is None, new_axes(ax)
     columns = max(1, min(columns, len(pictures)))
     inches = min(STYLE["figure.figsize"][0] / columns, MAX_TILE)  # of a picture's width
-    line = 1.5 * _small(ax) / 72 / inches * pictures.shape[2]  # a line of text, in pixels of a picture
+    line = 1.5 * small_axes(ax) / 72 / inches * pictures.shape[2]  # a line of text, in pixels of a picture
     tiles, corners = _tiled(pictures, columns, 255, math.ceil(line) if labels else 0)
     ax.imshow(tiles)
     _bare(ax, labels, corners)
@@ -68,13 +68,13 @@ def contact_sheet(
 
 def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     """Root mean square of each named array (step, ...) by step: norms({"x0": trace.pred_original})."""
-    ax = _axes(ax)
+    ax = new_axes(ax)
     for color, (name, values) in zip(itertools.cycle(COLORS), by_step.items(), strict=False):
         values = np.asarray(values, np.float64)
         ax.plot(np.sqrt((values.reshape(len(values), -1) ** 2).mean(1)), ".-", color=color, label=name)
     _by_step(ax, "root mean square")
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax))
     return ax
 
 
@@ -85,7 +85,7 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
     """
     signal = np.asarray(alphas, np.float64)
     noise = np.asarray(sigmas, np.float64) if flow else np.sqrt(np.clip(1 - signal**2, 0, 1))
-    ax = _axes(ax)
+    ax = new_axes(ax)
     ax.plot(signal, ".-", color=COLORS[0], label="picture, alpha")
     ax.plot(noise, ".-", color=COLORS[1], label="noise")
     ax.set_ylim(-0.05, 1.05)
@@ -95,10 +95,10 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
     right = ax.twinx()
     right.plot(np.where(np.isfinite(decibels), decibels, np.nan), ":", color=COLORS[2], label="ratio in dB")
     right.set_ylabel("signal to noise, dB", fontsize=ax.yaxis.label.get_size())
-    right.tick_params(labelsize=_small(ax))
+    right.tick_params(labelsize=small_axes(ax))
     right.grid(False)
     lines = [*ax.get_lines(), *right.get_lines()]
-    right.legend(lines, [line.get_label() for line in lines], loc="center left", fontsize=_small(ax))
+    right.legend(lines, [line.get_label() for line in lines], loc="center left", fontsize=small_axes(ax))
     return ax
 
 
@@ -106,7 +106,7 @@ def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes 
     """Where the prompt speaks: length of cond - uncond over the channels. Both (channels, h, w)."""
     uncond = _array(noise_pred_uncond, 3, "noise_pred_uncond (channels, h, w)")
     cond = _array(noise_pred_cond, 3, "noise_pred_cond (channels, h, w)")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     length = np.linalg.norm(cond - uncond, axis=0)
     image = ax.imshow(length, cmap=STYLE["image.cmap"], vmin=0, interpolation="nearest")
     _bare(ax)
@@ -121,7 +121,7 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
     values = values[np.isfinite(values)]
     if not values.size:
         raise ValueError("there is no finite value to draw; give latents of at least one number")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     reach = max(4.0, float(np.abs(values).max()))
     ax.hist(
         values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents"
@@ -130,11 +130,11 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
     ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=COLORS[1], label="pure noise")
     ax.set_xlabel("value")
     ax.set_ylabel("density")
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax))
     return ax
 
 
-def _axes(ax: Axes | None) -> Axes:
+def new_axes(ax: Axes | None) -> Axes:
     """The caller's axes; or new ones, styled by hand because every thread shares rcParams."""
     if ax is not None:
         return ax
@@ -182,16 +182,16 @@ def _bare(ax: Axes, labels: Sequence[str] = (), corners: Sequence[tuple[int, int
     """A picture needs no axes; labels stand above their tiles."""
     ax.set_axis_off()
     for label, (y, x) in zip(labels, corners, strict=False):
-        ax.text(x - 0.5, y - 0.5, label, va="bottom", fontsize=_small(ax))
+        ax.text(x - 0.5, y - 0.5, label, va="bottom", fontsize=small_axes(ax))
 
 
-def _small(ax: Axes) -> float:
+def small_axes(ax: Axes) -> float:
     """The size of the tick labels, in points: the caller's, or the style's."""
     return ax.xaxis.get_ticklabels()[0].get_size()
 
 
 def _colorbar(image, ax: Axes) -> None:
-    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.tick_params(labelsize=_small(ax))
+    ax.figure.colorbar(image, ax=ax, shrink=0.8).ax.tick_params(labelsize=small_axes(ax))
 
 
 def _by_step(ax: Axes, label: str) -> None:
@@ -207,7 +207,7 @@ def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     """
     if not parts:
         raise ValueError("there are no parts to draw; anatomy(pipe) gives some")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     ax.figure.set_size_inches(3.2 * len(parts) + 1, 3.4)
     ax.set_axis_off()
     ax.grid(False)

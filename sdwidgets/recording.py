@@ -109,15 +109,15 @@ class _Recorder:
 
     def attach(self, undo: ExitStack) -> None:
         pipe = self.pipe
-        _wrap(undo, self.scheduler, "step", self.around_step)
-        _wrap(undo, pipe.vae, "decode", self.around_decode)
-        _wrap(undo, getattr(pipe, "image_processor", None), "postprocess", self.around_postprocess)
-        _wrap(undo, pipe, "encode_prompt", self.around_encode_prompt)
-        _wrap(undo, pipe, "prepare_latents", self.around_prepare_latents)
-        _wrap(undo, pipe, "get_timesteps", self.around_get_timesteps)
+        wrap_method(undo, self.scheduler, "step", self.around_step)
+        wrap_method(undo, pipe.vae, "decode", self.around_decode)
+        wrap_method(undo, getattr(pipe, "image_processor", None), "postprocess", self.around_postprocess)
+        wrap_method(undo, pipe, "encode_prompt", self.around_encode_prompt)
+        wrap_method(undo, pipe, "prepare_latents", self.around_prepare_latents)
+        wrap_method(undo, pipe, "get_timesteps", self.around_get_timesteps)
         for name, processor in (("source", "image_processor"), ("mask", "mask_processor")):
             around = functools.partial(self.around_preprocess, name)
-            _wrap(undo, getattr(pipe, processor, None), "preprocess", around)
+            wrap_method(undo, getattr(pipe, processor, None), "preprocess", around)
         undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
 
     def prepare(self, method, args, kwargs, new_run: bool) -> dict:
@@ -351,7 +351,7 @@ class _Around:
         return getattr(type(copied), self.name).__get__(copied)
 
 
-def _wrap(undo: ExitStack, owner, name: str, around: Callable) -> None:
+def wrap_method(undo: ExitStack, owner, name: str, around: Callable) -> None:
     """Wrap `owner.name`, where there is one, on the instance until `undo` is closed."""
     if not hasattr(owner, name):
         return

@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
+
+from .paths import replacing
 
 FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
 PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
@@ -204,7 +205,9 @@ class Trace:
             "settings": json.dumps(asdict(self.settings)),
         }
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        _write_whole(path, to_safetensors(tensors, header))
+        data = to_safetensors(tensors, header)
+        with replacing(path, f"the trace of {len(data) / 1e6:.1f} MB") as part:
+            part.write_bytes(data)
         return path
 
     def _follows(self, name: str, step: Step) -> bool:
@@ -344,23 +347,3 @@ def _refuse_foreign(path: Path) -> None:
                 f"{str(path)!r} is {kind}, and is not opened because such a file can run code; give a"
                 " safetensors file that trace.save(path) wrote"
             )
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside the target first, then take its place in one move."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"the trace of {len(data) / 1e6:.1f} MB was not written ({error.strerror}), and a file that was"
-            " there before is unchanged; free some space or choose another folder",
-            str(path),
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

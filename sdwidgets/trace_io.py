@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, _write_whole, webp_files
+from .paths import replacing
+from .trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, webp_files
 
 MAX_FILE, MAX_TRACE = (
     64_000_000,
@@ -47,7 +48,8 @@ def save_passport(trace: Trace, path: str | os.PathLike) -> Path:
     Raises ValueError for a run without a picture, or one too large to be carried; OSError where it cannot be written.
     """
     path = Path(path)
-    _write_whole(path, to_png(trace))
+    with replacing(path, "the picture with its trace") as part:
+        part.write_bytes(to_png(trace))
     return path
 
 

@@ -499,7 +499,7 @@ def test_a_compiled_network_is_named():
 
 def test_a_pipeline_made_fast_says_what_to_do():
     pytest.importorskip("openvino")
-    from sdwidgets.acceleration.cpu import slow_down, speed_up
+    from sdwidgets.acceleration import slow_down, speed_up
 
     pipe = tiny.pipeline()
     pipe.unet, pipe.vae = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.vae)

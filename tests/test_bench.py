@@ -12,7 +12,7 @@ from bench import cpu, gpu, harness, live, table
 from sdwidgets.acceleration import cuda
 from tests import tiny
 
-OPENVINO = pytest.importorskip("sdwidgets.acceleration.cpu")._import_openvino()
+OPENVINO = pytest.importorskip("sdwidgets.acceleration.openvino_graph").import_openvino()
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_a_pass_that_is_killed_is_an_error(tmp_path, monkeypatch):
 
 
 def test_no_prompt_is_fresh_twice_before_it_is_forgotten():
-    from sdwidgets.acceleration.cpu import KEPT
+    from sdwidgets.acceleration.text_encoder import KEPT
 
     pipes = cpu.Pipelines(table.ROOT / "data" / "pocket")
     several = pipes.fresh("stock", 300)

@@ -852,11 +852,11 @@ def test_evaluate_writes_the_file(tmp_path, capsys):
 
 def test_evaluate_can_be_fast_and_says_so(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
-    from sdwidgets.acceleration import cpu as fast_speed
+    from sdwidgets.acceleration.openvino_graph import Runner
 
     told, compiled = {}, []
-    run = fast_speed._Runner.__call__
-    monkeypatch.setattr(fast_speed._Runner, "__call__", lambda *args: compiled.append(speed) or run(*args))
+    run = Runner.__call__
+    monkeypatch.setattr(Runner, "__call__", lambda *args: compiled.append(speed) or run(*args))
     for speed in ("exact", "fast"):
         file = tmp_path / f"{speed}.json"
         command = ["evaluate", "--json", str(file), "--limit", "2", "--steps", "2", "--device", "cpu", "--dtype", "float32",

@@ -51,19 +51,24 @@ def test_import_loads_nothing_heavy():
     assert run_python(code).strip() == "[]"
 
 
-def imports_of(path: Path) -> list[tuple[str, bool]]:
-    """Every module that a file imports, relative ones resolved: (dotted name, whether at module level)."""
+def imports_of(path: Path) -> list[tuple[str, str, bool]]:
+    """What a file imports, relative names resolved: (module, name or "", whether at module level).
+
+    `from package import name`: where the name is a module itself, it is the module, and there is no name.
+    """
     package = list(path.relative_to(ROOT).parent.parts)
     found = []
 
     def visit(node: ast.AST, top: bool) -> None:
         if isinstance(node, ast.Import):
-            found.extend((alias.name, top) for alias in node.names)
+            found.extend((alias.name, "", top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, node.module] if node.module else base)
-            # `from package import name`: the name may be a module itself, so both count.
-            found.extend((f"{module}.{alias.name}", top) for alias in node.names)
+            for alias in node.names:
+                inner = ROOT.joinpath(*module.split("."), alias.name)
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                found.append((f"{module}.{alias.name}", "", top) if is_module else (module, alias.name, top))
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return  # for readers and type checkers, never run
         inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
@@ -77,88 +82,131 @@ def imports_of(path: Path) -> list[tuple[str, bool]]:
 def imports(path: Path, name: str, top_level_only: bool = False) -> bool:
     return any(
         (module == name or module.startswith(name + ".")) and (top or not top_level_only)
-        for module, top in imports_of(path)
+        for module, _, top in imports_of(path)
     )
 
 
-def modules(*names: str) -> list[Path]:
-    """The files of these modules or subpackages of sdwidgets that exist."""
-    paths = []
-    for name in names:
-        single, folder = PACKAGE / f"{name}.py", PACKAGE / name
-        paths.extend([single] if single.exists() else sorted(folder.rglob("*.py")))
-    return paths
-
-
 ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
-TOP = ("cli", "__main__")  # may import anything, and nothing imports them
-EXTRAS = ("audit", "pocket", "exercises", "app")  # stand on the core, never under it
-CORE = [
-    path
-    for path in ALL_MODULES
-    if path.relative_to(PACKAGE).parts[0].removesuffix(".py") not in (*TOP, *EXTRAS)
-]
+
+#: The floors of the house, from the roof down: a module imports from its own room and from floors below, skipping some where it likes.
+#: finetune, audit and app are rooms to come.
+FLOORS = (
+    ("__main__",),
+    ("cli", "app"),
+    ("course", "widgets"),
+    ("pocket",),
+    ("audit", "finetune"),
+    ("analysis",),
+    ("recording",),
+    ("generation",),
+    ("loading",),
+    ("acceleration",),
+    ("trace_io",),
+    ("trace",),
+    ("latents", "plots"),
+    ("statistics", "paths", "__init__"),
+)
+LEVEL = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+SHOWS_ITSELF = "trace.py"  # the one exception: a `Trace` shows itself, as a table of pandas does
+#: pocket's own rooms, in the same order; its files are commands, and `draws`, what it draws well
+POCKET_FLOORS = (("train", "evaluate", "examine_judge", "export", "draws"), ("cards",), ("evaluation",), ("judges",), ("training",), ("world",))
+POCKET_LEVEL = {room: number for number, floor in enumerate(POCKET_FLOORS) for room in floor}
 
 
 def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def test_the_core_is_what_we_think():
-    """The checks below would pass on an empty list."""
-    assert {"trace.py", "recording.py", "latents.py", "plots.py", "pipelines.py", "models.py"} <= {
-        name_of(path) for path in CORE
-    }
-    assert any(name_of(path).startswith("widgets/") for path in CORE)
+def room_of(module: str, depth: int = 1) -> str:
+    """"sdwidgets.pocket.world.scenes" -> "pocket", or with depth 2 -> "world"; the package itself is "__init__"."""
+    parts = module.split(".")
+    return parts[depth] if len(parts) > depth else "__init__"
+
+
+def own_imports(path: Path) -> list[str]:
+    return [module for module, _, _ in imports_of(path) if module.split(".")[0] == "sdwidgets"]
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def upward(path: Path, depth: int, level: dict[str, int]) -> list[str]:
+    """Imports of a room on the same floor or above it, beside its own."""
+    here = room_of(module_of(path), depth)
+    return [
+        module
+        for module in own_imports(path)
+        if (depth == 1 or module.startswith("sdwidgets.pocket."))
+        and (there := room_of(module, depth)) != here
+        and level[there] <= level[here]
+    ]
+
+
+def test_every_room_has_its_floor():
+    rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    assert rooms <= set(LEVEL), f"name the floor of {sorted(rooms - set(LEVEL))}"
+    assert {"trace", "pocket", "widgets", "analysis", "loading"} <= rooms
+    assert len(rooms) <= 25 and sum((PACKAGE / f"{room}.py").is_file() for room in rooms) <= 12
     assert imports(PACKAGE / "recording.py", "sdwidgets.trace"), "imports_of no longer understands an import"
 
 
-@pytest.mark.parametrize("path", CORE, ids=name_of)
-def test_the_core_imports_no_extra_and_no_command(path):
-    wrong = [other for other in (*EXTRAS, *TOP) if imports(path, f"sdwidgets.{other}")]
-    assert not wrong, f"{name_of(path)} is core, but imports {wrong}"
-
-
-@pytest.mark.parametrize("path", modules(*EXTRAS), ids=name_of)
-def test_the_extras_import_no_command(path):
-    assert not any(imports(path, f"sdwidgets.{name}") for name in TOP)
-
-
-@pytest.mark.parametrize(
-    ("names", "forbidden"),
-    [
-        (
-            ("trace",),
-            (
-                "torch",
-                "diffusers",
-                "transformers",
-                "matplotlib",
-                "sdwidgets.recording",
-                "sdwidgets.loading.pipeline",
-            ),
-        ),
-        (
-            ("plots",),
-            ("torch", "diffusers", "transformers", "ipywidgets", "sdwidgets.loading.pipeline", "sdwidgets.widgets"),
-        ),
-        (("models",), ("torch", "diffusers", "transformers", "numpy", "sdwidgets.loading.pipeline")),
-        (("recording", "latents"), ("matplotlib", "ipywidgets", "sdwidgets.widgets", "sdwidgets.plots")),
-        (
-            ("pipelines",),
-            ("matplotlib", "ipywidgets", "sdwidgets.widgets", "sdwidgets.plots", "sdwidgets.recording"),
-        ),
-    ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else None,
-)
-def test_arrows_run_one_way(names, forbidden):
-    """trace.py may hand itself to widgets to be drawn, so they are not in its row."""
-    for path in modules(*names):
-        wrong = [other for other in forbidden if imports(path, other)]
+@pytest.mark.parametrize("path", ALL_MODULES, ids=name_of)
+def test_arrows_run_downwards(path):
+    wrong = upward(path, 1, LEVEL)
+    if name_of(path) == SHOWS_ITSELF:
+        assert wrong == ["sdwidgets.widgets.replay"] * 3, "nothing else of a Trace looks up"
+    else:
         assert not wrong, f"{name_of(path)} imports {wrong}"
 
 
-@pytest.mark.parametrize("path", modules("widgets"), ids=name_of)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "pocket").rglob("*.py")), ids=name_of)
+def test_arrows_run_downwards_in_pocket(path):
+    assert not (wrong := upward(path, 2, POCKET_LEVEL | {"__init__": 9})), f"{name_of(path)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", ALL_MODULES, ids=name_of)
+def test_no_module_reaches_for_anothers_private_names(path):
+    private = [f"{module}.{name}" for module, name, _ in imports_of(path) if module.startswith("sdwidgets") and name.startswith("_") and not name.endswith("__")]
+    assert not private, f"{name_of(path)} imports {private}"
+
+
+def test_no_module_is_in_a_circle():
+    """Imports inside functions count: a circle that is hidden there is one all the same. A Trace that shows itself is the exception."""
+    modules = {module_of(path): path for path in ALL_MODULES}
+    graph = {name: {other for other in own_imports(path) if other in modules} for name, path in modules.items()}
+    graph["sdwidgets.trace"].discard("sdwidgets.widgets.replay")
+    left = dict(graph)
+    while free := [name for name, others in left.items() if not others & left.keys() - {name}]:
+        for name in free:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+@pytest.mark.parametrize("room", ["audit", "finetune"])
+def test_rooms_for_any_model_never_name_pocket(room):
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        assert not re.search(r"\bpocket\b", path.read_text(encoding="utf-8"), re.IGNORECASE), name_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "heavy"),
+    [
+        ("trace", ("torch", "diffusers", "transformers", "matplotlib")),
+        ("plots", ("torch", "diffusers", "transformers", "ipywidgets")),
+        ("loading/catalog", ("torch", "diffusers", "transformers", "numpy")),
+        ("recording", ("matplotlib", "ipywidgets")),
+        ("latents", ("matplotlib", "ipywidgets")),
+        ("loading/pipeline", ("matplotlib", "ipywidgets")),
+    ],
+)
+def test_modules_stay_light(name, heavy):
+    wrong = [other for other in heavy if imports(PACKAGE / f"{name}.py", other)]
+    assert not wrong, f"{name} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "widgets").rglob("*.py")), ids=name_of)
 def test_widgets_need_no_torch_to_be_imported(path):
     assert not any(
         imports(path, name, top_level_only=True) for name in ("torch", "diffusers", "transformers")

@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL
 
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import judges
-from sdwidgets.pocket.judges import Judgement, Seen, calibrate, gate, human_labels, segment
-from sdwidgets.pocket.judges.__main__ import main
+from sdwidgets.pocket.evaluation import human_labels
+from sdwidgets.pocket.examine_judge import main
+from sdwidgets.pocket.judges import Judgement, Seen, calibrate, gate, segment
 from sdwidgets.pocket.judges.corruptions import WRECKS, wreck
 from sdwidgets.pocket.judges.exam import KINDS, TEST, TUNE, Exam, pictures_of
 from sdwidgets.pocket.judges.judge_b import JudgeB

@@ -189,11 +189,11 @@ def test_a_prompt_that_is_too_long_fills_no_output_while_it_is_typed(make, caplo
 
 
 def test_a_live_run_leaves_a_core_to_the_page(make):  # noqa: F811
-    from sdwidgets.acceleration import cpu
+    from sdwidgets.acceleration.threads import _spared
 
     threads = []
     play = make(autorun=False)
-    hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(cpu._spared.get()))
+    hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(_spared.get()))
     try:
         order(play, 1, seed=1)
         play.wait(SECONDS)

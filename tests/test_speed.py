@@ -12,11 +12,30 @@ import pytest
 import torch
 
 import sdwidgets
-from sdwidgets.acceleration import cpu
+from sdwidgets.acceleration import openvino_graph, speed_up
+from sdwidgets.acceleration.change_detector import Watched
+from sdwidgets.acceleration.decoder import (
+    ChannelwiseGroupNorm,
+    DoubleAndConvolve,
+    is_pointwise,
+    pointwise_forward,
+)
+from sdwidgets.acceleration.openvino_graph import (
+    ALLOWED_ERROR,
+    Compiled,
+    Plan,
+    Runner,
+    import_openvino,
+    relative_error,
+)
+from sdwidgets.acceleration.restore import slow_down
+from sdwidgets.acceleration.threads import sparing_a_core, usable_threads
+from sdwidgets.acceleration.unet import Given, UNetGraph, compiled_unet
 from sdwidgets.loading.errors import DeviceError
+from sdwidgets.paths import cache_folder
 from tests import tiny
 
-openvino = cpu._import_openvino()
+openvino = import_openvino()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +43,7 @@ def cache(tmp_path_factory):
     """A cache folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield cpu.cache_folder() / "compiled"
+        yield cache_folder() / "compiled"
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +167,7 @@ def test_changed_weights_are_never_ignored(pockets):
     exact.unet.conv_out.weight.data += 0.02
     try:
         assert psnr(changed, draw(exact)) > 40, "the new weights count; the decoder is still the compiled one"
-        cpu.speed_up(fast)
+        speed_up(fast)
         assert psnr(draw(fast), changed) > 35
     finally:
         exact.unet.conv_out.weight.data -= 0.02
@@ -175,7 +194,7 @@ def test_it_is_taken_back_as_it_was(pockets):
     pipe = sdwidgets.load("pocket", "cpu", speed="fast")
     pipe.set_progress_bar_config(disable=True)
     fast = draw(pipe)
-    cpu.slow_down(pipe)
+    slow_down(pipe)
     bare = draw(pipe)
     assert not is_fast(pipe) and not np.array_equal(bare, fast)
     assert "forward" not in vars(pipe.vae.post_quant_conv) and "postprocess" not in vars(pipe.image_processor)
@@ -198,13 +217,13 @@ def test_a_second_start_finds_what_the_first_compiled(pockets, cache, monkeypatc
 
 def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, monkeypatch):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
-    compile_decoder = lambda: cpu.Compiled(decoder, decoder, example, cache, openvino)  # noqa: E731
-    honest = cpu.Compiled.__call__
+    compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)  # noqa: E731
+    honest = Compiled.__call__
     spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)  # noqa: E731
-    monkeypatch.setattr(cpu, "_faster_plan", lambda *args: cpu.Plan("bf16", 1))
-    monkeypatch.setattr(cpu.Compiled, "__call__", spoiled)
+    monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args: Plan("bf16", 1))
+    monkeypatch.setattr(Compiled, "__call__", spoiled)
     assert compile_decoder().plan.precision == "f32"
-    monkeypatch.setattr(cpu.Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
+    monkeypatch.setattr(Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
     with pytest.raises(RuntimeError, match="use speed='exact'"):
         compile_decoder()
 
@@ -227,17 +246,17 @@ def test_any_order_of_memory_gives_the_same_answer(pockets, count):
 
 def test_a_new_shape_is_compared_with_the_network_and_computed_by_it_where_it_is_wrong(pockets, tmp_path, monkeypatch):
     decoder, asked = pockets[0].vae.decoder, []
-    graph = cpu.Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino)
+    graph = Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino)
     noise = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         right = type(decoder).forward(decoder, noise)
     exact = lambda: asked.append(True) or right  # noqa: E731
     first = graph(noise, exact=exact)
     assert torch.equal(graph(noise, exact=exact), first) and len(asked) == 1, "compared once, and the same answer twice"
-    assert cpu.relative_error(first, right) < 0.02
+    assert relative_error(first, right) < 0.02
     graph.runners.clear()
     compiled = []
-    monkeypatch.setattr(cpu._Runner, "__call__", lambda self, tensors: compiled.append(1) or right * float("nan"))
+    monkeypatch.setattr(Runner, "__call__", lambda self, tensors: compiled.append(1) or right * float("nan"))
     with pytest.warns(UserWarning, match="tell us of it"):
         assert torch.equal(graph(noise, exact=exact), right)
     assert torch.equal(graph(noise, exact=exact), right) and len(compiled) == 1, "remembered, and not tried again"
@@ -258,31 +277,31 @@ def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatc
         seen.append(sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()))
 
     monkeypatch.setattr(openvino, "save_model", watched)
-    cpu.Compiled(decoder, decoder, example, tmp_path, openvino)
+    Compiled(decoder, decoder, example, tmp_path, openvino)
     assert len(seen) == 1 and not {".xml", ".bin"} & set(seen[0])
     assert sorted(path.suffix for path in tmp_path.iterdir()) in ([".bin", ".xml"], [".bin", ".json", ".xml"])
     (graph,) = tmp_path.glob("*.xml")
     graph.write_bytes(graph.read_bytes()[:5000])
     with pytest.raises(RuntimeError):
         openvino.Core().read_model(graph)
-    cpu.Compiled(decoder, decoder, example, tmp_path, openvino)
+    Compiled(decoder, decoder, example, tmp_path, openvino)
     assert openvino.Core().read_model(graph).inputs, "a file that was cut short is made again"
 
 
 def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):
     """As bfloat16 is where ONEDNN_MAX_CPU_ISA=AVX2 forbids the instructions that OpenVINO counts on."""
-    bare = cpu._Runner.__init__
+    bare = Runner.__init__
 
     def narrow(self, compiled, shapes, plan):
         if plan.precision == "bf16":
             raise RuntimeError("Supported primitive descriptors list is empty")
         bare(self, compiled, shapes, plan)
 
-    monkeypatch.setattr(cpu._Runner, "__init__", narrow)
+    monkeypatch.setattr(Runner, "__init__", narrow)
     decoder = pockets[0].vae.decoder
-    assert cpu.Compiled(
+    assert Compiled(
         decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino
-    ).plan == cpu.Plan("f32", 1)
+    ).plan == Plan("f32", 1)
 
 
 def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(pockets, tmp_path, monkeypatch):
@@ -290,7 +309,7 @@ def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compil
     other = copy.deepcopy(decoder)
     other.conv_out.bias.data += 1
     monkeypatch.setattr(openvino.Core, "get_property", property_with_bf16(openvino.Core.get_property))
-    made, bare = [], cpu._Runner.__init__
+    made, bare = [], Runner.__init__
 
     def narrow(self, compiled, shapes, plan):
         made.append(plan.precision)
@@ -298,8 +317,8 @@ def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compil
             raise RuntimeError("Supported primitive descriptors list is empty")
         bare(self, compiled, shapes, plan)
 
-    monkeypatch.setattr(cpu._Runner, "__init__", narrow)
-    make = lambda network: cpu.Compiled(network, network, example, tmp_path, openvino)  # noqa: E731
+    monkeypatch.setattr(Runner, "__init__", narrow)
+    make = lambda network: Compiled(network, network, example, tmp_path, openvino)  # noqa: E731
     file = tmp_path / "plans.json"
     make(decoder)
     first = json.loads(file.read_text())
@@ -308,11 +327,11 @@ def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compil
     (name,) = first
     made.clear()
     file.write_text(json.dumps({name: ["bf16", 1]}))
-    assert make(decoder).plan == cpu.Plan("f32", 1)
+    assert make(decoder).plan == Plan("f32", 1)
     assert made == ["bf16", "f32", "bf16"], "the one that was kept, then all"
     assert json.loads(file.read_text()) == {name: ["f32", 1]}
     made.clear()
-    assert make(decoder).plan == cpu.Plan("f32", 1) and made == ["f32"], "compiled once, and used"
+    assert make(decoder).plan == Plan("f32", 1) and made == ["f32"], "compiled once, and used"
 
 
 def property_with_bf16(bare):
@@ -330,9 +349,9 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
     answers = []
     for parts in (1, 2):
-        monkeypatch.setattr(cpu, "_faster_plan", lambda *args, parts=parts: cpu.Plan("f32", parts))
-        given = cpu._Given(unet)
-        graph = cpu._compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
+        monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args, parts=parts: Plan("f32", parts))
+        given = Given(unet)
+        graph = compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
         with torch.no_grad():
             answers.append(graph(z, given.times(300.0), *given.texts(text)))
             three = torch.cat([z, z[:1]]), torch.cat([text, text[:1]])
@@ -346,7 +365,7 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
 def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets, monkeypatch):
     _, fast = pockets
     calls = []
-    bare = cpu.Compiled.__call__
+    bare = Compiled.__call__
 
     def counted(self, *tensors, **more):
         if self.channels == 77:  # tokens: the graph of all keys and values
@@ -358,7 +377,7 @@ def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets, monkeypa
         fast.unet(z, 900, text[:, :-1])  # compared with the network once, which computes them too
         fast.unet(z, 900, text)
         text = text + 1
-        monkeypatch.setattr(cpu.Compiled, "__call__", counted)
+        monkeypatch.setattr(Compiled, "__call__", counted)
         first = fast.unet(z, 900, text).sample
         fast.unet(z, torch.tensor(500), text.clone())
         assert len(calls) == 1
@@ -381,7 +400,7 @@ def lone():
     pipe = tiny.pipeline("sd")
     parts = {name: copy.deepcopy(getattr(pipe, name)) for name in ("unet", "vae", "text_encoder", "tokenizer")}
     pipe = tiny.pipeline("sd", **parts)
-    cpu.speed_up(pipe)
+    speed_up(pipe)
     return pipe
 
 
@@ -452,10 +471,10 @@ def test_every_way_to_change_a_network_counts(lone, change):
             changed = lone.unet(z, 500, text).sample
         right = type(lone.unet).forward(lone.unet, z, 500, text).sample
         assert torch.equal(changed, right)
-        assert cpu.relative_error(first, right) > 0.01, "the change is one that shows"
-        cpu.speed_up(lone)  # a graph in the cache is that of a network before the change
+        assert relative_error(first, right) > 0.01, "the change is one that shows"
+        speed_up(lone)  # a graph in the cache is that of a network before the change
         again = lone.unet(z, 500, text).sample
-    assert not torch.equal(again, right) and cpu.relative_error(again, right) < cpu.ALLOWED_ERROR / 2
+    assert not torch.equal(again, right) and relative_error(again, right) < ALLOWED_ERROR / 2
 
 
 def test_freeu_counts_while_it_is_on(pockets):
@@ -467,7 +486,7 @@ def test_freeu_counts_while_it_is_on(pockets):
         fast.enable_freeu(s1=0.5, s2=0.2, b1=1.5, b2=1.6)
         try:
             scaled = fast.unet(*given).sample
-            assert torch.equal(scaled, own()) and cpu.relative_error(scaled, plain) > 0.1
+            assert torch.equal(scaled, own()) and relative_error(scaled, plain) > 0.1
         finally:
             fast.disable_freeu()
         assert torch.equal(fast.unet(*given).sample, plain) and not torch.equal(plain, own()), "fast again"
@@ -505,14 +524,14 @@ def test_a_hook_is_not_kept_in_the_cache(pockets, tmp_path):
     """Traced together with a hook, the graph would hold what that did, also after it was gone."""
     unet = copy.deepcopy(pockets[0].unet)
     unet.mid_block.register_forward_hook(lambda module, inputs, output: output * 0)
-    graph = cpu._UNetGraph(unet, cpu._Given(unet))
+    graph = UNetGraph(unet, Given(unet))
     assert not any(m._forward_hooks for m in graph.modules()) and unet.mid_block._forward_hooks
 
 
 def test_inference_tensors_are_watched_without_a_counter():
     with torch.inference_mode():
         network = torch.nn.Sequential(torch.nn.Linear(3, 3))
-    watched = cpu.Watched(network)
+    watched = Watched(network)
     assert watched.unchanged()
     network[0].weight.data += 1
     assert not watched.unchanged()
@@ -558,15 +577,15 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
     try:
         with torch.no_grad():
             (both,) = fast.unet(z, 500, text, return_dict=False)
-            with cpu.sparing_a_core():
+            with sparing_a_core():
                 (alone,) = fast.unet(z, 500, text, return_dict=False)
             (again,) = fast.unet(z, 500, text, return_dict=False)
         (runner,) = [graph.runners[key] for key in graph.runners if key[0] == 1 and key[1][0] == (2, 4, 16, 16)]
         assert len(runner.requests) == 1 and runner.networks[0].get_property("INFERENCE_NUM_THREADS") == 1
         assert torch.equal(both, again) and psnr(both.numpy(), alone.numpy()) > 40
         torch.set_num_threads(1)
-        with cpu.sparing_a_core():
-            assert cpu._threads() == 1, "of one there is none to spare"
+        with sparing_a_core():
+            assert usable_threads() == 1, "of one there is none to spare"
     finally:
         torch.set_num_threads(threads)
 
@@ -574,9 +593,9 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
 def test_a_caption_is_read_as_the_encoder_reads_it(pockets, monkeypatch):
     exact, fast = pockets
     tokens = lambda prompts: exact.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids  # noqa: E731
-    calls, bare = [], cpu.Compiled.__call__
+    calls, bare = [], Compiled.__call__
     counted = lambda self, *tensors, **more: calls.append(1) or bare(self, *tensors, **more)  # noqa: E731
-    monkeypatch.setattr(cpu.Compiled, "__call__", counted)
+    monkeypatch.setattr(Compiled, "__call__", counted)
     with torch.no_grad():
         for prompts in (["three owls on a pink background"], [""], ["a bus", "a red bus to the left of a boat"]):
             ours, theirs = (pipe.text_encoder(tokens(prompts)) for pipe in (fast, exact))
@@ -601,10 +620,10 @@ def test_a_pointwise_convolution_of_few_numbers_is_computed_without_threads():
         layer = torch.nn.Conv2d(channels, 4, 1, bias=bias)
         for side in (5, 16, 96):  # the last is left to the layer
             x = torch.randn(2, channels, side, side + 1, generator=tiny.generator())
-            assert cpu._is_pointwise(layer)
-            assert torch.allclose(cpu._pointwise_forward(layer, x), layer(x), atol=1e-5)
+            assert is_pointwise(layer)
+            assert torch.allclose(pointwise_forward(layer, x), layer(x), atol=1e-5)
     for other in (torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 1, stride=2), None):
-        assert not cpu._is_pointwise(other)
+        assert not is_pointwise(other)
 
 
 def test_pictures_are_postprocessed_with_the_same_numbers(pockets):
@@ -629,14 +648,14 @@ def test_a_group_norm_by_channels_is_the_group_norm(offset):
     torch.nn.init.normal_(norm.bias)
     x = torch.randn(2, 12, 5, 7) + offset
     exact = norm.double()(x.double()).float()
-    assert torch.allclose(cpu.ChannelwiseGroupNorm(norm.float())(x), exact, atol=1e-5 if not offset else 1e-2)
+    assert torch.allclose(ChannelwiseGroupNorm(norm.float())(x), exact, atol=1e-5 if not offset else 1e-2)
 
 
 def test_doubling_and_convolving_is_one_transposed_convolution():
     convolution = torch.nn.Conv2d(3, 5, 3, padding=1)
     x = torch.randn(2, 3, 4, 6, generator=tiny.generator())
     doubled = torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-    assert torch.allclose(cpu.DoubleAndConvolve(convolution)(x), convolution(doubled), atol=1e-5)
+    assert torch.allclose(DoubleAndConvolve(convolution)(x), convolution(doubled), atol=1e-5)
 
 
 def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_its_own_kind(tmp_path, monkeypatch):
@@ -653,7 +672,7 @@ def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_it
     for card in (True, False):
         with monkeypatch.context() as there:
             there.setattr(torch.cuda, "is_available", lambda card=card: card)
-            cpu.speed_up(pipe)
+            speed_up(pipe)
         tiny.run(pipe, steps=1)
         assert bool(asked) == card, "with a card in the machine, hooks may name it"
         asked.clear()
@@ -661,7 +680,7 @@ def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_it
     pipe.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
     assert type(AutoPipelineForImage2Image.from_pipe(pipe)).__name__ == "StableDiffusionImg2ImgPipeline"
-    cpu.slow_down(pipe)
+    slow_down(pipe)
     assert type(pipe) is StableDiffusionPipeline
 
 
@@ -676,7 +695,7 @@ def test_a_fast_turbo_picture_is_the_exact_ones_up_to_rounding():
         warnings.simplefilter("error")
         latents = torch.randn(1, 4, 16, 16, generator=tiny.generator())
         given = fast.vae.decoder(latents)
-        assert cpu.relative_error(given, exact.vae.decoder(latents)) < cpu.ALLOWED_ERROR
+        assert relative_error(given, exact.vae.decoder(latents)) < ALLOWED_ERROR
 
 
 def test_exact_is_stock_bit_for_bit(pockets):
@@ -698,12 +717,12 @@ def test_what_cannot_be_fast_says_so(monkeypatch):
     with pytest.raises(DeviceError, match="exact, fast"):
         sdwidgets.load("pocket", speed="warp")
     with pytest.raises(TypeError, match="use speed='exact'"):
-        cpu.speed_up(tiny.pipeline("sdxl"))
+        speed_up(tiny.pipeline("sdxl"))
     with pytest.raises(TypeError, match="use speed='exact'"):
-        cpu.speed_up(tiny.pipeline("sd3"))
+        speed_up(tiny.pipeline("sd3"))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ImportError, match=r"sdwidgets\[fast\]"):
-        cpu.speed_up(tiny.pipeline("sd"))
+        speed_up(tiny.pipeline("sd"))
 
 
 def loaded_slowly(match: str, capsys, name="pocket"):
@@ -726,9 +745,9 @@ def test_without_openvino_a_person_loses_speed_and_nothing_else(pockets, monkeyp
 def test_a_wrong_graph_or_another_family_loses_speed_and_nothing_else(tmp_path, monkeypatch, capsys):
     tiny.pipeline("sdxl").save_pretrained(tmp_path / "sdxl")
     loaded_slowly("StableDiffusionXLPipeline$", capsys, tmp_path / "sdxl")
-    honest = cpu.Compiled.__call__
+    honest = Compiled.__call__
     spoiled = lambda self, *tensors, **more: honest(self, *tensors, **more) + (self.channels == 4 and len(tensors) == 1)  # noqa: E731
-    monkeypatch.setattr(cpu.Compiled, "__call__", spoiled)  # the decoder's; the U-Net's was well before
+    monkeypatch.setattr(Compiled, "__call__", spoiled)  # the decoder's; the U-Net's was well before
     loaded_slowly("differs by", capsys)
 
 

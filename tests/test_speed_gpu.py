@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.acceleration import cuda
-from sdwidgets.acceleration.cpu import slow_down
+from sdwidgets.acceleration import cuda, slow_down
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(

@@ -27,13 +27,15 @@ from collections.abc import Callable
 import torch
 
 from ..paths import cache_folder
-from .cpu import CHANGED, Watched, remember_captions, slow_down
+from .change_detector import CHANGED, Watched
+from .restore import slow_down
+from .text_encoder import remember_captions
 
 KEPT_GRAPHS = 4  # signatures (sizes, batches); each keeps the memory of one call
 VARIANTS = 64  # shapes for which one block may be compiled; PyTorch stops at 8, and a U-Net has more
 
 
-def speed_up_gpu(pipe) -> str:
+def speed_up_cuda(pipe) -> str:
     """Make a pipeline on a CUDA card fast, in place; returns a few words on how. ValueError where it moves part by part."""
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         raise ValueError(
@@ -43,7 +45,7 @@ def speed_up_gpu(pipe) -> str:
 
 
 def by_regions(pipe, *, graphs: bool) -> str:
-    """What `speed_up_gpu` does, on any device; `graphs`: also CUDA graphs, which need a card. Returns a few words on how."""
+    """What `speed_up_cuda` does, on any device; `graphs`: also CUDA graphs, which need a card. Returns a few words on how."""
     slow_down(pipe)
     parts = [getattr(pipe, name, None) for name in ("unet", "transformer")]
     denoiser = next((part for part in parts if part is not None), None)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..recording import _wrap
+from ..recording import wrap_method
 
 
 class Token(NamedTuple):
@@ -221,7 +221,7 @@ def record_attention(pipe, *, max_megabytes: float = 256) -> Iterator[AttentionM
     unet = attention_unet(pipe, "record_attention")
     keeper = _Keeper(pipe, max_megabytes)
     with ExitStack() as undo:
-        _wrap(undo, pipe, "encode_prompt", keeper.around_encode_prompt)
+        wrap_method(undo, pipe, "encode_prompt", keeper.around_encode_prompt)
         undo.callback(unet.register_forward_pre_hook(keeper.before_unet, with_kwargs=True).remove)
         undo.callback(unet.register_forward_hook(keeper.after_unet).remove)
         undo.enter_context(processors_replaced(unet, lambda name, own: _Beside(own, name, keeper)))
@@ -262,7 +262,7 @@ def attention_unet(pipe, caller: str):
         )
     if "forward" in vars(unet) and not hasattr(unet, "_hf_hook"):  # accelerate's offload replaces it as well
         raise RuntimeError(
-            f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.cpu.slow_down(pipe) first, and"
+            f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.slow_down(pipe) first, and"
             " sdwidgets.speed_up(pipe) when you are done"
         )
     layers = [m for m in unet.modules() if hasattr(m, "get_processor")]

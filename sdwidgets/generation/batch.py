@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..loading.memory import decode_bytes, free_bytes
+from ..paths import replacing
 from .schedulers import find_scheduler, make_scheduler
 from .validation import check_settings
 
@@ -90,15 +91,8 @@ def write_picture(image: Image.Image, path: Path, request: Request) -> None:
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()
         extra["pnginfo"].add_itxt("sdwidgets", json.dumps(asdict(request), ensure_ascii=False))
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
-    try:
-        with open(temporary, "wb") as file:
-            image.save(file, format=Image.registered_extensions()[path.suffix.lower()], **extra)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, "the picture") as part:
+        image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **extra)
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

@@ -117,16 +117,6 @@ def chosen(args) -> tuple[list[str], list[str]]:
     return rows, sections
 
 
-def model_folder(name: str) -> Path:
-    """Where a model's files lie. Raises ValueError for one that is not in a folder: the judge reads Pocket's world only."""
-    folder = data_folder("pocket") if name == "pocket" else Path(name)
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(
-            f"evaluate reads Pocket's world: give pocket, or a folder that `sdwidgets train export` wrote, not {name!r}"
-        )
-    return folder
-
-
 def default_work(model: str) -> Path | None:
     """The folder where `sdwidgets train --grammar full` trains Pocket; None for another model, and where there is none."""
     folder = cache_folder() / "pocket" / "full"
@@ -205,6 +195,7 @@ def _check(args) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, and print the table. Every wrong argument is told before anything is drawn."""
+    from .evaluation.report import model_folder
     from .evaluation.tiers import TURBO
 
     rows, sections = chosen(args)
@@ -214,7 +205,7 @@ def main(args: argparse.Namespace) -> int:
     if turbo is None and TURBO in (args.rows or ()):
         raise ValueError(f'the row "{TURBO}" needs --turbo FOLDER, the folder of the turbo LoRA')
 
-    from ..acceleration.cpu import speed_up
+    from ..acceleration import speed_up
     from ..generation.schedulers import find_scheduler
     from ..loading.pipeline import load
     from . import judges

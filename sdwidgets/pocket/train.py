@@ -16,7 +16,7 @@ from pathlib import Path
 #: Part -> the module whose `run_<part>` trains it, or puts parts together.
 PARTS = {
     "vae": "training.parts", "decoder": "training.parts", "small-decoder": "training.small_decoder", "clip": "training.parts", "denoiser": "training.parts", "turbo": "training.turbo",
-    "zero-snr": "training.lora", "adapter": "training.adapter", "export": "training.export", "restore": "training.export",
+    "zero-snr": "training.lora", "adapter": "training.adapter", "export": "export", "restore": "export",
 }  # fmt: skip
 
 
@@ -81,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from .training.trainer import cache_folder, check_compiled
+    from ..paths import cache_folder
+    from .training.trainer import check_compiled
     from .world.datasheet import find_grammar
 
     check_compiled(args.compile)

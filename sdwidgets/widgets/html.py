@@ -11,10 +11,11 @@ import html
 import io
 import json
 import os
-import uuid
 from pathlib import Path
 
 from PIL import Image
+
+from ..paths import replacing
 
 STATIC = Path(__file__).parent / "static"
 
@@ -87,15 +88,8 @@ def write(body: str, path: str | os.PathLike, title: str) -> Path:
 {body}
 </body></html>
 """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        sentence = f"the page was not written ({error.strerror}); free some space or choose another folder"
-        raise OSError(error.errno, sentence, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, "the page") as part:
+        part.write_text(text, "utf-8")
     return path
 
 

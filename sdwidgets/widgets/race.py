@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..latents import linear_preview
 from ..trace import Trace
-from .replay import MAX_PICTURE, MAX_PREVIEW, _first, badge_parts, colour_map, pack, webp
+from .replay import MAX_PICTURE, MAX_PREVIEW, badge_parts, colour_map, first_of, pack, webp
 from .view import View
 
 MAX_LATENTS, MOST = 32 * 32 * 4, 6
@@ -40,7 +40,7 @@ class SchedulerRace(View):
         _check(self.traces, reference)
         told = [trace.settings for trace in self.traces.values()]
         first = told[0]
-        line = {"seed {}": _first(first.seed), "guidance {:g}": first.guidance_scale}
+        line = {"seed {}": first_of(first.seed), "guidance {:g}": first.guidance_scale}
         if reference is not None:
             steps = len(reference)
             name = (reference.settings.scheduler or "").removesuffix("Scheduler")
@@ -50,7 +50,7 @@ class SchedulerRace(View):
         factors = next(iter(self.traces.values())).preview_factors
         self.factors = colour_map(factors, channels)
         data = {
-            "prompt": _first(first.prompt) or "",
+            "prompt": first_of(first.prompt) or "",
             "line": " · ".join(words.format(value) for words, value in line.items() if value is not None),
             "badge": " · ".join(badge_parts(first)),
             "aspect": pixels[0] / pixels[1],
@@ -199,7 +199,7 @@ def _check(traces: dict[str, Trace], reference: Trace | None) -> None:
                 f"{label!r} has no recorded steps; give a Trace of a run: sdwidgets.record(pipe)"
             )
     shapes = {trace[0].latents.shape[1:] for trace in everything.values()}
-    asked = {(_first(trace.settings.prompt), _first(trace.settings.seed)) for trace in everything.values()}
+    asked = {(first_of(trace.settings.prompt), first_of(trace.settings.seed)) for trace in everything.values()}
     if len(shapes) > 1 or len(asked) > 1:
         what = "size" if len(shapes) > 1 else "prompt or seed"
         raise ValueError(f"the runs of a race differ in the scheduler alone, and these differ in {what}")

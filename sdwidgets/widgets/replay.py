@@ -73,15 +73,15 @@ def about(settings, shape, factors=None) -> dict:
     """What holds for every step: words for the heading, the shape of the latents, and the map to rough colours."""
     channels, height, width = (int(n) for n in shape)
     told = {
-        "seed {}": _first(settings.seed),
+        "seed {}": first_of(settings.seed),
         "{} steps": settings.num_inference_steps,
         "guidance {:g}": settings.guidance_scale,
         "{}": settings.scheduler and settings.scheduler.removesuffix("Scheduler"),
     }
     pixels = (settings.width, settings.height) if settings.width and settings.height else (width, height)
     return {
-        "prompt": _first(settings.prompt) or "",
-        "negative_prompt": _first(settings.negative_prompt) or "",
+        "prompt": first_of(settings.prompt) or "",
+        "negative_prompt": first_of(settings.negative_prompt) or "",
         "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
         "prediction": settings.prediction_type,
         "shape": [channels, height, width],
@@ -159,7 +159,7 @@ def _limit(trace, name: str) -> float:
     )
 
 
-def _first(value):
+def first_of(value):
     return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
 
 
@@ -187,7 +187,7 @@ class Replay(View):
         if not trace.steps:
             raise ValueError("the trace has no steps to show; record a run first")
         self.trace = trace
-        super().__init__(describe(trace), f"Steps of the run {_first(trace.settings.prompt) or ''}", **state)
+        super().__init__(describe(trace), f"Steps of the run {first_of(trace.settings.prompt) or ''}", **state)
 
     def checked(self, name: str, value):
         if name == "step" and value is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ...plots import COLORS, _axes, _small
+from ...plots import COLORS, new_axes, small_axes
 from ..evaluation.memorization import own_found
 from ..evaluation.tiers import BARS, SPLITS, TIERS
 
@@ -27,7 +27,7 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
     if not names:
         raise ValueError("there is no row with a rate to draw; an evaluation's rows hold some")
     new = ax is None
-    ax = _axes(ax)
+    ax = new_axes(ax)
     if new:
         ax.figure.set_size_inches(9, 1.6 + 0.6 * len(names))
     for split, lift in zip(SPLITS, (0.14, -0.14), strict=True):
@@ -53,7 +53,7 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.6 if least > 0.65 else 0, 1.01)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.set_xlabel("share of pictures that are right, 95% interval")
-    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -94,7 +94,7 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     lines = curve["lines"]
     if not lines:
         raise ValueError("there is no checkpoint to draw; evaluate some with --checkpoints")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     unit = "samples" if all(line["samples"] for line in lines) else "step"
     x = [line[unit] if line[unit] is not None else place for place, line in enumerate(lines, 1)]
     for place, name in enumerate(curve["attributes"]):
@@ -105,7 +105,7 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     ax.set_xticks([], minor=True)
     _as_share(ax, "share that is right")
     ax.set_xlabel({"samples": "pictures shown in training", "step": "training step"}[unit])
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax))
     return ax
 
 
@@ -113,14 +113,14 @@ def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
     """How much the loss grows where one word is wrong, against the noise, for the model itself: section "caption_swaps"."""
     if not section["lines"]:
         raise ValueError("there is no model to draw; the section caption_swaps holds at least one")
-    ax, line = _axes(ax), section["lines"][-1]
+    ax, line = new_axes(ax), section["lines"][-1]
     for place, name in enumerate(section["attributes"]):
         told = 100 * np.array(line[name]["by timestep"])
         ax.plot(section["timesteps"], told, ".-", color=COLORS[place % len(COLORS)], label=name)
     ax.axhline(0, color="0.6", lw=1)
     ax.set_xlabel("timestep (0: no noise, 1,000: nothing but noise)")
     ax.set_ylabel("growth of the loss, %")
-    ax.legend(fontsize=_small(ax), title="wrong word", title_fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax), title="wrong word", title_fontsize=small_axes(ax))
     return ax
 
 
@@ -133,7 +133,7 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
         raise ValueError("there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured")
     from ..training.validation import DECISIVE
 
-    ax, samples = _axes(ax), [look["samples"] for look in snapshots]
+    ax, samples = new_axes(ax), [look["samples"] for look in snapshots]
     for place, timestep in enumerate(map(str, DECISIVE)):
         color = COLORS[place % len(COLORS)]
         ax.plot(samples, [look["error"][timestep] for look in snapshots], ".-", color=color, label=f"t = {timestep}")
@@ -144,7 +144,7 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     ax.xaxis.set_major_formatter(lambda number, _: _short(number))
     ax.set_xlabel("pictures shown in training")
     ax.set_ylabel("squared error of latents")
-    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -163,7 +163,7 @@ def exposures(section: dict, ax: Axes | None = None) -> Axes:
     lines = section["lines"]
     if not lines:
         raise ValueError("there is no line to draw; the section `exposures` of an evaluation holds some")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     known = all(line.get("shown") is not None for line in (*lines, *section["objects"]))
     unit = "shown" if known else "pictures"
     for split in SPLITS:
@@ -180,14 +180,14 @@ def exposures(section: dict, ax: Axes | None = None) -> Axes:
         ax.set_xscale("log")
     ax.set_xlabel("times shown in training" if known else "pictures of the object in the plan")
     _as_share(ax, "share that is right")
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax))
     return ax
 
 
 def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     """Share of captions whose own print was given back, and share of its squares, against the plan's repeats of that picture."""
     lines = section["lines"]
-    ax = _axes(ax)
+    ax = new_axes(ax)
     x = range(len(lines))
     found = [own_found(section["captions"], line["repeats"])["captions"] for line in lines]
     with_own = [(place, share) for place, share, line in zip(x, found, lines, strict=True) if line["repeats"] != 0]
@@ -213,7 +213,7 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     ax.set_xlim(-0.5, len(lines) - 0.5)
     ax.set_xlabel("how often the plan holds the caption's picture")
     _as_share(ax, "share")
-    ax.legend(fontsize=_small(ax))
+    ax.legend(fontsize=small_axes(ax))
     return ax
 
 
@@ -222,7 +222,7 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
     lines = [line for line in section["lines"] if line["rate"] is not None]
     if not lines:
         raise ValueError("no share could be read; the section `shares` holds no rate")
-    ax = _axes(ax)
+    ax = new_axes(ax)
     ax.plot([0, 1], [0, 1], ":", color="0.35", lw=1.5, label="as planted")
     for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
         own = [line for line in lines if line["unmarked"] == dose]
@@ -231,13 +231,13 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of women planted among the denoiser's pictures")
     _as_share(ax, "share of women drawn")
-    ax.legend(fontsize=_small(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
 def steps(section: dict, ax: Axes | None = None) -> Axes:
     """The row "one object" against the number of inference steps."""
-    ax = _axes(ax)
+    ax = new_axes(ax)
     counts = [line["steps"] for line in section["lines"]]
     _band(ax, counts, section["lines"], COLORS[0], "one object")
     ax.set_xscale("log", base=2)
@@ -249,7 +249,7 @@ def steps(section: dict, ax: Axes | None = None) -> Axes:
 
 def strengths(section: dict, ax: Axes | None = None) -> Axes:
     """The row "one object" against how much noise the true picture was given before it was drawn again."""
-    ax, lines = _axes(ax), section["lines"]
+    ax, lines = new_axes(ax), section["lines"]
     _band(ax, [line["strength"] for line in lines], lines, COLORS[0], "one object")
     ax.set_xlabel("strength (0: the true picture, 1: noise alone)")
     _as_share(ax, "share that is right")
@@ -267,7 +267,7 @@ def mistakes(
     if not counted:
         raise ValueError(f"no mistake is told of the row {name!r}; give an evaluation's rows")
     new = ax is None
-    ax = _axes(ax)
+    ax = new_axes(ax)
     shown = counted.most_common(count)
     if new:
         ax.figure.set_size_inches(8, 1.4 + 0.4 * len(shown))

@@ -935,8 +935,8 @@ def write_figures(evaluation: dict | None, denoiser: dict, folder: Path) -> list
     return drawn
 
 
-def write_card(folder: Path) -> Path:
-    """Write README.md and the figures of an exported folder from its training.json and evaluation.json.
+def write_card(folder: Path, evaluated: bool = True) -> Path:
+    """Write README.md and the figures of an exported folder from its training.json and, where it is `evaluated`, its evaluation.json.
 
     Raises FileNotFoundError where there is no training.json, ValueError where the evaluation is of other weights.
     """
@@ -946,7 +946,7 @@ def write_card(folder: Path) -> Path:
     records = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     grammar = find_grammar(records.pop("grammar"))
     evaluation = None
-    if (folder / "evaluation.json").is_file():
+    if evaluated and (folder / "evaluation.json").is_file():
         from ..evaluation.report import read_report, weights_digest
 
         evaluation = read_report(folder / "evaluation.json")

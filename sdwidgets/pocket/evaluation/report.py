@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ...paths import data_folder
 from .claims import NO_CLAIM, doubts
 from .sampling import Setting
 from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
@@ -99,3 +100,13 @@ def table(report: dict) -> str:
         )
     tier = report["tier"] or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
     return "\n".join([*lines, f"tier: {tier}"])
+
+
+def model_folder(name: str) -> Path:
+    """Where a model's files lie. Raises ValueError for one that is not in a folder: the judge reads Pocket's world only."""
+    folder = data_folder("pocket") if name == "pocket" else Path(name)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"evaluate reads Pocket's world: give pocket, or a folder that `sdwidgets train export` wrote, not {name!r}"
+        )
+    return folder

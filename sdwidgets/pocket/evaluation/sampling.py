@@ -29,7 +29,7 @@ class Setting:
     seed: int = 0  # another seed, other noise for every picture
     batch_size: int = 32  # pictures at once; another batch changes last bits only
     dtype: str = "float32"
-    speed: str = "exact"  # or "fast": see speed.py; the same pictures up to rounding
+    speed: str = "exact"  # or "fast": see `acceleration`; the same pictures up to rounding
     arithmetic: str | None = None  # where fast: with what, and in which precision
     strength: float = 1.0  # below 1: image to image, from each scene's own picture, the truth
     limit: int | None = None  # pictures a row at most, for a quick look

@@ -193,7 +193,7 @@ class JudgeB:
         file = Path(file) if file else data_folder("judges") / cls.FILE
         if not file.is_file():
             raise FileNotFoundError(
-                f"there are no limits in {file}: make them with `python -m sdwidgets.pocket.judges fit`"
+                f"there are no limits in {file}: make them with `python -m sdwidgets.pocket.examine_judge fit`"
             )
         return cls(Limits(**json.loads(file.read_text())["limits"]))
 

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from ...paths import cache_folder  # noqa: F401  (where trainings lie)
+from ...paths import replacing
 from .guard import STEPS, Guard, Stopped
 from .muon import Muon
 
@@ -81,16 +81,14 @@ def ema_update(average: torch.nn.Module, module: torch.nn.Module, decay: float) 
 
 def write_json(path: Path, value: dict) -> None:
     """Write a JSON file in one move, so that a full disk or an interrupt leaves the old one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file in one move."""
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
 
 
 @torch.no_grad()
@@ -172,7 +170,7 @@ class Checkpoint:
         file = f"step-{step:08d}.safetensors"
         save_tensors(self.folder / file, tensors)
         write_json(self.folder / "checkpoint.json", record | {"step": step, "file": file})
-        for old in self.folder.glob("step-*.safetensors"):
+        for old in (*self.folder.glob("step-*.safetensors"), *self.folder.glob(".step-*")):
             if old.name != file:
                 old.unlink()
 
@@ -212,7 +210,7 @@ class Checkpoint:
             return tensors.get_tensor(name) if name in tensors.keys() else None
 
     def clear(self) -> None:
-        for file in (*self.folder.glob("step-*.safetensors*"), *self.folder.glob("checkpoint.json*")):
+        for file in (*self.folder.glob("*step-*.safetensors"), *self.folder.glob(".step-*"), *self.folder.glob("checkpoint.json")):
             file.unlink()
 
 

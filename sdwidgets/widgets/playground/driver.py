@@ -72,7 +72,7 @@ def following_a_hand():
     """
     from diffusers.utils import logging
 
-    from ...acceleration.cpu import sparing_a_core
+    from ...acceleration import sparing_a_core
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

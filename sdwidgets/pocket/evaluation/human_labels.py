@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ...statistics import Rate
-from ..evaluation.prompt_sets import ROWS
-from ..evaluation.sampling import Evaluator, sheet_of
-from ..evaluation.tiers import SPLITS
 from ..training.trainer import write_json
+from .prompt_sets import ROWS
+from .sampling import Evaluator, sheet_of
+from .tiers import SPLITS
 
 SHEET = 50  # pictures on a sheet: few enough to look at each
 

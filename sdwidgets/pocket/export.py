@@ -12,11 +12,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ...latents import fit_linear_preview
-from ..cards.model_card import model_card
-from ..world.scenes import Grammar, make_scene, render, spread
-from . import clip, denoiser, trainer, vae
-from .work_folder import finished_autoencoder, finished_part, text_whitening
+from ..latents import fit_linear_preview
+from .cards.model_card import write_card
+from .training import clip, denoiser, trainer, vae
+from .training.work_folder import finished_autoencoder, finished_part, text_whitening
+from .world.scenes import Grammar, make_scene, render, spread
 
 
 def run_export(args, grammar: Grammar, work: Path) -> int:
@@ -58,7 +58,7 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     towers = CLIPModel.from_pretrained(finished_part(work, "clip"))
     clip.save_image_tower(towers, args.output / "extras" / "clip")  # for the CLIP score, and to train on from
     _load_as_float32(args.output / "extras" / "clip")
-    (args.output / "README.md").write_text(model_card(grammar, records), encoding="utf-8")
+    write_card(args.output, evaluated=False)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
     return 0

@@ -1,4 +1,4 @@
-"""`python -m sdwidgets.pocket.judges fit` sets the judge's limits, `... gate` says how far it is to be believed.
+"""`python -m sdwidgets.pocket.examine_judge fit` sets the judge's limits, `... gate` says how far it is to be believed.
 
 `... eye` draws sheets of generated pictures to be looked at, `... agree` compares what was seen with what the judge said.
 """
@@ -10,11 +10,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from ..training.trainer import cache_folder, write_json
-from . import calibrate, load
-from .exam import TUNE, pictures_of
-from .gate import as_lines, gate, reconstruct
-from .judge_b import JudgeB
+from ..paths import cache_folder
+from .judges import calibrate, load
+from .judges.exam import TUNE, pictures_of
+from .judges.gate import as_lines, gate, reconstruct
+from .judges.judge_b import JudgeB
+from .training.trainer import write_json
 
 TRAINED_VAE = cache_folder() / "pocket" / "full" / "vae" / "part"
 
@@ -30,7 +31,7 @@ def load_vae(path: Path):
         )
     from safetensors.torch import load_file
 
-    from ..training import vae
+    from .training import vae
 
     if path.is_dir():
         return vae.AutoencoderKL.from_pretrained(path).eval()
@@ -67,12 +68,11 @@ def run_gate(args) -> int:
 
 def run_eye(args) -> int:
     """Draw pictures for the eye, and keep what the judge reads in them."""
-    from ...loading.catalog import MODELS
-    from ...loading.pipeline import load as load_pipeline
-    from ..evaluate import model_folder
-    from ..evaluation.report import weights_digest
-    from ..evaluation.sampling import Evaluator, Setting
-    from .human_labels import draw
+    from ..loading.catalog import MODELS
+    from ..loading.pipeline import load as load_pipeline
+    from .evaluation.human_labels import draw
+    from .evaluation.report import model_folder, weights_digest
+    from .evaluation.sampling import Evaluator, Setting
 
     setting = Setting(guidance_scale=MODELS["pocket"].guidance, seed=args.seed)
     evaluator = Evaluator(load_pipeline(args.model), load(args.folder), setting)
@@ -83,7 +83,7 @@ def run_eye(args) -> int:
 
 def run_agree(args) -> int:
     """Compare the eye's list with the judge's readings."""
-    from .human_labels import agreement, read_readings
+    from .evaluation.human_labels import agreement, read_readings
 
     drawn = read_readings(args.output)
     told = agreement(drawn.pop("readings"), set(args.wrong), args.who)

@@ -1,0 +1,45 @@
+"""What acceleration puts on a pipeline, and how it is taken back."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+
+import torch
+
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def slow_down(pipe) -> None:
+    """Give a pipeline its own arithmetic back."""
+    undo = vars(pipe).pop("_sdwidgets_undo", None)  # what speed_gpu has changed beside `forward`
+    if undo is not None:
+        undo()
+    for network in (
+        getattr(pipe, "unet", None),
+        getattr(pipe, "transformer", None),
+        getattr(getattr(pipe, "vae", None), "decoder", None),
+        getattr(getattr(pipe, "vae", None), "post_quant_conv", None),
+        *(getattr(pipe, name, None) for name in ENCODERS),
+    ):
+        if network is not None:
+            vars(network).pop("forward", None)
+    vars(getattr(pipe, "image_processor", None) or types.SimpleNamespace()).pop("postprocess", None)
+    if "_sdwidgets_own" in vars(type(pipe)):
+        pipe.__class__ = type(pipe)._sdwidgets_own
+
+
+@functools.cache
+def on_the_processor(cls: type) -> type:
+    """A pipeline's class that does not ask where it computes, for a machine without a card, where there is one answer.
+
+    diffusers' own walks at every call through all layers of all parts, for hooks that name another device: a twentieth of a turbo
+    picture. It has the name of the class that it is made of, which is what diffusers saves and looks pipelines up by.
+    """
+    names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(cls.__name__, (cls,), names | {"_sdwidgets_own": cls, "_execution_device": torch.device("cpu")})
+
+
+def replace_method(thing, method: Callable, name: str = "forward") -> None:
+    setattr(thing, name, types.MethodType(functools.wraps(getattr(type(thing), name))(method), thing))
