@@ -224,7 +224,7 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
     once a prompt, the states of the empty prompt once, and its decoder has transposed convolutions.
     """
     from sdwidgets.acceleration.decoder import rewritten_decoder
-    from sdwidgets.acceleration.unet import Given, UNetGraph
+    from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph
 
     rates, precision = found["rates"], harness.best_precision(found["rates"])
 
@@ -232,15 +232,15 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
         return harness.floor(harness.count(call, [network]), rates, precision)
 
     with torch.no_grad():
-        given = Given(stock.unet)
+        given = PrecomputedInputs(stock.unet)
         graph = UNetGraph(stock.unet, given)
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
             inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))
             step[n] = least(lambda n=n: stock.unet(noise[:n], time_, text[:n]), stock.unet)
             fast_step[n] = least(lambda inputs=inputs: graph(*inputs), graph)
-            readers = torch.nn.ModuleList(given.layers(given.readers))
-            keys[n] = least(lambda n=n, readers=readers: [layer(text[:n]) for layer in readers], readers)
+            kv_projections = torch.nn.ModuleList(given.layers(given.kv_projections))
+            keys[n] = least(lambda n=n, kv_projections=kv_projections: [layer(text[:n]) for layer in kv_projections], kv_projections)
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
             smaller = rewritten_decoder(copy.deepcopy(vae.decoder))
@@ -473,11 +473,11 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
     """One guided step of the U-Net by all that could compute it: the record behind what `speed="fast"` does."""
     from sdwidgets.acceleration.cuda import why_no_compiler
     from sdwidgets.acceleration.openvino_graph import Plan, Runner, relative_error
-    from sdwidgets.acceleration.unet import Given, UNetGraph
+    from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph
 
     unet = pipes["stock"].unet
     noise, time_, text = guided(pipes["stock"])
-    given = Given(unet)
+    given = PrecomputedInputs(unet)
     with torch.no_grad():
         right = unet(noise, time_, text, return_dict=False)[0]
         inputs = (noise, given.times(501.0), *given.texts(text))

@@ -163,7 +163,6 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
 
     Raises LeftOut where too little time is left before `ends`, a moment of time.perf_counter(), to compile.
     """
-    from sdwidgets.acceleration.cuda import by_regions
     from sdwidgets.latents import factors_for, linear_preview
     from sdwidgets.loading.devices import choose_dtype
     from sdwidgets.recording import record
@@ -198,7 +197,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     peak("stock", lambda: draw(stock, shape))
     if cuda and ends - time.perf_counter() < COMPILING:
         raise LeftOut(f"{max(0, ends - time.perf_counter()):.0f} s were left, too few to compile")
-    print(f"  {by_regions(fast, graphs=cuda)}; compiling, up to a few minutes", flush=True)
+    print(f"  {compile_regions(fast, graphs=cuda)}; compiling, up to a few minutes", flush=True)
     began = time.perf_counter()
     draw(fast, shape)
     harness.synchronize()

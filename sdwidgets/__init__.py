@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "loading.pipeline", "preflight": "loading.doctor", "record": "recording", "speed_up": "acceleration", "Trace": "trace", "Settings": "trace",
-    "Step": "trace", "save_passport": "trace_io", "load_passport": "trace_io", "load_demo": "course.demos",
+    "Step": "trace", "embed_trace": "trace_io", "extract_trace": "trace_io", "load_demo": "course.demos",
     "Playground": "widgets.playground.widget", "Replay": "widgets.replay",
     "guidance": "widgets.guidance_explorer", "GuidanceExplorer": "widgets.guidance_explorer",
     "latent_lab": "widgets.latent_lab", "LatentLab": "widgets.latent_lab",

@@ -1,4 +1,4 @@
-"""A picture that carries its run: `save_passport(trace, "cat.png")`, `load_passport("cat.png") -> Trace`.
+"""A picture that carries its run: `embed_trace(trace, "cat.png")`, `extract_trace("cat.png") -> Trace`.
 
 The PNG is an ordinary picture with two more chunks: a text chunk "sdwidgets", the settings as JSON for people and other programs,
 and a private chunk "sdTr", the trace's safetensors file, compressed by zlib. An exported page (`trace.export_html`) carries
@@ -35,11 +35,11 @@ MAX_STEPS, MAX_PIXELS = 4_000, 40_000_000  # scheduler calls; pixels of a pictur
 LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
 SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
 OPENING, CLOSING = b'<data hidden data-sdwidgets-passport value="', b'"></data>'
-AGAIN = "save the run again with save_passport(trace, path)"
+AGAIN = "save the run again with embed_trace(trace, path)"
 ARRAYS = {**dict.fromkeys(PER_STEP_ARRAYS, 4), "final_latents": 4, "images": 4, "previews": 4, "preview_factors": 2, "source": 3, "mask": 2}  # fmt: skip
 
 
-def save_passport(trace: Trace, path: str | os.PathLike) -> Path:
+def embed_trace(trace: Trace, path: str | os.PathLike) -> Path:
     """Write the run's picture as a PNG that carries settings and trace; returns its path.
 
     A trace of more than 8 MB is carried in compact form (`Trace.save(compact=True)`): the picture stays exact, latents are
@@ -53,8 +53,8 @@ def save_passport(trace: Trace, path: str | os.PathLike) -> Path:
     return path
 
 
-def load_passport(path: str | os.PathLike) -> Trace:
-    """The run in a PNG that `save_passport` wrote, or in a page that `Trace.export_html` wrote. Nothing in it is ever run.
+def extract_trace(path: str | os.PathLike) -> Trace:
+    """The run in a PNG that `embed_trace` wrote, or in a page that `Trace.export_html` wrote. Nothing in it is ever run.
 
     Raises FileNotFoundError where there is no file; ValueError, with a sentence, for one that carries no run, is damaged or
     is too large (64 MB, or 128 MB unpacked).
@@ -62,14 +62,14 @@ def load_passport(path: str | os.PathLike) -> Trace:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no file at {str(path)!r}; give a PNG that save_passport(trace, path) wrote"
+            f"there is no file at {str(path)!r}; give a PNG that embed_trace(trace, path) wrote"
         )
     with path.open("rb") as file:
         return read_passport(file.read(MAX_FILE + 1), path.name)
 
 
 def read_passport(data: bytes, name: str = "file") -> Trace:
-    """`load_passport` for the bytes of a file; `name` is for sentences."""
+    """`extract_trace` for the bytes of a file; `name` is for sentences."""
     name = repr(name[:80])
     if len(data) > MAX_FILE:
         raise ValueError(
@@ -91,12 +91,12 @@ def read_passport(data: bytes, name: str = "file") -> Trace:
             if page
             else "is neither a PNG nor a page with a run of sdwidgets in it"
         )
-        raise ValueError(f"{name} {what}; give a file that save_passport(trace, path) wrote")
+        raise ValueError(f"{name} {what}; give a file that embed_trace(trace, path) wrote")
     return _unpacked(packed, name)
 
 
 def to_png(trace: Trace) -> bytes:
-    """The bytes of the file that `save_passport` writes."""
+    """The bytes of the file that `embed_trace` writes."""
     if trace.images is None or not len(trace):
         raise ValueError(
             "this run has no picture to carry it, since it was stopped before its end; trace.save(path) keeps its steps"
@@ -164,7 +164,7 @@ def _chunk(data: bytes, name: str) -> bytes:
                 else "is a picture without a run of sdwidgets in it"
             )
             raise ValueError(
-                f"{name} {what}; programs that store a picture again drop it; give the file that save_passport wrote"
+                f"{name} {what}; programs that store a picture again drop it; give the file that embed_trace wrote"
             )
         place = end + 4
     raise _damaged(name, "it is cut short")

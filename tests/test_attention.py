@@ -499,13 +499,13 @@ def test_a_compiled_network_is_named():
 
 def test_a_pipeline_made_fast_says_what_to_do():
     pytest.importorskip("openvino")
-    from sdwidgets.acceleration import slow_down, speed_up
+    from sdwidgets.acceleration import restore, speed_up
 
     pipe = tiny.pipeline()
     pipe.unet, pipe.vae = copy.deepcopy(pipe.unet), copy.deepcopy(pipe.vae)
     pipe.text_encoder = copy.deepcopy(pipe.text_encoder)
     speed_up(pipe)
-    with pytest.raises(RuntimeError, match=r"slow_down\(pipe\)"), record_attention(pipe):
+    with pytest.raises(RuntimeError, match=r"restore\(pipe\)"), record_attention(pipe):
         pass
-    slow_down(pipe)
+    restore(pipe)
     assert len(recorded(pipe)[0]) == 3

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import sdwidgets
-from sdwidgets.analysis.denoiser import predict, three_names
+from sdwidgets.analysis.denoiser import convert_prediction, predict
 from sdwidgets.widgets.noise_explorer import explore_noise
 from tests import tiny
 
@@ -53,7 +53,7 @@ def test_three_names_are_diffusers_own(prediction_type, t):
     scheduler.set_timesteps(50)
     x, answer = torch.randn(2, 2, 4, 8, 8, generator=tiny.generator(1))
     t = int(scheduler.timesteps[(scheduler.timesteps - t).abs().argmin()])
-    told = three_names(x.numpy(), answer.numpy(), float(scheduler.alphas_cumprod[t]) ** 0.5, prediction_type)
+    told = convert_prediction(x.numpy(), answer.numpy(), float(scheduler.alphas_cumprod[t]) ** 0.5, prediction_type)
     theirs = scheduler.step(answer, t, x).pred_original_sample.numpy()
     assert np.allclose(told["x0"], theirs, atol=1e-4)
     x0, epsilon = (torch.from_numpy(told[name]).float() for name in ("x0", "epsilon"))
@@ -64,14 +64,14 @@ def test_three_names_are_diffusers_own(prediction_type, t):
 
 def test_three_names_take_a_signal_for_each_sample():
     x, answer = np.random.default_rng(0).normal(size=(2, 3, 4, 8, 8))
-    together = three_names(x, answer, np.array([0.2, 0.5, 0.9]), "v_prediction")
+    together = convert_prediction(x, answer, np.array([0.2, 0.5, 0.9]), "v_prediction")
     for i, a in enumerate((0.2, 0.5, 0.9)):
-        for name, value in three_names(x[i], answer[i], a, "v_prediction").items():
+        for name, value in convert_prediction(x[i], answer[i], a, "v_prediction").items():
             assert np.allclose(together[name][i], value)
-    pure = three_names(x, answer, 0.0, "v_prediction")  # pure noise: v is minus the picture
+    pure = convert_prediction(x, answer, 0.0, "v_prediction")  # pure noise: v is minus the picture
     assert np.allclose(pure["x0"], -answer) and np.allclose(pure["epsilon"], x)
     with pytest.raises(ValueError, match="allowed are 'epsilon', 'v_prediction' and 'sample'"):
-        three_names(x, answer, 0.5, "noise")
+        convert_prediction(x, answer, 0.5, "noise")
 
 
 def test_explore_noise_encodes_and_draws():

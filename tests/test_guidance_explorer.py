@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import sdwidgets
-from sdwidgets.widgets.guidance_explorer import GuidanceExplorer, half_original, plane
+from sdwidgets.widgets.guidance_explorer import GuidanceExplorer, plane
 from tests import tiny
 
 EVIL = "</script><script>window.pwned = 1</script><img src=x onerror=alert(1)>"
@@ -80,7 +80,7 @@ def test_guidance_is_the_same_line_in_predicted_pictures(family):
     """x0 is an affine function of the prediction whose weights sum to one, so guidance may be done on either."""
     trace = recorded(5.0, family=family)
     for step in trace:
-        uncond, cond = (half_original(step, half, "epsilon") for half in ("uncond", "cond"))
+        uncond, cond = (step.half_original(half, "epsilon") for half in ("uncond", "cond"))
         np.testing.assert_allclose(uncond + 5 * (cond - uncond), step.pred_original, rtol=1e-3, atol=1e-3)
 
 

@@ -27,7 +27,7 @@ def by_pipeline(pipe, scale, latents, steps=3, **settings):
 def test_the_loop_is_the_pipelines(family, negative):
     pipe = tiny.pipeline(family)
     predict = guidance.predictor(pipe, negative, tiny.PROMPT, **tiny.SIZE)
-    found = guidance.sample(pipe, predict, lambda uncond, cond: guidance.guide(uncond, cond, 5.0), start(), 3)
+    found = guidance.sample(pipe, predict, lambda uncond, cond: guidance.apply_guidance(uncond, cond, 5.0), start(), 3)
     torch.testing.assert_close(found, by_pipeline(pipe, 5.0, start(), negative_prompt=negative))
 
 
@@ -56,10 +56,10 @@ def test_three_prompts_and_a_batch_of_pictures(family):
 
 def test_guide_is_a_line():
     uncond, cond = np.array([1.0, -2.0]), np.array([3.0, 2.0])
-    assert np.array_equal(guidance.guide(uncond, cond, 0), uncond)
-    assert np.array_equal(guidance.guide(uncond, cond, 1), cond)
-    assert np.array_equal(guidance.guide(uncond, cond, 3), [7.0, 10.0])
-    np.testing.assert_allclose(guidance.guide(uncond, cond, 4), guidance.guide(cond, uncond, -3))
+    assert np.array_equal(guidance.apply_guidance(uncond, cond, 0), uncond)
+    assert np.array_equal(guidance.apply_guidance(uncond, cond, 1), cond)
+    assert np.array_equal(guidance.apply_guidance(uncond, cond, 3), [7.0, 10.0])
+    np.testing.assert_allclose(guidance.apply_guidance(uncond, cond, 4), guidance.apply_guidance(cond, uncond, -3))
 
 
 def test_a_pipeline_without_a_unet_is_told_what_to_do():
@@ -84,13 +84,13 @@ def test_what_is_believed_is_decoded_for_both_halves_and_the_guided_one():
     pipe = tiny.pipeline("sd")
     with sdwidgets.record(pipe) as trace:
         tiny.run(pipe, steps=3, guidance_scale=4.0)
-    pictures = guidance.believed(pipe, trace)
+    pictures = guidance.decode_predictions(pipe, trace)
     assert set(pictures) == {"uncond", "cond", "guided"}
     assert all(shown.shape == (3, 64, 48, 3) and shown.dtype == np.uint8 for shown in pictures.values())
     assert not np.array_equal(pictures["uncond"], pictures["cond"])
     with sdwidgets.record(pipe) as alone:
         tiny.run(pipe, steps=3, guidance_scale=1.0)
-    assert set(guidance.believed(pipe, alone)) == {"guided"}
+    assert set(guidance.decode_predictions(pipe, alone)) == {"guided"}
 
 
 @pytest.mark.parametrize("scales", [(), (2, 2.0), (1, float("nan")), (float("inf"),)])

@@ -296,7 +296,7 @@ def test_conditioning_of_transformers_holds_no_latents(family):
 )
 def test_said_changes_all_that_was_read_and_nothing_else(family, pooled):
     given = denoiser.conditioning(tiny.pipeline(family), tiny.PROMPT, negative_prompt="rain", **tiny.SIZE)
-    muted = denoiser.said(given, torch.zeros_like)
+    muted = denoiser.map_text_embeddings(given, torch.zeros_like)
     assert given["encoder_hidden_states"].any() and not muted["encoder_hidden_states"].any()
     if pooled:
         before, after = given, muted

@@ -43,12 +43,12 @@ def test_flow_is_a_straight_line_over_the_ticks_of_diffusers_scheduler():
 
 def test_decibels_and_crossing():
     schedule = noise_schedules.scaled_linear()
-    t = schedule.crossing()
+    t = schedule.timestep_at_snr()
     assert schedule.snr_db[t] <= 0 < schedule.snr_db[t - 1]
     ratio = schedule.signal[t] ** 2 / schedule.noise[t] ** 2
     assert np.isclose(schedule.snr_db[t], 10 * np.log10(ratio))
     with pytest.raises(ValueError, match=r"never falls to -60 dB; its lowest is -23\.3"):
-        schedule.crossing(-60)
+        schedule.timestep_at_snr(-60)
 
 
 @pytest.mark.parametrize("timesteps", [10, 50])
@@ -74,7 +74,7 @@ def test_the_exact_denoiser_is_the_mean_over_all_pictures_that_could_be_meant():
     drawn = rng.integers(3, size=1_000_000)
     noisy = a * data[drawn, 0] + b * rng.normal(size=drawn.size)
     near = np.abs(noisy - x) < 0.02
-    found, weights = noise_schedules.exact_denoiser(np.array([[x]]), a, b, data)
+    found, weights = noise_schedules.ideal_denoiser(np.array([[x]]), a, b, data)
     shares = np.bincount(drawn[near], minlength=3) / near.sum()
     assert np.allclose(weights[0], shares, atol=0.02)
     assert np.isclose(found[0, 0], data[drawn[near], 0].mean(), atol=0.02)
@@ -83,17 +83,17 @@ def test_the_exact_denoiser_is_the_mean_over_all_pictures_that_could_be_meant():
 def test_the_exact_denoiser_finds_a_picture_and_blends_pure_noise():
     data = np.random.default_rng(0).normal(size=(5, 4, 8, 8))
     clear = 0.99 * data + 0.1 * np.random.default_rng(1).normal(size=data.shape)
-    found, weights = noise_schedules.exact_denoiser(clear, 0.99, 0.1, data)
+    found, weights = noise_schedules.ideal_denoiser(clear, 0.99, 0.1, data)
     assert np.allclose(found, data, atol=1e-6) and np.allclose(weights, np.eye(5), atol=1e-6)
-    found, weights = noise_schedules.exact_denoiser(clear, 0.0, 1.0, data)
+    found, weights = noise_schedules.ideal_denoiser(clear, 0.0, 1.0, data)
     assert np.allclose(weights, 0.2) and np.allclose(found[0], data.mean(0))
 
 
 def test_the_exact_denoiser_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="do not fit"):
-        noise_schedules.exact_denoiser(np.zeros((1, 4, 8, 8)), 0.5, 0.5, np.zeros((3, 4, 8, 6)))
+        noise_schedules.ideal_denoiser(np.zeros((1, 4, 8, 8)), 0.5, 0.5, np.zeros((3, 4, 8, 6)))
     with pytest.raises(ValueError, match="noise must be above 0"):
-        noise_schedules.exact_denoiser(np.zeros((1, 4)), 1.0, 0.0, np.zeros((3, 4)))
+        noise_schedules.ideal_denoiser(np.zeros((1, 4)), 1.0, 0.0, np.zeros((3, 4)))
 
 
 def test_the_noising_line_is_add_noise():

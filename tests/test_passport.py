@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sdwidgets import record, trace_io
 from sdwidgets.trace import PER_STEP_ARRAYS, Trace
-from sdwidgets.trace_io import load_passport, read_passport, save_passport, to_png
+from sdwidgets.trace_io import embed_trace, extract_trace, read_passport, to_png
 from tests import tiny
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
 
@@ -63,8 +63,8 @@ def safetensors(trace: Trace, tmp_path, **header) -> bytes:
 
 
 def test_a_picture_brings_its_run_back_to_the_last_bit(trace, tmp_path):
-    path = save_passport(trace, tmp_path / "cat.png")
-    back = load_passport(path)
+    path = embed_trace(trace, tmp_path / "cat.png")
+    back = extract_trace(path)
     assert back.settings == trace.settings and back.complete
     for a, b in zip(trace, back, strict=True):
         assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in PER_STEP_ARRAYS)
@@ -87,7 +87,7 @@ def test_a_large_run_is_carried_compact(trace, monkeypatch):
 
 
 def test_an_exported_page_carries_the_run_too(trace, tmp_path):
-    back = load_passport(trace.export_html(tmp_path / "cat.html"))
+    back = extract_trace(trace.export_html(tmp_path / "cat.html"))
     assert back.settings == trace.settings and np.array_equal(back.images, trace.images)
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_has_no_picture_to_carry_it(trace):
 
 def test_a_full_disk_leaves_the_old_file(trace, tmp_path):
     with pytest.raises(OSError):
-        save_passport(trace, tmp_path / "missing" / "cat.png")
+        embed_trace(trace, tmp_path / "missing" / "cat.png")
 
 
 # ---- what a stranger sends ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 
 import sdwidgets
 from sdwidgets.acceleration import openvino_graph, speed_up
-from sdwidgets.acceleration.change_detector import Watched
+from sdwidgets.acceleration.change_detector import ChangeDetector
 from sdwidgets.acceleration.decoder import (
     ChannelwiseGroupNorm,
     DoubleAndConvolve,
@@ -28,9 +28,9 @@ from sdwidgets.acceleration.openvino_graph import (
     import_openvino,
     relative_error,
 )
-from sdwidgets.acceleration.restore import slow_down
-from sdwidgets.acceleration.threads import sparing_a_core, usable_threads
-from sdwidgets.acceleration.unet import Given, UNetGraph, compiled_unet
+from sdwidgets.acceleration.threads import reserve_core, usable_threads
+from sdwidgets.acceleration.undo import restore
+from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph, compiled_unet
 from sdwidgets.loading.errors import DeviceError
 from sdwidgets.paths import cache_folder
 from tests import tiny
@@ -194,7 +194,7 @@ def test_it_is_taken_back_as_it_was(pockets):
     pipe = sdwidgets.load("pocket", "cpu", speed="fast")
     pipe.set_progress_bar_config(disable=True)
     fast = draw(pipe)
-    slow_down(pipe)
+    restore(pipe)
     bare = draw(pipe)
     assert not is_fast(pipe) and not np.array_equal(bare, fast)
     assert "forward" not in vars(pipe.vae.post_quant_conv) and "postprocess" not in vars(pipe.image_processor)
@@ -350,7 +350,7 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
     answers = []
     for parts in (1, 2):
         monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args, parts=parts: Plan("f32", parts))
-        given = Given(unet)
+        given = PrecomputedInputs(unet)
         graph = compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
         with torch.no_grad():
             answers.append(graph(z, given.times(300.0), *given.texts(text)))
@@ -524,14 +524,14 @@ def test_a_hook_is_not_kept_in_the_cache(pockets, tmp_path):
     """Traced together with a hook, the graph would hold what that did, also after it was gone."""
     unet = copy.deepcopy(pockets[0].unet)
     unet.mid_block.register_forward_hook(lambda module, inputs, output: output * 0)
-    graph = UNetGraph(unet, Given(unet))
+    graph = UNetGraph(unet, PrecomputedInputs(unet))
     assert not any(m._forward_hooks for m in graph.modules()) and unet.mid_block._forward_hooks
 
 
 def test_inference_tensors_are_watched_without_a_counter():
     with torch.inference_mode():
         network = torch.nn.Sequential(torch.nn.Linear(3, 3))
-    watched = Watched(network)
+    watched = ChangeDetector(network)
     assert watched.unchanged()
     network[0].weight.data += 1
     assert not watched.unchanged()
@@ -577,14 +577,14 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
     try:
         with torch.no_grad():
             (both,) = fast.unet(z, 500, text, return_dict=False)
-            with sparing_a_core():
+            with reserve_core():
                 (alone,) = fast.unet(z, 500, text, return_dict=False)
             (again,) = fast.unet(z, 500, text, return_dict=False)
         (runner,) = [graph.runners[key] for key in graph.runners if key[0] == 1 and key[1][0] == (2, 4, 16, 16)]
         assert len(runner.requests) == 1 and runner.networks[0].get_property("INFERENCE_NUM_THREADS") == 1
         assert torch.equal(both, again) and psnr(both.numpy(), alone.numpy()) > 40
         torch.set_num_threads(1)
-        with sparing_a_core():
+        with reserve_core():
             assert usable_threads() == 1, "of one there is none to spare"
     finally:
         torch.set_num_threads(threads)
@@ -680,7 +680,7 @@ def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_it
     pipe.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
     assert type(AutoPipelineForImage2Image.from_pipe(pipe)).__name__ == "StableDiffusionImg2ImgPipeline"
-    slow_down(pipe)
+    restore(pipe)
     assert type(pipe) is StableDiffusionPipeline
 
 

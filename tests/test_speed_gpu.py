@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.acceleration import cuda, slow_down
+from sdwidgets.acceleration import cuda, restore
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ def pair(tmp_path_factory):
         exact, fast = (
             tiny.pipeline("sd", unet=copy.deepcopy(pipe.unet), vae=copy.deepcopy(pipe.vae)) for _ in range(2)
         )
-        words = cuda.by_regions(fast, graphs=False)
+        words = cuda.compile_regions(fast, graphs=False)
         assert "compiled by region" in words and "fused projections" in words
         yield exact, fast
 
@@ -89,7 +89,7 @@ def test_freeu_takes_everything_back():
     pipes = [tiny.pipeline("sd", unet=copy.deepcopy(made.unet), vae=copy.deepcopy(made.vae)) for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "why_no_compiler", lambda device: "not wanted here")
-        cuda.by_regions(pipes[1], graphs=True)
+        cuda.compile_regions(pipes[1], graphs=True)
     for pipe in pipes:
         pipe.enable_freeu(s1=0.5, s2=0.2, b1=1.5, b2=1.6)
     with pytest.warns(UserWarning, match="speed_up"):
@@ -145,7 +145,7 @@ def test_another_processor_takes_everything_back_and_stays():
         "sd", unet=copy.deepcopy(tiny.pipeline("sd").unet), vae=copy.deepcopy(tiny.pipeline("sd").vae)
     )
     exact = tiny.run(pipe)
-    cuda.by_regions(pipe, graphs=False)
+    cuda.compile_regions(pipe, graphs=False)
     first = next(m for m in pipe.unet.modules() if hasattr(m, "processor"))
     mine = AttnProcessor()
     first.set_processor(mine)
@@ -160,8 +160,8 @@ def test_another_processor_takes_everything_back_and_stays():
 def test_it_is_taken_back_as_it_was(pair):
     fast = tiny.pipeline("sd", unet=copy.deepcopy(pair[0].unet), vae=copy.deepcopy(pair[0].vae))
     keys = [dict(vars(module)).keys() for module in fast.unet.modules()]
-    cuda.by_regions(fast, graphs=False)
-    slow_down(fast)
+    cuda.compile_regions(fast, graphs=False)
+    restore(fast)
     left = [dict(vars(module)).keys() for module in fast.unet.modules()]
     assert [set(a) - {"fused_projections"} for a in keys] == [
         set(b) - {"original_attn_processors", "fused_projections"} for b in left
@@ -179,11 +179,11 @@ def test_other_families_are_drawn_alike(family, tmp_path, monkeypatch):
         family, **{denoiser: copy.deepcopy(getattr(pipe, denoiser)), "vae": copy.deepcopy(pipe.vae)}
     )
     exact = tiny.run(pipe)
-    assert "not compiled: not wanted here" in cuda.by_regions(
+    assert "not compiled: not wanted here" in cuda.compile_regions(
         pipe, graphs=True
     )  # on a CPU graphs stand back
     assert np.allclose(tiny.run(pipe), exact, atol=1e-4)
-    slow_down(pipe)
+    restore(pipe)
 
 
 def test_signatures_tell_calls_apart():

@@ -54,7 +54,7 @@ def test_a_run_is_the_pipelines_own(make, family, task):  # noqa: F811
     bare = auto.from_pipe(small(family))
     image, mask = picture(), hole()
     if task == "outpaint":
-        image, mask, _ = tasks.widened(pipe, image, (25, 25, 25, 25))
+        image, mask, _ = tasks.pad_for_outpainting(pipe, image, (25, 25, 25, 25))
     given = {"image": image} if task == "image" else {"image": image, "mask_image": mask}
     guidance = play.settings["guidance_scale"]
     out = bare("a cat", **given, **({} if family in ("sd", "sdxl") and task == "image" else {"height": 64, "width": 64}), strength=0.75, num_inference_steps=4, guidance_scale=guidance, negative_prompt="", generator=tiny.generator(5), output_type="np").images  # fmt: skip
@@ -151,25 +151,25 @@ def test_files_that_are_no_picture_are_a_sentence():
 
 @pytest.mark.parametrize("size", [(10, 10), (300, 200), (200, 300), (1000, 999), (400, 100)])
 def test_a_picture_is_brought_to_the_models_size(size):
-    made = tasks.fitted(tiny.pipeline("sd"), picture(*size)).size
+    made = tasks.resize_to_model(tiny.pipeline("sd"), picture(*size)).size
     assert max(made) == 64 and not any(side % 8 for side in made)
     assert abs(made[0] / made[1] / (size[0] / size[1]) - 1) < 0.35
 
 
 def test_arrays_are_pictures_too():
     floats = np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
-    assert np.array_equal(np.asarray(tasks.as_picture(floats)), (floats * 255).round().astype(np.uint8))
+    assert np.array_equal(np.asarray(tasks.to_pil(floats)), (floats * 255).round().astype(np.uint8))
     assert tasks.as_mask(np.eye(4, dtype=bool), (8, 8)).getextrema() == (0, 255)
     for wrong in (np.full((4, 4, 3), 2.0), np.full((4, 4), np.nan), np.zeros((4, 4, 2)), np.zeros(3), np.zeros((4, 4), np.int64), "cat.png"):  # fmt: skip
         with pytest.raises(SettingsError):
-            tasks.as_picture(wrong)
+            tasks.to_pil(wrong)
 
 
 @pytest.mark.parametrize("border", [(25, 25, 25, 25), (100, 0, 0, 0), (0, 0, 13, 200), (1, 1, 1, 1)])
 def test_a_widened_picture_shrinks_to_make_room_and_says_so(border):
     pipe = tiny.pipeline("sd")
     try:
-        canvas, mask, note = tasks.widened(pipe, picture(), border)
+        canvas, mask, note = tasks.pad_for_outpainting(pipe, picture(), border)
     except SettingsError as error:
         assert border == (1, 1, 1, 1) and error.field == "border" and "thinner than one cell" in str(error)
         return

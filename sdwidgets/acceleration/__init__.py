@@ -1,8 +1,8 @@
-"""The same pipeline, computed faster: `load(name, speed="fast")`, or `speed_up(pipe)`, undone by `slow_down(pipe)`.
+"""The same pipeline, computed faster: `load(name, speed="fast")`, or `speed_up(pipe)`, undone by `restore(pipe)`.
 
 The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of its networks is replaced, on the instance,
 and where there is no card the pipeline's class by one that does not look for it. `cpu` and `cuda` say what is done on which device;
-`change_detector.Watched` says which changes of the model are noticed, and which are not.
+`change_detector.ChangeDetector` says which changes of the model are noticed, and which are not.
 
 What was compiled lies in the cache folder, so that a second start is quick; so does what was measured, once a machine: whether bfloat16 is
 faster, and one call or two.
@@ -10,10 +10,10 @@ faster, and one call or two.
 
 from __future__ import annotations
 
-from .restore import slow_down
-from .threads import sparing_a_core
+from .threads import reserve_core
+from .undo import restore
 
-__all__ = ["SPEEDS", "slow_down", "sparing_a_core", "speed_up"]
+__all__ = ["SPEEDS", "reserve_core", "restore", "speed_up"]
 
 SPEEDS = ("exact", "fast")
 
@@ -21,7 +21,7 @@ SPEEDS = ("exact", "fast")
 def speed_up(pipe) -> str:
     """Make a pipeline fast, in place; returns a few words on how. Call it again after weights were changed on purpose.
 
-    The pictures differ from the exact ones by rounding; `python -m bench` measures how far. `slow_down(pipe)` takes everything back.
+    The pictures differ from the exact ones by rounding; `python -m bench` measures how far. `restore(pipe)` takes everything back.
     Raises what `cpu.speed_up_cpu` or, on a CUDA card, `cuda.speed_up_cuda` raises; the pipeline is then as it was.
     """
     import torch

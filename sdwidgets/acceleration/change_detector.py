@@ -1,4 +1,4 @@
-"""Has a network changed since it was made fast? `Watched` says what is seen of a change, and what is not."""
+"""Has a network changed since it was made fast? `ChangeDetector` says what is seen of a change, and what is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHANGED = (
 )
 
 
-class Watched:
+class ChangeDetector:
     """Whether a network still is what it was when it was last looked at.
 
     Seen are: a layer, a parameter or a buffer that was put in, taken out or replaced; one that was moved; one that was written to,
@@ -34,7 +34,7 @@ class Watched:
     def look(self) -> None:
         """Remember what is there now."""
         layers = list(self.network.modules())
-        self.parts = [_Look(layers[n::PARTS], self.network) for n in range(PARTS)]
+        self.parts = [Snapshot(layers[n::PARTS], self.network) for n in range(PARTS)]
         self.turns = cycle(self.parts)
         self.hooks = [hooks for m in layers[1:] for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.hooks += [every._global_forward_hooks, every._global_forward_pre_hooks]
@@ -71,7 +71,7 @@ class Watched:
 PARTS = 4
 
 
-class _Look:
+class Snapshot:
     """What some layers of a network held, and were, at a certain time. It is asked often, so it is written to be cheap."""
 
     def __init__(self, layers: list[torch.nn.Module], network: torch.nn.Module):

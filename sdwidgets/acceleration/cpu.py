@@ -22,9 +22,9 @@ import torch
 from ..paths import cache_folder
 from .decoder import decoder_forward, is_pointwise, pointwise_forward, postprocess, rewritten_decoder
 from .openvino_graph import Compiled, import_openvino
-from .restore import on_the_processor, replace_method, slow_down
-from .text_encoder import compiled_encoder, remember_captions
-from .unet import Given, compiled_unet, unet_forward
+from .text_encoder import cache_text_encoder, compiled_encoder
+from .undo import on_the_processor, replace_method, restore
+from .unet import PrecomputedInputs, compiled_unet, unet_forward
 
 
 def speed_up_cpu(pipe) -> str:
@@ -43,11 +43,11 @@ def speed_up_cpu(pipe) -> str:
         raise ValueError(
             f"this way of speed='fast' is for float32 on a CPU, and the pipeline is {unet.dtype} on {unet.device}"
         )
-    slow_down(pipe)
+    restore(pipe)
     folder = cache_folder() / "compiled"
     cells = unet.config.sample_size
     cells = (cells, cells) if isinstance(cells, int) else tuple(cells)
-    given = Given(unet)
+    given = PrecomputedInputs(unet)
     # Of a caption, not random ones: bfloat16 is judged by what the U-Net is used for, and noise as text can be many times as wrong.
     with torch.no_grad():
         told, empty = pipe.encode_prompt("a cat", unet.device, 1, True)
@@ -62,7 +62,7 @@ def speed_up_cpu(pipe) -> str:
     if is_pointwise(getattr(pipe.vae, "post_quant_conv", None)):
         replace_method(pipe.vae.post_quant_conv, pointwise_forward)
     replace_method(pipe.image_processor, postprocess, "postprocess")
-    remember_captions(pipe, reading)
+    cache_text_encoder(pipe, reading)
     if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pipe.__class__ = on_the_processor(type(pipe))
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"

@@ -1,6 +1,6 @@
 """`speed="fast"` on a CUDA card: diffusers' own networks, by the public means of PyTorch and diffusers.
 
-Attention is PyTorch's fused one already. Added here, all on the instances and all undone by `slow_down(pipe)`:
+Attention is PyTorch's fused one already. Added here, all on the instances and all undone by `restore(pipe)`:
 - channels last, the layout of the tensor cores' convolutions;
 - one product for query, key and value instead of three (`fuse_qkv_projections`), without a second copy of the weights;
 - the blocks that repeat, compiled (`compile_repeated_blocks`, and residual blocks alike), which fuses what lies between products;
@@ -27,9 +27,9 @@ from collections.abc import Callable
 import torch
 
 from ..paths import cache_folder
-from .change_detector import CHANGED, Watched
-from .restore import slow_down
-from .text_encoder import remember_captions
+from .change_detector import CHANGED, ChangeDetector
+from .text_encoder import cache_text_encoder
+from .undo import restore
 
 KEPT_GRAPHS = 4  # signatures (sizes, batches); each keeps the memory of one call
 VARIANTS = 64  # shapes for which one block may be compiled; PyTorch stops at 8, and a U-Net has more
@@ -41,12 +41,12 @@ def speed_up_cuda(pipe) -> str:
         raise ValueError(
             "speed='fast' needs the whole model on the card, and this one is moved there part by part; use speed='exact'"
         )
-    return by_regions(pipe, graphs=True)
+    return compile_regions(pipe, graphs=True)
 
 
-def by_regions(pipe, *, graphs: bool) -> str:
+def compile_regions(pipe, *, graphs: bool) -> str:
     """What `speed_up_cuda` does, on any device; `graphs`: also CUDA graphs, which need a card. Returns a few words on how."""
-    slow_down(pipe)
+    restore(pipe)
     parts = [getattr(pipe, name, None) for name in ("unet", "transformer")]
     denoiser = next((part for part in parts if part is not None), None)
     decoder = getattr(getattr(pipe, "vae", None), "decoder", None)
@@ -79,7 +79,7 @@ def by_regions(pipe, *, graphs: bool) -> str:
     denoiser.forward = types.MethodType(_forward(pipe, denoiser, call), denoiser)
     if not missing:
         decoder.forward = types.MethodType(_decoder_forward(decoder), decoder)
-    remember_captions(pipe)
+    cache_text_encoder(pipe)
     return ", ".join(words)
 
 
@@ -93,11 +93,11 @@ def why_no_compiler(device: torch.device) -> str:
 
 
 def _forward(pipe, denoiser, graphed: Graphed | None) -> Callable:
-    watched = Watched(denoiser)
+    watched = ChangeDetector(denoiser)
 
     def forward(self, *args, **kwargs):
         if self is denoiser and not watched.in_place():
-            slow_down(pipe)  # this forward too
+            restore(pipe)  # this forward too
             warnings.warn(CHANGED, stacklevel=2)
         elif self is denoiser and watched.hooked():
             return _by_itself(self, *args, **kwargs)
@@ -110,7 +110,7 @@ def _forward(pipe, denoiser, graphed: Graphed | None) -> Callable:
 
 def _decoder_forward(decoder) -> Callable:
     # Asked for hooks only: Stable Diffusion XL moves its decoder to float32 and back for every picture.
-    watched = Watched(decoder)
+    watched = ChangeDetector(decoder)
 
     def forward(self, *args, **kwargs):
         if self is decoder and watched.hooked():

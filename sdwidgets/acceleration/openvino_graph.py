@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from ..paths import replacing
-from .change_detector import CHANGED, Watched
+from .change_detector import CHANGED, ChangeDetector
 from .threads import usable_threads
 
 KEPT_SHAPES = 8
@@ -57,7 +57,7 @@ class Compiled:
     def __init__(
         self, network, graph, example: tuple[torch.Tensor, ...], folder: Path, openvino, expected=None, plan: Plan | None = None
     ):
-        self.watched = Watched(network)
+        self.watched = ChangeDetector(network)
         self.channels = example[0].shape[1]
         self.said = False
         self.openvino = openvino

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from .change_detector import Watched
+from .change_detector import ChangeDetector
 from .decoder import without_hooks
 from .openvino_graph import Compiled, Plan, relative_error
-from .restore import ENCODERS, replace_method
+from .undo import ENCODERS, replace_method
 from .unet import Slot
 
 KEPT = 256  # captions whose states are kept
 
 
-def remember_captions(pipe, reading: Compiled | None = None) -> None:
+def cache_text_encoder(pipe, reading: Compiled | None = None) -> None:
     """Let the text encoders answer from memory what they were asked before; `reading`: a graph of the first of them."""
     for name in ENCODERS:
         if getattr(pipe, name, None) is not None:
@@ -83,7 +83,7 @@ def _remembered(encoder, graph: Compiled | None = None) -> Callable:
     So a row that was written to counts, whichever way it was: diffusers' textual inversion writes past autograd's counter.
     """
     known: OrderedDict = OrderedDict()
-    watched = Watched(encoder)
+    watched = ChangeDetector(encoder)
 
     def forward(self, input_ids=None, *more, **others):
         plain = not more and all(isinstance(value, (bool, type(None))) for value in others.values())

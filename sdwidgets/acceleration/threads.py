@@ -11,7 +11,7 @@ _spared = contextvars.ContextVar("cores that are left to others", default=0)
 
 
 @contextmanager
-def sparing_a_core():
+def reserve_core():
     """In a block: what a fast pipeline computes on a CPU leaves a core to others, on a machine of two or more.
 
     For the hand that moves a slider: page, server and kernel's messages need about a core for as long as it moves. Threads that

@@ -27,7 +27,7 @@ class Slot(torch.nn.Module):
         return self.answer
 
 
-class Given:
+class PrecomputedInputs:
     """What a U-Net computes from the text alone and from the timestep alone, by the U-Net's own layers, kept."""
 
     def __init__(self, unet):
@@ -36,7 +36,7 @@ class Given:
             n for n, m in unet.named_modules() if n.endswith(".time_emb_proj") and m is not None
         ]
         crossing = [n for n, m in unet.named_modules() if getattr(m, "is_cross_attention", False)]
-        self.readers = [f"{name}.{part}" for name in crossing for part in ("to_k", "to_v")]
+        self.kv_projections = [f"{name}.{part}" for name in crossing for part in ("to_k", "to_v")]
         self.reading: Compiled | None = None  # the readers as one graph
         self.known_times: OrderedDict[float, torch.Tensor] = OrderedDict()
         self.known_texts: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
@@ -65,7 +65,7 @@ class Given:
                 if place:  # the newest first
                     self.known_texts.insert(0, self.known_texts.pop(place))
                 return answer
-        layers = self.layers(self.readers)
+        layers = self.layers(self.kv_projections)
         each = lambda: tuple(layer(states) for layer in layers)  # noqa: E731
         if self.reading is None:
             answer = each()
@@ -88,15 +88,15 @@ class _ReadersGraph(torch.nn.Module):
 
 
 class UNetGraph(torch.nn.Module):
-    """A U-Net as a function of tensors, which is what can be traced: what `Given` knows comes from outside."""
+    """A U-Net as a function of tensors, which is what can be traced: what `PrecomputedInputs` knows comes from outside."""
 
-    def __init__(self, unet, given: Given):
+    def __init__(self, unet, given: PrecomputedInputs):
         super().__init__()
         self.unet = copy.deepcopy(unet)
         without_hooks(self.unet)
         sizes = [layer.out_features for layer in given.layers(given.projections)]
         self.sizes, self.time_slots, self.text_slots = sizes, [], []
-        for names, slots in ((given.projections, self.time_slots), (given.readers, self.text_slots)):
+        for names, slots in ((given.projections, self.time_slots), (given.kv_projections, self.text_slots)):
             for name in names:
                 slots.append(Slot())
                 self.unet.set_submodule(name, slots[-1])
@@ -110,9 +110,9 @@ class UNetGraph(torch.nn.Module):
         return self.unet(sample, torch.tensor(0.0), texts[0], return_dict=False)[0]
 
 
-def compiled_unet(unet, given: Given, noise, states, folder, openvino) -> Compiled:
+def compiled_unet(unet, given: PrecomputedInputs, noise, states, folder, openvino) -> Compiled:
     with torch.no_grad():
-        layers = given.layers(given.readers)
+        layers = given.layers(given.kv_projections)
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
             graph = _ReadersGraph(layers)
             given.reading = Compiled(unet, graph, (states,), folder, openvino, graph, plan=Plan("f32", 1))
@@ -121,7 +121,7 @@ def compiled_unet(unet, given: Given, noise, states, folder, openvino) -> Compil
         return Compiled(unet, UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])
 
 
-def unet_forward(unet, graph: Compiled, given: Given) -> Callable:
+def unet_forward(unet, graph: Compiled, given: PrecomputedInputs) -> Callable:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
     factor = 2**unet.num_upsamplers  # sides that it does not divide take another way through the network

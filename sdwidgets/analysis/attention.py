@@ -219,12 +219,12 @@ def record_attention(pipe, *, max_megabytes: float = 256) -> Iterator[AttentionM
     Raises TypeError for a pipeline without such a U-Net, and RuntimeError for one that was compiled or made fast.
     """
     unet = attention_unet(pipe, "record_attention")
-    keeper = _Keeper(pipe, max_megabytes)
+    keeper = AttentionRecorder(pipe, max_megabytes)
     with ExitStack() as undo:
         wrap_method(undo, pipe, "encode_prompt", keeper.around_encode_prompt)
         undo.callback(unet.register_forward_pre_hook(keeper.before_unet, with_kwargs=True).remove)
         undo.callback(unet.register_forward_hook(keeper.after_unet).remove)
-        undo.enter_context(processors_replaced(unet, lambda name, own: _Beside(own, name, keeper)))
+        undo.enter_context(processors_replaced(unet, lambda name, own: RecordingAttnProcessor(own, name, keeper)))
         try:
             yield keeper.maps
         finally:
@@ -262,7 +262,7 @@ def attention_unet(pipe, caller: str):
         )
     if "forward" in vars(unet) and not hasattr(unet, "_hf_hook"):  # accelerate's offload replaces it as well
         raise RuntimeError(
-            f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.slow_down(pipe) first, and"
+            f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.restore(pipe) first, and"
             " sdwidgets.speed_up(pipe) when you are done"
         )
     layers = [m for m in unet.modules() if hasattr(m, "get_processor")]
@@ -387,10 +387,10 @@ def _pieces(tokenizer, ids: list[int]) -> list[tuple[str, int]]:
 # ---- the recorder ----------------------------------------------------------------------------------------------------
 
 
-class _Beside(Processor):
+class RecordingAttnProcessor(Processor):
     """A layer's own processor; beside it the shares of the first picture are computed and kept."""
 
-    def __init__(self, own, name: str, keeper: _Keeper):
+    def __init__(self, own, name: str, keeper: AttentionRecorder):
         super().__init__(own)
         self.name, self.keeper = name, keeper
 
@@ -400,7 +400,7 @@ class _Beside(Processor):
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
 
 
-class _Keeper:
+class AttentionRecorder:
     """Knows which call of the U-Net it is, which row of its batch is the first picture's prompt, and how much may be kept."""
 
     def __init__(self, pipe, max_megabytes: float):

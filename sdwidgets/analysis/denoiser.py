@@ -1,4 +1,4 @@
-"""Single questions to a denoiser, outside any loop: `conditioning`, what it is called with; `predict`, its answer; `three_names`, that under
+"""Single questions to a denoiser, outside any loop: `conditioning`, what it is called with; `predict`, its answer; `convert_prediction`, that under
 its three names.
 
 `predict` is for pipelines of Stable Diffusion 1's, 2's and XL's shape, whose U-Net takes one noised latent and the timestep.
@@ -44,7 +44,7 @@ def predict(
     return np.concatenate(answers)
 
 
-def three_names(sample, answer, signal, prediction_type: str) -> dict[str, np.ndarray]:
+def convert_prediction(sample, answer, signal, prediction_type: str) -> dict[str, np.ndarray]:
     """One answer under its three names: {"x0", "epsilon", "v"}, each of the sample's shape.
 
     With x_t = a x0 + b e, a = `signal`, b = sqrt(1 - a^2), and v = a e - b x0 (Salimans and Ho 2022, arXiv 2202.00512,
@@ -106,10 +106,10 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
 
 
-def said(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
+def map_text_embeddings(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
     """The same conditioning with `change` made to all that a text encoder said: rows and pooled rows, not sizes.
 
-    `said(given, torch.zeros_like)` is a denoiser that is told nothing. What `change` returns keeps the shape; the rows may have
+    `map_text_embeddings(given, torch.zeros_like)` is a denoiser that is told nothing. What `change` returns keeps the shape; the rows may have
     another number of tokens.
     """
     told = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..trace import Trace
 
 
-def guide(uncond, cond, scale: float):
+def apply_guidance(uncond, cond, scale: float):
     """uncond + scale (cond - uncond), numpy or torch, any one shape: 0 is `uncond`, 1 is `cond`, above 1 goes past it."""
     return uncond + scale * (cond - uncond)
 
@@ -75,7 +75,7 @@ def sample(pipe, predict: Callable, combine: Callable, latents: torch.Tensor, st
     return x
 
 
-def believed(pipe, trace: Trace) -> dict[str, np.ndarray]:
+def decode_predictions(pipe, trace: Trace) -> dict[str, np.ndarray]:
     """The picture that each prediction of a run amounts to, through the VAE: name -> (step, H, W, 3) uint8.
 
     "guided" is always there; "uncond" and "cond" where every step recorded its halves. The first of a batch.

@@ -2,7 +2,7 @@
 
 A noised latent is x_t = a x0 + b n: `signal` a, `noise` b. The variance preserving schedules have a^2 + b^2 = 1 and
 a^2 = abar, the product of 1 - beta (Ho et al. 2020, arXiv 2006.11239); a flow has a + b = 1 (Lipman et al. 2022, arXiv
-2210.02747). `exact_denoiser` is the best answer there is where the data are finitely many pictures.
+2210.02747). `ideal_denoiser` is the best answer there is where the data are finitely many pictures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Schedule:
         """ "flow" where signal and noise add up to one, else "vp": variance preserving."""
         return "flow" if np.allclose(self.signal + self.noise, 1) else "vp"
 
-    def crossing(self, decibels: float = 0.0) -> int:
+    def timestep_at_snr(self, decibels: float = 0.0) -> int:
         """The first t at which the ratio is at most so many decibels. ValueError where there is none."""
         below = np.flatnonzero(self.snr_db <= decibels)
         if not len(below):
@@ -114,7 +114,7 @@ def schedule(label: str) -> Schedule:
     return SCHEDULES[label]()
 
 
-def exact_denoiser(noisy: np.ndarray, signal: float, noise: float, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def ideal_denoiser(noisy: np.ndarray, signal: float, noise: float, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The best possible x0 where the data are exactly these pictures, all equally likely, and the weights it gives them.
 
     noisy: (n, ...) noised pictures a x0 + b e, with a = `signal` >= 0 and b = `noise` > 0. data: (m, ...), the same sizes.

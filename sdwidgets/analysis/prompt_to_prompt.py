@@ -97,7 +97,7 @@ def edit(
     hook = unet.register_forward_pre_hook(pair.before_unet, with_kwargs=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for _ in range(2)]
     try:
-        with record(pipe) as trace, processors_replaced(unet, lambda _, own: _LookThere(own, pair)):
+        with record(pipe) as trace, processors_replaced(unet, lambda _, own: InjectingAttnProcessor(own, pair)):
             pipe([prompt, edited], generator=generators, **settings)
     finally:
         hook.remove()
@@ -187,7 +187,7 @@ class _Pair:
         return self.call < self.calls[0 if cross else 1]
 
 
-class _LookThere(Processor):
+class InjectingAttnProcessor(Processor):
     """A layer's own processor; for the second picture's prompt its answer is computed anew, with the weights of the first."""
 
     def __init__(self, own, pair: _Pair):

@@ -35,7 +35,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if math.prod(picture.size) > MAX_PIXELS:
                 raise SettingsError("source", _too_many(picture.size))
-            return as_picture(ImageOps.exif_transpose(picture))
+            return to_pil(ImageOps.exif_transpose(picture))
     except SettingsError:
         raise
     except Image.DecompressionBombError:
@@ -48,7 +48,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
         ) from None
 
 
-def as_picture(value) -> Image.Image:
+def to_pil(value) -> Image.Image:
     """An RGB picture from a PIL image, or an array (H, W, 3) or (H, W): uint8, or floats in [0, 1]. Raises SettingsError."""
     if isinstance(value, np.ndarray):
         value = Image.fromarray(_bytes("source", value))
@@ -84,12 +84,12 @@ def native_side(pipe) -> int:
     return int(cells) * int(pipe.vae_scale_factor)
 
 
-def fitted(pipe, picture: Image.Image) -> Image.Image:
+def resize_to_model(pipe, picture: Image.Image) -> Image.Image:
     """The picture at the model's size: its longer side the native one, both multiples of `size_step`; a few rows are cut off."""
     return ImageOps.fit(picture, _size(pipe, *picture.size), Image.Resampling.LANCZOS)
 
 
-def widened(pipe, source: Image.Image, border) -> tuple[Image.Image, Image.Image, Note]:
+def pad_for_outpainting(pipe, source: Image.Image, border) -> tuple[Image.Image, Image.Image, Note]:
     """(canvas, mask, note): `source` with room around it, at the model's size, its edges continued into the room.
 
     border: (left, top, right, bottom) in percent of the picture's own width and height.
@@ -142,7 +142,7 @@ def check_task(pipe, task, source, mask, border) -> list[Note]:
         raise SettingsError(
             "border", "There is nothing to paint: one side of the border must be more than 0 percent."
         )
-    return [widened(pipe, source, border)[2]]
+    return [pad_for_outpainting(pipe, source, border)[2]]
 
 
 def pipeline_for(pipe, task: str):
@@ -171,7 +171,7 @@ def pictures_for(pipe, settings: dict, source, mask) -> dict:
     if task == "text":
         return {}
     if task == "outpaint":
-        source, mask, _ = widened(pipe, source, settings["border"])
+        source, mask, _ = pad_for_outpainting(pipe, source, settings["border"])
     given = {"image": source, "height": source.height, "width": source.width}
     return given if task == "image" else {**given, "mask_image": mask}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..acceleration import SPEEDS, slow_down, speed_up
+from ..acceleration import SPEEDS, restore, speed_up
 from ..paths import data_folder
 from . import hub
 from .catalog import MODELS, closest, find_model
@@ -79,7 +79,7 @@ def _made_fast(pipe, device: torch.device) -> str:
             raise TypeError(f"speed='fast' is for CPU and CUDA so far, and this is {device}")
         return speed_up(pipe)
     except (ImportError, TypeError, ValueError, RuntimeError) as error:
-        slow_down(pipe)
+        restore(pipe)
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     why = first.replace("; use speed='exact'", "")
     warnings.warn(f"this pipeline computes exactly, and more slowly: {why}", stacklevel=3)

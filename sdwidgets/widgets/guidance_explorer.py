@@ -25,7 +25,7 @@ class GuidanceExplorer(View):
     traces: complete runs with a `guidance_scale` in their settings, each scale once; shown in rising order. The first picture of
         a batch counts. A run that recorded no halves, as at scale 1 and below, shows its one prediction and a warning.
     pictures: for each trace None, or what its predictions amount to as pictures, "uncond", "cond" and "guided" -> (step, H, W, 3)
-        uint8, as `sdwidgets.analysis.guidance.believed` decodes them; without them the linear preview stands in.
+        uint8, as `sdwidgets.analysis.guidance.decode_predictions` decodes them; without them the linear preview stands in.
 
     State: `scale`, one of the scales, and `step`, from 0. `sdwidgets.guidance(pipe, prompt)` makes the traces.
     Raises ValueError where the traces do not belong together.
@@ -71,7 +71,7 @@ class GuidanceExplorer(View):
         """
         import torch
 
-        from ..analysis.guidance import believed
+        from ..analysis.guidance import decode_predictions
         from ..recording import record
 
         scales = [float(scale) for scale in scales]
@@ -85,7 +85,7 @@ class GuidanceExplorer(View):
                 generator = torch.Generator("cpu").manual_seed(seed)
                 pipe(prompt, guidance_scale=scale, num_inference_steps=steps, generator=generator, **settings)
             traces.append(trace)
-            pictures.append(believed(pipe, trace) if decode else None)
+            pictures.append(decode_predictions(pipe, trace) if decode else None)
         return cls(traces, pictures)
 
     def checked(self, name: str, value):

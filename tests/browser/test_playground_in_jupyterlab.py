@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from sdwidgets.trace_io import load_passport
+from sdwidgets.trace_io import extract_trace
 from tests.browser.conftest import eventually, pixels
 
 SETUP = """
@@ -231,7 +231,7 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
         card.card.get_by_role("button", name="Save picture").click()
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
-    assert load_passport(path).settings.seed == int(seed) and path.stem.endswith(f"seed-{seed}")
+    assert extract_trace(path).settings.seed == int(seed) and path.stem.endswith(f"seed-{seed}")
     card.box("Seed").fill("77")
     card.box("Seed").press("Enter")
     assert eventually(card.page, lambda: pixels(card.settled().hero) != before)

@@ -23,20 +23,20 @@ def ten_times_noise(t=None) -> Verdict:
     if np.ndim(t):
         return wrong("That is a whole array: np.argmax of a mask gives the place of its first True.")
     schedule, snr = noise_schedules.scaled_linear(), 0.1
-    answer = schedule.crossing(10 * np.log10(snr))
+    answer = schedule.timestep_at_snr(10 * np.log10(snr))
     clocks = {
         "DDPM's linear schedule": noise_schedules.linear(),
         "the cosine schedule": noise_schedules.cosine(),
     }
     hints = {
         answer - 1: "That is the last t with less noise than that; the next one is the answer.",
-        schedule.crossing(0): "There is as much noise as picture, 0 dB; ten times as much is -10 dB.",
-        schedule.crossing(
+        schedule.timestep_at_snr(0): "There is as much noise as picture, 0 dB; ten times as much is -10 dB.",
+        schedule.timestep_at_snr(
             20 * np.log10(snr)
         ): "There b is ten times a, and the SNR is a hundredth: it goes by the squares.",
         int(np.flatnonzero(schedule.signal**2 <= snr)[0]): "There abar is 0.1; the SNR is abar over 1 - abar.",
         int(np.flatnonzero(schedule.signal <= snr)[0]) if (schedule.signal <= snr).any() else None: "There a is 0.1; the SNR is a squared over b squared.",
-    } | {clock.crossing(10 * np.log10(snr)): f"That is {name}; Stable Diffusion's is the scaled linear one." for name, clock in clocks.items()}  # fmt: skip
+    } | {clock.timestep_at_snr(10 * np.log10(snr)): f"That is {name}; Stable Diffusion's is the scaled linear one." for name, clock in clocks.items()}  # fmt: skip
     if int(t) != t or not 0 <= t <= 999:
         return wrong(f"t is a whole number from 0 to 999, and {t} is none; 0 is the picture's end.")
     if t == answer:

@@ -72,12 +72,12 @@ def following_a_hand():
     """
     from diffusers.utils import logging
 
-    from ...acceleration import sparing_a_core
+    from ...acceleration import reserve_core
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with sparing_a_core():
+        with reserve_core():
             yield
     finally:
         logging.set_verbosity(verbosity)

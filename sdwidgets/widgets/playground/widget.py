@@ -201,7 +201,7 @@ class Playground(anywidget.AnyWidget):
         Raises FileNotFoundError, and ValueError for a file without a run, a damaged one, and settings that this pipeline
         cannot run; then nothing has changed.
         """
-        return self.show(trace_io.load_passport(path))
+        return self.show(trace_io.extract_trace(path))
 
     def show(self, trace: Trace) -> Playground:
         """Show a recorded run, and set the controls to its settings. Raises ValueError as `load` does."""
@@ -214,7 +214,7 @@ class Playground(anywidget.AnyWidget):
         """Write the picture that is shown as a PNG that carries its run; returns its path. See `sdwidgets.trace_io`."""
         if self.trace is None:
             raise RuntimeError("There is no picture yet; call run() and wait() first.")
-        return trace_io.save_passport(self.trace, path)
+        return trace_io.embed_trace(self.trace, path)
 
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""
@@ -247,10 +247,10 @@ class Playground(anywidget.AnyWidget):
 
     def _pictures(self, source, mask) -> tuple:
         """Those given, at the model's size, or else those that there are."""
-        from ...generation.tasks import as_mask, as_picture, fitted
+        from ...generation.tasks import as_mask, resize_to_model, to_pil
 
         if source is not None:
-            source = fitted(self.pipe, as_picture(source))
+            source = resize_to_model(self.pipe, to_pil(source))
         elif mask is not None and self.source is None:
             raise SettingsError("mask", "A mask lies over a picture: give source too.")
         else:

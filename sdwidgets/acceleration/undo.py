@@ -11,7 +11,7 @@ import torch
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
-def slow_down(pipe) -> None:
+def restore(pipe) -> None:
     """Give a pipeline its own arithmetic back."""
     undo = vars(pipe).pop("_sdwidgets_undo", None)  # what speed_gpu has changed beside `forward`
     if undo is not None:
