@@ -163,6 +163,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
 
     Raises LeftOut where too little time is left before `ends`, a moment of time.perf_counter(), to compile.
     """
+    from sdwidgets.acceleration.cuda import compile_regions
     from sdwidgets.latents import factors_for, linear_preview
     from sdwidgets.loading.devices import choose_dtype
     from sdwidgets.recording import record

@@ -6,6 +6,25 @@ Importing this package loads neither torch nor diffusers: every public name is i
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from .acceleration import speed_up
+    from .analysis.attention import record_attention
+    from .analysis.prompt_to_prompt import edit
+    from .course.demos import load_demo
+    from .loading.doctor import preflight
+    from .loading.pipeline import load
+    from .recording import record
+    from .trace import Settings, Step, Trace
+    from .trace_io import embed_trace, extract_trace
+    from .widgets.guidance_explorer import GuidanceExplorer, guidance
+    from .widgets.latent_lab import LatentLab, latent_lab
+    from .widgets.noise_explorer import NoiseExplorer, explore_noise
+    from .widgets.playground.widget import Playground
+    from .widgets.race import SchedulerRace, race
+    from .widgets.replay import Replay
+    from .widgets.xray import PromptXray, xray
 
 __version__ = "0.1.0"
 
@@ -19,7 +38,11 @@ _HOMES = {
     "xray": "widgets.xray", "PromptXray": "widgets.xray", "record_attention": "analysis.attention", "edit": "analysis.prompt_to_prompt",
 }  # fmt: skip
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "GuidanceExplorer", "LatentLab", "NoiseExplorer", "Playground", "PromptXray", "Replay", "SchedulerRace", "Settings", "Step", "Trace",
+    "__version__", "edit", "embed_trace", "explore_noise", "extract_trace", "guidance", "latent_lab", "load", "load_demo", "preflight",
+    "race", "record", "record_attention", "speed_up", "xray",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

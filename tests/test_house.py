@@ -86,6 +86,16 @@ def imports(path: Path, name: str, top_level_only: bool = False) -> bool:
     )
 
 
+def test_editors_know_every_public_name():
+    """What is imported on first use stands a second time under TYPE_CHECKING, from the same modules."""
+    import sdwidgets
+
+    (block,) = (node for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == sdwidgets._HOMES and set(sdwidgets.__all__) == {*seen, "__version__"}
+    assert (PACKAGE / "py.typed").is_file()
+
+
 ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: The floors of the house, from the roof down: a module imports from its own room and from floors below, skipping some where it likes.

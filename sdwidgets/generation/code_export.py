@@ -46,7 +46,7 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
     lines += [
         "from sdwidgets.paths import data_folder  # where the models lie that it carries"
     ] * home.carried
-    lines += ["from sdwidgets.loading.pipeline import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
+    lines += ["from sdwidgets.loading.turbo import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
     if home.text == NOWHERE:
         notes += [
             f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.'

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,11 +21,22 @@ from .errors import FALLBACK, DeviceError, NoSpaceError, UnknownModelError, Weig
 from .memory import free_bytes, gigabytes
 from .turbo import make_turbo
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
-def load(name="pocket", device="auto", dtype="auto", *, revision=None, speed="exact", turbo=False):
+
+def load(
+    name: str | Path = "pocket",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    revision: str | None = None,
+    speed: str = "exact",
+    turbo: bool = False,
+) -> DiffusionPipeline:
     """A stock diffusers text-to-image pipeline, ready to call; prints one line on what was chosen.
 
-    name: a short name of `models.MODELS` ("pocket", "sd15"), a folder that `save_pretrained` wrote, a hub id.
+    name: a short name of `loading.catalog.MODELS` ("pocket", "sd15"), a folder that `save_pretrained` wrote, a hub id.
     device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda", "cuda:1", "mps" or a torch.device.
     dtype: "auto" (see `choose_dtype`), "float32", "float16", "bfloat16" or a torch dtype.
     revision: a branch, tag or commit of the hub; None for the table's, or the newest.
