@@ -14,6 +14,7 @@ from nbconvert.filters import markdown2html
 
 import sdwidgets
 from sdwidgets import course
+from sdwidgets.course import colab as colab_module
 from sdwidgets.course.meetup import escape, link
 from sdwidgets.trace import Trace
 from tests import tiny
@@ -41,8 +42,8 @@ def colab(monkeypatch):
 
 
 def without(monkeypatch, *names):
-    here = course._installed
-    monkeypatch.setattr(course, "_installed", lambda name: name not in names and here(name))
+    here = colab_module._installed
+    monkeypatch.setattr(colab_module, "_installed", lambda name: name not in names and here(name))
 
 
 def test_on_colab_widgets_are_allowed_and_nothing_is_installed_that_is_there(colab):
@@ -110,7 +111,7 @@ def test_the_address_stands_in_one_place():
         for path in (ROOT / "sdwidgets").rglob("*.py")
         if course.REPOSITORY in path.read_text(encoding="utf-8")
     ]
-    assert named == ["course.py"]
+    assert named == ["colab.py"]
     for file in ("README.md", "pyproject.toml", "CITATION.cff"):  # they name the same one, or none
         text = (ROOT / file).read_text(encoding="utf-8")
         owner = re.escape(course.REPOSITORY.rsplit("/", 1)[1])

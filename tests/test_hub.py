@@ -17,7 +17,7 @@ from tests.hub_server import Hub
 CLIENT = """
 import contextlib, io, json, os, sys, torch
 from huggingface_hub import constants
-from sdwidgets import hub
+from sdwidgets.loading import hub
 from sdwidgets.loading.errors import LoadError
 from sdwidgets.loading.pipeline import load
 torch.set_num_threads(1)

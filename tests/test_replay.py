@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from PIL import Image
 
 import sdwidgets
 from sdwidgets.trace import Settings, Step, Trace
-from sdwidgets.widgets import replay
+from sdwidgets.widgets import html, replay
 
 EVIL = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> <!-- \u2028 سلام 🧑🏽‍🚀"
 
@@ -301,7 +300,7 @@ def test_the_widget_of_a_trace_is_driven_by_code_and_tells_what_the_reader_chose
 
 
 def test_the_speeds_are_those_of_the_script():
-    script = (Path(replay.__file__).parent / "replay.js").read_text("utf-8")
+    script = (html.STATIC / "replay.js").read_text("utf-8")
     (offered,) = re.findall(r"const SPEEDS = (\[.*\]);", script)
     assert tuple(float(value) for value, _ in json.loads(offered)) == replay.SPEEDS
     assert float(re.search(r"const USUAL = (\d+);", script).group(1)) * 6 == 30  # steps a second
