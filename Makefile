@@ -90,7 +90,7 @@ pocket: $(DEV)
 	$(BIN)/python -m sdwidgets.pocket.examine_judge gate --vae data/pocket/vae --json data/judges/gate.json
 	$(BIN)/sdwidgets evaluate --restart --json data/pocket/evaluation.json $(if $(WORK),--work "$(WORK)") $(ARGS)
 	$(BIN)/sdwidgets card
-	$(BIN)/python bench/table.py --readme
+	$(BIN)/python bench/table.py --write
 	$(BIN)/python tools/make_demos.py
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
 	$(BIN)/python tools/clean_notebooks.py

@@ -292,15 +292,16 @@ def test_what_a_t4_holds_is_worked_out_from_what_was_measured():
 # ---- tables and README -------------------------------------------------------------------------------------------
 
 
-def test_readme_says_what_the_reports_say():
+def test_pages_say_what_the_reports_say():
     now = (table.ROOT / "README.md").read_text(encoding="utf-8")
-    assert table.between_markers(now) == table.section(table.reports()), "run: python bench/table.py --readme"
+    assert table.between_markers(now) == table.figures(table.reports()), "run: python bench/table.py --write"
+    assert table.PERFORMANCE.read_text(encoding="utf-8") == table.page(table.reports()), "run: python bench/table.py --write"
 
 
 def test_a_try_is_no_report(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"bench": "cpu", "quick": True}))
     (tmp_path / "b.json").write_text(json.dumps({"bench": "learning"}))
-    assert table.reports(tmp_path) == {} and "No figures yet" in table.section({})
+    assert table.reports(tmp_path) == {} and "No figures yet" in table.page({})
     for name, bench in (("c", "training"), ("d", "cpu")):
         (tmp_path / f"{name}.json").write_text(json.dumps({"bench": bench}))
     assert list(table.reports(tmp_path)) == ["d", "c"], "training comes last"
