@@ -24,11 +24,10 @@ from transformers import CLIPModel, CLIPTokenizer
 from bench.training import Change, speed
 from sdwidgets.loading.turbo import with_small_decoder
 from sdwidgets.paths import data_folder
-from sdwidgets.pocket import train
+from sdwidgets.pocket import export, train
 from sdwidgets.pocket.training import (
     clip,
     denoiser,
-    export,
     muon,
     scene_order,
     small_decoder,
@@ -233,7 +232,8 @@ def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(t
 
 NARROW = """
 import argparse, functools, sys
-from sdwidgets.pocket import denoiser, train, training, vae
+from sdwidgets.pocket import train
+from sdwidgets.pocket.training import denoiser, trainer, vae
 
 denoiser.DenoiserConfig = functools.partial(denoiser.DenoiserConfig, channels=(32, 32, 32))
 encode = vae.encode_scenes
