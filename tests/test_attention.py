@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttn
 
 import sdwidgets
 from sdwidgets.analysis.attention import probabilities, processors_replaced, read_tokens, record_attention
+from sdwidgets.widgets.playground import driver
 from tests import tiny
 
 FLOAT16 = 2e-3  # the shares are kept in float16, up to a hundred of them are summed
@@ -378,8 +379,20 @@ def test_another_kind_of_tokenizer_has_numbered_columns():
 def test_one_character_of_many_tokens_is_one_character():
     columns, _ = read_tokens(tiny.pipeline(), "a 🚀 b")
     texts = [t.text for t in columns if t.kind == "text"]
-    assert "".join(texts) == "a🚀b" and len(texts) == 2 + len("🚀".encode())
-    assert not any("\N{REPLACEMENT CHARACTER}" in text for text in texts)
+    assert texts == ["a", "🚀", "b"] and [t.stop - t.first for t in columns if t.kind == "text"] == [1, len("🚀".encode()), 1]
+
+
+def test_playground_and_xray_read_a_prompt_alike():
+    """One reading of tokens: a letter of several tokens is one piece of its word in both, and its map is the sum of its tokens'."""
+    pipe = tiny.pipeline()
+    columns = [t for t in read_tokens(pipe, "naïve art")[0] if t.kind == "text"]
+    shown = driver.tokens(pipe, "naïve art")["tokens"]
+    assert [[t.text, t.stop - t.first] for t in columns] == shown and [t.text for t in columns] == [*"naïveart"]
+    assert [t.word for t in columns] == [0] * 5 + [1] * 3 and shown[2] == ["ï", 2]
+    maps, _ = recorded(pipe, prompt="naïve art")
+    assert maps.words == ("naïve", "art") and maps.find("naïve") == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose(maps.heat("naïve"), sum(maps.heat(i) for i in range(1, 6)), atol=FLOAT16)
+    np.testing.assert_allclose(maps.heat([1, 2]), maps.heat(1) + maps.heat(2), atol=FLOAT16)
 
 
 def test_two_encoders_that_read_different_prompts():

@@ -12,7 +12,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..generation.tokens import pieces
 from ..recording import wrap_method
 
 
@@ -29,7 +30,7 @@ class Token(NamedTuple):
     text: str  # "astro", as a person reads it; "start", "end" and "padding" for what the tokenizer adds
     kind: str  # "text", "start", "end" or "padding"; "cut" for what comes after the last that is read
     word: int  # which word of the prompt it belongs to, from 0; -1 for what the tokenizer adds
-    first: int  # the encoder's places that the column sums up: first, and one past the last
+    first: int  # the encoder's positions that the column sums up: first, and one past the last
     stop: int
 
 
@@ -110,12 +111,14 @@ class AttentionMaps:
         self._filled()
         return self._steps[step][self.layers[layer].name].float().cpu().numpy()
 
-    def find(self, token: int | str) -> list[int]:
-        """The columns of a word or phrase of the prompt, or of "<start>", "<end>", "<padding>"; a column's number is itself.
+    def find(self, token: int | str | Sequence[int]) -> list[int]:
+        """The columns of a word or phrase of the prompt, or of "<start>", "<end>", "<padding>"; numbers of columns are themselves.
 
         A word that occurs twice has the columns of both. Raises ValueError for what is not there, and says what is.
         """
         self._filled()
+        if isinstance(token, (list, tuple)):
+            return [column for one in token for column in self.find(one)]
         if isinstance(token, (int, np.integer)):
             if -len(self.tokens) <= token < len(self.tokens):
                 return [int(token) % len(self.tokens)]
@@ -140,7 +143,7 @@ class AttentionMaps:
 
     def heat(
         self,
-        token: int | str,
+        token: int | str | Sequence[int],
         steps: int | slice | Iterable[int] | None = None,
         layers: str | Iterable[int] | None = None,
         size: tuple[int, int] | None = None,
@@ -344,7 +347,7 @@ def read_tokens(
         return (), ()
     length = min(tokenizer.model_max_length for tokenizer in tokenizers.values())
     texts = {"tokenizer": prompt, "tokenizer_2": prompt_2 or prompt}
-    reads = []
+    reads: list[tuple] = []  # (tokenizer, token numbers without marks)
     for name, tokenizer in tokenizers.items():
         text = texts[name]
         if hasattr(pipe, "maybe_convert_prompt"):  # a concept of several vectors has several tokens
@@ -352,36 +355,21 @@ def read_tokens(
         ids = tokenizer(text, truncation=False, verbose=False).input_ids
         if len(ids) < 2 or (ids[0], ids[-1]) != (tokenizer.bos_token_id, tokenizer.eos_token_id):
             return (), ()
-        reads.append(_pieces(tokenizer, ids[1:-1]))
-    reads.sort(key=len, reverse=True)
-    pieces = []
-    for i, (text, word) in enumerate(reads[0]):
-        read = dict.fromkeys([text, *(other[i][0] for other in reads[1:] if i < len(other))])
-        pieces.append((" / ".join(read), word))
-    room = length - 2
-    inside = [Token(text, "text", word, i + 1, i + 2) for i, (text, word) in enumerate(pieces[:room])]
-    end = len(inside) + 1
+        reads.append((tokenizer, ids[1:-1]))
+    reads.sort(key=lambda read: len(read[1]), reverse=True)
+    (tokenizer, ids), *others = reads
+    room, inside, cut = length - 2, [], []
+    for piece in pieces(tokenizer, ids):
+        also = [other.decode(theirs[piece.first : piece.stop]).strip() for other, theirs in others]
+        text = " / ".join(dict.fromkeys([piece.text, *filter(None, also)]))
+        read = piece.first < room  # of a piece that is cut through, the first part is read
+        columns = inside if read else cut
+        columns.append(Token(text, "text" if read else "cut", piece.word, piece.first + 1, min(piece.stop, room) + 1 if read else piece.stop + 1))
+    end = min(len(ids), room) + 1
     columns = [Token("start", "start", -1, 0, 1), *inside, Token("end", "end", -1, end, end + 1)]
     if end + 1 < length:
         columns.append(Token("padding", "padding", -1, end + 1, length))
-    cut = [Token(text, "cut", word, i, i + 1) for i, (text, word) in enumerate(pieces[room:], length)]
     return tuple(columns), tuple(cut)
-
-
-def _pieces(tokenizer, ids: list[int]) -> list[tuple[str, int]]:
-    """(text, which word) for every token."""
-    raw = tokenizer.convert_ids_to_tokens(ids)
-    pieces, first = [], 0
-    for i, token in enumerate(raw):  # CLIP's tokenizer marks the last token of a word
-        if token.endswith("</w>") or i == len(raw) - 1:
-            word, number = ids[first : i + 1], pieces[-1][1] + 1 if pieces else 0
-            parts = [tokenizer.decode([one]).strip() for one in word]
-            if any("\N{REPLACEMENT CHARACTER}" in part for part in parts):  # pieces of one character
-                whole = tokenizer.decode(word).strip()
-                parts = [whole, *[""] * (len(word) - 1)]
-            pieces += [(part, number) for part in parts]
-            first = i + 1
-    return pieces
 
 
 # ---- the recorder ----------------------------------------------------------------------------------------------------

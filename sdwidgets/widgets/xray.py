@@ -32,7 +32,7 @@ class PromptXray(View):
     trace, maps: of one run, from `sdwidgets.record` and `sdwidgets.record_attention`. known_words: all words that the model
     was trained on, in any case; a word of the prompt that is not among them is marked. None: nothing is marked.
 
-    `set(token=...)`: a word, "<start>", "<end>", "<padding>", or the number of a column; `step`: 0 for all steps together, or
+    `set(token=...)`: a word or a phrase, of which all tokens are shown together, "<start>", "<end>", "<padding>", or numbers of columns; `step`: 0 for all steps together, or
     1 to their number; `layers`: "all" or a name of `maps.blocks`. Raises ValueError for what is not there.
     """
 
@@ -78,7 +78,8 @@ class PromptXray(View):
 
     def checked(self, name: str, value):
         if name == "token":
-            return self.maps.find(value)[0]
+            columns = self.maps.find(value)
+            return columns[0] if len(columns) == 1 else columns
         if name == "step":
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= len(self.maps):  # fmt: skip
                 raise ValueError(

@@ -60,10 +60,15 @@ def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
         100 * heat.max(), abs=0.02
     )
     assert page.locator(".status").inner_text().startswith("step 2 of 3")
-    chip = page.locator(".token").nth(view.state["token"])
+    assert "“cat”" in page.locator(".lead figcaption").inner_text(), "all tokens of the word together"
+    columns = view.state["token"]
+    assert page.locator(".token.together").count() == len(columns) == 3
+    chip = page.locator(".token").nth(columns[0])
     assert chip.get_by_role("radio").is_checked()
-    share = view.maps.shares("up 1")[1, view.state["token"]]
+    share = view.maps.shares("up 1")[1, columns[0]]
     assert float(chip.locator("small").inner_text().rstrip(" %")) == pytest.approx(100 * share, abs=0.02)
+    page.locator(".token").nth(2).get_by_role("radio").check(force=True)
+    assert page.locator(".token.together").count() == 0 and "“r”" in page.locator(".lead figcaption").inner_text()
 
 
 def test_what_is_cut_and_never_seen_is_marked(new_page, tmp_path):

@@ -105,6 +105,8 @@ def tokens(pipe, text: str) -> dict:
     `tokens` and `cut` are [text, number of tokens] pairs: the pieces of one character, such as an emoji, are shown
     as one. Both are shortened for showing; `count` has all, with the `marks` for start and end.
     """
+    from ...generation.tokens import pieces
+
     tokenizer = getattr(pipe, "tokenizer", None)
     if tokenizer is None:
         return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0}
@@ -114,25 +116,15 @@ def tokens(pipe, text: str) -> dict:
     words = words[:-1] if words and words[-1] == tokenizer.eos_token_id else words
     marks = len(ids) - len(words)
     room = max(0, limit - marks)
+    shown = lambda some: [[piece.text, piece.stop - piece.first] for piece in pieces(tokenizer, some)]  # noqa: E731
     return {
         "text": text,
-        "tokens": _pieces(tokenizer, words[: min(room, MAX_READ)]),
-        "cut": _pieces(tokenizer, words[room : room + MAX_CUT]),
+        "tokens": shown(words[: min(room, MAX_READ)]),
+        "cut": shown(words[room : room + MAX_CUT]),
         "count": len(ids),
         "limit": limit,
         "marks": marks,
     }
-
-
-def _pieces(tokenizer, ids: list[int]) -> list[list]:
-    """[text, number of tokens] for each run of tokens that makes whole characters."""
-    pieces, start = [], 0
-    for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[start:end]).strip()
-        if "\ufffd" not in text or end == len(ids) or end - start == 16:
-            pieces.append([text if text and text.isprintable() else "␣", end - start])
-            start = end
-    return pieces
 
 
 def sentence_for(error: Exception) -> str:

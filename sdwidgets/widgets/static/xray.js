@@ -113,13 +113,17 @@ class PromptXray {
 
   get block() { return this.blocks[this.state.layers] ?? this.blocks.all; }
 
-  /** The numbers of one map: {height, width, values (0 to 1 between the map's least and most), low, high}. */
-  map(token) {
-    const { shape: [, height, width], low, high, data } = this.block.maps[token];
-    const bytes = data.subarray(this.place * height * width, (this.place + 1) * height * width);
-    const [least, most] = bytes.reduce(([a, b], x) => [Math.min(a, x), Math.max(b, x)], [255, 0]);
-    const share = (x) => low + ((high - low) * x) / 255;
-    return { height, width, values: Float32Array.from(bytes, (x) => (x - least) / Math.max(1, most - least)), low: share(least), high: share(most) };
+  /** The chosen tokens: one, or all of a word. */
+  get chosen() { return [this.state.token].flat(); }
+
+  /** The numbers of the map of some tokens together: {height, width, values (0 to 1 between the map's least and most), low, high}. */
+  map(tokens) {
+    const maps = tokens.map((token) => this.block.maps[token]);
+    const { shape: [, height, width] } = maps[0];
+    const shares = Float32Array.from({ length: height * width }, (_, i) => maps.reduce(
+      (sum, { low, high, data }) => sum + low + ((high - low) * data[this.place * height * width + i]) / 255, 0));
+    const [low, high] = shares.reduce(([a, b], x) => [Math.min(a, x), Math.max(b, x)], [Infinity, -Infinity]);
+    return { height, width, values: shares.map((x) => (x - low) / Math.max(1e-9, high - low)), low, high };
   }
 
   heat(x) {
@@ -144,13 +148,13 @@ class PromptXray {
       return h("label", { class: `token ${token.kind} ${goesOn ? "goes-on" : ""} ${token.unknown ? "unknown" : ""}`,
         title: token.unknown ? "The model never saw this word" : null },
         this.radios[i], this.thumbnails[i],
-        h("span", { dir: "auto" }, token.text || "…"), this.told[i]);
+        h("span", { dir: "auto" }, token.text), this.told[i]);
     }));
   }
 
   name(i) {
     const token = this.data.tokens[i];
-    const text = token.kind === "text" ? `token ${i}, ${token.text || "a piece of the character before"}` : { start: "start mark", end: "end mark", padding: `padding, ${token.places} tokens` }[token.kind];
+    const text = token.kind === "text" ? `token ${i}, ${token.text}` : { start: "start mark", end: "end mark", padding: `padding, ${token.places} tokens` }[token.kind];
     return token.unknown ? `${text}, never seen in training` : text;
   }
 
@@ -167,14 +171,15 @@ class PromptXray {
   draw() {
     if (!this.data || !this.card.isConnected) return;
     const { data, block, place } = this;
-    const token = data.tokens[this.state.token];
+    const { chosen } = this;
     const shares = block.shares[place];
     data.tokens.forEach((_, i) => {
-      const { width, height, values } = this.map(i);
+      const { width, height, values } = this.map([i]);
       paintPixels(this.thumbnails[i], width, height, (k) => this.heat(values[k]));
       this.told[i].textContent = percent(shares[i]) + (data.tokens[i].places > 1 ? `, ${data.tokens[i].places} tokens` : "");
-      this.radios[i].checked = i === this.state.token;
-      this.radios[i].tabIndex = i === this.state.token ? 0 : -1;
+      this.radios[i].checked = i === chosen[0];
+      this.radios[i].tabIndex = i === chosen[0] ? 0 : -1;
+      this.radios[i].parentElement.classList.toggle("together", chosen.length > 1 && chosen.includes(i));
     });
     this.layerRadios.forEach((radio) => { radio.checked = radio.value === block.name; });
     const when = place ? `step ${data.steps[place - 1].number} of ${data.total} · t = ${tidy(data.steps[place - 1].t, 0)}` : `all ${data.total} steps together`;
@@ -183,16 +188,18 @@ class PromptXray {
     this.range.style.setProperty("--done", `${(100 * place) / Math.max(1, data.steps.length)}%`);
     this.range.setAttribute("aria-valuetext", when);
     this.all.setAttribute("aria-pressed", String(!place));
-    this.drawHero(token, when);
+    this.drawHero(when);
     this.drawBeside(place);
-    this.drawCurve(token);
+    this.drawCurve();
     this.viewsCaption.textContent = block.name === "all"
       ? `All ${block.layers} layers of the U-Net that read the prompt, brought to one size and averaged.`
       : `${block.layers === 1 ? "One layer" : `${block.layers} layers, averaged`}; each square is one place of ${block.size[1]} × ${block.size[0]} that looks at the prompt.`;
   }
 
-  drawHero(token, when) {
-    const map = this.map(this.state.token);
+  drawHero(when) {
+    const map = this.map(this.chosen);
+    const tokens = this.chosen.map((i) => this.data.tokens[i]);
+    const [token] = tokens;
     const { hero, grey, data } = this;
     const small = h("canvas");
     paintPixels(small, map.width, map.height, (i) => this.heat(map.values[i]));
@@ -203,7 +210,7 @@ class PromptXray {
     context.imageSmoothingEnabled = this.block.name === "all"; // single layers show their squares
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0, hero.width, hero.height);
-    const name = token.kind === "text" ? `“${token.text || "…"}”` : { start: "the start mark", end: "the end mark", padding: "the padding" }[token.kind];
+    const name = token.kind === "text" ? `“${tokens.map(({ text, word }, i) => (i && word !== tokens[i - 1].word ? " " : "") + text).join("")}”` : { start: "the start mark", end: "the end mark", padding: "the padding" }[token.kind];
     hero.setAttribute("aria-label", `Where the picture looks at ${name}, ${when}: from ${percent(map.low)} to ${percent(map.high)} of a place's attention`);
     this.low.textContent = percent(map.low);
     this.high.textContent = percent(map.high);
@@ -223,12 +230,11 @@ class PromptXray {
       : [h("b", {}, "The finished picture")]));
   }
 
-  drawCurve(token) {
-    const { data, block } = this;
-    const line = (i) => data.steps.map(({ number }, k) => [number, 100 * block.shares[k + 1][i]]);
-    const chosen = this.state.token;
-    const others = data.tokens.map((_, i) => i).filter((i) => i !== chosen && data.tokens[i].kind === "text" && token.kind === "text");
-    const top = Math.max(...[chosen, ...others].flatMap((i) => line(i).map(([, y]) => y)));
+  drawCurve() {
+    const { data, block, chosen } = this;
+    const line = (tokens) => data.steps.map(({ number }, k) => [number, 100 * tokens.reduce((sum, i) => sum + block.shares[k + 1][i], 0)]);
+    const others = data.tokens.map((_, i) => i).filter((i) => !chosen.includes(i) && data.tokens[i].kind === "text" && data.tokens[chosen[0]].kind === "text");
+    const top = Math.max(...[chosen, ...others.map((i) => [i])].flatMap((tokens) => line(tokens).map(([, y]) => y)));
     const power = 10 ** Math.floor(Math.log10(Math.max(top, 1e-3)));
     const high = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((n) => n * power >= top) * power;
     const last = Math.max(2, data.total);
@@ -236,7 +242,7 @@ class PromptXray {
     drawCurves(this.curve, {
       x: [1, last], y: [0, high], xTicks: [[1, "1"], [last, String(last)]], yTicks: [0, high / 2, high].map((y) => [y, tidy(y, 3)]),
       xLabel: "step", yLabel: "attention, %", now: place ? data.steps[place - 1].number : null, words: `Share of all attention that goes to this token, by step: ${line(chosen).map(([, y]) => tidy(y, 2)).join(", ")} percent`,
-      lines: [...others.map((i) => ({ points: line(i), colour: "var(--dim)", strong: false, dot: null })),
+      lines: [...others.map((i) => ({ points: line([i]), colour: "var(--dim)", strong: false, dot: null })),
         { points: line(chosen), colour: "var(--accent)", strong: true, dot: place ? line(chosen)[place - 1] : null }],
     });
     this.curveCaption.replaceChildren(h("b", {}, "Its share of all attention, step by step"), others.length ? "; thin: the other tokens of the prompt" : "");
