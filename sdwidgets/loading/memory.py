@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
+
+import psutil
 
 
 def gigabytes(count: float) -> str:
@@ -12,23 +13,17 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def total_ram() -> int | None:
-    """Bytes of main memory, or None where the system does not tell."""
-    return _psutil("total") or _sysconf("SC_PHYS_PAGES")
+def total_ram() -> int:
+    """Bytes of main memory."""
+    return psutil.virtual_memory().total
 
 
-def free_ram() -> int | None:
-    """Bytes of main memory that a program could still get, or None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return _psutil("available") or _sysconf("SC_AVPHYS_PAGES")
+def free_ram() -> int:
+    """Bytes of main memory that a program could still get."""
+    return psutil.virtual_memory().available
 
 
-def free_bytes(device) -> int | None:
+def free_bytes(device) -> int:
     """Bytes free on a torch device: the card's own for CUDA, main memory elsewhere."""
     if getattr(device, "type", str(device)) == "cuda":
         import torch
@@ -56,19 +51,3 @@ def decode_bytes(pipe, height: int, width: int) -> int:
     config = pipe.vae.config
     channels = config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
     return 6 * height * width * channels * pipe.vae.dtype.itemsize
-
-
-def _psutil(field: str) -> int | None:
-    try:
-        import psutil  # comes with accelerate and Jupyter
-
-        return getattr(psutil.virtual_memory(), field)
-    except Exception:
-        return None
-
-
-def _sysconf(name: str) -> int | None:
-    try:
-        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 import threading
 import weakref
 from contextlib import contextmanager
@@ -143,15 +142,9 @@ def memory_in_use(device: str | None) -> str:
         import torch
 
         return f"{gigabytes(torch.cuda.memory_reserved(device))} of GPU memory"
-    try:
-        import psutil
+    import psutil
 
-        return f"{gigabytes(psutil.Process().memory_info().rss)} of memory"
-    except ImportError:
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes; bytes on macOS
-        return f"{gigabytes(peak if sys.platform == 'darwin' else peak * 1024)} of memory"
+    return f"{gigabytes(psutil.Process().memory_info().rss)} of memory"
 
 
 def as_number(text: str) -> int | float | str:
