@@ -45,7 +45,7 @@ $(COURSE): $(INPUTS)
 dev: $(DEV)
 
 $(DEV): $(INPUTS)
-	@$(INSTALL) --extras course,audit,fast,train,site,dev
+	@$(INSTALL) --extras course,fast,train,site,dev
 	@rm -f "$(VENV)"/.course-* "$(VENV)"/.dev-*
 	@touch "$(COURSE)" "$@"
 
