@@ -257,7 +257,7 @@ def test_bad_input_gets_one_sentence(capsys, tmp_path):
         wreck(TEST, "rust", 0)
     with pytest.raises(ValueError, match="above 0 and at most 1, not 2"):
         gate.gate(B, share=2)
-    with pytest.raises(FileNotFoundError, match="judges fit"):
+    with pytest.raises(FileNotFoundError, match="examine_judge fit"):
         judges.load(tmp_path)
     assert main(["gate", "--vae", str(tmp_path / "none")]) == 2
     assert "there is no autoencoder" in capsys.readouterr().err
