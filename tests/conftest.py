@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     has_cuda = torch.cuda.is_available()
     for item in items:
         if item.path.suffix == ".ipynb" or shares_fixtures(item.path):
-            item.add_marker(pytest.mark.xdist_group(item.path.name if item.path.parent.name != "browser" else "browser"))
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
         for folder in ("browser", "gpu"):
             if f"/tests/{folder}/" in item.path.as_posix():
                 item.add_marker(folder)
