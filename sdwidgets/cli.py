@@ -7,11 +7,11 @@ import errno
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from .loading.catalog import MODELS, find_model
 from .loading.errors import LoadError, UnknownModelError
+from .trace import CONTROLS
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 MAX_BATCH = 1_000_000
@@ -99,19 +99,10 @@ def _number(text: str):
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the picture shows")
-    parser.add_argument("--seed", type=_number, help="which noise to start from (default: 0)")
-    parser.add_argument(
-        "--steps", type=_number, metavar="N", help="inference steps (default: the model's usual)"
-    )
-    parser.add_argument(
-        "--guidance", type=_number, metavar="X", help="guidance scale (default: the model's usual)"
-    )
-    parser.add_argument(
-        "--scheduler", metavar="NAME", help='for example "DDIM" or "DPM++ 2M" (default: the model\'s)'
-    )
-    parser.add_argument("--negative", metavar="PROMPT", help="what the picture should not show")
-    parser.add_argument("--height", type=_number, metavar="PIXELS", help="(default: the model's own)")
-    parser.add_argument("--width", type=_number, metavar="PIXELS", help="(default: the model's own)")
+    for name, control in CONTROLS.items():
+        if control.option:
+            kind = {"type": _number} if control.kind in (int, float) else {}
+            parser.add_argument(control.option, dest=name, metavar=control.metavar, help=control.help, **kind)
     parser.add_argument(
         "--model", default="pocket", metavar="NAME", help=f"{', '.join(MODELS)}, a folder, or a hub id"
     )
@@ -167,17 +158,11 @@ def _requests(args, pipe, prompts: list[str], seeds) -> list:
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
-    given = {
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
-        "negative_prompt": args.negative,
-        "height": args.height,
-        "width": args.width,
-    }
+    given = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
     settings = usual | {k: v for k, v in given.items() if v is not None}
     settings["scheduler"] = resolve_scheduler(args.scheduler, pipe)
     model = row.name if row else args.model
-    made = [Request(model=model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
+    made = [Request(model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
     notes = dict.fromkeys(note.text for request in made for note in check(pipe, request))
     for text in notes:
         print(f"sdwidgets generate: {text}", file=sys.stderr)
@@ -209,9 +194,9 @@ def _draw_recorded(pipe, request, args):
     from .generation.schedulers import make_scheduler
     from .recording import record
 
-    if request.scheduler:  # a recorded run keeps the scheduler that it began with
-        pipe.scheduler = make_scheduler(request.scheduler, pipe)
-        request = replace(request, scheduler=None)
+    if label := request.settings().get("scheduler"):  # a recorded run keeps the scheduler that it began with
+        pipe.scheduler = make_scheduler(label, pipe)
+        request = request.but(scheduler=None)
     trace = None
     try:
         with record(pipe) as trace:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -34,29 +35,79 @@ FOREIGN_STARTS = {
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run was asked for. Every field is plain JSON, and None where the run did not tell."""
+class Control:
+    """How a person sets a setting. Checks, command line, batches, code export, history, the Playground and files read it, so it stands here once."""
 
-    prompt: str | list[str] | None = None
-    negative_prompt: str | list[str] | None = None
-    seed: int | list[int] | None = None  # None too for a generator used before: no seed repeats its picture
-    num_inference_steps: int | None = None  # as asked; scheduler calls, which a trace counts, can be more
-    guidance_scale: float | None = None
-    scheduler: str | None = None  # class name, "DDIMScheduler"
-    scheduler_label: str | None = (
-        None  # of sdwidgets.generation.schedulers.SCHEDULERS, with the class's choices: "DPM++ 2M Karras"
+    label: str  # beside its control and in lists: "Steps"
+    noun: str  # in a sentence: "number of steps"
+    kind: type  # of its value: str, int, float, or list (of numbers)
+    low: float | None = None  # of a number: what is allowed, both ends included
+    high: float | None = None
+    open_low: bool = False  # `low` itself is not allowed
+    hint: str = ""  # what a sentence about a wrong value adds
+    option: str | None = None  # of the command line: "--steps"; None: it has none
+    metavar: str | None = None
+    help: str = ""  # one line about the option
+    argument: bool = True  # a keyword of a pipeline's call, where it takes that
+    page: bool = True  # the Playground has a control for it
+    start: Any = None  # what a Playground begins with; None: what is usual for its model
+
+
+def _set_by(control: Control, default=None):
+    return field(default=default, metadata={"control": control})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for. Every field is plain JSON, and None where the run did not tell.
+
+    This is the one list of settings: those that a person sets bring their `Control`; `CONTROLS` has them by name.
+    """
+
+    prompt: str | list[str] | None = _set_by(Control("Prompt", "prompt", str, start="an astronaut on a blue background"))
+    negative_prompt: str | list[str] | None = _set_by(
+        Control("Negative prompt", "negative prompt", str, option="--negative", metavar="PROMPT", help="what the picture should not show", start="")
     )
-    strength: float | None = (
-        None  # image to image, inpainting: how much of the path from noise is walked, 0 to 1
+    #: None too for a generator used before: no seed repeats its picture
+    seed: int | list[int] | None = _set_by(
+        Control("Seed", "seed", int, 0, 2**63 - 1, option="--seed", help="which noise to start from (default: 0)", argument=False, start=0)
     )
-    height: int | None = None  # pixels
-    width: int | None = None  # pixels
+    #: as asked; scheduler calls, which a trace counts, can be more
+    num_inference_steps: int | None = _set_by(
+        Control("Steps", "number of steps", int, 1, option="--steps", metavar="N", help="inference steps (default: the model's usual)")
+    )
+    guidance_scale: float | None = _set_by(
+        Control("Guidance", "guidance", float, 0, 50, hint="1 is off, 5 to 8 is usual",
+                option="--guidance", metavar="X", help="guidance scale (default: the model's usual)")
+    )  # fmt: skip
+    #: class name, "DDIMScheduler"; a person gives a label of sdwidgets.generation.schedulers.SCHEDULERS
+    scheduler: str | None = _set_by(
+        Control("Scheduler", "scheduler", str, option="--scheduler", metavar="NAME",
+                help='for example "DDIM" or "DPM++ 2M" (default: the model\'s)', argument=False)
+    )  # fmt: skip
+    scheduler_label: str | None = None  # its label, with the class's choices: "DPM++ 2M Karras"
+    #: "text", "image", "inpaint" or "outpaint": what the run starts from
+    task: str | None = _set_by(Control("Task", "task", str, argument=False, start="text"))
+    #: image to image, inpainting: how much of the path from noise is walked
+    strength: float | None = _set_by(Control("Strength", "strength", float, 0, 1, open_low=True, hint="1 keeps nothing of the picture"))
+    #: outpainting: left, top, right, bottom, in percent of the picture's sides
+    border: list[float] | None = _set_by(Control("Border", "border", list, 0, 200, argument=False, start=(25, 25, 25, 25)))
+    height: int | None = _set_by(
+        Control("Height", "height", int, option="--height", metavar="PIXELS", help="(default: the model's own)", page=False)
+    )
+    width: int | None = _set_by(
+        Control("Width", "width", int, option="--width", metavar="PIXELS", help="(default: the model's own)", page=False)
+    )
     model: str | None = None  # hub id or folder name
     pipeline: str | None = None  # class name
     device: str | None = None
     dtype: str | None = None  # "float32"
     prediction_type: str | None = None  # "epsilon", "v_prediction", "sample" or "flow_prediction"
     versions: dict = field(default_factory=dict)  # package name -> version
+
+
+#: Setting -> its control, for all that a person sets.
+CONTROLS: dict[str, Control] = {f.name: f.metadata["control"] for f in fields(Settings) if "control" in f.metadata}
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .paths import replacing
-from .trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, webp_files
+from .trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, webp_files
 
 MAX_FILE, MAX_TRACE = (
     64_000_000,
@@ -263,15 +263,15 @@ def _check(trace: Trace) -> None:
 
 
 def _check_settings(settings: Settings) -> None:
-    text, whole, number = (str,), (int,), (int, float)
-    kinds = {"prompt": text, "negative_prompt": text, "seed": whole, "num_inference_steps": whole, "height": whole, "width": whole, "guidance_scale": number, "strength": number}  # fmt: skip
     for field in dataclasses.fields(Settings):
-        value = getattr(settings, field.name)
+        value, control = getattr(settings, field.name), CONTROLS.get(field.name)
         if field.name == "versions":
             good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
         else:
-            several = field.name in ("prompt", "negative_prompt", "seed") and isinstance(value, list)
-            good = all(_is(item, kinds.get(field.name, text)) for item in (value if several else [value]))
+            kind = control.kind if control else str
+            several = isinstance(value, list) and (kind is list or field.name in ("prompt", "negative_prompt", "seed"))
+            kinds = (int, float) if kind in (float, list) else (kind,)
+            good = all(_is(item, kinds) for item in (value if several else [value]))
         if not good:
             raise ValueError(f"its {field.name} is {str(value)[:40]!r}")
 

@@ -8,7 +8,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..loading.memory import decode_bytes, free_bytes
 from ..paths import replacing
+from ..trace import CONTROLS
 from .schedulers import find_scheduler, make_scheduler
 from .validation import check_settings
 
@@ -25,28 +25,42 @@ MANIFEST = "manifest.jsonl"
 FORMATS = (".png", ".webp", ".jpg", ".jpeg")
 
 
-@dataclass(frozen=True)
 class Request:
-    """What decides a picture, up to the device's last bits. None: the pipeline's own default."""
+    """What decides a picture, up to the device's last bits: a model and settings of `trace.CONTROLS`. What is not given is the pipeline's own."""
 
-    model: str
-    prompt: str
-    seed: int
-    negative_prompt: str | None = None
-    num_inference_steps: int | None = None
-    guidance_scale: float | None = None
-    scheduler: str | None = None  # a label of SCHEDULERS
-    height: int | None = None  # pixels
-    width: int | None = None
+    def __init__(self, model: str, **settings):
+        if unknown := sorted(set(settings) - set(CONTROLS)):
+            raise TypeError(f"a request has no setting {unknown[0]!r}; it takes {', '.join(CONTROLS)}")
+        self.model, self._settings = model, {k: v for k, v in settings.items() if v is not None}
 
     def settings(self) -> dict:
         """The settings that were given, as `check_settings` and the manifest take them."""
-        return {k: v for k, v in asdict(self).items() if v is not None and k != "model"}
+        return dict(self._settings)
+
+    @property
+    def prompt(self) -> str:
+        return self._settings.get("prompt", "")
+
+    @property
+    def seed(self) -> int:
+        return self._settings.get("seed", 0)
+
+    def but(self, **changes) -> Request:
+        """The same with some settings changed; None takes one away."""
+        return Request(self.model, **self._settings | changes)
+
+    def shared(self) -> dict:
+        """All but prompt and seed: what pictures that are drawn in one batch have in common."""
+        return {"model": self.model} | {k: v for k, v in self._settings.items() if k not in ("prompt", "seed")}
+
+    def told(self) -> dict:
+        """As plain JSON."""
+        return {"model": self.model, **self._settings}
 
     def file_name(self) -> str:
         """Words of the prompt, the seed, and a hash of everything: other settings never meet in one file."""
         words = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.told(), sort_keys=True).encode()).hexdigest()
         return f"{words}-s{self.seed}-{digest[:10]}.png"
 
 
@@ -66,14 +80,13 @@ def draw_many(pipe, requests: list[Request]) -> list[Image.Image]:
     Each starts from the noise of its own seed. The pictures are those of single runs up to the last digits of the arithmetic,
     which depend on the size of a batch.
     """
-    alike = {replace(request, prompt="", seed=0) for request in requests}
-    if len(alike) != 1:
+    if any(request.shared() != requests[0].shared() for request in requests):
         raise ValueError("a batch holds pictures that differ in prompt and seed only; split it by settings")
     settings = requests[0].settings()
     settings["prompt"] = [request.prompt for request in requests]
     if "negative_prompt" in settings:
         settings["negative_prompt"] = [settings["negative_prompt"]] * len(requests)
-    settings.pop("seed")
+    settings.pop("seed", None)
     if label := settings.pop("scheduler", None):
         pipe.scheduler = make_scheduler(label, pipe)
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
@@ -90,7 +103,7 @@ def write_picture(image: Image.Image, path: Path, request: Request) -> None:
     extra = {}
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()
-        extra["pnginfo"].add_itxt("sdwidgets", json.dumps(asdict(request), ensure_ascii=False))
+        extra["pnginfo"].add_itxt("sdwidgets", json.dumps(request.told(), ensure_ascii=False))
     with replacing(path, "the picture") as part:
         image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **extra)
 
@@ -214,7 +227,7 @@ def batch(
 
 
 def _alike(request: Request | None, other: Request) -> bool:
-    return request is not None and replace(request, prompt=other.prompt, seed=other.seed) == other
+    return request is not None and request.shared() == other.shared()
 
 
 def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
@@ -248,11 +261,10 @@ def _append(manifest: Path, entry: dict) -> None:
 
 
 def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:
-    settings = {k: v for k, v in request.settings().items() if k not in ("prompt", "seed")}
     return {
         "prompt": request.prompt,
         "seed": request.seed,
-        "settings": {"model": request.model, **settings},
+        "settings": request.shared(),
         "file": path.name,
         "sha256": pixel_hash(image),
         "size": list(image.size),

@@ -8,7 +8,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-TAKEN = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength")
+from ..trace import CONTROLS
+
 CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\](\w+)$")  # a folder of the hub's cache
 
 NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
@@ -17,7 +18,8 @@ NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
 def keywords(pipe, settings: dict) -> dict:
     """Those of the settings that a call of this pipeline takes, None left out."""
     takes = inspect.signature(type(pipe).__call__).parameters
-    return {name: settings[name] for name in TAKEN if name in takes and settings.get(name) is not None}
+    taken = (name for name, control in CONTROLS.items() if control.argument and control.page)  # sizes are those of its pictures
+    return {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
 
 
 def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None = None) -> str:

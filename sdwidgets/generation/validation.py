@@ -7,10 +7,9 @@ import math
 import operator
 from typing import NamedTuple
 
+from ..trace import CONTROLS
 from .schedulers import find_scheduler
 
-MAX_SEED = 2**63 - 1  # what a torch.Generator takes on every platform
-MAX_GUIDANCE = 50.0
 MAX_PROMPT = 100_000  # characters; far more than any text encoder reads
 
 
@@ -29,65 +28,64 @@ class Note(NamedTuple):
     text: str
 
 
-def check_settings(
-    pipe,
-    *,
-    prompt="",
-    negative_prompt=None,
-    num_inference_steps=None,
-    guidance_scale=None,
-    height=None,
-    width=None,
-    scheduler=None,
-    seed=None,
-    strength=None,
-) -> list[Note]:
-    """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt).
+def check_settings(pipe, **settings) -> list[Note]:
+    """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt, which is "" where it is left out).
 
-    prompt, negative_prompt: text; "" is allowed (no wish at all: the unconditional picture).
-    num_inference_steps: 1 to the number of steps the model was trained with (1,000).
-    guidance_scale: 0 to 50.
-    height, width: pixels, multiples of 8 (of 16 for FLUX), within the memory that is free.
-    scheduler: a label of SCHEDULERS or a diffusers class name.
-    seed: 0 to 2**63 - 1.
-    strength: above 0, at most 1, and enough to leave one of the steps; for pipelines that start from a picture.
-    Returns notes, e.g. that a long prompt is cut. Raises SettingsError (a ValueError) with `.field`.
+    settings: those of `trace.CONTROLS` that a run takes, within the bounds that stand there; beyond these,
+    num_inference_steps: at most as many as the model was trained with (1,000);
+    height, width: multiples of 8 pixels (of 16 for FLUX), within the memory that is free;
+    scheduler: a label of SCHEDULERS or a diffusers class name;
+    strength: enough to leave one of the steps.
+    Returns notes, e.g. that a long prompt is cut. Raises SettingsError (a ValueError) with `.field`, and TypeError for no setting of ours.
     """
-    notes = _check_text(pipe, "prompt", prompt)
-    if negative_prompt is not None:
-        notes += _check_text(pipe, "negative_prompt", negative_prompt)
-    entry = None
-    if scheduler is not None:
-        try:
-            entry = find_scheduler(scheduler, pipe)
-        except ValueError as error:
-            raise SettingsError("scheduler", str(error)) from None
-    if num_inference_steps is not None:
-        _check_steps(pipe, num_inference_steps, entry)
-    if guidance_scale is not None:
-        _check_guidance(guidance_scale)
-        if guidance_scale <= 1 and negative_prompt:
-            notes.append(
-                Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read.")
-            )
-    if seed is not None:
-        check_integer("seed", seed, 0, MAX_SEED, "seed", "2**63 - 1")
-    if strength is not None:
-        _check_strength(strength, num_inference_steps)
-    if height is not None or width is not None:
-        _check_size(pipe, height, width)
+    if unknown := sorted(set(settings) - set(CONTROLS)):
+        raise TypeError(f"there is no setting {unknown[0]!r}; there are: {', '.join(CONTROLS)}")
+    settings = {"prompt": ""} | {name: value for name, value in settings.items() if value is not None or name == "prompt"}
+    get, notes = settings.get, []
+    entry = _find_scheduler(get("scheduler"), pipe) if "scheduler" in settings else None
+    for name, value in settings.items():
+        if CONTROLS[name].kind is str and name not in ("scheduler", "task"):
+            notes += _check_text(pipe, name, value)
+        elif name == "num_inference_steps":
+            check_integer(name, value, 1, most_steps(pipe, entry))
+        elif CONTROLS[name].kind in (int, float) and name not in ("height", "width"):
+            check_number(name, value)
+    if "guidance_scale" in settings and get("guidance_scale") <= 1 and get("negative_prompt"):
+        notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
+    if "strength" in settings and "num_inference_steps" in settings:
+        _check_share(get("strength"), get("num_inference_steps"))
+    if "height" in settings or "width" in settings:
+        _check_size(pipe, get("height"), get("width"))
     return notes
 
 
-def check_integer(field: str, value, low: int, high: int, noun: str, high_words: str = "") -> int:
+def check_number(field: str, value) -> None:
+    """Refuse a value that the setting's control does not allow, or that is no number."""
+    control = CONTROLS[field]
+    if control.kind is int:
+        check_integer(field, value, control.low, control.high)
+        return
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    low = number > control.low if control.open_low else number >= control.low
+    if not (low and number <= control.high):  # nan fails too
+        allowed = f"above {control.low:g} and at most {control.high:g}" if control.open_low else f"from {control.low:g} to {control.high:g}"
+        hint = f"; {control.hint}" if control.hint else ""
+        raise SettingsError(field, f"The {control.noun} must be a number {allowed}, not {_short(value)}{hint}.")
+
+
+def check_integer(field: str, value, low: int, high: int, noun: str | None = None) -> int:
     """`value` as an int within [low, high], or SettingsError. No text, no fraction, and no True for 1."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        allowed = f"a whole number from {low} to {high_words or format(high, ',')}"
-        raise SettingsError(field, f"The {noun} must be {allowed}, not {_short(value)}.")
+        words = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
+        noun = noun or CONTROLS[field].noun
+        raise SettingsError(field, f"The {noun} must be a whole number from {low} to {words}, not {_short(value)}.")
     return number
 
 
@@ -132,40 +130,27 @@ def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     return [Note(field, cut)]
 
 
-def _check_steps(pipe, steps, entry) -> None:
+def _find_scheduler(label, pipe):
+    try:
+        return find_scheduler(label, pipe)
+    except ValueError as error:
+        raise SettingsError("scheduler", str(error)) from None
+
+
+def most_steps(pipe, entry=None) -> int:
+    """The largest number of steps with a scheduler of SCHEDULERS, or with the pipeline's own."""
     config = pipe.scheduler.config
-    high = int(config.get("num_train_timesteps", 1000))
     name = entry.class_name if entry is not None else type(pipe.scheduler).__name__
     if name == "LCMScheduler":  # it picks its steps among those of its teacher
-        high = int(config.get("original_inference_steps", 50))
-    check_integer("num_inference_steps", steps, 1, high, "number of steps")
+        return int(config.get("original_inference_steps", 50))
+    return int(config.get("num_train_timesteps", 1000))
 
 
-def _check_guidance(value) -> None:
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 <= number <= MAX_GUIDANCE:  # nan fails too
-        raise SettingsError(
-            "guidance_scale",
-            f"The guidance must be a number from 0 to {MAX_GUIDANCE:g}, not {_short(value)}; "
-            "1 is off, 5 to 8 is usual.",
-        )
-
-
-def _check_strength(value, steps) -> None:
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 < number <= 1:
-        sentence = f"The strength must be a number above 0 and at most 1, not {_short(value)}; 1 keeps nothing of the picture."
-        raise SettingsError("strength", sentence)
-    if steps is not None and int(steps * number) < 1:
+def _check_share(strength: float, steps: int) -> None:
+    if int(steps * strength) < 1:
         raise SettingsError(
             "strength",
-            f"A strength of {number:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps.",
+            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps.",
         )
 
 
@@ -182,7 +167,7 @@ def _check_size(pipe, height, width) -> None:
     for field, value in (("height", height), ("width", width)):
         if value is None:
             continue
-        number = check_integer(field, value, step, 16384, field)
+        number = check_integer(field, value, step, 16384)
         if number % step:
             near = max(step, round(number / step) * step)
             raise SettingsError(

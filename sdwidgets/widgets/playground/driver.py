@@ -9,17 +9,8 @@ import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
-SETTINGS = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "scheduler",
-    "task",
-    "strength",
-    "border",
-)
+from ...trace import CONTROLS
+
 LIVE_STEPS, TURBO_STEPS = (
     6,
     4,
@@ -147,6 +138,11 @@ def memory_in_use(device: str | None) -> str:
     return f"{gigabytes(psutil.Process().memory_info().rss)} of memory"
 
 
+def page_settings() -> list[str]:
+    """The settings that have a control in the page, in their order."""
+    return [name for name, control in CONTROLS.items() if control.page]
+
+
 def as_number(text: str) -> int | float | str:
     """ "7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
     for kind in (int, float):
@@ -204,9 +200,9 @@ def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
 
     told = trace.settings
     settings, notes = dict(now), {}
-    for name in SETTINGS:
+    for name in page_settings():
         value = getattr(told, name, None)
-        value = value[0] if isinstance(value, list) and value else value
+        value = value[0] if isinstance(value, list) and value and CONTROLS[name].kind is not list else value
         if value is not None:
             settings[name] = value
     settings["task"] = "text" if trace.source is None else "image" if trace.mask is None else "inpaint"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ...trace import PER_RUN_ARRAYS, PER_STEP_ARRAYS
+from ...trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS
 from ..replay import MAX_PICTURE, webp
 
 RUNS, TRACES, BYTES = (
@@ -17,17 +17,6 @@ RUNS, TRACES, BYTES = (
     128_000_000,
 )  # runs that are kept; of these with their traces; bytes of the older traces together
 THUMBNAIL = 96  # pixels
-NAMES = {
-    "prompt": "Prompt",
-    "negative_prompt": "Negative prompt",
-    "seed": "Seed",
-    "num_inference_steps": "Steps",
-    "guidance_scale": "Guidance",
-    "scheduler": "Scheduler",
-    "task": "Task",
-    "strength": "Strength",
-    "border": "Border",
-}
 
 
 @dataclass
@@ -112,11 +101,11 @@ def size(trace) -> int:
 def differences(a, b) -> list[list[str]]:
     """[name, value in a, value in b] for each setting in which two orders differ."""
     found = []
-    for name, label in NAMES.items():
+    for name in a.settings:
         before, after = a.settings[name], b.settings[name]
         idle = name in ("strength", "border") and "text" in (a.settings["task"], b.settings["task"])
         if before != after and not idle:
-            found.append([label, _words(before), _words(after)])
+            found.append([CONTROLS[name].label, _words(before), _words(after)])
     found += [["Picture it starts from", "one", "another"]] if a.source != b.source and "text" not in (a.settings["task"], b.settings["task"]) else []  # fmt: skip
     return found + ([["Mask", "one", "another"]] if a.mask != b.mask and a.settings["task"] == b.settings["task"] == "inpaint" else [])  # fmt: skip
 

@@ -6,7 +6,8 @@ import inspect
 
 from ... import trace_io
 from ...generation.validation import SettingsError
-from .driver import SETTINGS, as_number, tokens
+from ...trace import CONTROLS
+from .driver import as_number, page_settings, tokens
 from .history import differences
 from .upload import PIECE, Parcel
 
@@ -69,7 +70,7 @@ class Desk:
             settings=play.settings,
             schedulers=offers,
             tasks=[[name, *words] for name, words in TASKS.items()],
-            hidden=[name for name in ("negative_prompt", "guidance_scale") if name not in takes],
+            hidden=[name for name in page_settings() if CONTROLS[name].argument and name not in takes and name != "strength"],
             badge=play._engine.badge(),
             **play.pictures(),
             history=[past.told() for past in play.history],
@@ -82,14 +83,13 @@ class Desk:
 
         live: the number of an order of the live mode: it is run at once, with few steps. 0: an order like any other.
         """
-        wanted = {name: settings[name] for name in SETTINGS if name in settings}
-        for name in ("seed", "num_inference_steps", "guidance_scale", "strength"):
-            if isinstance(wanted.get(name), str):
-                wanted[name] = as_number(wanted[name])
-        if isinstance(wanted.get("border"), list):
-            wanted["border"] = [
-                as_number(item) if isinstance(item, str) else item for item in wanted["border"]
-            ]
+        wanted = {name: settings[name] for name in page_settings() if name in settings}
+        number = lambda value: as_number(value) if isinstance(value, str) else value  # noqa: E731
+        for name, value in wanted.items():
+            if CONTROLS[name].kind in (int, float):
+                wanted[name] = number(value)
+            elif CONTROLS[name].kind is list and isinstance(value, list):
+                wanted[name] = [number(item) for item in value]
         order = self.play._order()
         try:
             order = order._replace(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from ...generation.validation import SettingsError
-from ...trace import Settings, Trace
+from ...trace import CONTROLS, Settings, Trace
 from ..replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
 from .channel import Mail
 from .driver import arguments, few_steps, following_a_hand, memory_in_use, prepared, sentence_for, turn
@@ -107,6 +108,10 @@ class Engine:
             pass
         except Exception as failure:
             error = failure
+        if trace != ():  # what recording cannot see of a run is what it was asked for
+            known = {name: settings[name] for name in CONTROLS if CONTROLS[name].argument and settings.get(name) is not None}
+            unseen = {name: value for name, value in known.items() if getattr(trace.settings, name) is None}
+            trace.settings = replace(trace.settings, **unseen)
         seconds = time.perf_counter() - began
         if order.live and trace and trace.complete and not self.worker.closed:
             self.mail.forget("live")

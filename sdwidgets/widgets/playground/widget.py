@@ -17,11 +17,11 @@ from PIL import Image
 
 from ... import trace_io
 from ...generation.validation import SettingsError
-from ...trace import Trace
+from ...trace import CONTROLS, Trace
 from ..html import STATIC, encoded, for_script, front_end
 from ..replay import describe
 from .channel import Mail
-from .driver import SETTINGS, defaults, settings_of
+from .driver import defaults, page_settings, settings_of
 from .messages import Desk
 from .session import Engine, Order, Run
 from .worker import Worker
@@ -37,6 +37,11 @@ STRENGTHS = {
 def _script() -> str:
     style = (STATIC / "playground.css").read_text("utf-8")
     return f"const STYLE = {for_script(style)};\n{front_end(*SCRIPTS)}"
+
+
+def _check_names(settings: dict, caller: str) -> None:
+    if unknown := sorted(set(settings) - set(page_settings())):
+        raise TypeError(f"{caller}() has no setting {unknown[0]!r}; it takes {', '.join(page_settings())}, source and mask.")
 
 
 class Playground(anywidget.AnyWidget):
@@ -64,44 +69,24 @@ class Playground(anywidget.AnyWidget):
         self,
         pipe,
         *,
-        prompt: str = "an astronaut on a blue background",
-        negative_prompt: str = "",
-        seed: int = 0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        scheduler: str | None = None,
-        task: str = "text",
         source=None,
         mask=None,
-        strength: float | None = None,
-        border: tuple[int, int, int, int] = (25, 25, 25, 25),
         autorun: bool = True,
         delivery: str = "auto",
+        **settings,
     ):
         self._worker = worker = Worker()  # its thread is started by the first run
         self._release = weakref.finalize(self, worker.close)
         if delivery not in DELIVERIES:
             raise ValueError(f"There is no delivery {delivery!r}; choose one of: {', '.join(DELIVERIES)}.")
         self.pipe = pipe
-        usual = defaults(pipe)
-        strength = strength if strength is not None else STRENGTHS.get(str(task), 1.0)
-        given = (
-            prompt,
-            negative_prompt,
-            seed,
-            num_inference_steps,
-            guidance_scale,
-            scheduler,
-            task,
-            strength,
-            list(border),
-        )
+        _check_names(settings, "Playground")
+        usual = {name: CONTROLS[name].start for name in page_settings()} | defaults(pipe)
+        given = {name: value for name, value in settings.items() if value is not None}
+        usual["strength"] = STRENGTHS.get(str(given.get("task", "text")), 1.0)
         self.source = self.mask = None
         self.source, self.mask = self._pictures(source, mask)
-        self.settings = {
-            name: usual.get(name) if value is None else value
-            for name, value in zip(SETTINGS, given, strict=True)
-        }
+        self.settings = {name: list(value) if CONTROLS[name].kind is list else value for name, value in (usual | given).items()}
         self._check(self._order())
         self.autorun, self._adaptive = autorun, delivery == "auto"
         if self._adaptive:
@@ -130,11 +115,7 @@ class Playground(anywidget.AnyWidget):
         strength, border; and the pictures `source` and `mask`. What is not given stays as it is.
         Raises SettingsError (a ValueError) for what the pipeline cannot run.
         """
-        unknown = sorted(set(settings) - set(SETTINGS))
-        if unknown:
-            raise TypeError(
-                f"run() has no setting {unknown[0]!r}; it takes {', '.join(SETTINGS)}, source and mask."
-            )
+        _check_names(settings, "run")
         if settings.get("task", self.settings["task"]) != self.settings["task"]:
             settings = {"strength": STRENGTHS.get(str(settings["task"]), 1.0), **settings}
         try:

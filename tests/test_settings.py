@@ -1,0 +1,107 @@
+"""The one list of settings: whoever handles settings reads it, so that a new one stands in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from sdwidgets import cli, recording, trace, trace_io
+from sdwidgets.generation import code_export
+from sdwidgets.generation.batch import Request
+from sdwidgets.generation.validation import SettingsError, check_settings
+from sdwidgets.trace import CONTROLS, Control, Settings, Trace
+from sdwidgets.widgets.playground.history import differences
+from sdwidgets.widgets.playground.session import Order
+from sdwidgets.widgets.playground.widget import Playground
+from tests import tiny
+
+ETA = Control("Eta", "eta", float, 0, 1, hint="0 adds no noise", option="--eta", metavar="X", help="how much noise DDIM adds", start=0.0)
+
+
+@pytest.fixture
+def eta(monkeypatch):
+    """A setting that there is not, with a name that diffusers' pipelines take: an entry of `Settings`, and nothing else."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Wider(Settings):
+        eta: float | None = dataclasses.field(default=None, metadata={"control": ETA})
+
+    monkeypatch.setitem(CONTROLS, "eta", ETA)
+    for module in (trace, trace_io, recording):
+        monkeypatch.setattr(module, "Settings", Wider)
+
+
+@pytest.fixture
+def play(eta):
+    play = Playground(tiny.pipeline("sd"), num_inference_steps=2, autorun=False, delivery="sync", eta=0.5)
+    yield play
+    play.close()
+
+
+def test_an_imaginary_setting_is_checked(eta):
+    pipe = tiny.pipeline("sd")
+    assert check_settings(pipe, prompt="a", eta=0.5) == []
+    for wrong in (2, -0.1, "much", True, float("nan")):
+        with pytest.raises(SettingsError, match="The eta must be a number from 0 to 1, not .*; 0 adds no noise") as caught:
+            check_settings(pipe, prompt="a", eta=wrong)
+        assert caught.value.field == "eta"
+
+
+def test_an_imaginary_setting_is_an_option_and_part_of_a_request(eta):
+    args = cli.make_parser().parse_args(["generate", "a cat", "--eta", "0.25"])
+    assert args.eta == 0.25
+    (request,) = cli._requests(args, tiny.pipeline("sd"), ["a cat"], [3])
+    assert request.settings()["eta"] == 0.25 and request.seed == 3
+    assert request.file_name() != request.but(eta=None).file_name() and request.shared()["eta"] == 0.25
+
+
+def test_an_imaginary_setting_goes_through_the_playground(play, tmp_path):
+    assert play.settings["eta"] == 0.5
+    first = play.run().wait()
+    assert first.settings.eta == 0.5
+    play._mail.tell = play._mail.post = lambda *args, **more: None  # no page is there
+    desk = next(iter(play._msg_callbacks.callbacks)).__self__
+    desk.run({"eta": "0.75"}, "a page")
+    second = play.wait()
+    assert play.settings["eta"] == 0.75 and second.settings.eta == 0.75
+    assert abs(first.images.astype(int) - second.images).max() > 0, "the pipeline took it"
+    a, b = (past.order for past in play.history)
+    assert ["Eta", "0.5", "0.75"] in differences(a, b)
+    assert "eta=0.75" in play.code()
+    assert "eta" in code_export.keywords(play.pipe, play.settings)
+    play.run(eta=0.0)
+    with pytest.raises(SettingsError, match="eta must be"):
+        play.run(eta=7)
+
+
+def test_an_imaginary_setting_is_kept_in_files(play, tmp_path):
+    run = play.run().wait()
+    run.save(tmp_path / "run.safetensors")
+    assert Trace.load(tmp_path / "run.safetensors").settings.eta == 0.5
+    picture = play.save(tmp_path / "run.png")
+    kept = trace_io.extract_trace(picture)
+    assert kept.settings.eta == 0.5
+    play.run(eta=0.0).wait()
+    assert play.show(kept).settings["eta"] == 0.5, "and the controls are set to it again"
+
+
+def test_every_control_says_what_it_is():
+    for name, control in CONTROLS.items():
+        assert control.label and control.noun and name in {field.name for field in dataclasses.fields(Settings)}
+        assert (control.option is None) == (not control.help and name != "prompt") or name == "prompt"
+        if control.kind in (float, list):
+            assert control.low is not None and control.high is not None
+    json.dumps({name: control.start for name, control in CONTROLS.items()})
+
+
+@pytest.mark.parametrize("make", [lambda: check_settings(tiny.pipeline("sd"), mood="good"), lambda: Request("tiny", mood="good")])
+def test_a_setting_that_there_is_not_is_named(make):
+    with pytest.raises(TypeError, match="no setting 'mood'; .* prompt, negative_prompt, seed"):
+        make()
+
+
+def test_orders_of_the_same_settings_do_not_differ():
+    order = Order({name: control.start for name, control in CONTROLS.items() if control.page})
+    assert differences(order, order) == []
