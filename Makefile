@@ -17,8 +17,8 @@ INPUTS = pyproject.toml requirements.lock tools/install.py
 COURSE = $(VENV)/.course-$(TORCH)
 DEV = $(VENV)/.dev-$(TORCH)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
-# Two processes share the tests, see tests/conftest.py; each computes on one thread, so that they do not get in each other's way.
-SHARED = --numprocesses=2 --dist=loadgroup
+# Two processes, a file of tests or a notebook at a time; each computes on one thread, so that they do not get in each other's way.
+SHARED = --numprocesses=2 --dist=loadscope
 
 help: ## show this help
 	@echo "make lab       open the course in JupyterLab; installs what is missing first"

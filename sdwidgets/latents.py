@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -142,24 +144,28 @@ def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
     """
     import torch
 
-    vae = pipe.vae
-    scaled = torch.from_numpy(to_vae(vae, np.asarray(latents, np.float32)))
-    dtype = vae.dtype
+    scaled = torch.from_numpy(to_vae(pipe.vae, np.asarray(latents, np.float32)))
+    with ready_vae(pipe) as (vae, to):
+        parts = (vae.decode(part.to(**to), return_dict=False)[0] for part in scaled.split(batch_size))
+        return np.concatenate([_to_uint8(rgb.permute(0, 2, 3, 1).float().cpu().numpy()) for rgb in parts])
+
+
+@contextmanager
+def ready_vae(pipe) -> Iterator[tuple]:
+    """(the pipeline's VAE, {"device", "dtype"} of what it takes) for a block without gradients: in float32 where it overflows in float16."""
+    import torch
+
+    vae, dtype = pipe.vae, pipe.vae.dtype
     upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
     device = getattr(pipe, "_execution_device", vae.device)  # under CPU offload the weights wait elsewhere
-    pictures = []
     try:
         if upcast:
             vae.to(dtype=torch.float32)
         with torch.no_grad():
-            for part in scaled.split(batch_size):
-                part = part.to(device, torch.float32 if upcast else dtype)
-                rgb = vae.decode(part, return_dict=False)[0]
-                pictures.append(_to_uint8(rgb.permute(0, 2, 3, 1).float().cpu().numpy()))
+            yield vae, {"device": device, "dtype": torch.float32 if upcast else dtype}
     finally:
         if upcast:
             vae.to(dtype=dtype)
-    return np.concatenate(pictures)
 
 
 def decode_previews(trace, pipe) -> np.ndarray:

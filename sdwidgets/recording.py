@@ -21,6 +21,7 @@ import torch
 
 from .generation.schedulers import is_flow, label_of
 from .latents import factors_for, from_vae, predicted_original, unpack
+from .parts import find_denoiser
 from .trace import Settings, Step, Trace
 
 
@@ -77,8 +78,7 @@ class _Call:
 class _Recorder:
     def __init__(self, pipe, on_step):
         # Not `or`: a compiled module has no truth value.
-        parts = [getattr(pipe, name, None) for name in ("unet", "transformer")]
-        self.denoiser = next((part for part in parts if part is not None), None)
+        self.denoiser = find_denoiser(pipe)
         if self.denoiser is None or not hasattr(pipe, "vae") or not hasattr(pipe, "scheduler"):
             raise TypeError(
                 f"record() got {type(pipe).__name__}, and needs a diffusers pipeline with a scheduler, a vae"

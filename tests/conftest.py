@@ -6,11 +6,8 @@ tests/browser; `make test` names it to them in CHROMIUM.
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -29,22 +26,11 @@ import torch  # noqa: E402
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-@functools.cache
-def shares_fixtures(path: Path) -> bool:
-    """Whether a file has fixtures for all of its tests: then one process runs them, else they are made twice."""
-    return path.parent.name == "browser" or re.search(r"fixture\(.*scope=", path.read_text(encoding="utf-8")) is not None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, keep together what belongs together, and skip what this machine cannot run with the reason.
-
-    Notebooks' cells run in order, in one kernel. All else is shared out test by test (`--dist=loadgroup`).
-    """
+    """Mark tests by their folder, and skip what this machine cannot run with the reason."""
     without_cuda = f"needs CUDA, and torch {torch.__version__} finds none here"
     has_cuda = torch.cuda.is_available()
     for item in items:
-        if item.path.suffix == ".ipynb" or shares_fixtures(item.path):
-            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
         for folder in ("browser", "gpu"):
             if f"/tests/{folder}/" in item.path.as_posix():
                 item.add_marker(folder)

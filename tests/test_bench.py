@@ -353,9 +353,9 @@ def test_a_report_of_other_weights_or_a_busy_machine_says_so():
     machine = {**harness.machine(), "load_average": [0.2, 0, 0]}
     report = {"bench": "cpu", "model": "pocket", "weights": table.weights_now(), "machine": machine}
     assert table.weights_now() == harness.digest(table.ROOT / "data" / "pocket")
-    quiet = table.section({"name": report})
+    quiet = table.page({"name": report})
     assert "other weights" not in quiet and "busy" not in quiet
-    text = table.section({"name": {**report, "weights": "0123456789"}})
+    text = table.page({"name": {**report, "weights": "0123456789"}})
     assert f"other weights (0123456789) than `data/pocket` has now ({table.weights_now()})" in text
     assert "busy when this began (load 2.5)" in table.describe(
         {**report, "machine": {**machine, "load_average": [2.5, 0, 0]}}

@@ -114,7 +114,7 @@ FLOORS = (
     ("trace_io",),
     ("trace",),
     ("latents", "plots"),
-    ("statistics", "paths", "__init__"),
+    ("statistics", "paths", "parts", "__init__"),
 )
 LEVEL = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 SHOWS_ITSELF = "trace.py"  # the one exception: a `Trace` shows itself, as a table of pandas does

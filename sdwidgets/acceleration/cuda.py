@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..parts import find_denoiser
 from ..paths import cache_folder
 from .change_detector import CHANGED, ChangeDetector
 from .text_encoder import cache_text_encoder
@@ -47,8 +48,7 @@ def speed_up_cuda(pipe) -> str:
 def compile_regions(pipe, *, graphs: bool) -> str:
     """What `speed_up_cuda` does, on any device; `graphs`: also CUDA graphs, which need a card. Returns a few words on how."""
     restore(pipe)
-    parts = [getattr(pipe, name, None) for name in ("unet", "transformer")]
-    denoiser = next((part for part in parts if part is not None), None)
+    denoiser = find_denoiser(pipe)
     decoder = getattr(getattr(pipe, "vae", None), "decoder", None)
     if denoiser is None or decoder is None:
         raise TypeError(f"speed='fast' knows pipelines with a denoiser and a VAE, not {type(pipe).__name__}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..latents import from_vae
+from ..latents import from_vae, ready_vae
 
 
 def pixels(pipe, pictures) -> np.ndarray:
@@ -41,22 +41,9 @@ def encode(pipe, pictures, batch_size: int = 4) -> np.ndarray:
     `pictures` as in `pixels`. The autoencoder answers with a mean and a spread for every number; this is the mean,
     so there is no chance in it. `latents.decode` is the way back.
     """
-    vae = pipe.vae
-    dtype = vae.dtype
-    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))  # as in latents.decode
-    device = getattr(pipe, "_execution_device", vae.device)
     rgb = torch.from_numpy(pixels(pipe, pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    means = []
-    try:
-        if upcast:
-            vae.to(dtype=torch.float32)
-        with torch.no_grad():
-            for part in rgb.split(batch_size):
-                part = part.to(device, torch.float32 if upcast else dtype)
-                means.append(vae.encode(part).latent_dist.mean.float().cpu().numpy())
-    finally:
-        if upcast:
-            vae.to(dtype=dtype)
+    with ready_vae(pipe) as (vae, to):
+        means = [vae.encode(part.to(**to)).latent_dist.mean.float().cpu().numpy() for part in rgb.split(batch_size)]
     return from_vae(vae, np.concatenate(means))
 
 

@@ -6,10 +6,13 @@ its three names.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+
+from ..parts import find_denoiser
 
 
 def predict(
@@ -80,9 +83,7 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
     width, negative_prompt, guidance_scale). So `pipe.unet(x, t, **conditioning(pipe, prompt))` asks as the pipeline asks, for
     x of that batch. The pipeline is stopped at its first call of the denoiser.
     """
-    denoiser = next(
-        (part for name in ("unet", "transformer") if (part := getattr(pipe, name, None)) is not None), None
-    )
+    denoiser = find_denoiser(pipe)
     if denoiser is None:
         raise TypeError(
             f"{type(pipe).__name__} has neither a unet nor a transformer; sdwidgets.load makes such a pipeline"
@@ -93,17 +94,44 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
         seen.update(kwargs)
         raise _Seen
 
-    hook = denoiser.register_forward_pre_hook(listen, with_kwargs=True)
+    hook, scheduler = denoiser.register_forward_pre_hook(listen, with_kwargs=True), pipe.scheduler
     settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
     try:
+        pipe.scheduler = copy.deepcopy(scheduler)  # a loop over the pipeline's own may be under way
         pipe(prompt, output_type="latent", **settings)
     except _Seen:
         pass
     finally:
         hook.remove()
+        pipe.scheduler = scheduler
         pipe.maybe_free_model_hooks()
     not_text = ("sample", "hidden_states", "timestep", "return_dict")
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
+
+
+def map_tensors(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
+    """The same conditioning with `change` made to every tensor, those in dictionaries too."""
+    return {name: map_tensors(value, change) if isinstance(value, dict) else change(value) for name, value in conditioning.items()}
+
+
+def conditioning_of(pipe, prompts: Sequence[str | None], *, height: int, width: int) -> dict:
+    """`conditioning` of several prompts for one call of the denoiser without guidance, a row for each.
+
+    None is no prompt as the pipeline itself takes it under guidance, which for SDXL is rows of zeros. height, width: pixels.
+    """
+    rows = []
+    for prompt in prompts:
+        scale = 1.0 if prompt is not None else 2.0  # under guidance the first half of the batch has no prompt
+        given = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
+        rows.append(map_tensors(given, lambda tensor: tensor[:1]))
+    return _joined(rows)
+
+
+def _joined(parts: Sequence):
+    """Tensors, or dictionaries of them, one after the other along the batch."""
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    return torch.cat(list(parts))
 
 
 def map_text_embeddings(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:

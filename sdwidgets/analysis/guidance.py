@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .. import latents as _latents
+from .denoiser import conditioning_of, map_tensors
 
 if TYPE_CHECKING:
     from ..trace import Trace
@@ -39,23 +40,14 @@ def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[.
         raise ValueError(
             "predictor() got no prompt; give one or more texts, or None for no prompt: predictor(pipe, None, 'a cat')"
         )
-    told = [_encoded(pipe, prompt, height, width) for prompt in prompts]
-    told = {name: torch.cat([one[name] for one in told]) for name in told[0]}
-    rows = told.pop("prompt_embeds")  # (prompts, tokens, width)
+    given = conditioning_of(pipe, prompts, height=height, width=width)
 
     @torch.no_grad()
     def predict(latents: torch.Tensor, timestep, **more) -> tuple[torch.Tensor, ...]:
         batch = len(latents)
         many = pipe.scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
-        extra = {name: value.repeat_interleave(batch, 0) for name, value in told.items()}
-        output = unet(
-            many,
-            timestep,
-            encoder_hidden_states=rows.repeat_interleave(batch, 0),
-            added_cond_kwargs=extra or None,
-            **more,
-        )
-        return output.sample.chunk(len(prompts))
+        rows = map_tensors(given, lambda row: row.repeat_interleave(batch, 0))
+        return unet(many, timestep, **rows, **more).sample.chunk(len(prompts))
 
     return predict
 
@@ -96,17 +88,3 @@ def _unet(pipe):
             " for other families record a run: sdwidgets.record(pipe) keeps both predictions of every step"
         )
     return unet
-
-
-def _encoded(pipe, prompt: str | None, height: int, width: int) -> dict[str, torch.Tensor]:
-    """What the U-Net is told for one prompt, each tensor with one row. None takes what stands for no prompt."""
-    device = getattr(pipe, "_execution_device", pipe.unet.device)
-    asked = {"prompt": prompt or "", "device": device, "num_images_per_prompt": 1}
-    encoded = pipe.encode_prompt(**asked, do_classifier_free_guidance=prompt is None)
-    told = {"prompt_embeds": encoded[prompt is None]}
-    if (
-        len(encoded) == 4
-    ):  # SDXL: a summary of the prompt, and the sizes that its training pictures had and were cut to
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=encoded[0].dtype, device=device)
-        told |= {"text_embeds": encoded[2 + (prompt is None)], "time_ids": sizes}
-    return told

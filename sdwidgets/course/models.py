@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..parts import find_denoiser
 from ..paths import data_folder
 
 #: What a cell says that needs the truth and has another model before it.
@@ -28,7 +29,7 @@ def size(pipe) -> dict[str, int]:
     It is what the denoiser was made for, its `sample_size` in latent cells, times the pixels in a cell.
     Raises TypeError for an object without a U-Net or transformer that tells its size.
     """
-    denoiser = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    denoiser = find_denoiser(pipe)
     # FLUX's transformer takes any size, and its pipeline says which one it was made for.
     cells = getattr(getattr(denoiser, "config", None), "sample_size", None) or getattr(pipe, "default_sample_size", None)  # fmt: skip
     if cells is None:

@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from ..parts import find_denoiser
 from ..trace import CONTROLS
 
 CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\](\w+)$")  # a folder of the hub's cache
@@ -53,11 +54,11 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
         notes += [
             f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.'
         ]
-    if getattr(_denoiser(pipe), "peft_config", None):
+    if getattr(find_denoiser(pipe), "peft_config", None):
         notes += [
             "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line."
         ]
-    if "forward" in vars(_denoiser(pipe)):
+    if "forward" in vars(find_denoiser(pipe)):
         notes += [
             '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.'
         ]
@@ -122,10 +123,6 @@ class _Home:
             return {}
 
 
-def _denoiser(pipe):
-    return next(part for name in ("unet", "transformer") if (part := getattr(pipe, name, None)) is not None)
-
-
 def _precision(pipe, version: str) -> list[str]:
     dtype = str(pipe.dtype)
     keyword = "dtype" if tuple(int(n) for n in version.split(".")[:2]) >= (0, 40) else "torch_dtype"
@@ -134,7 +131,7 @@ def _precision(pipe, version: str) -> list[str]:
 
 def _turbo(home: _Home, pipe) -> list[str]:
     """What `load(turbo=True)` did after loading: none for another pipeline."""
-    if home.folder is None or not vars(_denoiser(pipe)).get("_sdwidgets_turbo"):
+    if home.folder is None or not vars(find_denoiser(pipe)).get("_sdwidgets_turbo"):
         return []
     extra = lambda name: f'{home.expression} / "extras/{name}"' if home.carried else repr(str(home.folder / "extras" / name))  # noqa: E731
     lines = [f"pipe.load_lora_weights({extra('turbo')})", "pipe.fuse_lora()", "pipe.unload_lora_weights()"]

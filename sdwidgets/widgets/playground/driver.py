@@ -9,6 +9,7 @@ import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...parts import find_denoiser
 from ...trace import CONTROLS
 
 LIVE_STEPS, TURBO_STEPS = (
@@ -172,9 +173,7 @@ def defaults(pipe) -> dict:
 def is_turbo(pipe) -> bool:
     """True for a pipeline made for few steps: one that came with LCM's scheduler, or carries an LCM or turbo LoRA."""
     named = type(pipe.scheduler).__name__ == "LCMScheduler"
-    adapters = (
-        getattr(getattr(pipe, "unet", None) or getattr(pipe, "transformer", None), "peft_config", None) or {}
-    )
+    adapters = getattr(find_denoiser(pipe), "peft_config", None) or {}
     return named or any(word in name.lower() for name in adapters for word in ("lcm", "turbo"))
 
 
