@@ -2,13 +2,14 @@
 # Kept to GNU make 3.81 and POSIX sh, which every Mac has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev lab test lint lock bench pocket slides slides-pdf site clean
+.PHONY: help install dev lab test test-weekly lint lock bench pocket slides slides-pdf site clean
 
 # Settings, for example: make install TORCH=cuda PYTHON=python3.12
 VENV = .venv
 PYTHON =
 TORCH := $(shell if command -v nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 ARGS =
+MARKS = not weekly
 
 BIN = $(VENV)/bin
 INSTALL = python=`sh tools/find-python.sh $(PYTHON)` && "$$python" tools/install.py --venv "$(VENV)" --torch "$(TORCH)"
@@ -22,7 +23,8 @@ SHARED = --numprocesses=2 --dist=loadscope
 
 help: ## show this help
 	@echo "make lab       open the course in JupyterLab; installs what is missing first"
-	@echo "make test      run every test; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make test      run the tests that CI runs; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make test-weekly  run what CI leaves out: notebooks with other families, Colab's versions, the live mode, the table of mistakes"
 	@echo "make slides    make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
 	@echo "make site      make static pages of the notebooks: build/site"
 	@echo "make install   prepare the environment $(VENV) and nothing more"
@@ -62,7 +64,11 @@ test: $(DEV)
 		echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
 		if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
 	fi; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks $(NBVAL) $(SHARED) --durations=10 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks $(NBVAL) $(SHARED) --durations=10 -m "$(MARKS)" $(ARGS)
+
+test-weekly:
+	@$(MAKE) test MARKS=weekly
+	$(BIN)/python tools/mutations.py
 
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .

@@ -82,7 +82,7 @@ def test_most_cells_run_on_any_model(path):
     assert not [cell for cell in fit if "needs-truth" in tags(cell)], "a cell is one or the other"
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_do(path, family, folders):

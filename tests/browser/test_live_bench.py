@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.browser.conftest import REPOSITORY
 
 
+@pytest.mark.weekly
 def test_live_mode_is_measured_in_a_browser(browser, tmp_path):
     file = tmp_path / "report.json"
     command = [sys.executable, "-m", "bench", "--quick", "--no-avx2", "--only", "live"]  # fmt: skip

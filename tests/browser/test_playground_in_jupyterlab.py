@@ -60,7 +60,7 @@ class Card:
         self.page.mouse.up()
 
 
-@pytest.fixture(scope="module", params=["current", pytest.param("colab", marks=pytest.mark.colab)])
+@pytest.fixture(scope="module", params=["current", pytest.param("colab", marks=[pytest.mark.colab, pytest.mark.weekly])])
 def page(request, browser, labs):
     from tests.browser.conftest import Page
 
