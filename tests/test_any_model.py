@@ -106,7 +106,7 @@ def test_each_opens_in_colab_under_its_own_address(path):
     elsewhere = set(
         re.findall(r"https://colab\.research\.google\.com/[^\s)]*\.ipynb", nbformat.writes(book))
     ) - {own}
-    assert not elsewhere, "the address stands in sdwidgets/course.py: run tools/frame_notebooks.py"
+    assert not elsewhere, "the address stands in sdwidgets/course/colab.py: run tools/frame_notebooks.py"
     (setup,) = [cell for cell in book.cells if "setup" in tags(cell)]
     assert setup.source == course.setup_cell(), "run tools/frame_notebooks.py"
     assert [cell for cell in book.cells if cell.cell_type == "code"][0] is setup

@@ -274,7 +274,7 @@ def test_operations_of_many_steps_are_counted_from_few():
     "shape, parameters", [(gpu.SD15, 859_520_964), (gpu.SDXL, 2_567_463_684)], ids=["SD 1.5", "SDXL"]
 )
 def test_the_large_models_have_the_published_sizes(shape, parameters):
-    """As in `models.py`; on the meta device, which holds no numbers."""
+    """As in `loading.catalog`; on the meta device, which holds no numbers."""
     pipe = gpu.build(shape, "meta", torch.float16)
     assert sum(p.numel() for p in pipe.unet.parameters()) == parameters
     assert sum(p.numel() for p in pipe.vae.parameters()) == 83_653_863

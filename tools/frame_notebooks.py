@@ -1,6 +1,6 @@
 """`python tools/frame_notebooks.py [notebooks ...]`: write into notebooks what depends on where the course is published.
 
-That is the button "Open in Colab" under the title, and the cell tagged `setup`. The address stands in `sdwidgets/course.py`
+That is the button "Open in Colab" under the title, and the cell tagged `setup`. The address stands in `sdwidgets/course/colab.py`
 alone; after a change there, run this.
 """
 

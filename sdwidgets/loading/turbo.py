@@ -33,7 +33,7 @@ def make_turbo(pipe, folder: Path, title: str) -> str:
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
-    find_denoiser(pipe)._sdwidgets_turbo = True  # `recipe.code` has no other way to know what is in the weights
+    find_denoiser(pipe)._sdwidgets_turbo = True  # `code_export.code` has no other way to know what is in the weights
     told = "turbo: four steps without guidance"
     part = folder / "extras" / "small-decoder"
     if not part.is_dir():

@@ -115,7 +115,7 @@ def decoders_agreement(small, whole: AutoencoderKL, grammar: Grammar = FULL, cou
 
 
 def save_small_decoder(small: AsymmetricAutoencoderKL, folder: Path) -> Path:
-    """Write the configuration, and the decoder's weights alone in half precision, for `pipelines.with_small_decoder`; returns `folder`."""
+    """Write the configuration, and the decoder's weights alone in half precision, for `loading.turbo.with_small_decoder`; returns `folder`."""
     small.save_config(folder)
     weights = {f"decoder.{name}": tensor.half() for name, tensor in small.decoder.state_dict().items()}
     trainer.save_tensors(folder / DECODER, {n: t for n, t in weights.items() if ".condition_encoder." not in n})

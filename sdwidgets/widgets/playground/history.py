@@ -24,9 +24,9 @@ class Past:
     """A run that was: its order and its picture, and the whole run while there is room for it."""
 
     number: int  # counted from 1
-    order: object  # engine.Order
+    order: object  # session.Order
     picture: bytes  # WebP, at most 768 pixels
-    run: object | None  # engine.Run
+    run: object | None  # session.Run
 
     @property
     def settings(self) -> dict:
