@@ -54,13 +54,15 @@ def test_three_prompts_and_a_batch_of_pictures(family):
             torch.testing.assert_close(prediction[i : i + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_predictor_may_be_made_in_the_midst_of_a_loop():
+def test_a_predictor_may_be_made_in_the_midst_of_a_loop(capsys):
     """Asking the pipeline what it hands its denoiser leaves the pipeline's own scheduler where it stands."""
     pipe = tiny.pipeline("sd")
     pipe.scheduler.set_timesteps(7)
     before, scheduler = pipe.scheduler.timesteps.clone(), pipe.scheduler
+    pipe.set_progress_bar_config(disable=False)
     guidance.predictor(pipe, None, "a cat", **tiny.SIZE)
     assert pipe.scheduler is scheduler and torch.equal(pipe.scheduler.timesteps, before)
+    assert capsys.readouterr().err == "" and pipe._progress_bar_config == {"disable": False}
 
 
 def test_guide_is_a_line():

@@ -90,7 +90,7 @@ def test_an_imaginary_setting_is_kept_in_files(play, tmp_path):
 def test_every_control_says_what_it_is():
     for name, control in CONTROLS.items():
         assert control.label and control.noun and name in {field.name for field in dataclasses.fields(Settings)}
-        assert (control.option is None) == (not control.help and name != "prompt") or name == "prompt"
+        assert bool(control.option) == bool(control.help), "an option has a line of help"
         if control.kind in (float, list):
             assert control.low is not None and control.high is not None
     json.dumps({name: control.start for name, control in CONTROLS.items()})
@@ -100,6 +100,11 @@ def test_every_control_says_what_it_is():
 def test_a_setting_that_there_is_not_is_named(make):
     with pytest.raises(TypeError, match="no setting 'mood'; .* prompt, negative_prompt, seed"):
         make()
+
+
+def test_a_batch_draws_from_text():
+    with pytest.raises(TypeError, match="no setting 'border'; it takes prompt"):
+        Request("tiny", prompt="a cat", border=[1, 1, 1, 1])
 
 
 def test_orders_of_the_same_settings_do_not_differ():

@@ -25,4 +25,5 @@ def reserve_core():
 
 
 def usable_threads() -> int:
+    """PyTorch's number, less the core that is reserved; at least one."""
     return max(1, torch.get_num_threads() - _spared.get())

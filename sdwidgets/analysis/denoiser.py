@@ -35,15 +35,15 @@ def predict(
         )
     timesteps = np.broadcast_to(np.asarray(timesteps, np.float32), len(latents))
     step = pipe.vae_scale_factor
-    asked = {"height": latents.shape[2] * step, "width": latents.shape[3] * step, "guidance_scale": 1.0}
+    size = {"height": latents.shape[2] * step, "width": latents.shape[3] * step, "guidance_scale": 1.0}
     answers = []
     for start in range(0, len(latents), batch_size):
         part = slice(start, start + batch_size)
-        told = conditioning(pipe, prompts[part], **asked)
+        rows = conditioning(pipe, prompts[part], **size)
         sample = torch.from_numpy(latents[part]).to(pipe.unet.device, pipe.unet.dtype)
-        clock = torch.from_numpy(timesteps[part].copy()).to(pipe.unet.device)
+        at = torch.from_numpy(timesteps[part].copy()).to(pipe.unet.device)
         with torch.no_grad():
-            answers.append(pipe.unet(sample, clock, **told).sample.float().cpu().numpy())
+            answers.append(pipe.unet(sample, at, **rows).sample.float().cpu().numpy())
     return np.concatenate(answers)
 
 
@@ -76,7 +76,7 @@ class _Seen(Exception):
 
 
 def conditioning(pipe, prompt: str, **settings) -> dict:
-    """All that the pipeline hands its denoiser beside the noisy latents and the clock, by name, as tensors.
+    """All that the pipeline hands its denoiser beside the noisy latents and the timestep, by name, as tensors.
 
     For Stable Diffusion that is {"encoder_hidden_states": (2, tokens, width)}, first the empty prompt's rows, then the prompt's;
     SDXL adds sizes and a pooled row. With guidance_scale at most 1 the batch is 1. `settings` go to the pipeline (height,
@@ -95,8 +95,10 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
         raise _Seen
 
     hook, scheduler = denoiser.register_forward_pre_hook(listen, with_kwargs=True), pipe.scheduler
+    bars = dict(getattr(pipe, "_progress_bar_config", {}))
     settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
     try:
+        pipe.set_progress_bar_config(**bars | {"disable": True})
         pipe.scheduler = copy.deepcopy(scheduler)  # a loop over the pipeline's own may be under way
         pipe(prompt, output_type="latent", **settings)
     except _Seen:
@@ -104,6 +106,7 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
     finally:
         hook.remove()
         pipe.scheduler = scheduler
+        pipe.set_progress_bar_config(**bars)
         pipe.maybe_free_model_hooks()
     not_text = ("sample", "hidden_states", "timestep", "return_dict")
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
@@ -137,14 +140,14 @@ def _joined(parts: Sequence):
 def map_text_embeddings(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
     """The same conditioning with `change` made to all that a text encoder said: rows and pooled rows, not sizes.
 
-    `map_text_embeddings(given, torch.zeros_like)` is a denoiser that is told nothing. What `change` returns keeps the shape; the rows may have
+    `map_text_embeddings(given, torch.zeros_like)` is a denoiser without a text. What `change` returns keeps the shape; the rows may have
     another number of tokens.
     """
-    told = {}
+    changed = {}
     for name, value in conditioning.items():
         if name == "added_cond_kwargs":
             value = {key: change(v) if key == "text_embeds" else v for key, v in value.items()}
         elif name in ("encoder_hidden_states", "pooled_projections"):
             value = change(value)
-        told[name] = value
-    return told
+        changed[name] = value
+    return changed

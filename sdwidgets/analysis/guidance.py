@@ -29,7 +29,7 @@ def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[.
 
     pipe: a Stable Diffusion 1, 2 or XL pipeline.
     prompts: texts; None is no prompt as the pipeline itself takes it, which for SDXL is rows of zeros.
-    height, width: pixels; SDXL is told them.
+    height, width: pixels; SDXL is conditioned on them.
     more: goes to the U-Net as it is, for example `down_intrablock_additional_residuals` of a T2I-Adapter.
 
     The predictions are computed in one batch, in the order given, so `predictor(pipe, None, prompt)` computes what the

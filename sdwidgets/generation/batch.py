@@ -26,11 +26,15 @@ FORMATS = (".png", ".webp", ".jpg", ".jpeg")
 
 
 class Request:
-    """What decides a picture, up to the device's last bits: a model and settings of `trace.CONTROLS`. What is not given is the pipeline's own."""
+    """What decides a picture, up to the device's last bits: a model, the prompt and the settings that the command line has.
+
+    What is left out, or None, is the pipeline's own. Raises TypeError for another setting: a batch draws from text.
+    """
 
     def __init__(self, model: str, **settings):
-        if unknown := sorted(set(settings) - set(CONTROLS)):
-            raise TypeError(f"a request has no setting {unknown[0]!r}; it takes {', '.join(CONTROLS)}")
+        taken = [name for name, control in CONTROLS.items() if control.option or name == "prompt"]
+        if unknown := sorted(set(settings) - set(taken)):
+            raise TypeError(f"a request has no setting {unknown[0]!r}; it takes {', '.join(taken)}")
         self.model, self._settings = model, {k: v for k, v in settings.items() if v is not None}
 
     def settings(self) -> dict:
@@ -53,14 +57,14 @@ class Request:
         """All but prompt and seed: what pictures that are drawn in one batch have in common."""
         return {"model": self.model} | {k: v for k, v in self._settings.items() if k not in ("prompt", "seed")}
 
-    def told(self) -> dict:
+    def as_json(self) -> dict:
         """As plain JSON."""
         return {"model": self.model, **self._settings}
 
     def file_name(self) -> str:
         """Words of the prompt, the seed, and a hash of everything: other settings never meet in one file."""
         words = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
-        digest = hashlib.sha256(json.dumps(self.told(), sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
         return f"{words}-s{self.seed}-{digest[:10]}.png"
 
 
@@ -103,7 +107,7 @@ def write_picture(image: Image.Image, path: Path, request: Request) -> None:
     extra = {}
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()
-        extra["pnginfo"].add_itxt("sdwidgets", json.dumps(request.told(), ensure_ascii=False))
+        extra["pnginfo"].add_itxt("sdwidgets", json.dumps(request.as_json(), ensure_ascii=False))
     with replacing(path, "the picture") as part:
         image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **extra)
 

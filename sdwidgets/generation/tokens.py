@@ -19,7 +19,7 @@ class Piece(NamedTuple):
 def pieces(tokenizer, ids: list[int]) -> list[Piece]:
     """The pieces of token numbers without the tokenizer's own marks.
 
-    Words are told by the tokenizer's sign for them: CLIP's at the end of one ("cat</w>"), T5's at the beginning ("\u2581cat").
+    Words are known by the tokenizer's sign for them: CLIP's at the end of one ("cat</w>"), T5's at the beginning ("\u2581cat").
     """
     raw = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
     found, first, word = [], 0, 0

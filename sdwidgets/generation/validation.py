@@ -35,7 +35,8 @@ def check_settings(pipe, **settings) -> list[Note]:
     num_inference_steps: at most as many as the model was trained with (1,000);
     height, width: multiples of 8 pixels (of 16 for FLUX), within the memory that is free;
     scheduler: a label of SCHEDULERS or a diffusers class name;
-    strength: enough to leave one of the steps.
+    strength: enough to leave one of the steps;
+    task and border: not here, since they go with pictures, see `tasks.check_task`.
     Returns notes, e.g. that a long prompt is cut. Raises SettingsError (a ValueError) with `.field`, and TypeError for no setting of ours.
     """
     if unknown := sorted(set(settings) - set(CONTROLS)):

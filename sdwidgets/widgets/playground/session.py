@@ -108,7 +108,7 @@ class Engine:
             pass
         except Exception as failure:
             error = failure
-        if trace != ():  # what recording cannot see of a run is what it was asked for
+        if isinstance(trace, Trace):  # what recording cannot see of a run: its settings say it
             known = {name: settings[name] for name in CONTROLS if CONTROLS[name].argument and settings.get(name) is not None}
             unseen = {name: value for name, value in known.items() if getattr(trace.settings, name) is None}
             trace.settings = replace(trace.settings, **unseen)
