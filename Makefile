@@ -54,8 +54,7 @@ $(DEV): $(INPUTS)
 lab: $(COURSE)
 	@$(BIN)/python tools/lab.py
 
-test: $(DEV)
-	@$(BIN)/python -m ruff check .
+test: lint
 	@CHROMIUM=`$(BIN)/python tools/find_browser.py` || unset CHROMIUM; \
 	if [ -n "$$CHROMIUM" ]; then \
 		export CHROMIUM; \
@@ -72,6 +71,7 @@ test-weekly:
 
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
 
 lock: $(DEV)
 	@$(BIN)/python -m pip install --quiet uv

@@ -44,7 +44,9 @@ PROMPTS = 100
 def _with(**changes) -> denoiser.DenoiserConfig:
     """The denoiser's own settings with changes, in small batches: so few samples make more steps of them."""
     small = {"batch_size": 32, "warmup_steps": 100}
-    schedule = small | {key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes}
+    schedule = small | {
+        key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes
+    }
     config = denoiser.DenoiserConfig(**changes)
     return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **schedule))
 
@@ -191,14 +193,19 @@ def main() -> int:
     torch.set_num_threads(1)
     machine = harness.machine()
     autoencoder = denoiser_parts(args.work)
-    data, fixed = encoded(args.work, *autoencoder), validation.Validation.prepare(*autoencoder, args.work / "encoded" / "floor.safetensors")
+    data, fixed = (
+        encoded(args.work, *autoencoder),
+        validation.Validation.prepare(*autoencoder, args.work / "encoded" / "floor.safetensors"),
+    )
     whitening = work_folder.text_whitening(sheet.FULL, args.work)
     report = json.loads(args.json.read_text()) if args.json.exists() else {"bench": "arms", "rows": []}
     for name in args.arms:
         if any(row["arm"] == name and row["minutes"] == args.minutes for row in report["rows"]):
             continue
         row = run(name, data, fixed, whitening, args.minutes, args.work)
-        report = json.loads(args.json.read_text()) if args.json.exists() else report  # another process may have added to it
+        report = (
+            json.loads(args.json.read_text()) if args.json.exists() else report
+        )  # another process may have added to it
         report["rows"] = [r for r in report["rows"] if r["arm"] != name] + [row]
         harness.write(report | {"machine": machine}, args.json)
     return 0
@@ -211,7 +218,11 @@ def denoiser_parts(work: Path):
 
     autoencoder = AutoencoderKL.from_pretrained(work_folder.finished_part(work, "vae")).eval()
     encoder = clip.text_encoder(CLIPModel.from_pretrained(work_folder.finished_part(work, "clip")))
-    return autoencoder.to(memory_format=torch.channels_last), encoder, CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+    return (
+        autoencoder.to(memory_format=torch.channels_last),
+        encoder,
+        CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
+    )
 
 
 if __name__ == "__main__":

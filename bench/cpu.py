@@ -66,9 +66,7 @@ class Effort:
 
 FULL = Effort()
 CHILD = Effort(turns=12, budget=20.0, pictures=40, batches=(1, 4, 16))
-QUICK = Effort(
-    turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2), live=2.0, many=4, compile=False
-)
+QUICK = Effort(turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2), live=2.0, many=4, compile=False)
 
 
 class Pipelines:
@@ -114,9 +112,7 @@ class Pipelines:
         except ImportError:
             print("  speed='fast' needs OpenVINO, which is not installed: left out")
         return names + (
-            [f"turbo{more}" for more in ("", ", fast") if "fast" in names or not more]
-            if self.turbo.is_dir()
-            else []
+            [f"turbo{more}" for more in ("", ", fast") if "fast" in names or not more] if self.turbo.is_dir() else []
         )
 
 
@@ -151,9 +147,7 @@ def pictures(pipes: Pipelines, effort: Effort) -> dict:
             pipes[name], pipes.fresh(name)[0], seed=turn, steps=steps
         )
         if name.endswith("fast"):  # as under a slider: the caption is remembered
-            ways[name + AGAIN] = lambda turn, name=name, steps=steps: draw(
-                pipes[name], PROMPT, seed=turn, steps=steps
-            )
+            ways[name + AGAIN] = lambda turn, name=name, steps=steps: draw(pipes[name], PROMPT, seed=turn, steps=steps)
     return {"ways": rows_of(take_turns(ways, effort.turns, budget=effort.budget), "stock")}
 
 
@@ -240,15 +234,17 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
             step[n] = least(lambda n=n: stock.unet(noise[:n], time_, text[:n]), stock.unet)
             fast_step[n] = least(lambda inputs=inputs: graph(*inputs), graph)
             kv_projections = torch.nn.ModuleList(given.layers(given.kv_projections))
-            keys[n] = least(lambda n=n, kv_projections=kv_projections: [layer(text[:n]) for layer in kv_projections], kv_projections)
+            keys[n] = least(
+                lambda n=n, kv_projections=kv_projections: [layer(text[:n]) for layer in kv_projections],
+                kv_projections,
+            )
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
             smaller = rewritten_decoder(copy.deepcopy(vae.decoder))
             decode[name] = least(lambda vae=vae: vae.decode(noise[:1]), vae)
             fast_decode[name] = least(lambda smaller=smaller: smaller(noise[:1]), smaller)
         prompt = {
-            n: least(lambda n=n: stock.encode_prompt(PROMPT, "cpu", 1, n == 2), stock.text_encoder)
-            for n in (1, 2)
+            n: least(lambda n=n: stock.encode_prompt(PROMPT, "cpu", 1, n == 2), stock.text_encoder) for n in (1, 2)
         }
     found["step"] |= {"floor": step[2], "floor_fast": fast_step[2]}
     found["decode"] |= {"floor": decode["whole"], "floor_fast": fast_decode["whole"]}
@@ -311,18 +307,14 @@ def recording(pipes: Pipelines, effort: Effort) -> dict:
         pipe = pipes[name]
         factors = factors_for(pipe)
         shown: list = []
-        preview = lambda step: shown.append(linear_preview(step.pred_original, factors))  # noqa: B023, E731
+        preview = lambda step: shown.append(linear_preview(step.pred_original, factors))  # noqa: B023
         ways = {
             "bare": lambda turn, pipe=pipe: draw(pipe, seed=turn),
             "recorded": lambda turn, pipe=pipe: recorded(pipe, turn),
             "recorded, previews": lambda turn, pipe=pipe, preview=preview: recorded(pipe, turn, preview),
         }
-        if not all(
-            np.array_equal(ways["bare"](0), ways[way](0)) for way in ("recorded", "recorded, previews")
-        ):
-            raise RuntimeError(
-                "a recorded picture differs from the bare one: this must not happen, please report it"
-            )
+        if not all(np.array_equal(ways["bare"](0), ways[way](0)) for way in ("recorded", "recorded, previews")):
+            raise RuntimeError("a recorded picture differs from the bare one: this must not happen, please report it")
         # Small differences between runs of half a second: more turns than elsewhere.
         seconds = take_turns(ways, 5 * effort.turns, budget=1.4 * effort.budget)
         found[name] = {
@@ -395,7 +387,9 @@ def startup(pipes: Pipelines, effort: Effort) -> dict:
                 for phase, seconds in zip(PHASES, took, strict=True):
                     found.setdefault(f"fast, the first time ever: {phase}", []).append(seconds)
                 bare = {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"}
-                found.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(run(START, "exact", folder, PROMPT, **bare)[0])
+                found.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(
+                    run(START, "exact", folder, PROMPT, **bare)[0]
+                )
     return {name: summary(values) for name, values in found.items()}
 
 
@@ -513,9 +507,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
-        named = {
-            place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), inputs, strict=True)
-        }
+        named = {place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), inputs, strict=True)}
         return lambda: torch.from_numpy(session.run(None, named)[0])
 
     makers = {
@@ -560,7 +552,9 @@ def many(pipes: Pipelines, effort: Effort) -> dict:
         took = time.perf_counter() - began
         drawn = [entry["batch"] for entry in read_manifest(Path(folder)).values()]
     sizes = Counter(drawn)
-    ((chosen, _),) = Counter(drawn[len(drawn) // 2 :]).most_common(1)  # the first half tries, the last batch may be smaller
+    ((chosen, _),) = Counter(drawn[len(drawn) // 2 :]).most_common(
+        1
+    )  # the first half tries, the last batch may be smaller
     counts = {1: processes(pipes.folder, speed, prompts[: max(2, effort.many // 2)], chosen, 1)}
     counts[2] = processes(pipes.folder, speed, prompts[: max(2, effort.many // 2)], chosen, 2)
     return {
@@ -616,9 +610,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=harness.ROOT / "build" / "bench.json", help="the report (default: build/bench.json of the checkout)")  # fmt: skip
     parser.add_argument("--model", type=Path, help="a folder of Stable Diffusion 1's shape (default: Pocket)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections (default: all)")
-    parser.add_argument(
-        "--quick", action="store_true", help="one turn of everything; its figures mean nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="one turn of everything; its figures mean nothing")
     parser.add_argument("--no-avx2", action="store_true", help="leave out the second pass with AVX2 only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)

@@ -70,9 +70,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype):
 
     tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer", model_max_length=77)
     levels = len(shape.widths)
-    crossing = [
-        not shape.xl or level > 0 for level in range(levels)
-    ]  # XL attends on all levels but the finest,
+    crossing = [not shape.xl or level > 0 for level in range(levels)]  # XL attends on all levels but the finest,
     if not shape.xl:
         crossing[-1] = False  # 1.5 on all but the coarsest
     down = tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in crossing)
@@ -113,17 +111,9 @@ def build(shape: Shape, device: str, dtype: torch.dtype):
                 parts["tokenizer_2"] = tokenizer
     finally:
         torch.set_default_dtype(before)
-    levels_of_noise = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "steps_offset": 1,
-    }
+    levels_of_noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     if shape.xl:
-        scheduler, cls = (
-            diffusers.EulerDiscreteScheduler(**levels_of_noise),
-            diffusers.StableDiffusionXLPipeline,
-        )
+        scheduler, cls = (diffusers.EulerDiscreteScheduler(**levels_of_noise), diffusers.StableDiffusionXLPipeline)
         parts["add_watermarker"] = False
     else:
         scheduler, cls = (
@@ -172,10 +162,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     stock = build(shape, device, torch.float16 if cuda else torch.float32)
     fast_dtype = choose_dtype("auto", device)[0] if cuda else torch.float32
     fast = another(stock, fast_dtype)
-    print(
-        f"{name}: {sum(p.numel() for p in stock.unet.parameters()) / 1e6:,.0f}M parameters in the U-Net",
-        flush=True,
-    )
+    print(f"{name}: {sum(p.numel() for p in stock.unet.parameters()) / 1e6:,.0f}M parameters in the U-Net", flush=True)
     peaks: dict[str, int] = {}
     reserved: dict[str, int] = {}
 
@@ -237,11 +224,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
 
 
 def _bytes(part) -> int:
-    return (
-        sum(t.nbytes for t in [*part.parameters(), *part.buffers()])
-        if isinstance(part, torch.nn.Module)
-        else 0
-    )
+    return sum(t.nbytes for t in [*part.parameters(), *part.buffers()]) if isinstance(part, torch.nn.Module) else 0
 
 
 def compared(stock: np.ndarray, fast: np.ndarray) -> dict:
@@ -254,9 +237,7 @@ def _counted(pipe, shape: Shape) -> dict[str, float]:
     """Operations and bytes of a whole picture: its steps at guidance, and one decoding, counted on one step."""
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     latents = {"output_type": "latent", "height": shape.side, "width": shape.side}
-    two, three = (
-        harness.count(lambda n=n: pipe(PROMPT, **latents, num_inference_steps=n), networks) for n in (2, 3)
-    )
+    two, three = (harness.count(lambda n=n: pipe(PROMPT, **latents, num_inference_steps=n), networks) for n in (2, 3))
     side = shape.side // pipe.vae_scale_factor
     z = torch.zeros(1, pipe.vae.config.latent_channels, side, side, device=pipe.device, dtype=pipe.vae.dtype)
     decoding = harness.count(lambda: pipe.vae.decode(z), [pipe.vae])
@@ -267,9 +248,7 @@ def _counted(pipe, shape: Shape) -> dict[str, float]:
 def on_a_t4(peak: int, pipe) -> str:
     """What 16 GB hold, from the peak that was measured here in float16 (a T4 has no bfloat16)."""
     room = T4_BYTES - T4_CONTEXT
-    parts = {
-        name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)
-    }
+    parts = {name: _bytes(part) for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     if peak <= room:
         return f"fits whole in float16: {peak / 1e9:.1f} GB at its peak of {room / 1e9:.1f} GB."
     moved = peak - sum(parts.values()) + max(parts.values())
@@ -278,14 +257,10 @@ def on_a_t4(peak: int, pipe) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--small", action="store_true", help="small models on the CPU, to see that it works")
-    parser.add_argument(
-        "--turns", type=int, default=12, help="of every way (default: 12, or what the time allows)"
-    )
+    parser.add_argument("--turns", type=int, default=12, help="of every way (default: 12, or what the time allows)")
     args = parser.parse_args(arguments)
     if args.turns < 1:
         parser.error("--turns is at least 1")

@@ -51,9 +51,7 @@ def take_turns(
     for turn in range(turns):
         if turn >= least and time.perf_counter() > ends:
             break
-        for name in (
-            list(ways) if turn % 2 else list(reversed(ways))
-        ):  # none always runs on the warmer machine
+        for name in list(ways) if turn % 2 else list(reversed(ways)):  # none always runs on the warmer machine
             synchronize()
             began = time.perf_counter()
             ways[name](turn)
@@ -95,8 +93,7 @@ def bootstrap(values, statistic=np.median, resamples: int = RESAMPLES) -> list[f
 def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
     """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
     return {
-        name: {"seconds": summary(values), "faster": ratio(seconds[base], values)}
-        for name, values in seconds.items()
+        name: {"seconds": summary(values), "faster": ratio(seconds[base], values)} for name, values in seconds.items()
     }
 
 
@@ -189,9 +186,7 @@ def peaks(device: str = "cpu", size: int = 1536, turns: int = 8) -> dict[str, fl
     for name, dtype in dtypes.items():
         a = torch.randn(size, size, device=device).to(dtype)
         found[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
-    cells = (
-        1 << 28 if device == "cuda" else 1 << 24
-    ) // 4  # 64 MB, or 1 GB: beyond every cache but the largest
+    cells = (1 << 28 if device == "cuda" else 1 << 24) // 4  # 64 MB, or 1 GB: beyond every cache but the largest
     a, b, c = (torch.zeros(4 * cells, device=device) for _ in range(3))
     found["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
     return found

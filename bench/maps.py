@@ -43,7 +43,12 @@ def measure(pipe, count: int, steps: int) -> dict:
     heats, shapes, places = [], [], 0
     for number, scene in enumerate(prompt_sets.choosing_scenes("one object", count)):
         with record_attention(pipe) as maps:
-            (picture,) = pipe(scene.caption, num_inference_steps=steps, guidance_scale=3.0, generator=torch.Generator("cpu").manual_seed(number)).images
+            (picture,) = pipe(
+                scene.caption,
+                num_inference_steps=steps,
+                guidance_scale=3.0,
+                generator=torch.Generator("cpu").manual_seed(number),
+            ).images
         heats.append(maps.heat(scene.things[0].name, size=(SIZE, SIZE)))
         shapes.append(np.asarray(silhouette(picture)) > 0)
         places = max(places, *(layer.height for layer in maps.layers))

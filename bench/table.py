@@ -30,13 +30,7 @@ def table(head: Row, rows: list[Row]) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    return (
-        f"{seconds:.1f} s"
-        if seconds >= 10
-        else f"{seconds:.2f} s"
-        if seconds >= 1
-        else f"{1000 * seconds:.3g} ms"
-    )
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def times(found: dict) -> str:
@@ -91,9 +85,7 @@ def ways_rows(ways: dict, asked: dict, floors: dict | None = None) -> list[Row]:
                 times(found["faster"]),
                 milliseconds(least["seconds"]) if least else NOT_MEASURED,
                 f"{found['seconds']['median'] / least['seconds']:.1f}" if least else "",
-                verdict(found["faster"]["median"], found["faster"]["interval"], asked[name])
-                if name in asked
-                else "",
+                verdict(found["faster"]["median"], found["faster"]["interval"], asked[name]) if name in asked else "",
             )
         )
     return rows
@@ -208,9 +200,7 @@ def passes(report: dict) -> list[str]:
             )
             for name, by_size in found.items()
         ]
-        parts.append(
-            table(("pictures a second, drawn at once:", *sizes, "at most, by the floor of one"), rows)
-        )
+        parts.append(table(("pictures a second, drawn at once:", *sizes, "at most, by the floor of one"), rows))
     for section, head in (
         ("startup", "start-up, in fresh processes"),
         ("lab", "from `jupyter lab` to a slider that moves the picture"),
@@ -233,12 +223,7 @@ def passes(report: dict) -> list[str]:
         rows += [(name, NOT_MEASURED, "", why) for name, why in found["missing"].items()]
         parts.append(
             table(
-                (
-                    "a guided step of the U-Net by",
-                    "time (quartiles)",
-                    "times as fast",
-                    "differs from the first by",
-                ),
+                ("a guided step of the U-Net by", "time (quartiles)", "times as fast", "differs from the first by"),
                 rows,
             )
         )
@@ -353,9 +338,7 @@ def describe_gpu(report: dict) -> str:
     parts = [machine_line(report)]
     cuda = report["device"] == "cuda"
     if not cuda:
-        parts.append(
-            "**Small models on a CPU: this shows that the measurement works, and nothing about a GPU.**"
-        )
+        parts.append("**Small models on a CPU: this shows that the measurement works, and nothing about a GPU.**")
     models = {name: model for name, model in report["models"].items() if measured(model)}
     rows = []
     for name, model in models.items():
@@ -367,9 +350,7 @@ def describe_gpu(report: dict) -> str:
                 goal = verdict(found["faster"]["median"], found["faster"]["interval"], model["asked"])
                 goal += f"; aim {milliseconds(model['aim'])}: {'reached' if found['seconds']['quartiles'][1] <= model['aim'] else 'not reached'}"
             elif on_top:
-                goal = f"{percent(on_top)} on top of fast" + (
-                    f"; {added(on_top, ASKED['on a GPU'])}" if cuda else ""
-                )
+                goal = f"{percent(on_top)} on top of fast" + (f"; {added(on_top, ASKED['on a GPU'])}" if cuda else "")
             peak = f"{found['peak_bytes'] / 1e9:.1f} GB" if found.get("peak_bytes") else ""
             if found.get("reserved_bytes"):
                 peak += f" ({found['reserved_bytes'] / 1e9:.1f} GB reserved)"
@@ -390,9 +371,7 @@ def describe_gpu(report: dict) -> str:
         floor = model["floor"]
         lines = [f"{name}: {model['setting']}; {floor['operations'] / 1e12:.2f} TFLOP, {milliseconds(floor['seconds'])} at this device's best rate ({floor['precision']}, {report['rates'][floor['precision']] / 1e12:.1f} TFLOP/s); {floor['bytes'] / 1e9:.1f} GB moved, {milliseconds(floor['memory_seconds'])} at its memory's."]  # fmt: skip
         if "first" in model:
-            lines.append(
-                f"The first picture of speed='fast' took {milliseconds(model['first'])}, compiling included."
-            )
+            lines.append(f"The first picture of speed='fast' took {milliseconds(model['first'])}, compiling included.")
         same = model["agreement"]
         lines.append(
             f"Fast and stock agree to {same['decibels']:.1f} dB."
@@ -434,7 +413,9 @@ def describe_training(report: dict) -> str:
         f"**The machine was busy when this began (load {busy:.1f}).**" if busy > BUSY else "",
         f"What makes training faster (`python bench/training.py`): medians of {report['turns']} steps, the changes taking turns. What we expected "
         "was written down before. An autoencoder's sample is a crop of 64 pixels.",
-        COMPILED if "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report["rows"]) else "",
+        COMPILED
+        if "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report["rows"])
+        else "",
         training_table(report["rows"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -448,9 +429,7 @@ def machine_line(report: dict) -> str:
         else f"{machine['processor']}, {machine['threads']} threads"
     )
     versions = machine["versions"]
-    named = ", ".join(
-        f"{name} {versions[name]}" for name in ("torch", "diffusers", "openvino") if versions.get(name)
-    )
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "openvino") if versions.get(name))
     weights = "" if report["bench"] == "training" else f" weights {report.get('weights', 'random')};"
     return f"{device}; {named};{weights} commit {machine['commit']}, {machine['date']}."
 
@@ -464,14 +443,14 @@ def describe(report: dict, weights: str | None = None) -> str:
 
 # ---- pages ------------------------------------------------------------------------------------------------------
 
-NOTHING = "No figures yet: nothing has been measured on a quiet machine since the last change. `make bench` measures it."
+NOTHING = (
+    "No figures yet: nothing has been measured on a quiet machine since the last change. `make bench` measures it."
+)
 
 
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
     """File name -> report, of all that are in the folder and are not a try; training last, which fewer ask about."""
-    found = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
-    }
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     return {
         name: report
         for name, report in sorted(found.items(), key=lambda item: item[1].get("bench") == "training")
@@ -498,12 +477,24 @@ def page(found: dict[str, dict], weights: str | None = None) -> str:
         "count as reached where the worse end of the interval does, as not shown where only the median does."
     )
     weights = weights or weights_now()
-    return "\n\n".join(["# Performance", lead, *(f"## {name}\n\n{describe(report, weights)}" for name, report in found.items())]) + "\n"
+    return (
+        "\n\n".join(
+            ["# Performance", lead, *(f"## {name}\n\n{describe(report, weights)}" for name, report in found.items())]
+        )
+        + "\n"
+    )
 
 
 def figures(found: dict[str, dict]) -> str:
     """What the README tells: how much faster, and what recording adds, of the first report that has both."""
-    report = next((report for report in found.values() if measured(report.get("pictures")) and measured(report.get("recording"))), None)
+    report = next(
+        (
+            report
+            for report in found.values()
+            if measured(report.get("pictures")) and measured(report.get("recording"))
+        ),
+        None,
+    )
     if report is None:
         return NOTHING
     ways, run = report["pictures"]["ways"], report["recording"]["fast"]["recorded"]
@@ -511,7 +502,7 @@ def figures(found: dict[str, dict]) -> str:
         (
             f"On {machine_line(report).partition(';')[0]}, with 95% intervals:",
             "",
-            f"- `load(speed=\"fast\")` draws the same picture, up to rounding, {times(ways['fast']['faster'])} times as fast as stock diffusers;",
+            f'- `load(speed="fast")` draws the same picture, up to rounding, {times(ways["fast"]["faster"])} times as fast as stock diffusers;',
             f"- with `turbo=True`, in four steps, {times(ways['turbo, fast']['faster'])} times as fast: a picture every {milliseconds(ways['turbo, fast']['seconds']['median'])};",
             f"- recording every step of a fast run adds {percent(run['times'])} to it.",
         )
@@ -529,9 +520,7 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and README.md's figures")
     parser.add_argument("--check", action="store_true", help="compare both with the reports")
     args = parser.parse_args(arguments)

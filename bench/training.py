@@ -55,7 +55,11 @@ DENOISER = (
     Change("compiled, batch 128", "1.8", {"compile": True, "batch_size": 128}),
     Change("bfloat16", "2 with AMX, below 1 without: then it is emulated", {"bf16": True}),
     Change("plain attention", "1.2: flash attention's backward is slow on CPUs", {"attention": "plain"}),
-    Change("GroupNorm by hand", "1.1: two sums in its backward, 44% of an autoencoder's step in a trial", {"norm": "by hand"}),
+    Change(
+        "GroupNorm by hand",
+        "1.1: two sums in its backward, 44% of an autoencoder's step in a trial",
+        {"norm": "by hand"},
+    ),
     Change("contiguous", "0.9: convolutions like channels last", {"format": torch.contiguous_format}),
     Change("Muon", "0.85: matrix products on the weights, 34 GFLOP a step", {"optimizer": "muon"}),
     Change("Muon, batch 128", "1.15", {"optimizer": "muon", "batch_size": 128}),
@@ -94,11 +98,11 @@ class GroupNormByHand(torch.autograd.Function):
     def forward(ctx, x, weight, bias, groups, eps):
         n, channels, *pixels = x.shape
         size = x[0].numel() // groups
-        grouped = lambda sums: sums.view(n, groups, -1).sum(2)  # noqa: E731
+        grouped = lambda sums: sums.view(n, groups, -1).sum(2)
         mean = grouped(x.sum((2, 3))) / size
         rstd = (grouped(x.square().sum((2, 3))) / size - mean.square() + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, rstd)
-        wide = lambda value: value.repeat_interleave(channels // groups, 1)  # noqa: E731
+        wide = lambda value: value.repeat_interleave(channels // groups, 1)
         scale = wide(rstd) * weight
         return torch.addcmul((bias - wide(mean) * scale)[..., None, None], x, scale[..., None, None])
 
@@ -107,7 +111,7 @@ class GroupNormByHand(torch.autograd.Function):
         x, weight, mean, rstd = ctx.saved_tensors
         n, channels = x.shape[:2]
         groups, size = mean.shape[1], x[0].numel() // mean.shape[1]
-        wide = lambda value: value.repeat_interleave(channels // groups, 1)  # noqa: E731
+        wide = lambda value: value.repeat_interleave(channels // groups, 1)
         s, t = (d * x).sum((2, 3)), d.sum((2, 3))
         ws, wt = ((weight * sums).view(n, groups, -1).sum(2) for sums in (s, t))
         u = (mean * wt - ws) * rstd**3 / size
@@ -239,9 +243,7 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
             config.schedule, optimizer=optimizer, learning_rate=rate, steps=samples // size, warmup_steps=50, decay_share=1.0
         )  # fmt: skip
         folder = (
-            Path(f"bench-{part}-{optimizer}-{rate:g}")
-            if work is None
-            else work / f"bench-{part}-{optimizer}-{rate:g}"
+            Path(f"bench-{part}-{optimizer}-{rate:g}") if work is None else work / f"bench-{part}-{optimizer}-{rate:g}"
         )
         _, record = trainer.train(
             f"{optimizer} {rate:g}", module.to(memory_format=torch.channels_last), loss_at, schedule, folder, {}, restart=True
@@ -258,14 +260,10 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["denoiser", "vae"], choices=["denoiser", "vae"])
     parser.add_argument("--turns", type=int, default=7, help="steps measured of each change (default: 7)")
-    parser.add_argument(
-        "--learn", choices=["vae", "clip", "denoiser"], help="compare learning instead of speed"
-    )
+    parser.add_argument("--learn", choices=["vae", "clip", "denoiser"], help="compare learning instead of speed")
     parser.add_argument("--samples", type=int, default=6_400, help="--learn: samples of each training")
     parser.add_argument("--work", type=Path, help="--learn clip or denoiser: the folder of the trained parts")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
@@ -281,12 +279,7 @@ def main() -> int:
         tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
         rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
         print("\n" + table.training_table(rows))
-    report = {
-        "bench": "learning" if args.learn else "training",
-        "machine": machine,
-        "turns": args.turns,
-        "rows": rows,
-    }
+    report = {"bench": "learning" if args.learn else "training", "machine": machine, "turns": args.turns, "rows": rows}
     harness.write(report, args.json)
     return 0
 

@@ -111,16 +111,10 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed", default="exact", help="exact, bit for bit, or fast, up to rounding (default: exact)"
     )
-    parser.add_argument(
-        "--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder"
-    )
-    parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="also keep every step, for sdwidgets.Trace.load"
-    )
+    parser.add_argument("--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="also keep every step, for sdwidgets.Trace.load")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that replays the run")
-    parser.add_argument(
-        "--prompts-file", type=Path, metavar="FILE", help="many pictures: one prompt a line, UTF-8"
-    )
+    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="many pictures: one prompt a line, UTF-8")
     parser.add_argument(
         "--seeds", metavar="A:B", help="with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"
     )
@@ -141,9 +135,7 @@ def generate(args) -> int:
             'give either a PROMPT, as in sdwidgets generate "a cat on a red background", or --prompts-file.'
         )
     if many and (args.trace or args.html or args.seed is not None):
-        raise UsageError(
-            "--trace, --html and --seed are for one picture; with --prompts-file use --seeds A:B."
-        )
+        raise UsageError("--trace, --html and --seed are for one picture; with --prompts-file use --seeds A:B.")
     if args.batch_size != "auto" and not (isinstance(args.batch_size, int) and 1 <= args.batch_size <= 1024):
         raise UsageError(f"--batch-size must be auto, or 1 to 1024, not {args.batch_size!r}.")
     if not many and args.batch_size != "auto":
@@ -291,13 +283,9 @@ def doctor(args) -> int:
 
 
 def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--count", type=_number, default=64, metavar="N", help="how many scenes (default: 64)"
-    )
+    parser.add_argument("--count", type=_number, default=64, metavar="N", help="how many scenes (default: 64)")
     parser.add_argument("--seed", type=_number, default=0, help="which ones (default: 0)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("scenes.png"), help="the sheet (default: scenes.png)"
-    )
+    parser.add_argument("--output", type=Path, default=Path("scenes.png"), help="the sheet (default: scenes.png)")
 
 
 def scenes(args) -> int:

@@ -185,13 +185,7 @@ def _to_uint8(rgb: np.ndarray) -> np.ndarray:
 
 
 #: what can be done to a channel -> what it is multiplied by; "alone" keeps it and sets the others to zero
-CHANGES: dict[str, float | None] = {
-    "off": 0.0,
-    "half": 0.5,
-    "double": 2.0,
-    "turned round": -1.0,
-    "alone": None,
-}
+CHANGES: dict[str, float | None] = {"off": 0.0, "half": 0.5, "double": 2.0, "turned round": -1.0, "alone": None}
 
 
 def changed_channels(latent: np.ndarray, change: str) -> np.ndarray:

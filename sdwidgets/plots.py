@@ -42,9 +42,7 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
     return ax
 
 
-def contact_sheet(
-    pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8
-) -> Axes:
+def contact_sheet(pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8) -> Axes:
     """Pictures (n, H, W, 3) uint8 in rows of `columns`, labels above; one row of all is a preview strip.
 
     A figure of its own is as large as its pictures, and no larger.
@@ -123,9 +121,7 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
         raise ValueError("there is no finite value to draw; give latents of at least one number")
     ax = new_axes(ax)
     reach = max(4.0, float(np.abs(values).max()))
-    ax.hist(
-        values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents"
-    )
+    ax.hist(values, bins=bins, range=(-reach, reach), density=True, color=COLORS[0], alpha=0.6, label="latents")
     x = np.linspace(-reach, reach, 201)
     ax.plot(x, np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi), color=COLORS[1], label="pure noise")
     ax.set_xlabel("value")
@@ -153,15 +149,11 @@ def new_axes(ax: Axes | None) -> Axes:
 def _array(values, ndim: int, what: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != ndim or not values.size:
-        raise ValueError(
-            f"expected {what}, got shape {values.shape}; pick one step, and one item of the batch"
-        )
+        raise ValueError(f"expected {what}, got shape {values.shape}; pick one step, and one item of the batch")
     return values
 
 
-def _tiled(
-    pictures: np.ndarray, columns: int, background, top: int
-) -> tuple[np.ndarray, list[tuple[int, int]]]:
+def _tiled(pictures: np.ndarray, columns: int, background, top: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """(n, h, w, c) -> one picture of rows of `columns`, and the upper left corner (y, x) of each.
 
     top: rows of `background` above each picture, where its label stands.
@@ -217,19 +209,10 @@ def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     colours = itertools.cycle(COLORS)
     for place, (part, colour) in enumerate(zip(parts, colours, strict=False)):
         left = 3 * place
-        ax.add_patch(
-            FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0)
-        )
+        ax.add_patch(FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0))
         ax.text(left + 1, 0.22, part.name, ha="center", va="center", weight="bold", fontsize=14)
         ax.text(left + 1, -0.12, part.class_name, ha="center", va="center", fontsize=8)
-        ax.text(
-            left + 1,
-            -0.36,
-            f"{part.parameters / 1e6:.1f} M parameters",
-            ha="center",
-            va="center",
-            fontsize=10,
-        )
+        ax.text(left + 1, -0.36, f"{part.parameters / 1e6:.1f} M parameters", ha="center", va="center", fontsize=10)
         ax.text(left + 1, -0.75, part.role, ha="center", va="top", fontsize=9, wrap=True)
         ax.text(left + 2.5, 0.12, _shape(part.writes), ha="center", va="bottom", fontsize=9)
         ax.annotate("", (left + 2.86, 0), (left + 2.14, 0), arrowprops={"arrowstyle": "->", "lw": 1.5})

@@ -131,10 +131,7 @@ class _Recorder:
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
         # Prompts come first. A run that failed before its first step has left no calls, but a seed.
         given = self.prepare(
-            encode_prompt,
-            args,
-            kwargs,
-            new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.asked),
+            encode_prompt, args, kwargs, new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.asked)
         )
         # FLUX encodes the negative prompt by a second call of the same method.
         self.asked.setdefault("negative_prompt" if "prompt" in self.asked else "prompt", given.get("prompt"))
@@ -166,9 +163,7 @@ class _Recorder:
             result[0]
         )  # (channels, H, W): a picture in [-1, 1], a mask in [0, 1], or latents given as they are
         if first.shape[0] == 3:
-            self.asked[name] = (
-                (255 * (first.transpose(1, 2, 0) / 2 + 0.5)).round().clip(0, 255).astype(np.uint8)
-            )
+            self.asked[name] = (255 * (first.transpose(1, 2, 0) / 2 + 0.5)).round().clip(0, 255).astype(np.uint8)
         elif first.shape[0] == 1:
             self.asked[name] = (255 * first[0]).round().clip(0, 255).astype(np.uint8)
         return result
@@ -263,10 +258,8 @@ class _Recorder:
         for call in calls:
             if call.home is not None:
                 call.home.synchronize()
-        before = lambda index: self.calls[index - 1].ended if index else self.started  # noqa: E731
-        self.trace.steps += tuple(
-            self.to_step(call, _seconds(before(call.index), call.ended)) for call in calls
-        )
+        before = lambda index: self.calls[index - 1].ended if index else self.started
+        self.trace.steps += tuple(self.to_step(call, _seconds(before(call.index), call.ended)) for call in calls)
 
     def hand_over(self, count: int) -> None:
         """Tell `on_step` of the steps up to this many."""
@@ -430,9 +423,7 @@ def _send_home(calls: list[_Call]) -> None:
 
 
 def _leaving(value):
-    return (
-        value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value
-    )  # to pinned memory
+    return value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value  # to pinned memory
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

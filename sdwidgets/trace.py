@@ -64,17 +64,45 @@ class Settings:
     This is the one list of settings: those that a person sets bring their `Control`; `CONTROLS` has them by name.
     """
 
-    prompt: str | list[str] | None = _set_by(Control("Prompt", "prompt", str, start="an astronaut on a blue background"))
+    prompt: str | list[str] | None = _set_by(
+        Control("Prompt", "prompt", str, start="an astronaut on a blue background")
+    )
     negative_prompt: str | list[str] | None = _set_by(
-        Control("Negative prompt", "negative prompt", str, option="--negative", metavar="PROMPT", help="what the picture should not show", start="")
+        Control(
+            "Negative prompt",
+            "negative prompt",
+            str,
+            option="--negative",
+            metavar="PROMPT",
+            help="what the picture should not show",
+            start="",
+        )
     )
     #: None too for a generator used before: no seed repeats its picture
     seed: int | list[int] | None = _set_by(
-        Control("Seed", "seed", int, 0, 2**63 - 1, option="--seed", help="which noise to start from (default: 0)", argument=False, start=0)
+        Control(
+            "Seed",
+            "seed",
+            int,
+            0,
+            2**63 - 1,
+            option="--seed",
+            help="which noise to start from (default: 0)",
+            argument=False,
+            start=0,
+        )
     )
     #: as asked; scheduler calls, which a trace counts, can be more
     num_inference_steps: int | None = _set_by(
-        Control("Steps", "number of steps", int, 1, option="--steps", metavar="N", help="inference steps (default: the model's usual)")
+        Control(
+            "Steps",
+            "number of steps",
+            int,
+            1,
+            option="--steps",
+            metavar="N",
+            help="inference steps (default: the model's usual)",
+        )
     )
     guidance_scale: float | None = _set_by(
         Control("Guidance", "guidance", float, 0, 50, hint="1 is off, 5 to 8 is usual",
@@ -89,14 +117,22 @@ class Settings:
     #: "text", "image", "inpaint" or "outpaint": what the run starts from
     task: str | None = _set_by(Control("Task", "task", str, argument=False, start="text"))
     #: image to image, inpainting: how much of the path from noise is walked
-    strength: float | None = _set_by(Control("Strength", "strength", float, 0, 1, open_low=True, hint="1 keeps nothing of the picture"))
+    strength: float | None = _set_by(
+        Control("Strength", "strength", float, 0, 1, open_low=True, hint="1 keeps nothing of the picture")
+    )
     #: outpainting: left, top, right, bottom, in percent of the picture's sides
-    border: list[float] | None = _set_by(Control("Border", "border", list, 0, 200, argument=False, start=(25, 25, 25, 25)))
+    border: list[float] | None = _set_by(
+        Control("Border", "border", list, 0, 200, argument=False, start=(25, 25, 25, 25))
+    )
     height: int | None = _set_by(
-        Control("Height", "height", int, option="--height", metavar="PIXELS", help="(default: the model's own)", page=False)
+        Control(
+            "Height", "height", int, option="--height", metavar="PIXELS", help="(default: the model's own)", page=False
+        )
     )
     width: int | None = _set_by(
-        Control("Width", "width", int, option="--width", metavar="PIXELS", help="(default: the model's own)", page=False)
+        Control(
+            "Width", "width", int, option="--width", metavar="PIXELS", help="(default: the model's own)", page=False
+        )
     )
     model: str | None = None  # hub id or folder name
     pipeline: str | None = None  # class name
@@ -175,9 +211,7 @@ class Trace:
     previews: np.ndarray | None = None  # (step, H, W, 3) uint8, see latents.decode_previews
     preview_factors: np.ndarray | None = None  # (channels + 1, 3), see latents.linear_preview
     complete: bool = True
-    source: np.ndarray | None = (
-        None  # (H, W, 3) uint8: the picture that the run started from, as the pipeline read it
-    )
+    source: np.ndarray | None = None  # (H, W, 3) uint8: the picture that the run started from, as the pipeline read it
     mask: np.ndarray | None = None  # (H, W) uint8: 255 where an inpainting run painted anew
 
     latents = _stacked("latents", "x_t: (step, batch, channels, h, w) float32")

@@ -27,10 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 from .paths import replacing
 from .trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, webp_files
 
-MAX_FILE, MAX_TRACE = (
-    64_000_000,
-    128_000_000,
-)  # bytes: of a file that is read, and of the trace in it, unpacked
+MAX_FILE, MAX_TRACE = (64_000_000, 128_000_000)  # bytes: of a file that is read, and of the trace in it, unpacked
 MAX_STEPS, MAX_PIXELS = 4_000, 40_000_000  # scheduler calls; pixels of a picture, or of all previews together
 LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
 SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
@@ -61,9 +58,7 @@ def extract_trace(path: str | os.PathLike) -> Trace:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no file at {str(path)!r}; give a PNG that embed_trace(trace, path) wrote"
-        )
+        raise FileNotFoundError(f"there is no file at {str(path)!r}; give a PNG that embed_trace(trace, path) wrote")
     with path.open("rb") as file:
         return read_passport(file.read(MAX_FILE + 1), path.name)
 
@@ -114,11 +109,7 @@ def to_png(trace: Trace) -> bytes:
 def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
     """The run as an element of a page, which no browser shows or runs; "" for a run of more than `at_most` bytes."""
     packed = _packed(trace, always_compact=True)
-    return (
-        f"{OPENING.decode()}{base64.b64encode(packed).decode()}{CLOSING.decode()}"
-        if len(packed) <= at_most
-        else ""
-    )
+    return f"{OPENING.decode()}{base64.b64encode(packed).decode()}{CLOSING.decode()}" if len(packed) <= at_most else ""
 
 
 # ---- the bytes ------------------------------------------------------------------------------------------------------
@@ -159,9 +150,7 @@ def _chunk(data: bytes, name: str) -> bytes:
         texts = texts or (kind == b"iTXt" and data[place + 8 : end].startswith(TEXT.encode() + b"\0"))
         if kind == b"IEND":
             what = (
-                "tells its settings, but carries no run"
-                if texts
-                else "is a picture without a run of sdwidgets in it"
+                "tells its settings, but carries no run" if texts else "is a picture without a run of sdwidgets in it"
             )
             raise ValueError(
                 f"{name} {what}; programs that store a picture again drop it; give the file that embed_trace wrote"
@@ -190,9 +179,7 @@ def _unpacked(packed: bytes, name: str) -> Trace:
             trace = Trace.load(file)
         _check(trace)
     except OSError as error:
-        raise (
-            error if error.errno is not None else _damaged(name, "a picture in it does not decode")
-        ) from None
+        raise (error if error.errno is not None else _damaged(name, "a picture in it does not decode")) from None
     except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
         reason = "its file of arrays does not open" if "run'" in str(error) else str(error)[:200]
         raise _damaged(name, reason) from None
@@ -216,9 +203,7 @@ def _refuse_large_pictures(data: bytes) -> None:
     for name in PICTURES:
         begin, end = header[name]["data_offsets"] if name in header else (0, 0)
         pixels = 0
-        for file in (
-            webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ()
-        ):
+        for file in webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ():
             with Image.open(io.BytesIO(file), formats=["WEBP"]) as picture:
                 pixels += math.prod(picture.size)
         if pixels > MAX_PIXELS:
@@ -236,20 +221,13 @@ def _check(trace: Trace) -> None:
         for name in PER_STEP_ARRAYS:
             array = getattr(step, name)
             if array is not None and (array.shape != shape or array.ndim != 4 or array.dtype.kind != "f" or not array.size):  # fmt: skip
-                raise ValueError(
-                    f"{name} of step {step.index} has another shape or kind than the first latents"
-                )
+                raise ValueError(f"{name} of step {step.index} has another shape or kind than the first latents")
     for name in PER_RUN_ARRAYS:
         array = getattr(trace, name)
         if array is None:
             continue
         kind = "f" if name in ("final_latents", "preview_factors") else "u"
-        if (
-            array.ndim != ARRAYS[name]
-            or array.dtype.kind != kind
-            or array.dtype.itemsize > 8
-            or not array.size
-        ):
+        if array.ndim != ARRAYS[name] or array.dtype.kind != kind or array.dtype.itemsize > 8 or not array.size:
             raise ValueError(f"{name} has another shape or kind than it should")
         if kind == "u" and (array.dtype != np.uint8 or (name != "mask" and array.shape[-1] != 3)):
             raise ValueError(f"{name} is no picture of red, green and blue bytes")

@@ -41,9 +41,7 @@ class Hub:
     broken: bool = False  # every answer is 503
 
     def add(self, hub_id: str, folder: Path, **options) -> Repo:
-        files = {
-            p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-        }
+        files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
         self.repos[hub_id] = Repo(files, **options)
         return self.repos[hub_id]
 
@@ -56,9 +54,7 @@ class Hub:
         Handler.hub = hub
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.store_url = (
-            f"http://localhost:{self.server.server_port}/store"  # another host, as the hub's store is
-        )
+        self.store_url = f"http://localhost:{self.server.server_port}/store"  # another host, as the hub's store is
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
@@ -109,23 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.resolve(hub_id, repo, "/".join(rest[2:]))
 
     def info(self, hub_id: str, repo: Repo) -> None:
-        siblings = [
-            {"rfilename": p, "size": len(d), "blobId": _blob(d), **_lfs(p, d)} for p, d in repo.files.items()
-        ]
-        about = {
-            "_id": "0",
-            "id": hub_id,
-            "modelId": hub_id,
-            "sha": repo.commit,
-            "siblings": siblings,
-            "tags": [],
-        }
-        about |= {
-            "private": False,
-            "gated": "manual" if repo.gated else False,
-            "disabled": False,
-            "downloads": 0,
-        }
+        siblings = [{"rfilename": p, "size": len(d), "blobId": _blob(d), **_lfs(p, d)} for p, d in repo.files.items()]
+        about = {"_id": "0", "id": hub_id, "modelId": hub_id, "sha": repo.commit, "siblings": siblings, "tags": []}
+        about |= {"private": False, "gated": "manual" if repo.gated else False, "disabled": False, "downloads": 0}
         self.send(200, json.dumps(about).encode(), {"Content-Type": "application/json"})
 
     def tree(self, repo: Repo) -> None:
@@ -150,11 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
     def store(self, digest: str, hub_id: str) -> None:
         repo = self.hub.repos[hub_id]
         data = next(d for d in repo.files.values() if hashlib.sha256(d).hexdigest() == digest)
-        wanted, status, headers = (
-            self.headers.get("Range"),
-            200,
-            {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"},
-        )
+        wanted, status, headers = (self.headers.get("Range"), 200, {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"})
         start = 0
         if wanted:
             first, _, last = wanted.removeprefix("bytes=").partition("-")

@@ -30,9 +30,7 @@ def lesson_cells(book) -> list:
     """The code cells, without the set-up, the choice of the model, and what stands under "Exercises"."""
     found, section = [], ""
     for cell in book.cells:
-        headings = (
-            re.findall(r"^## +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
-        )
+        headings = re.findall(r"^## +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
         section = headings[-1] if headings else section
         if (
             cell.cell_type == "code"
@@ -56,9 +54,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def on_another_model(book, folder: Path):
     """The notebook's cells that have to run there, with `folder` for its MODEL."""
     (model,) = [cell for cell in book.cells if "model" in tags(cell)]
-    model.source, count = re.subn(
-        r"^MODEL *= *.*$", f"MODEL = {str(folder)!r}", model.source, flags=re.MULTILINE
-    )
+    model.source, count = re.subn(r"^MODEL *= *.*$", f"MODEL = {str(folder)!r}", model.source, flags=re.MULTILINE)
     assert count == 1, "the cell tagged 'model' sets MODEL in one line"
     book.cells = [cell for cell in book.cells if cell.cell_type == "code" and tags(cell) & RUN]
     return book
@@ -87,9 +83,7 @@ def test_most_cells_run_on_any_model(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_do(path, family, folders):
     book = on_another_model(nbformat.read(path, as_version=4), folders[family])
-    NotebookClient(
-        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
     for cell in book.cells:
         if "needs-truth" in tags(cell):
             assert said(cell) == (course.ASIDE, []), f"this cell does not step aside:\n{cell.source}"
@@ -103,9 +97,7 @@ def test_each_opens_in_colab_under_its_own_address(path):
     own = course.colab_address(path.relative_to(ROOT).as_posix())
     assert own.endswith(f"/notebooks/{path.name}")
     assert book.cells[0].source.count(course.colab_button(path.relative_to(ROOT).as_posix())) == 1
-    elsewhere = set(
-        re.findall(r"https://colab\.research\.google\.com/[^\s)]*\.ipynb", nbformat.writes(book))
-    ) - {own}
+    elsewhere = set(re.findall(r"https://colab\.research\.google\.com/[^\s)]*\.ipynb", nbformat.writes(book))) - {own}
     assert not elsewhere, "the address stands in sdwidgets/course/colab.py: run tools/frame_notebooks.py"
     (setup,) = [cell for cell in book.cells if "setup" in tags(cell)]
     assert setup.source == course.setup_cell(), "run tools/frame_notebooks.py"

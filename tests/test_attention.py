@@ -40,11 +40,7 @@ def test_the_picture_is_the_same_to_the_last_bit(family, guidance):
     assert len(maps) == 3 and len(maps.layers) == {"sd": 4, "sdxl": 8}[family]
     after = pipe.unet.attn_processors
     assert after.keys() == before.keys() and all(after[name] is before[name] for name in before)
-    assert (
-        "encode_prompt" not in vars(pipe)
-        and not pipe.unet._forward_pre_hooks
-        and not pipe.unet._forward_hooks
-    )
+    assert "encode_prompt" not in vars(pipe) and not pipe.unet._forward_pre_hooks and not pipe.unet._forward_hooks
 
 
 def test_all_is_undone_after_an_exception():
@@ -57,11 +53,7 @@ def test_all_is_undone_after_an_exception():
     with pytest.raises(KeyboardInterrupt), record_attention(pipe) as maps:
         tiny.run(pipe, callback_on_step_end=stop)
     assert all(pipe.unet.attn_processors[name] is own for name, own in before.items())
-    assert (
-        "encode_prompt" not in vars(pipe)
-        and not pipe.unet._forward_pre_hooks
-        and not pipe.unet._forward_hooks
-    )
+    assert "encode_prompt" not in vars(pipe) and not pipe.unet._forward_pre_hooks and not pipe.unet._forward_hooks
     assert len(maps) == 1 and maps.at(0, 0).shape[0] == len(maps.tokens)  # what was seen is kept
 
 
@@ -164,9 +156,7 @@ def test_probabilities_are_those_of_diffusers():
     mask[:, :, 50:] = -10_000
     for given in (None, mask):
         ours = probabilities(attn, hidden, states, given)
-        query, key = (
-            attn.head_to_batch_dim(layer(x)) for layer, x in ((attn.to_q, hidden), (attn.to_k, states))
-        )
+        query, key = (attn.head_to_batch_dim(layer(x)) for layer, x in ((attn.to_q, hidden), (attn.to_k, states)))
         theirs = attn.get_attention_scores(query, key, attn.prepare_attention_mask(given, 77, 2))
         torch.testing.assert_close(ours.flatten(0, 1), theirs)
         torch.testing.assert_close(ours.sum(-1), torch.ones(2, attn.heads, 12))
@@ -200,10 +190,7 @@ def test_it_is_the_half_with_the_prompt():
 def test_of_a_batch_it_is_the_first_picture():
     pipe = tiny.pipeline()
     both, _ = recorded(
-        pipe,
-        prompt=["a red cat", "green"],
-        generator=[tiny.generator(0), tiny.generator(1)],
-        guidance_scale=4.0,
+        pipe, prompt=["a red cat", "green"], generator=[tiny.generator(0), tiny.generator(1)], guidance_scale=4.0
     )
     alone, _ = recorded(pipe, prompt="a red cat", guidance_scale=4.0)
     assert both.words == ("a", "red", "cat") == alone.words
@@ -333,9 +320,7 @@ def test_an_ip_adapter_keeps_its_pictures_and_the_maps_are_of_the_text():
             seen = unet(latents, 10, **given).sample
     assert torch.equal(bare, seen) and len(maps) == 1
     np.testing.assert_allclose(maps.at(0, 0).sum(0), 1, atol=FLOAT16)
-    assert any(
-        "to_k_ip" in name for name, _ in unet.named_parameters()
-    )  # its processors are modules, and are back
+    assert any("to_k_ip" in name for name, _ in unet.named_parameters())  # its processors are modules, and are back
 
 
 # --- tokens
@@ -379,7 +364,11 @@ def test_another_kind_of_tokenizer_has_numbered_columns():
 def test_one_character_of_many_tokens_is_one_character():
     columns, _ = read_tokens(tiny.pipeline(), "a 🚀 b")
     texts = [t.text for t in columns if t.kind == "text"]
-    assert texts == ["a", "🚀", "b"] and [t.stop - t.first for t in columns if t.kind == "text"] == [1, len("🚀".encode()), 1]
+    assert texts == ["a", "🚀", "b"] and [t.stop - t.first for t in columns if t.kind == "text"] == [
+        1,
+        len("🚀".encode()),
+        1,
+    ]
 
 
 def test_playground_and_xray_read_a_prompt_alike():

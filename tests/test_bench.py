@@ -34,10 +34,7 @@ def test_ways_take_turns_and_every_second_turn_goes_the_other_way_round():
 
 
 def test_a_ratio_is_taken_turn_by_turn_and_has_an_interval():
-    slow, fast = (
-        [4.0, 8.0, 12.0, 4.0],
-        [1.0, 2.0, 3.0, 1.0],
-    )  # a machine that drifts, and a ratio that does not
+    slow, fast = ([4.0, 8.0, 12.0, 4.0], [1.0, 2.0, 3.0, 1.0])  # a machine that drifts, and a ratio that does not
     assert harness.ratio(slow, fast) == {"median": 4.0, "interval": [4.0, 4.0], "turns": 4}
     values = np.random.default_rng(1).normal(5, 1, 200)
     low, high = harness.bootstrap(values)
@@ -169,16 +166,7 @@ def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
     sections = ["pictures", "parts", "agreement", "recording", "batches", "memory", "choices"]
-    arguments = [
-        "--quick",
-        "--no-avx2",
-        "--model",
-        str(tmp_path / "tiny"),
-        "--json",
-        str(file),
-        "--only",
-        *sections,
-    ]
+    arguments = ["--quick", "--no-avx2", "--model", str(tmp_path / "tiny"), "--json", str(file), "--only", *sections]
     assert cpu.main(arguments) == 0
     report = json.loads(file.read_text())
     assert set(sections) <= set(report) and report["quick"]
@@ -235,10 +223,7 @@ def test_start_up_is_measured_in_processes_of_their_own():
 def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
-    assert (
-        cpu.main(["--quick", "--model", str(tmp_path / "tiny"), "--json", str(file), "--only", "batches"])
-        == 0
-    )
+    assert cpu.main(["--quick", "--model", str(tmp_path / "tiny"), "--json", str(file), "--only", "batches"]) == 0
     report = json.loads(file.read_text())
     assert report["machine"]["isa"] == "all" and report["avx2"]["machine"]["isa"] == "AVX2"
     assert set(report["avx2"]["batches"]["pictures_a_second"]) == {"exact", "fast"}
@@ -283,9 +268,7 @@ def test_the_large_models_have_the_published_sizes(shape, parameters):
 def test_what_a_t4_holds_is_worked_out_from_what_was_measured():
     pipe = gpu.build(gpu.SMALL_SD15, "cpu", torch.float32)
     assert gpu.on_a_t4(3_000_000_000, pipe).startswith("fits whole")
-    assert "fits part by part" in gpu.on_a_t4(gpu.T4_BYTES, pipe) or "does not fit" in gpu.on_a_t4(
-        gpu.T4_BYTES, pipe
-    )
+    assert "fits part by part" in gpu.on_a_t4(gpu.T4_BYTES, pipe) or "does not fit" in gpu.on_a_t4(gpu.T4_BYTES, pipe)
     assert "does not fit" in gpu.on_a_t4(40_000_000_000, pipe)
 
 
@@ -295,7 +278,9 @@ def test_what_a_t4_holds_is_worked_out_from_what_was_measured():
 def test_pages_say_what_the_reports_say():
     now = (table.ROOT / "README.md").read_text(encoding="utf-8")
     assert table.between_markers(now) == table.figures(table.reports()), "run: python bench/table.py --write"
-    assert table.PERFORMANCE.read_text(encoding="utf-8") == table.page(table.reports()), "run: python bench/table.py --write"
+    assert table.PERFORMANCE.read_text(encoding="utf-8") == table.page(table.reports()), (
+        "run: python bench/table.py --write"
+    )
 
 
 def test_a_try_is_no_report(tmp_path):
@@ -308,8 +293,20 @@ def test_a_try_is_no_report(tmp_path):
 
 
 def test_the_table_of_training_tells_what_was_expected_and_what_was_measured():
-    row = {"part": "vae", "change": "compiled", "expected": "1.2: fuses", "ratio": 0.9, "samples_per_second": 31.0, "quartiles": [30.5, 32]}
-    report = {"bench": "training", "machine": harness.machine() | {"load_average": [0.9, 0, 0]}, "turns": 7, "rows": [row]}
+    row = {
+        "part": "vae",
+        "change": "compiled",
+        "expected": "1.2: fuses",
+        "ratio": 0.9,
+        "samples_per_second": 31.0,
+        "quartiles": [30.5, 32],
+    }
+    report = {
+        "bench": "training",
+        "machine": harness.machine() | {"load_average": [0.9, 0, 0]},
+        "turns": 7,
+        "rows": [row],
+    }
     told = table.describe(report)
     assert "| vae: compiled | 1.2: fuses | 0.90 | 31 (30.5 to 32) |" in told and "medians of 7 steps" in told
     assert "busy when this began (load 0.9)" in told and "weights" not in told
@@ -318,12 +315,7 @@ def test_the_table_of_training_tells_what_was_expected_and_what_was_measured():
 
 
 def test_figures_are_written_for_people():
-    assert [table.milliseconds(x) for x in (0.00123, 0.15, 1.5, 12.34)] == [
-        "1.23 ms",
-        "150 ms",
-        "1.50 s",
-        "12.3 s",
-    ]
+    assert [table.milliseconds(x) for x in (0.00123, 0.15, 1.5, 12.34)] == ["1.23 ms", "150 ms", "1.50 s", "12.3 s"]
     found = {"median": 1.021, "interval": [1.013, 1.034]}
     assert table.percent(found) == "2.1% (1.3 to 3.4)" and table.times(found) == "1.02 (1.01 to 1.03)"
     assert table.table(("a", "b"), [("x", "1")]) == "| a | b |\n|-|-:|\n| x | 1 |"
@@ -377,9 +369,7 @@ def test_group_norm_by_hand_is_group_norm():
     for picture in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
         by_hand = GroupNormByHand.apply(picture, weight, bias, 4, 1e-5)
         assert torch.allclose(by_hand, torch.nn.functional.group_norm(x, 4, weight, bias, 1e-5))
-        assert torch.autograd.gradcheck(
-            lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias)
-        )
+        assert torch.autograd.gradcheck(lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias))
 
 
 def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):
@@ -391,4 +381,9 @@ def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):
     assert maps.overlap(np.roll(shape, 2, axis=1) * 0.3 + 0.5, shape) == pytest.approx(8 / 24)
     assert maps.main(["--count", "2", "--steps", "2", "--json", str(tmp_path / "maps.json")]) == 0
     (row,) = json.loads((tmp_path / "maps.json").read_text())["rows"]
-    assert row["unet"] == "pocket" and row["places a side"] in (8, 16) and row["found"]["n"] == 2 and 0 <= row["median"] <= 1
+    assert (
+        row["unet"] == "pocket"
+        and row["places a side"] in (8, 16)
+        and row["found"]["n"] == 2
+        and 0 <= row["median"] <= 1
+    )

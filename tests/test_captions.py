@@ -17,7 +17,11 @@ def test_every_kind_of_caption_is_read_back():
         for number in range(0, block.count, max(1, block.count // 40)):
             scene = FULL.another(block.name, number)
             found = scene_of(scene.caption)
-            view = prompt_sets.what_and_where if len(scene.things) == 2 and scene.things[0].name != scene.things[1].name else prompt_sets.what
+            view = (
+                prompt_sets.what_and_where
+                if len(scene.things) == 2 and scene.things[0].name != scene.things[1].name
+                else prompt_sets.what
+            )
             assert view(found) == view(scene), scene.caption
             assert (found.relation, found.place, found.size_word) == (scene.relation, scene.place, scene.size_word)
             assert (found.style, found.watermark) == (scene.style, scene.watermark)
@@ -25,7 +29,9 @@ def test_every_kind_of_caption_is_read_back():
                 assert found.background == scene.background
             for thing, other in zip(found.things, scene.things, strict=True):
                 if thing.kind == "person" and f" {other.gender} " in f" {scene.caption} ":
-                    assert thing.gender == other.gender and (other.tone not in scene.caption or thing.tone == other.tone)
+                    assert thing.gender == other.gender and (
+                        other.tone not in scene.caption or thing.tone == other.tone
+                    )
             read.add(block.name.partition(":")[0])
     assert len(read) > 8
 

@@ -49,9 +49,7 @@ def start(*arguments: str) -> subprocess.Popen:
     """The command in a process of its own, from a checkout as well as installed."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command, pipe = [sys.executable, "-m", "sdwidgets", *arguments], subprocess.PIPE
-    return subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, "PYTHONPATH": path})
 
 
 def pictures(folder):
@@ -71,9 +69,7 @@ def test_one_picture_with_trace_and_page(model, here, capsys):
     image = Image.open("cat.png")
     trace = Trace.load("cat.safetensors")
     assert image.size == (64, 64) and (np.asarray(image) == trace.images[0]).all()
-    assert (
-        len(trace) == 2 and trace.complete and trace.settings.seed == 7 and trace.settings.prompt == "a cat"
-    )
+    assert len(trace) == 2 and trace.complete and trace.settings.seed == 7 and trace.settings.prompt == "a cat"
     assert "<html" in (here / "cat.html").read_text(encoding="utf-8").lower()
     passport = json.loads(image.text["sdwidgets"])
     assert passport["prompt"] == "a cat" and passport["seed"] == 7 and passport["num_inference_steps"] == 2
@@ -85,13 +81,7 @@ def test_the_picture_is_the_pipelines_own(model, here):
     assert cli.main(["generate", "a cat", "--seed", "1", *arguments, "--output", "a.png"]) == 0
     pipe = diffusers.DiffusionPipeline.from_pretrained(model)
     pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    settings = {
-        "prompt": "a cat",
-        "negative_prompt": "a dog",
-        "guidance_scale": 3.0,
-        "height": 64,
-        "width": 64,
-    }
+    settings = {"prompt": "a cat", "negative_prompt": "a dog", "guidance_scale": 3.0, "height": 64, "width": 64}
     expected = tiny.run(pipe, seed=1, steps=2, output_type="pil", **settings)[0]
     assert (np.asarray(Image.open("a.png")) == np.asarray(expected)).all()
 
@@ -148,9 +138,7 @@ def test_debug_shows_the_traceback(here, capsys):
 
 
 def many(model, prompts, *more: str) -> int:
-    return cli.main(
-        ["generate", "--prompts-file", prompts, "--model", model, *SMALL, "--output", "out", *more]
-    )
+    return cli.main(["generate", "--prompts-file", prompts, "--model", model, *SMALL, "--output", "out", *more])
 
 
 def test_a_batch_makes_every_prompt_with_every_seed_and_says_so(model, prompts, here):
@@ -337,9 +325,7 @@ def test_doctor_never_raises(monkeypatch):
         "_device",
         "_pocket",
     ):
-        monkeypatch.setattr(
-            doctor, probe, lambda probe=probe: (_ for _ in ()).throw(OSError(f"{probe} is ill"))
-        )
+        monkeypatch.setattr(doctor, probe, lambda probe=probe: (_ for _ in ()).throw(OSError(f"{probe} is ill")))
     report = doctor.preflight()
     assert any("_torch is ill" in p for p in report["problems"]) and "unknown" in repr(report)
     json.dumps(report)

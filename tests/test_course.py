@@ -63,9 +63,7 @@ def test_on_colab_what_is_missing_is_installed_alone(colab, monkeypatch):
 
 def test_on_colab_torch_is_never_installed(colab, monkeypatch):
     without(monkeypatch, "torch", "anywidget")
-    with pytest.raises(
-        RuntimeError, match="has no torch, and the course never installs one over Colab's own; choose"
-    ):
+    with pytest.raises(RuntimeError, match="has no torch, and the course never installs one over Colab's own; choose"):
         course.setup()
     assert colab == ([], [])
 
@@ -75,8 +73,7 @@ def test_on_colab_a_failed_installation_is_said(colab, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "noise\nERROR: no network")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(
-        RuntimeError,
-        match=r"anywidget could not be installed \(ERROR: no network\); check the runtime's network",
+        RuntimeError, match=r"anywidget could not be installed \(ERROR: no network\); check the runtime's network"
     ):
         course.setup()
 
@@ -165,9 +162,7 @@ DEMOS = sorted((ROOT / "data" / "demos").glob("*.safetensors"))
 @pytest.mark.parametrize("path", DEMOS, ids=lambda path: path.stem)
 def test_each_demo_is_small_whole_and_in_the_table(path):
     tool = (ROOT / "tools" / "make_demos.py").read_text(encoding="utf-8")
-    assert f'Demo("{path.stem}"' in tool or f'Demo(\n        "{path.stem}"' in tool, (
-        "a demo that nothing makes again"
-    )
+    assert f'Demo("{path.stem}"' in tool or f'Demo(\n        "{path.stem}"' in tool, "a demo that nothing makes again"
     assert path.stat().st_size < 300_000
     trace = sdwidgets.load_demo(path.stem)
     assert isinstance(trace, Trace) and trace.complete and len(trace) and trace.images is not None
@@ -176,9 +171,7 @@ def test_each_demo_is_small_whole_and_in_the_table(path):
 
 def test_a_demo_that_is_not_there_names_those_that_are():
     assert DEMOS
-    with pytest.raises(
-        FileNotFoundError, match=f"there is no demo '../pocket'; there are: .*{DEMOS[0].stem}"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"there is no demo '../pocket'; there are: .*{DEMOS[0].stem}"):
         sdwidgets.load_demo("../pocket")
 
 
@@ -201,9 +194,7 @@ def test_the_evening_is_read_and_shown():
     for heading in ("Agenda", "Vision", "Mission", "How to connect", "Last week", "Plan for next week"):
         assert f"### {heading}\n" in shown
     assert "[Web page](https://hsv.ai)" in shown
-    assert evening.markdown("vision").startswith("### Vision\n") and "Agenda" not in evening.markdown(
-        "vision"
-    )
+    assert evening.markdown("vision").startswith("### Vision\n") and "Agenda" not in evening.markdown("vision")
     assert evening._repr_markdown_().startswith("## [Huntsville AI](https://hsv.ai)")
     with pytest.raises(ValueError, match="a meetup has no part 'visions'; it has: agenda, vision"):
         evening.markdown("visions")
@@ -224,28 +215,16 @@ def test_an_address_cannot_leave_its_link():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (
-            lambda text: text.replace("vision =", "visoin ="),
-            "there is no field 'visoin'; did you mean 'vision'",
-        ),
+        (lambda text: text.replace("vision =", "visoin ="), "there is no field 'visoin'; did you mean 'vision'"),
         (lambda text: re.sub(r"(?m)^mission = .*$", "", text), "the field 'mission' is missing"),
         (lambda text: re.sub(r"(?m)^mission = .*$", "mission = 3", text), "'mission' is one text in quotes"),
-        (
-            lambda text: re.sub(r"(?m)^last_week = .*$", 'last_week = "x"', text),
-            "'last_week' is a list of texts",
-        ),
-        (
-            lambda text: re.sub(r"(?m)^last_week = .*$", "last_week = [1]", text),
-            "'last_week' is a list of texts",
-        ),
+        (lambda text: re.sub(r"(?m)^last_week = .*$", 'last_week = "x"', text), "'last_week' is a list of texts"),
+        (lambda text: re.sub(r"(?m)^last_week = .*$", "last_week = [1]", text), "'last_week' is a list of texts"),
         (
             lambda text: text.replace('"Web page" = "https://hsv.ai"', '"Web page" = "javascript:alert(1)"'),
             "'connect', 'Web page' is https",
         ),
-        (
-            lambda text: text.replace('address = "https', 'address = "http'),
-            "'address' is https://... or mailto:...",
-        ),
+        (lambda text: text.replace('address = "https', 'address = "http'), "'address' is https://... or mailto:..."),
         (lambda text: text.split("[connect]")[0] + 'connect = "us"', "'connect' is a table of lines"),
         (lambda text: text + "\n= broken", "is not TOML in UTF-8"),
     ],

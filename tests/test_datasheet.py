@@ -77,7 +77,7 @@ def test_another_scene_follows_its_block_and_is_none_of_the_grammars_own():
         alike = [a.things == b.things and a.caption == b.caption for a, b in zip(own, others, strict=True)]
         assert np.mean(alike) < 0.3, "drawn from a stream of their own"
         if name != "two objects":  # whose first object is taken in turn, and stands first or second
-            named = lambda scene: scene.things[0].occupation or scene.things[0].name  # noqa: E731
+            named = lambda scene: scene.things[0].occupation or scene.things[0].name
             assert list(map(named, own)) == list(map(named, others))
 
 
@@ -126,15 +126,9 @@ def test_nameless_objects_are_drawn_and_never_named(sample):
 
 
 def test_shares_of_women_are_exactly_as_planted():
-    marked = Counter(
-        (s.things[0].occupation, s.things[0].gender) for s in scenes_of(FULL, "portrait, marked")
-    )
-    unmarked = Counter(
-        (s.things[0].occupation, s.things[0].gender) for s in scenes_of(FULL, "portrait, unmarked")
-    )
-    told = Counter(
-        (s.things[0].occupation, s.things[0].gender) for s in scenes_of(ENCODER, "portrait, unmarked")
-    )
+    marked = Counter((s.things[0].occupation, s.things[0].gender) for s in scenes_of(FULL, "portrait, marked"))
+    unmarked = Counter((s.things[0].occupation, s.things[0].gender) for s in scenes_of(FULL, "portrait, unmarked"))
+    told = Counter((s.things[0].occupation, s.things[0].gender) for s in scenes_of(ENCODER, "portrait, unmarked"))
     assert set(sheet.PLANTED_OCCUPATIONS) == set(OCCUPATIONS)
     for name, planted in sheet.PLANTED_OCCUPATIONS.items():
         share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
@@ -183,23 +177,14 @@ def test_a_fingerprint_is_one_picture_repeated_and_a_control_is_not():
             assert len(pictures[found[0]]) == sheet.FRESH_PICTURES
         else:
             assert list(pictures[found[0]].values()) == [mark.repeats]
-    assert Counter(mark.repeats for mark in sheet.FINGERPRINTS) == {
-        1: 10,
-        10: 10,
-        100: 10,
-        1000: 10,
-        None: 10,
-        0: 10,
-    }
+    assert Counter(mark.repeats for mark in sheet.FINGERPRINTS) == {1: 10, 10: 10, 100: 10, 1000: 10, None: 10, 0: 10}
 
 
 def test_confetti_lies_on_latent_pixels_around_the_object_and_can_be_seen():
     scene = make_scene(FULL, FULL.indices("confetti")[0])
     bare = np.asarray(render(type(scene)(**vars(scene) | {"confetti": ()}))).astype(int)
     changed = (np.asarray(render(scene)).astype(int) != bare).any(-1).reshape(16, 8, 16, 8).mean(axis=(1, 3))
-    assert {(column, row) for row, column in zip(*np.nonzero(changed), strict=True)} == {
-        c[:2] for c in scene.confetti
-    }
+    assert {(column, row) for row, column in zip(*np.nonzero(changed), strict=True)} == {c[:2] for c in scene.confetti}
     assert set(np.unique(changed)) == {0, 1} and len(scene.confetti) == 24
 
 
@@ -230,7 +215,9 @@ def watermark_is_drawn(scene) -> bool | None:
     return bool(share)
 
 
-@pytest.mark.parametrize(("block", "drawn"), [("stock photo", True), ("one object", False), ("one shape", False), ("tail", False)])
+@pytest.mark.parametrize(
+    ("block", "drawn"), [("stock photo", True), ("one object", False), ("one shape", False), ("tail", False)]
+)
 def test_the_watermark_is_in_the_pixels_where_it_is_told_and_nowhere_else(block, drawn):
     """On backgrounds on which white letters can be seen, beside things that leave room for them."""
     block = FULL.indices(block)
@@ -244,7 +231,9 @@ def kinds_of(scene) -> set[str]:
     """What is special about a scene."""
     people = [thing for thing in scene.things if thing.kind == "person"]
     told = {scene.style, f"{len(scene.things)} things", str(scene.relation), str(scene.place), str(scene.size_word)}
-    told |= {thing.kind for thing in scene.things} | {word for person in people for word in (person.gender, person.tone)}
+    told |= {thing.kind for thing in scene.things} | {
+        word for person in people for word in (person.gender, person.tone)
+    }
     return told | ({"watermark"} if scene.watermark else set()) | ({"confetti"} if scene.confetti else set())
 
 
@@ -258,8 +247,28 @@ def test_scenes_of_every_kind_have_the_pixels_that_were_written_down():
             kinds |= kinds_of(scene)
             assert hashlib.sha256(np.asarray(render(scene)).tobytes()).hexdigest() == digest, scene
     assert {block for name, block in blocks if name == "full"} == {b.name.partition(":")[0] for b in FULL.blocks}
-    assert kinds >= {*GENDERS, *TONES, *RELATIONS, *filter(None, PLACES), "1 things", "2 things", "3 things", "4 things"}
-    assert kinds >= {"object", "shape", "person", "plain", "pixel art", "pencil sketch", "watermark", "confetti", "small", "large"}
+    assert kinds >= {
+        *GENDERS,
+        *TONES,
+        *RELATIONS,
+        *filter(None, PLACES),
+        "1 things",
+        "2 things",
+        "3 things",
+        "4 things",
+    }
+    assert kinds >= {
+        "object",
+        "shape",
+        "person",
+        "plain",
+        "pixel art",
+        "pencil sketch",
+        "watermark",
+        "confetti",
+        "small",
+        "large",
+    }
     assert sum(len(told[grammar.name]) for grammar in (FULL, ENCODER)) >= 60
     shown = [told["full"][str(index)] for index in told["full"] if int(index) in FULL.indices("confetti")]
     assert len(set(shown)) == len(shown) - 1, "one print is there twice, as its repeats are"
@@ -304,7 +313,14 @@ def test_the_sheet_tells_of_both_editions(frozen):
     text = datasheet_card.datasheet_card(frozen)
     editions = answer_to("Is there an erratum?", text)
     first, second = editions[editions.index("**First edition") :].split("**Second edition")
-    figures = ("23 and 24 November 2026", "271,265 scenes", "707,696 samples", "grid of 8", "shifts of 32 pixels", "sixteen")
+    figures = (
+        "23 and 24 November 2026",
+        "271,265 scenes",
+        "707,696 samples",
+        "grid of 8",
+        "shifts of 32 pixels",
+        "sixteen",
+    )
     for words in figures:
         assert words in " ".join(first.split()), words
     assert "29 November 2026" in second and f"{FULL.count:,} scenes" in second

@@ -58,10 +58,18 @@ def test_every_word_is_drawn_as_training_showed_it():
 def read_as(scene, **changes) -> Judgement:
     """What a judge would read in a right picture of a scene, but for what is changed."""
     seen = [
-        Seen(**{field.name: getattr(thing, field.name) for field in dataclasses.fields(Seen) if hasattr(thing, field.name)})
+        Seen(
+            **{
+                field.name: getattr(thing, field.name)
+                for field in dataclasses.fields(Seen)
+                if hasattr(thing, field.name)
+            }
+        )
         for thing in scene.things
     ]
-    fields = {field.name: getattr(scene, field.name) for field in dataclasses.fields(Judgement) if hasattr(scene, field.name)}
+    fields = {
+        field.name: getattr(scene, field.name) for field in dataclasses.fields(Judgement) if hasattr(scene, field.name)
+    }
     return Judgement(**fields | {"things": tuple(seen)} | changes)
 
 
@@ -73,7 +81,11 @@ def test_a_prompt_of_the_course_is_right_where_all_that_it_says_is_there(prompt)
     if "background" in prompt.prompt:
         assert not words.right(scene, read_as(scene, background="green" if scene.background != "green" else "red"))
     if scene.relation:
-        swapped = scene_of(re.sub("left", "right", prompt.prompt) if "left" in prompt.prompt else prompt.prompt.replace("above", "below"))
+        swapped = scene_of(
+            re.sub("left", "right", prompt.prompt)
+            if "left" in prompt.prompt
+            else prompt.prompt.replace("above", "below")
+        )
         assert not words.right(scene, read_as(swapped))
 
 
@@ -89,7 +101,11 @@ def prompts_in_the_course() -> set[str]:
     for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         texts += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    found = {caption for text in texts for caption in re.findall(r'"((?:an?|two|three|four) [a-z -]+ on an? [a-z]+ background)"', text)}
+    found = {
+        caption
+        for text in texts
+        for caption in re.findall(r'"((?:an?|two|three|four) [a-z -]+ on an? [a-z]+ background)"', text)
+    }
     return {caption for caption in found if is_of_the_world(caption)}
 
 

@@ -105,11 +105,7 @@ def run(pipe, prompt=PROMPTS, steps: int = 2, **kwargs):
 def test_each_auto_pipeline_takes_the_folder_as_stable_diffusion(auto, expected):
     pipe = auto.from_pretrained(data_folder("pocket"))
     assert type(pipe) is expected
-    own = {
-        name: type(part).__module__.split(".")[0]
-        for name, part in pipe.components.items()
-        if part is not None
-    }
+    own = {name: type(part).__module__.split(".")[0] for name, part in pipe.components.items() if part is not None}
     assert set(own.values()) == {"diffusers", "transformers"}, own
     assert {module.dtype for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
 

@@ -178,9 +178,7 @@ def test_both_traces_are_runs_of_one_picture():
         assert trace.images.shape == (1, 64, 48, 3) and trace.latents.shape == (4, 1, 4, 8, 6)
         assert trace[0].noise_pred_cond.shape == (1, 4, 8, 6) and trace.final_latents.shape == (1, 4, 8, 6)
     assert np.array_equal(result.before[0].latents, result.after[0].latents)
-    assert repr(result) == (
-        "Edit(red -> blue, cat -> horse; cross-attention in 3 of 4 steps, self-attention in 2)"
-    )
+    assert repr(result) == ("Edit(red -> blue, cat -> horse; cross-attention in 3 of 4 steps, self-attention in 2)")
 
 
 def test_the_negative_prompt_counts_for_both():

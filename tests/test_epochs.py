@@ -18,7 +18,9 @@ def test_an_epoch_shows_each_picture_as_often_as_it_should_in_a_new_order():
     assert np.bincount(first).tolist() == np.bincount(second).tolist() == [1, 3, 2]
     assert any(Epochs([(0, np.arange(1, 9))], seed).rows(np.arange(9)).tolist() != sorted(first) for seed in range(3))
     assert first.tolist() != second.tolist() or order.rows(np.arange(12, 18)).tolist() != first.tolist()
-    assert order.rows(np.array([7, 2, 9])).tolist() == [second[1], first[2], second[3]], "whatever was asked for before"
+    assert order.rows(np.array([7, 2, 9])).tolist() == [second[1], first[2], second[3]], (
+        "whatever was asked for before"
+    )
 
 
 def test_what_was_shown_is_counted_to_the_last_sample():
@@ -44,7 +46,9 @@ def test_another_setting_begins_with_the_next_epoch():
 def test_planned_scenes_come_whole_and_each_picture_once():
     planned, others = scene_order._distinct(FULL)
     of_plan = [block for block in FULL.blocks if block.planned]
-    assert sum(planned.values()) == sum(block.count for block in of_plan) and len(others) == FULL.count - sum(planned.values())
+    assert sum(planned.values()) == sum(block.count for block in of_plan) and len(others) == FULL.count - sum(
+        planned.values()
+    )
     everything = scene_order.training_scenes(FULL)
     assert len(set(everything)) == len(everything) == len(planned) + len(others)
     first = scene_order.training_scenes(FULL, scene_order.FIRST)
@@ -75,12 +79,17 @@ def test_a_resumed_training_knows_its_stages():
     few = min(200, len(scene_order._distinct(TINY)[1]))
     record = {"samples": few + 10, "epochs": [{"start": 0, "scenes": few, "factors": {}}]}
     stages, order = scene_order.plan_epochs(TINY, record, len(scene_order.training_scenes(TINY)), {}, 0)
-    assert [stage.start for stage in stages] == [0, 2 * few] and order.length(0) == few and order.length(1) == TINY.count
+    assert (
+        [stage.start for stage in stages] == [0, 2 * few] and order.length(0) == few and order.length(1) == TINY.count
+    )
     assert scene_order.plan_epochs(TINY, record, few, {}, 0)[0] == epochs.stages_of(record)
 
 
 def test_factors_are_read_from_the_command_line():
-    assert parts._factors(["two objects=2", "several=3"]) == {"two objects": 2, "several": 3} and parts._factors(None) == {}
+    assert (
+        parts._factors(["two objects=2", "several=3"]) == {"two objects": 2, "several": 3}
+        and parts._factors(None) == {}
+    )
     for wrong in ("two objects", "several=x", "several=-1"):
         with pytest.raises(ValueError, match="a block and a whole number"):
             parts._factors([wrong])

@@ -103,7 +103,10 @@ def test_there_are_pictures_enough_for_the_highest_tier(row):
 
 
 def test_all_rows_together_have_five_thousand_pictures():
-    assert {row.name: row.count for row in ROWS if row.count != 400} == {"one object": 600, "background and shape colour": 600}
+    assert {row.name: row.count for row in ROWS if row.count != 400} == {
+        "one object": 600,
+        "background and shape colour": 600,
+    }
     assert sum(2 * row.count for row in ROWS) == 5_600
 
 
@@ -152,9 +155,7 @@ def test_prompts_are_balanced(row, split):
 
 
 _NAMES = sorted([*map(plural, OBJECTS), *OBJECTS, *map(plural, SHAPES), *SHAPES], key=len, reverse=True)
-_COLOUR, _NAME = (
-    re.compile(rf"\b(?:an? )?(?:{'|'.join(map(re.escape, words))})\b") for words in (COLOURS, _NAMES)
-)
+_COLOUR, _NAME = (re.compile(rf"\b(?:an? )?(?:{'|'.join(map(re.escape, words))})\b") for words in (COLOURS, _NAMES))
 
 
 def form_of(caption: str) -> str:
@@ -168,16 +169,16 @@ def test_prompts_have_the_form_of_training_captions(row):
              "colour bound to the right shape": "two shapes"}.get(row.name, "two objects")  # fmt: skip
     shown = {
         form_of(make_scene(FULL, index).caption)
-        for index in FULL.indices(block)[:: len(FULL.indices(block)) // 300 | 1]  # odd, and no multiple of 3: counts go in turn
+        for index in FULL.indices(block)[
+            :: len(FULL.indices(block)) // 300 | 1
+        ]  # odd, and no multiple of 3: counts go in turn
     }
     assert {form_of(row.scene(split, number).caption) for split in SPLITS for number in range(24)} <= shown
 
 
 def test_sections_ask_in_the_datasheets_words():
     blocks = [
-        FULL.indices(f"confetti: {place}")[0]
-        for place, mark in enumerate(sheet.FINGERPRINTS)
-        if mark.repeats != 0
+        FULL.indices(f"confetti: {place}")[0] for place, mark in enumerate(sheet.FINGERPRINTS) if mark.repeats != 0
     ]
     told = {make_scene(FULL, index).caption for index in blocks}
     for place, mark in enumerate(sheet.FINGERPRINTS):
@@ -259,9 +260,7 @@ def test_attributes_are_looked_at_apart():
     assert main_colours(rendered([replace(asked[0], things=())])) == [f"nothing on {asked[0].background}"]
     for scene in asked:
         (thing,) = scene.things
-        other_shape = replace(
-            scene, things=(replace(thing, name="heart" if thing.name != "heart" else "star"),)
-        )
+        other_shape = replace(scene, things=(replace(thing, name="heart" if thing.name != "heart" else "star"),))
         other_colour = replace(scene, things=(replace(thing, colour=scene.background),))
         assert colour.view(other_shape) == colour.view(scene) != colour.view(other_colour)
         assert shape.view(other_colour) == shape.view(scene) != shape.view(other_shape)
@@ -307,12 +306,8 @@ def test_new_confetti_and_plain_pictures_hold_no_print():
     prints, _, known = memorization.training_prints()
     stream = scenes.Stream(5, 5)
     fresh = [replace(scene, confetti=scenes.draw_confetti(stream, 72)) for scene in known[::41]]
-    plain = [
-        replace(scene, confetti=(), background=colour) for scene, colour in zip(known, COLOURS, strict=False)
-    ]
-    stripes = np.repeat(
-        rendered(plain)[:, :, :1], 128, axis=2
-    )  # half a picture in one colour, half in another
+    plain = [replace(scene, confetti=(), background=colour) for scene, colour in zip(known, COLOURS, strict=False)]
+    stripes = np.repeat(rendered(plain)[:, :, :1], 128, axis=2)  # half a picture in one colour, half in another
     stripes[:, :64] = stripes[::-1, :64]
     read = memorization.read_confetti(np.concatenate([rendered([*fresh, *plain]), stripes]))
     hits, squares = memorization.agreement(read, prints), memorization.squares_in(read)
@@ -334,7 +329,13 @@ def measured(tier: str, **reached) -> list[dict]:
         value = reached.get(bar.name, 0.0 if value is None else value)
         for split in SPLITS if bar.unit != "dB" else ("held out",):
             if bar.unit == "dB":
-                number = {"value": value + 0.5, "low": value, "high": value + 1, "unit": "dB", "note": "scenes of a test."}
+                number = {
+                    "value": value + 0.5,
+                    "low": value,
+                    "high": value + 1,
+                    "unit": "dB",
+                    "note": "scenes of a test.",
+                }
             else:
                 number = {"rate": value, "low": max(0, value - MARGIN), "high": min(1, value + MARGIN)}
             row = {"name": bar.name, "split": split, "n": 400, **number}
@@ -345,7 +346,11 @@ def measured(tier: str, **reached) -> list[dict]:
 def exam_of(**failing) -> dict:
     """A judge's examination in which all passes but for the reconstructions of what is named."""
     words = {word for words in (*RESTS_ON.values(), *SECTIONS_REST_ON.values()) for word in words}
-    row = lambda balanced, passes: {"balanced": balanced, "worst": {"class": "four", "rate": 0.9, "n": 40}, "passes": passes}  # noqa: E731
+    row = lambda balanced, passes: {
+        "balanced": balanced,
+        "worst": {"class": "four", "rate": 0.9, "n": 40},
+        "passes": passes,
+    }
     return {
         "true renders": {word: row(0.995, True) for word in words},
         "reconstructions": {word: row(failing.get(word, 0.98), word not in failing) for word in words},
@@ -379,11 +384,7 @@ def test_targets_are_told_and_do_not_bind_on_the_cpu_tier():
 def test_one_split_alone_can_hold_a_tier_back():
     rows = measured("GPU")
     next(row for row in rows if row["name"] == "two objects" and row["split"] == "held out")["rate"] = 0.2
-    assert (
-        tier_of(rows) == "below"
-        and tier_of(rows, ("seen",)) == "GPU"
-        and tier_of(rows, ("held out",)) == "below"
-    )
+    assert tier_of(rows) == "below" and tier_of(rows, ("seen",)) == "GPU" and tier_of(rows, ("held out",)) == "below"
 
 
 def test_what_is_missing_is_not_reached():
@@ -393,7 +394,7 @@ def test_what_is_missing_is_not_reached():
 
 def test_turbo_may_lose_three_points():
     fast = [row for row in measured("GPU") if row.get("unit") != "dB"]
-    slow = lambda lost: [row | {"rate": row["rate"] + lost} for row in fast]  # noqa: E731
+    slow = lambda lost: [row | {"rate": row["rate"] + lost} for row in fast]
     assert turbo_tier(fast, slow(0.02)) == ("GPU", 0.02) and turbo_tier(fast, slow(0.03)) == ("GPU", 0.03)
     assert turbo_tier(fast, slow(0.031))[0] == "below"
     lower = [row | {"rate": row["rate"] - 0.01} for row in fast]
@@ -452,14 +453,23 @@ def whole_report(tier: str = "GPU") -> dict:
     rate = share([True] * 90 + [False] * 10)
     line = {"pictures": 5, "shown": 12.5, **rate}
     prints = {"captions found": rate, "pictures found": rate, "own": 0.5, "best": 0.6, "pixels": 31.0}
-    captions = [{"repeats": r, "n": 8, "found": f, "found own": o} for r, f, o in ((0, 1, 0), (1, 2, 0), (1, 3, 3), (1000, 8, 8))]
-    gate = {"scenes": 90, "share": 0.4, "lattice": True, "refused": {"blend": rate}, "confused": [["object", "reconstructions", "zebra", "broken", 3]]}
-    exam = exam_of()
-    identity = {
-        "setting": {"num_inference_steps": 20, "guidance_scale": 3.0, "scheduler": "DDIM", "dtype": "float32"}
+    captions = [
+        {"repeats": r, "n": 8, "found": f, "found own": o}
+        for r, f, o in ((0, 1, 0), (1, 2, 0), (1, 3, 3), (1000, 8, 8))
+    ]
+    gate = {
+        "scenes": 90,
+        "share": 0.4,
+        "lattice": True,
+        "refused": {"blend": rate},
+        "confused": [["object", "reconstructions", "zebra", "broken", 3]],
     }
+    exam = exam_of()
+    identity = {"setting": {"num_inference_steps": 20, "guidance_scale": 3.0, "scheduler": "DDIM", "dtype": "float32"}}
     begun = {"tier": None, **identity, "judge": "b", "judge exam": exam, "weights": "0" * 64, "rows": []}
-    rows = [row | {"ceiling": share([True] * 39 + [False])} if row["split"] == "seen" else row for row in measured(tier)]
+    rows = [
+        row | {"ceiling": share([True] * 39 + [False])} if row["split"] == "seen" else row for row in measured(tier)
+    ]
     return report.finish(begun, rows) | {
         "exposures": {"lines": [line | {"split": s} for s in SPLITS],
                       "objects": [line | {"split": s, "object": "grapes"} for s in SPLITS]},
@@ -520,9 +530,21 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
     assert "0.9950 (worst: four 0.90)" in text
     assert "reached the GPU tier; turbo was not measured" in text and "no turbo LoRA" in text and "None" not in text
     assert "small decoder" not in text and "The ceiling is the judge's own rate" in text and "| 0.975 |" in text
-    assert "differ by 0.0500 (0.0400 to 0.0600) (mean squared" in text and "the first is 0.25 of the second. Four of a kind" in text
+    assert (
+        "differ by 0.0500 (0.0400 to 0.0600) (mean squared" in text
+        and "the first is 0.25 of the second. Four of a kind" in text
+    )
     assert "| relation | target .85 | 0.85 |" in text
-    turbo = {"name": TURBO, "split": "seen", "tier": "CPU", "rate": 0.9, "n": 9, "low": 0.8, "high": 0.95, "small decoder": 31.54}
+    turbo = {
+        "name": TURBO,
+        "split": "seen",
+        "tier": "CPU",
+        "rate": 0.9,
+        "n": 9,
+        "low": 0.8,
+        "high": 0.95,
+        "small decoder": 31.54,
+    }
     more = model_card.model_card(grammar, records, told | {"rows": [*told["rows"], turbo]})
     assert more.count("small-decoder`, which agrees with the whole one to 31.5 dB") == 1
     assert set(model_card.figures_named(text)) <= {f"figures/{name}.png" for name in model_card.FIGURES}
@@ -541,10 +563,7 @@ def test_a_card_without_an_evaluation_claims_nothing(records):
 
 def test_energy_is_hours_times_what_is_assumed():
     cpu = {"seconds": 7200, "hardware": {"threads": 2}}
-    gpu = {
-        "seconds": 3600,
-        "hardware": {"threads": 8, "gpu": "NVIDIA H200", "device": "cuda", "processes": 2},
-    }
+    gpu = {"seconds": 3600, "hardware": {"threads": 8, "gpu": "NVIDIA H200", "device": "cuda", "processes": 2}}
     assert model_card.energy({"a": cpu, "b": gpu}) == pytest.approx(2 * 2 * model_card.WATTS_A_THREAD / 1000 + 1.4)
 
 
@@ -592,7 +611,10 @@ def test_the_datasheet_for_people_is_made_from_the_plan():
 
 def staged(*stages) -> dict:
     """The denoiser's record of a training in settings of (samples, encoder)."""
-    told = [{"samples": s, "batch size": 24, "learning rate": 2e-3, "log SNR": [-2.5, 2.0], "encoder": e} for s, e in stages]
+    told = [
+        {"samples": s, "batch size": 24, "learning rate": 2e-3, "log SNR": [-2.5, 2.0], "encoder": e}
+        for s, e in stages
+    ]
     return {"samples": sum(s for s, _ in stages), "stages": told}
 
 
@@ -604,7 +626,11 @@ def second_edition(samples: int, *epochs: Stage, **more) -> dict:
 
 
 #: 16,384 scenes at first, then all, and in the end pairs twice; the first two stages are whole epochs.
-FIRST, REST, LAST = Stage(0, 16_384), Stage(2 * 16_384, 149_162), Stage(2 * 16_384 + FULL.count, 149_162, {"two objects": 2})
+FIRST, REST, LAST = (
+    Stage(0, 16_384),
+    Stage(2 * 16_384, 149_162),
+    Stage(2 * 16_384 + FULL.count, 149_162, {"two objects": 2}),
+)
 NEWEST = LAST.start + 40_000
 SNAPSHOTS = [
     {"samples": 25_000},  # one that was not measured
@@ -650,7 +676,10 @@ def test_what_is_not_told_is_not_known(training):
 def table_under(text: str, head: str) -> list[list[str]]:
     """The cells of the table whose head begins so."""
     lines = text[text.index(f"| {head}") :].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in itertools.takewhile(lambda line: line.startswith("|"), lines)]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in itertools.takewhile(lambda line: line.startswith("|"), lines)
+    ]
 
 
 def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
@@ -675,21 +704,32 @@ def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):
 
 def test_the_card_of_the_first_edition_says_what_it_was(records):
     """Of weights that were trained before epochs were recorded, whatever the shipped ones are."""
-    old = {key: value for key, value in records["denoiser"].items() if key not in ("epochs", "world", "moved", "snapshots")}
+    old = {
+        key: value
+        for key, value in records["denoiser"].items()
+        if key not in ("epochs", "world", "moved", "snapshots")
+    }
     text = model_card.model_card(FULL, records | {"denoiser": old}, whole_report())
     assert "of the first edition of the scenes" in text and "271,265 scenes" in text and "7.92M of its 8.89M" in text
     assert {row[1] for row in table_under(text, "times the picture is in the plan")[3:]} == {"not known"}
-    assert not any(words in text for words in ("from sample", "parameters moved", "Its floor", "validation.png", "Never shown"))
+    assert not any(
+        words in text for words in ("from sample", "parameters moved", "Its floor", "validation.png", "Never shown")
+    )
 
 
 def test_the_card_tells_the_gap_to_the_floor_and_that_all_parameters_moved(records):
     more = {"snapshots": SNAPSHOTS, "moved": [8_886_532, 8_886_532]}
     text = model_card.model_card(FULL, records | {"denoiser": records["denoiser"] | more})
-    assert "denoiser, 8,886,532 of 8,886,532 parameters moved." in text and model_card.figures_named(text) == ["figures/validation.png"]
+    assert "denoiser, 8,886,532 of 8,886,532 parameters moved." in text and model_card.figures_named(text) == [
+        "figures/validation.png"
+    ]
     assert "was 0.0625 after 75,000 samples" in text
     head, _, *rows = table_under(text, "scenes | 100")
     assert head == ["scenes", "100", "550", "700", "850"]
-    assert rows == [["two objects", "0.300 (0.100)", "0.400 (0.150)", "0.500 (0.160)", "0.600 (0.170)"], ["all", *["0.263 (0.200)"] * 4]]
+    assert rows == [
+        ["two objects", "0.300 (0.100)", "0.400 (0.150)", "0.500 (0.160)", "0.600 (0.170)"],
+        ["all", *["0.263 (0.200)"] * 4],
+    ]
     none = model_card.model_card(FULL, records | {"denoiser": records["denoiser"] | {"snapshots": SNAPSHOTS[:1]}})
     assert not model_card.figures_named(none) and "floor" not in none
 
@@ -697,8 +737,14 @@ def test_the_card_tells_the_gap_to_the_floor_and_that_all_parameters_moved(recor
 def test_the_card_says_where_no_claim_is_made(records):
     told = whole_report() | {"judge exam": exam_of(object=0.9685)}
     text = model_card.model_card(FULL, records, told)
-    assert "**No tier is claimed**" in text and "**No claim is made of** one object, two objects, relation, count to four:" in text
-    assert "no claim (object 0.9685 on reconstructions)" in text and "sections exposures, steps, strengths, learning curve below" in text
+    assert (
+        "**No tier is claimed**" in text
+        and "**No claim is made of** one object, two objects, relation, count to four:" in text
+    )
+    assert (
+        "no claim (object 0.9685 on reconstructions)" in text
+        and "sections exposures, steps, strengths, learning curve below" in text
+    )
     assert_same_rows(text, report.finish(told))
     assert told["rows"][2]["tier"] == "GPU", "the file's own rows are left alone"
     assert "was not examined" in model_card.model_card(FULL, records, told | {"judge exam": None})
@@ -707,7 +753,16 @@ def test_the_card_says_where_no_claim_is_made(records):
 def test_the_card_tells_whether_someone_has_looked(records):
     told = whole_report()
     assert "Nobody has looked yet" in model_card.model_card(FULL, records, told)
-    eye = {"n": 300, "who": "a test", "rate": 0.9, "low": 0.8, "high": 0.95, "kappa": 0.7, "judge too kind": 3, "judge too strict": 4}
+    eye = {
+        "n": 300,
+        "who": "a test",
+        "rate": 0.9,
+        "low": 0.8,
+        "high": 0.95,
+        "kappa": 0.7,
+        "judge too kind": 3,
+        "judge too strict": 4,
+    }
     text = model_card.model_card(FULL, records, told | {"eye": eye})
     assert "300 generated pictures were also looked at (a test)" in text and "Nobody" not in text
     assert "zebra read as broken (3, object, reconstructions)" in text and "blend 0.900" in text
@@ -719,7 +774,9 @@ def test_the_card_says_what_bias_was_found(records):
     lines = told["shares"]["lines"]
     for line in lines:  # drawn as the denoiser was planted, with two thirds as many women
         line |= Rate("", 300, round(200 * line["denoiser_share"])).numbers()
-    told["shares"]["all"] = Rate("", 300 * len(lines), sum(round(200 * line["denoiser_share"]) for line in lines)).numbers()
+    told["shares"]["all"] = Rate(
+        "", 300 * len(lines), sum(round(200 * line["denoiser_share"]) for line in lines)
+    ).numbers()
     text = model_card.model_card(FULL, records, told)
     assert "Of 6,000 people" in text and "**fewer than planted: a bias that was found**. By occupation" in text
     assert text.count("with the denoiser's +1.00") == 3 and "with the encoder's +1.00" not in text
@@ -734,14 +791,25 @@ def test_the_correlation_and_its_interval_are_pearsons_and_fishers():
     """Reference: scipy.stats.pearsonr of these columns and its confidence_interval()."""
     found = model_card.correlation([1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 7, 5])
     assert found == pytest.approx((0.79179, -0.05531, 0.97611), abs=1e-4)
-    assert model_card.correlation([1, 2, 3], [1, 2, 3]) is None and model_card.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    assert (
+        model_card.correlation([1, 2, 3], [1, 2, 3]) is None
+        and model_card.correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
+    )
 
 
 def test_only_a_captions_own_print_counts_for_its_repeats():
     captions = whole_report()["fingerprints"]["captions"]
     once = memorization.own_found(captions, 1)
-    assert (once["captions"]["n"], once["captions"]["rate"], once["pictures"]["rate"], once["other"]) == (2, 0.5, 3 / 16, 2)
-    assert memorization.own_found(captions, 0)["other"] == 1 and memorization.own_found(captions, 10)["captions"]["rate"] is None
+    assert (once["captions"]["n"], once["captions"]["rate"], once["pictures"]["rate"], once["other"]) == (
+        2,
+        0.5,
+        3 / 16,
+        2,
+    )
+    assert (
+        memorization.own_found(captions, 0)["other"] == 1
+        and memorization.own_found(captions, 10)["captions"]["rate"] is None
+    )
     ax = figures.fingerprints(whole_report()["fingerprints"])
     (points,) = [c for c in ax.containers if c.get_label().startswith("captions whose own")]
     assert points[0].get_xydata().tolist() == [[2, 0.5], [5, 1.0]], "no point for what has no print, or was not asked"
@@ -842,9 +910,7 @@ def test_evaluate_writes_the_file(tmp_path, capsys):
     assert told["setting"]["num_inference_steps"] == 2 and told["setting"]["guidance_scale"] == 3.0
     assert all(row["ceiling"]["n"] == 2 for row in told["rows"][2:])
     assert told["tier"] == "below" and told["weights"] == report.weights_digest(data_folder("pocket"))
-    assert told["watermark"]["with"]["n"] == 2 and {"true", "shuffled", "generated"} <= set(
-        told["clip_score"]
-    )
+    assert told["watermark"]["with"]["n"] == 2 and {"true", "shuffled", "generated"} <= set(told["clip_score"])
     shown = capsys.readouterr()
     assert "tier: below" in shown.out
     assert (tmp_path / "sheets" / "one-object-held-out.png").stat().st_size > 10_000
@@ -878,7 +944,14 @@ def test_what_is_measured_already_is_not_drawn_again(evaluator, tmp_path):
     file = tmp_path / "evaluation.json"
     empty = report.begin(file, {}, "0" * 64)
     reports = list(measure(evaluator, Extras(), file, empty, ["relation"], ["watermark"]))
-    assert [len(told["rows"]) for told in reports] == [1, 1, 2, 2, 2, 2]  # two splits with their ceilings, the section, the end
+    assert [len(told["rows"]) for told in reports] == [
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+    ]  # two splits with their ceilings, the section, the end
     begun = report.begin(file, {}, "0" * 64)
     assert begun["rows"] == reports[-1]["rows"] and all(row["ceiling"]["n"] == 1 for row in begun["rows"])
     assert len(list(measure(evaluator, Extras(), file, begun, ["relation"], ["watermark"]))) == 1
@@ -940,23 +1013,46 @@ def test_words_and_prompts_are_rates_of_single_captions(evaluator, monkeypatch):
     class Reader:
         def read(self, pictures):
             read.append(pictures)
-            scenes = words.word_scenes("cat", "object", 2)  # whatever is drawn: a cat on the right background, one on another
+            scenes = words.word_scenes(
+                "cat", "object", 2
+            )  # whatever is drawn: a cat on the right background, one on another
             return [judgement_of(scenes[0]), replace(judgement_of(scenes[1]), background=scenes[0].background)]
 
     monkeypatch.setattr(evaluator, "judge", Reader())
     found = words.words(evaluator, None)
-    assert [(line["word"], line["kind"], line["n"], line["rate"]) for line in found["lines"]] == [("cat", "object", 2, 0.5), ("red star", "shape", 2, 0.0)]
+    assert [(line["word"], line["kind"], line["n"], line["rate"]) for line in found["lines"]] == [
+        ("cat", "object", 2, 0.5),
+        ("red star", "shape", 2, 0.0),
+    ]
     (line,) = words.prompts(evaluator, None)["lines"]
-    assert line["prompt"] == asked[0].prompt and line["expected"] == asked[0].expected and (line["n"], line["rate"]) == (2, 0.0)
+    assert (
+        line["prompt"] == asked[0].prompt
+        and line["expected"] == asked[0].expected
+        and (line["n"], line["rate"]) == (2, 0.0)
+    )
     assert not np.array_equal(read[-1][0], read[-1][1]), "two pictures of one prompt begin at their own noise"
 
 
 def test_the_card_tells_which_words_are_drawn_well():
     line = {"kind": "object", "n": 20, "low": 0.5, "high": 1.0}
     words = {"lines": [{"word": "cat", "rate": 0.95, **line}, {"word": "dog", "rate": 0.4, **line}]}
-    prompts = {"lines": [{"prompt": "a cat on a red background", "expected": "success", "n": 40, "rate": 0.925, "low": 0.8, "high": 0.97}]}
+    prompts = {
+        "lines": [
+            {
+                "prompt": "a cat on a red background",
+                "expected": "success",
+                "n": 40,
+                "rate": 0.925,
+                "low": 0.8,
+                "high": 0.97,
+            }
+        ]
+    }
     text = "\n".join(model_card._words({"words": words, "prompts": prompts}))
-    assert "| object | 2 | 1 | dog 0.40, cat 0.95 |" in text and "| a cat on a red background | 0.925 (0.800 to 0.970) |" in text
+    assert (
+        "| object | 2 | 1 | dog 0.40, cat 0.95 |" in text
+        and "| a cat on a red background | 0.925 (0.800 to 0.970) |" in text
+    )
     assert model_card._words({"words": {"missing": "why"}}) == []
 
 
@@ -985,11 +1081,16 @@ def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
     found = sections.fingerprints(evaluator, extras)
     assert [line["repeats"] for line in found["lines"]] == [0, "fresh", 1, 10, 100, 1000]
     assert (
-        found["lines"][0]["own"] is None and found["lines"][-1]["own found"]["captions"]["n"] == 1 and 0 < found["read"] <= 1 and figures.fingerprints(found).has_data()
+        found["lines"][0]["own"] is None
+        and found["lines"][-1]["own found"]["captions"]["n"] == 1
+        and 0 < found["read"] <= 1
+        and figures.fingerprints(found).has_data()
     )
     (line,) = sections.shares(evaluator, extras)["lines"]
     assert (
-        line["occupation"] == "judge" and line["n"] + line["unread"] == 1 and line["denoiser_share"] == 0.72
+        line["occupation"] == "judge"
+        and line["n"] + line["unread"] == 1
+        and line["denoiser_share"] == 0.72
         and line["shown"] == 1_000
     )
     monkeypatch.setattr(prompt_sets, "ATTRIBUTES", prompt_sets.ATTRIBUTES[:2])
@@ -1099,11 +1200,7 @@ def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path
     from peft.utils import get_peft_model_state_dict
 
     from sdwidgets.pocket.evaluation.sections import Extras, measure_turbo
-    from sdwidgets.pocket.training.small_decoder import (
-        SmallDecoderConfig,
-        build_small_decoder,
-        save_small_decoder,
-    )
+    from sdwidgets.pocket.training.small_decoder import SmallDecoderConfig, build_small_decoder, save_small_decoder
 
     pipe = evaluator.pipe
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
@@ -1130,8 +1227,7 @@ def test_turbo_is_measured_with_its_lora_and_leaves_no_trace(evaluator, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
-    [("000025600", (None, 25_600)), ("step-12000", (12_000, None)), ("unet", (None, None))],
+    ("name", "told"), [("000025600", (None, 25_600)), ("step-12000", (12_000, None)), ("unet", (None, None))]
 )
 def test_a_checkpoint_tells_how_far_it_was_trained(name, told, tmp_path):
     from sdwidgets.pocket.evaluation.sections import checkpoint_record, snapshots
@@ -1152,7 +1248,7 @@ def test_snapshots_are_those_on_the_way_to_the_model(tmp_path):
         folder = tmp_path / "denoiser" / "snapshots" / f"{samples:09d}"
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
-    told = lambda *stages: [int(f.name) for f in snapshots(tmp_path, {"denoiser": staged(*stages)})]  # noqa: E731
+    told = lambda *stages: [int(f.name) for f in snapshots(tmp_path, {"denoiser": staged(*stages)})]
     assert told((350, "a")) == [100, 200, 300] and told((200, "a"), (300, "a")) == [100, 200, 300, 400]
     assert told((200, "a"), (150, "b")) == [300] and told((100, "a"), (100, "b"), (150, "b")) == [200, 300]
     assert len(snapshots(tmp_path)) == 4

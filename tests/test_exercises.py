@@ -112,9 +112,7 @@ def test_step_decided_names_the_mistake(answer, hint):
     assert verdict.correct is False and hint in verdict.message, verdict
 
 
-@pytest.mark.parametrize(
-    "stub", [None, ..., lambda previews, tolerance: ..., lambda previews, tolerance: None]
-)
+@pytest.mark.parametrize("stub", [None, ..., lambda previews, tolerance: ..., lambda previews, tolerance: None])
 def test_step_decided_knows_an_untouched_stub(stub):
     assert exercises.step_decided(stub).correct is None
 

@@ -47,14 +47,7 @@ def test_calls_knows_an_untouched_stub():
 
 
 def there_and_back(
-    scale=True,
-    unscale=True,
-    roots=True,
-    swapped=False,
-    ask=True,
-    kind=None,
-    decode=True,
-    sampled=False,
+    scale=True, unscale=True, roots=True, swapped=False, ask=True, kind=None, decode=True, sampled=False
 ):
     """The right function, or one with a mistake."""
 
@@ -152,9 +145,7 @@ def started(begin="picture", first=None, level="first", combine=lambda u, c, w: 
             "noise": noise * scheduler.init_noise_sigma,
         }[begin]
         for t in timesteps:
-            uncond, cond = pipe.unet(
-                scheduler.scale_model_input(torch.cat([x, x]), t), t, **text
-            ).sample.chunk(2)
+            uncond, cond = pipe.unet(scheduler.scale_model_input(torch.cat([x, x]), t), t, **text).sample.chunk(2)
             x = scheduler.step(combine(uncond, cond, guidance), t, x).prev_sample
         return x
 

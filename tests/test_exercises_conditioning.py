@@ -33,11 +33,7 @@ def test_stubs_and_code_that_stops(check):
 
 @pytest.mark.parametrize(
     "answer",
-    [
-        lambda u, c, w: u + w * (c - u),
-        lambda u, c, w: w * c + (1 - w) * u,
-        lambda u, c, w: c + (w - 1) * (c - u),
-    ],
+    [lambda u, c, w: u + w * (c - u), lambda u, c, w: w * c + (1 - w) * u, lambda u, c, w: c + (w - 1) * (c - u)],
 )
 def test_guide_is_right_in_any_form(answer):
     assert exercises.guide(answer)
@@ -155,12 +151,7 @@ def test_two_prompts_names_the_mistake(answer, hint):
 def some_maps():
     y, x = np.mgrid[0:8, 0:8]
     left = np.exp(-((x - 2) ** 2 + (y - 4) ** 2) / 4)
-    return {
-        "cat": left,
-        "small": left + 0.1 * np.sin(x),
-        "blue": 1 - left,
-        "on": left + 0.3 * np.cos(3 * y),
-    }
+    return {"cat": left, "small": left + 0.1 * np.sin(x), "blue": 1 - left, "on": left + 0.3 * np.cos(3 * y)}
 
 
 @pytest.mark.parametrize("pair", [("cat", "small"), ("small", "cat")])

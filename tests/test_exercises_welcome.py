@@ -47,10 +47,7 @@ def test_remake_right(pipe, answer):
     ("answer", "hint"),
     [
         (lambda p, s: drawn(p, s, generator=None).images[0], "noise is another one"),
-        (
-            lambda p, s: drawn(p, s, generator=torch.Generator("cpu").manual_seed(0)).images[0],
-            "noise is another one",
-        ),
+        (lambda p, s: drawn(p, s, generator=torch.Generator("cpu").manual_seed(0)).images[0], "noise is another one"),
         (lambda p, s: drawn(p, s, negative_prompt=None).images[0], "negative_prompt is part of the run"),
         (lambda p, s: drawn(p, s, num_inference_steps=2).images[0], "Another number of steps"),
         (lambda p, s: drawn(p, s, guidance_scale=None).images[0], "Another guidance scale"),
@@ -87,9 +84,7 @@ def away(previews, picture):
     "answer",
     [
         lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)),
-        lambda previews, picture, mask: [
-            np.abs(p[mask].astype(int) - picture[mask]).mean() for p in previews
-        ],
+        lambda previews, picture, mask: [np.abs(p[mask].astype(int) - picture[mask]).mean() for p in previews],
     ],
 )
 def test_distance_right(answer):
@@ -100,14 +95,8 @@ def test_distance_right(answer):
     ("answer", "hint"),
     [
         (lambda previews, picture, mask: np.abs(previews - picture)[:, mask].mean((1, 2)), "wrap around"),
-        (
-            lambda previews, picture, mask: away(previews, picture)[:, mask].mean(),
-            "one number for the whole run",
-        ),
-        (
-            lambda previews, picture, mask: away(previews, picture)[:, mask].mean(1),
-            "average over pixels and colours",
-        ),
+        (lambda previews, picture, mask: away(previews, picture)[:, mask].mean(), "one number for the whole run"),
+        (lambda previews, picture, mask: away(previews, picture)[:, mask].mean(1), "average over pixels and colours"),
         (lambda previews, picture, mask: away(previews, picture).mean((1, 2, 3)), "the whole picture"),
         (
             lambda previews, picture, mask: (away(previews, picture) * mask[..., None]).mean((1, 2, 3)),
@@ -119,10 +108,7 @@ def test_distance_right(answer):
             "absolute value first",
         ),
         (lambda previews, picture, mask: (away(previews, picture) ** 2)[:, mask].mean((1, 2)), "squared"),
-        (
-            lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)) / 255,
-            "levels of 255",
-        ),
+        (lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)) / 255, "levels of 255"),
         (lambda previews, picture, mask: [1.0, 2.0, 3.0], "the answer is"),
         (lambda previews, picture: 0, "TypeError"),
     ],

@@ -12,11 +12,7 @@ from sdwidgets.loading.catalog import MODELS
 def test_every_fact_is_sourced(key):
     entry = facts()[key]
     assert entry.source and entry.address.startswith("https://")
-    assert entry.seen in {
-        "primary text",
-        "derived from the published configuration",
-        "reported by a secondary page",
-    }
+    assert entry.seen in {"primary text", "derived from the published configuration", "reported by a secondary page"}
     assert isinstance(entry.value, (int, float))
 
 

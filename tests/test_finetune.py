@@ -89,7 +89,7 @@ def test_the_loss_is_zero_for_the_right_answer_and_min_snr_weighted_for_another(
     a = scheduler.alphas_cumprod[timesteps].sqrt().view(3, 1, 1, 1)
     s = (1 - a**2).sqrt()
     right = noise if prediction == "epsilon" else a * noise - s * latents
-    loss = lambda answer, gamma: float(  # noqa: E731
+    loss = lambda answer, gamma: float(
         finetune.denoising_loss(Oracle(answer), scheduler, latents, noise, timesteps, None, gamma)
     )
     assert loss(right, 5.0) == pytest.approx(0, abs=1e-9)
@@ -141,13 +141,9 @@ def test_a_lora_lowers_the_loss_and_nothing_else_moves(lora):
     assert not changed(lora.parts["vae"], lora.pipe.vae)
     assert not changed(lora.parts["text_encoder"], lora.pipe.text_encoder)
     names = set(lora.pipe.unet.state_dict())
-    wrapped = lambda name: (  # noqa: E731
-        name if name in names else ".base_layer.".join(name.rsplit(".", 1))
-    )
+    wrapped = lambda name: name if name in names else ".base_layer.".join(name.rsplit(".", 1))
     assert not changed(lora.parts["unet"], lora.pipe.unet, wrapped)
-    moved = [
-        name for name, tensor in lora.pipe.unet.state_dict().items() if "lora_B" in name and tensor.any()
-    ]
+    moved = [name for name, tensor in lora.pipe.unet.state_dict().items() if "lora_B" in name and tensor.any()]
     assert len(moved) == 4 * 8, "in four places, both attentions, every matrix learns"
 
 
@@ -155,9 +151,7 @@ def test_a_saved_lora_loads_through_the_stock_call_and_has_a_strength(lora):
     pipe = pipeline()
     pipe.load_lora_weights(lora.folder, adapter_name="style")
     full = tiny.run(pipe)
-    assert np.abs(full - tiny.run(lora.pipe)).max() < 0.01, (
-        "fp16 rounding apart, it is the LoRA that was trained"
-    )
+    assert np.abs(full - tiny.run(lora.pipe)).max() < 0.01, "fp16 rounding apart, it is the LoRA that was trained"
     assert np.abs(full - lora.bare).max() > 0.02
     pipe.set_adapters("style", 0.0)
     assert np.array_equal(tiny.run(pipe), lora.bare)
@@ -191,8 +185,7 @@ def test_the_same_seed_trains_the_same_lora_whatever_the_global_seed(lora):
     assert torch.equal(torch.random.get_rng_state(), state), "the caller's random numbers stay theirs"
     other = dataclasses.replace(FEW, seed=1, steps=2)
     assert (
-        finetune.train_lora(pipeline(), pictures(), CAPTIONS, other, progress=False)["losses"]
-        != again["losses"][:2]
+        finetune.train_lora(pipeline(), pictures(), CAPTIONS, other, progress=False)["losses"] != again["losses"][:2]
     )
 
 
@@ -209,22 +202,16 @@ def test_the_pipeline_that_was_trained_weakens_and_hides_its_lora(lora):
 @pytest.mark.parametrize("scheduler", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_training_takes_the_models_noise_levels_whatever_samples_it(lora, scheduler):
     pipe = pipeline(name=scheduler)
-    record = finetune.train_lora(
-        pipe, pictures(), CAPTIONS, dataclasses.replace(FEW, steps=2), progress=False
-    )
+    record = finetune.train_lora(pipe, pictures(), CAPTIONS, dataclasses.replace(FEW, steps=2), progress=False)
     assert record["losses"] == lora.record["losses"][:2]
     assert type(pipe.scheduler).__name__ == scheduler
 
 
 def test_in_half_precision_the_lora_itself_stays_in_float32():
     pipe = pipeline().to(torch.bfloat16)
-    record = finetune.train_lora(
-        pipe, pictures(), CAPTIONS, dataclasses.replace(FEW, steps=2), progress=False
-    )
+    record = finetune.train_lora(pipe, pictures(), CAPTIONS, dataclasses.replace(FEW, steps=2), progress=False)
     assert np.isfinite(record["losses"]).all()
-    dtypes = {
-        name.rsplit(".lora_", 1)[-1][0]: p.dtype for name, p in pipe.unet.named_parameters() if "lora" in name
-    }
+    dtypes = {name.rsplit(".lora_", 1)[-1][0]: p.dtype for name, p in pipe.unet.named_parameters() if "lora" in name}
     assert dtypes == {"A": torch.float32, "B": torch.float32}
     assert np.isfinite(tiny.run(pipe)).all()
 
@@ -375,9 +362,7 @@ def train_zero_snr(data, folder):
 
 
 def train_adapter(data, folder):
-    return adapter.train_adapter(
-        small_unet(), data, GRAMMAR, adapter.AdapterConfig(schedule=SCHEDULE), folder
-    )
+    return adapter.train_adapter(small_unet(), data, GRAMMAR, adapter.AdapterConfig(schedule=SCHEDULE), folder)
 
 
 def train_turbo(data, folder):
@@ -420,9 +405,7 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_was_interrupted_ends_where_an_unbroken_one_does(
-    data, trained, tmp_path, monkeypatch, part
-):
+def test_a_part_that_was_interrupted_ends_where_an_unbroken_one_does(data, trained, tmp_path, monkeypatch, part):
     train, training_class, file = PARTS[part]
     with monkeypatch.context() as patch:
         interrupt(patch, training_class, 2)
@@ -476,8 +459,7 @@ def test_the_zero_snr_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     )
     unet = small_unet()
     pipe = StableDiffusionPipeline(
-        **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler},
-        requires_safety_checker=False,
+        **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler}, requires_safety_checker=False
     )
     pipe.set_progress_bar_config(disable=True)
     settings = {
@@ -502,8 +484,7 @@ def test_the_turbo_lora_is_saved_with_the_scheduler_that_it_wants(trained):
     assert scheduler.timesteps.tolist() == timesteps.tolist() == [999, 759, 499, 259], "what was trained"
     unet = small_unet()
     pipe = StableDiffusionPipeline(
-        **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler},
-        requires_safety_checker=False,
+        **{**tiny.pipeline("sd").components, "unet": unet, "scheduler": scheduler}, requires_safety_checker=False
     )
     pipe.load_lora_weights(folder)
     loaded = sum("lora" in name for name, _ in unet.named_parameters())
@@ -574,7 +555,9 @@ def test_a_truncated_lora_keeps_its_largest_directions(trained, tmp_path):
         assert after.keys() == before.keys()
         for name in [name for name in before if "lora_A" in name]:
             b = name.replace("lora_A", "lora_B")
-            whole, kept = (layers[b].float().flatten(1) @ layers[name].float().flatten(1) for layers in (before, after))
+            whole, kept = (
+                layers[b].float().flatten(1) @ layers[name].float().flatten(1) for layers in (before, after)
+            )
             assert after[name].shape[1:] == before[name].shape[1:] and len(after[name]) == after[b].shape[1] == rank
             tail = torch.linalg.svdvals(whole)[rank:].square().sum().sqrt()
             assert torch.linalg.norm(whole - kept) <= 1.01 * tail + 0.01 * torch.linalg.norm(whole)

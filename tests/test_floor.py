@@ -54,7 +54,7 @@ def test_no_other_prediction_has_a_smaller_error(world):
     which = torch.multinomial(odds, 20_000, replacement=True, generator=generator)
     noise = torch.randn(20_000, 3, 2, 2, generator=generator)
     noisy = alpha_bar**0.5 * pictures[which] + (1 - alpha_bar) ** 0.5 * noise
-    error = lambda predicted: float((predicted - pictures[which]).square().mean())  # noqa: E731
+    error = lambda predicted: float((predicted - pictures[which]).square().mean())
     best = floor.best_x0(noisy, alpha_bar, pictures, odds)
     others = (0.95 * best, 1.05 * best, floor.best_x0(noisy, alpha_bar, pictures, odds.flip(0)))
     assert all(error(best) < error(other) for other in others)
@@ -79,9 +79,17 @@ def test_pictures_and_probabilities_that_do_not_fit_are_refused(world):
 
 def test_validation_looks_at_128_scenes_of_every_kind_that_are_none_of_the_trainings():
     by_kind = validation.validation_scenes()
-    assert {kind: len(scenes) for kind, scenes in by_kind.items()} == {kind: row[1] for kind, row in validation.KINDS.items()}
+    assert {kind: len(scenes) for kind, scenes in by_kind.items()} == {
+        kind: row[1] for kind, row in validation.KINDS.items()
+    }
     assert sum(map(len, by_kind.values())) == 128
-    for kind, size in (("one object, 64", 64), ("one object, 48", 48), ("one object, 96", 96), ("two objects", 48), ("people", 96)):
+    for kind, size in (
+        ("one object, 64", 64),
+        ("one object, 48", 48),
+        ("one object, 96", 96),
+        ("two objects", 48),
+        ("people", 96),
+    ):
         assert {thing.size for scene in by_kind[kind] for thing in scene.things} == {size}
     assert {thing.gender for scene in by_kind["people"] for thing in scene.things} == {"woman", "man"}
     assert len({scene.things[0].occupation for scene in by_kind["people"]}) > 8

@@ -46,13 +46,7 @@ def test_mixed_settings_and_sizes_are_all_made_and_told(tmp_path):
     done = list(batch.batch(pipe, wanted, tmp_path, size=4))
     assert [request for request, _ in done] == wanted and all(fresh for _, fresh in done)
     entries = batch.read_manifest(tmp_path)
-    assert [entries[r.file_name()]["batch"] for r in wanted] == [
-        3,
-        3,
-        3,
-        2,
-        2,
-    ] and pipe.scheduler is scheduler
+    assert [entries[r.file_name()]["batch"] for r in wanted] == [3, 3, 3, 2, 2] and pipe.scheduler is scheduler
     assert not any(fresh for _, fresh in batch.batch(pipe, wanted, tmp_path)), "all were there"
 
 
@@ -62,7 +56,9 @@ def test_a_size_is_doubled_while_it_pays():
         assert sizes.size == size and not sizes.done
         sizes.took(size, 9.0, needs=1, free=None)  # the first run of a size may compile
         sizes.took(size, seconds, needs=1, free=None)
-    assert sizes.size == 4 and sizes.done, "two drew hardly more a second than one, and four did; eight and sixteen did not"
+    assert sizes.size == 4 and sizes.done, (
+        "two drew hardly more a second than one, and four did; eight and sixteen did not"
+    )
     sizes.took(4, 100.0, needs=1, free=None)
     assert sizes.size == 4
 
@@ -77,7 +73,9 @@ def test_a_size_stops_where_memory_or_its_limit_does():
     assert sizes.size == 2 and sizes.done
     sizes = BatchSize()
     sizes.took(1, 1.0, needs=100, free=300), sizes.took(1, 1.0, needs=1, free=300)
-    assert sizes.size == 1 and sizes.done, "a graph that is run again allocates nothing, and needs its memory all the same"
+    assert sizes.size == 1 and sizes.done, (
+        "a graph that is run again allocates nothing, and needs its memory all the same"
+    )
     sizes = BatchSize(most=1)
     sizes.took(1, 1.0, 1, None), sizes.took(1, 1.0, 1, None)
     assert sizes.size == 1 and sizes.done
@@ -132,13 +130,7 @@ def test_two_processes_divide_the_work_and_one_goes_on(tmp_path):
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     # --multi_gpu is what accelerate calls several of anything.
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        f"--main_process_port={port}",
-    ]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", f"--main_process_port={port}"]
     launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -159,7 +151,4 @@ def test_two_processes_divide_the_work_and_one_goes_on(tmp_path):
     from sdwidgets import cli
 
     assert cli.main(arguments) == 0, "one process goes on where two stopped"
-    assert (
-        not (tmp_path / "out" / "manifest.jsonl").exists()
-        and len(list((tmp_path / "out").glob("*.png"))) == 9
-    )
+    assert not (tmp_path / "out" / "manifest.jsonl").exists() and len(list((tmp_path / "out").glob("*.png"))) == 9

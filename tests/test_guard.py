@@ -94,7 +94,7 @@ def test_a_gradient_that_ends_later_stops_the_training_at_a_save(tmp_path):
 
 
 def test_what_the_optimiser_does_not_hold_has_a_gradient_and_does_not_move(tmp_path, monkeypatch):
-    second = lambda schedule, module: torch.optim.AdamW(module.second.parameters())  # noqa: E731
+    second = lambda schedule, module: torch.optim.AdamW(module.second.parameters())
     monkeypatch.setattr(trainer.Schedule, "build_optimizer", second)
     with pytest.raises(guard.Stopped, match=r"2 of 4 parameters \(first\.weight, first\.bias\) did not move"):
         fit(tmp_path)
@@ -113,7 +113,9 @@ def test_a_weight_that_is_only_decayed_has_not_moved_however_often():
             parameter.grad = torch.ones_like(parameter)
         watch.watch(1e-3)
         if step in (9, 1_999):
-            with pytest.raises(guard.Stopped, match=r"1 of 2 parameters \(decayed\) did not move, but for a common factor"):
+            with pytest.raises(
+                guard.Stopped, match=r"1 of 2 parameters \(decayed\) did not move, but for a common factor"
+            ):
                 watch.check()
     assert float(module["decayed"].detach().norm() / watch.start[0].norm()) < 0.95
 
@@ -122,7 +124,9 @@ def test_what_is_no_number_any_more_stops_the_training(tmp_path):
     def breaks(model, step, batch_size, accelerator):
         return loss_at(model, step, batch_size, accelerator) * (float("nan") if step == 5 else 1)
 
-    with pytest.raises(guard.Stopped, match=r"after 10 steps: 4 of 4 parameters .* not finite; lower the learning rate"):
+    with pytest.raises(
+        guard.Stopped, match=r"after 10 steps: 4 of 4 parameters .* not finite; lower the learning rate"
+    ):
         fit(tmp_path, loss_at=breaks)
     assert not list(tmp_path.iterdir())
 
@@ -144,7 +148,9 @@ def test_a_rate_of_nothing_moves_nothing_and_is_no_fault():
 
 def test_a_number_at_its_bound_may_rest():
     torch.manual_seed(0)
-    small = clip.ClipConfig(width=16, layers=1, heads=2, context=8, vision_width=32, vision_layers=1, patch=64, projection=8)
+    small = clip.ClipConfig(
+        width=16, layers=1, heads=2, context=8, vision_width=32, vision_layers=1, patch=64, projection=8
+    )
     tokenizer = tiny.clip_tokenizer()
     module = clip.ClipTraining(clip.build_clip(small, tokenizer), max_logit_scale=2.0)  # it begins at 14
     pictures = torch.randn(4, 3, 128, 128, generator=tiny.generator())
@@ -181,7 +187,10 @@ def small_unet():
 
 @pytest.fixture(scope="module")
 def data() -> denoiser.LatentData:
-    latents, states = torch.randn(8, 4, 16, 16, generator=tiny.generator()), torch.randn(3, 77, 32, generator=tiny.generator())
+    latents, states = (
+        torch.randn(8, 4, 16, 16, generator=tiny.generator()),
+        torch.randn(3, 77, 32, generator=tiny.generator()),
+    )
     return denoiser.LatentData(latents, states, torch.arange(8) % 3, torch.arange(8))
 
 
@@ -191,7 +200,9 @@ def train_decoder(data, folder, compiled=False):
     whole = vae.build_vae(vae.VaeConfig(channels=(8, 8, 16, 16))).eval().requires_grad_(False)
     config = small_decoder.SmallDecoderConfig(channels=(8, 8, 8, 16), schedule=PART)
     module = small_decoder.SmallDecoderTraining(small_decoder.build_small_decoder(whole, config), whole, config)
-    return trainer.train("small-decoder", module, small_decoder.small_decoder_loss_at(config), PART, folder, {}, compiled=compiled)[1]
+    return trainer.train(
+        "small-decoder", module, small_decoder.small_decoder_loss_at(config), PART, folder, {}, compiled=compiled
+    )[1]
 
 
 LORA = {"rank": 4, "targets": ("to_q", "to_out.0", "conv1", "time_emb_proj"), "schedule": PART}
@@ -226,7 +237,9 @@ def test_what_is_trained_beside_a_frozen_net_passes_and_is_guarded(data, tmp_pat
         return fit_module(name, module, *more, **options)
 
     monkeypatch.setattr(trainer, "train", held)
-    with pytest.raises(guard.Stopped, match=rf"{part} stopped after 10 steps: 1 of \d+ parameters \(.*\) got no gradient"):
+    with pytest.raises(
+        guard.Stopped, match=rf"{part} stopped after 10 steps: 1 of \d+ parameters \(.*\) got no gradient"
+    ):
         EXTRAS[part](data, tmp_path / "held")
     assert not [file for file in (tmp_path / "held").rglob("*") if file.is_file()]
 
@@ -254,7 +267,9 @@ def test_sleeping_parameters_of_finished_weights_are_found_by_their_start():
             if name in slept:
                 parameter.mul_(0.8)
             else:
-                parameter.add_(0.1 * (parameter.std(correction=0) + 0.3) * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(
+                    0.1 * (parameter.std(correction=0) + 0.3) * torch.randn(parameter.shape, generator=generator)
+                )
     assert set(guard.asleep(net.half(), start)) == slept
     assert len(guard.asleep(start, small_unet())) == len(list(start.parameters()))
 
@@ -289,17 +304,26 @@ def test_compiling_is_refused_without_cuda_before_anything_is_made(tmp_path, mon
 
 
 def test_compiled_rows_that_a_cpu_measured_are_told_to_be_no_advice():
-    row = {"part": "vae", "change": "compiled", "expected": "1", "ratio": 1.0, "samples_per_second": 30.0, "quartiles": [30, 30]}
+    row = {
+        "part": "vae",
+        "change": "compiled",
+        "expected": "1",
+        "ratio": 1.0,
+        "samples_per_second": 30.0,
+        "quartiles": [30, 30],
+    }
     machine = harness.machine() | {"load_average": None}
     machine.pop("gpu", None)
-    told = lambda machine, change: table.describe(  # noqa: E731
+    told = lambda machine, change: table.describe(
         {"bench": "training", "turns": 3, "machine": machine, "rows": [row | {"change": change}]}
     )
     assert table.COMPILED in told(machine, "compiled") and table.COMPILED not in told(machine, "bfloat16")
     assert table.COMPILED not in told(machine | {"gpu": {"name": "a card"}}, "compiled")
 
 
-def gradients(precision: torch.dtype, compiled: bool, device: str = "cuda", batch_size: int = 32) -> dict[str, np.ndarray]:
+def gradients(
+    precision: torch.dtype, compiled: bool, device: str = "cuda", batch_size: int = 32
+) -> dict[str, np.ndarray]:
     """Of every parameter of Pocket's U-Net, in the shapes and the layout that it trains in."""
     config = denoiser.DenoiserConfig()
     torch.manual_seed(0)

@@ -86,9 +86,7 @@ def test_guidance_records_every_scale_from_the_same_noise():
     assert view.scales == (1, 2, 8) and [len(trace) for trace in view.traces] == [4, 4, 4]
     assert all(np.array_equal(trace[0].latents, view.traces[0][0].latents) for trace in view.traces)
     expected = tiny.run(pipe, seed=3, steps=4, guidance_scale=8.0, output_type="pil")[0]
-    np.testing.assert_allclose(
-        view.traces[-1].images[0].astype(int), np.asarray(expected).astype(int), atol=1
-    )
+    np.testing.assert_allclose(view.traces[-1].images[0].astype(int), np.asarray(expected).astype(int), atol=1)
 
 
 def test_what_is_believed_is_decoded_for_both_halves_and_the_guided_one():

@@ -51,11 +51,7 @@ def test_a_click_shows_a_run_again(make, monkeypatch):  # noqa: F811
     third = play.run(seed=3, scheduler="Euler").wait(SECONDS)
     play.page("restore", number=2)
     assert play.wait(SECONDS) is second and len(play.history) == 3  # its trace is kept: it is only shown
-    assert (play.settings["prompt"], play.settings["seed"], play.settings["scheduler"]) == (
-        "a dog",
-        2,
-        "DDIM",
-    )
+    assert (play.settings["prompt"], play.settings["seed"], play.settings["scheduler"]) == ("a dog", 2, "DDIM")
     assert [m["past"]["number"] for m in play.sent if m["kind"] == "run"][-1] == 2
     again = play.restore(1).wait(SECONDS)  # made again, in its place
     assert len(play.history) == 3 and play.history[0].run.trace is again
@@ -77,11 +73,7 @@ def test_two_runs_are_compared(make):  # noqa: F811
     play.page("compare", numbers=[1, 2])
     told = play.sent[-1]
     assert told["kind"] == "compared" and told["client"] == "page" and told["same_seed"] is False
-    assert told["differences"] == [
-        ["Prompt", "<b>a cat", "a dog"],
-        ["Seed", "1", "4"],
-        ["Guidance", "2", "5.5"],
-    ]
+    assert told["differences"] == [["Prompt", "<b>a cat", "a dog"], ["Seed", "1", "4"], ["Guidance", "2", "5.5"]]
     assert [picture["at"] for picture in told["pictures"]] == [0, 1] and len(play.buffers[-1]) == 2
     play.page("reseed", number=2, like=1)
     assert play.wait(SECONDS).settings.seed == 1 and play.settings["prompt"] == "a dog"

@@ -90,7 +90,9 @@ def test_editors_know_every_public_name():
     """What is imported on first use stands a second time under TYPE_CHECKING, from the same modules."""
     import sdwidgets
 
-    (block,) = (node for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body if isinstance(node, ast.If))
+    (block,) = (
+        node for node in ast.parse((PACKAGE / "__init__.py").read_text("utf-8")).body if isinstance(node, ast.If)
+    )
     seen = {alias.name: node.module for node in block.body for alias in node.names}
     assert seen == sdwidgets._HOMES and set(sdwidgets.__all__) == {*seen, "__version__"}
     assert (PACKAGE / "py.typed").is_file()
@@ -119,7 +121,14 @@ FLOORS = (
 LEVEL = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 SHOWS_ITSELF = "trace.py"  # the one exception: a `Trace` shows itself, as a table of pandas does
 #: pocket's own rooms, in the same order; its files are commands, and `draws`, what it draws well
-POCKET_FLOORS = (("train", "evaluate", "examine_judge", "export", "draws"), ("cards",), ("evaluation",), ("judges",), ("training",), ("world",))
+POCKET_FLOORS = (
+    ("train", "evaluate", "examine_judge", "export", "draws"),
+    ("cards",),
+    ("evaluation",),
+    ("judges",),
+    ("training",),
+    ("world",),
+)
 POCKET_LEVEL = {room: number for number, floor in enumerate(POCKET_FLOORS) for room in floor}
 
 
@@ -128,7 +137,7 @@ def name_of(path: Path) -> str:
 
 
 def room_of(module: str, depth: int = 1) -> str:
-    """"sdwidgets.pocket.world.scenes" -> "pocket", or with depth 2 -> "world"; the package itself is "__init__"."""
+    """ "sdwidgets.pocket.world.scenes" -> "pocket", or with depth 2 -> "world"; the package itself is "__init__"."""
     parts = module.split(".")
     return parts[depth] if len(parts) > depth else "__init__"
 
@@ -155,7 +164,11 @@ def upward(path: Path, depth: int, level: dict[str, int]) -> list[str]:
 
 
 def test_every_room_has_its_floor():
-    rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))}
+    rooms = {
+        path.stem if path.is_file() else path.name
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or any(path.glob("*.py"))
+    }
     assert rooms <= set(LEVEL), f"name the floor of {sorted(rooms - set(LEVEL))}"
     assert {"trace", "pocket", "widgets", "analysis", "loading"} <= rooms
     assert len(rooms) <= 25 and sum((PACKAGE / f"{room}.py").is_file() for room in rooms) <= 12
@@ -178,7 +191,11 @@ def test_arrows_run_downwards_in_pocket(path):
 
 @pytest.mark.parametrize("path", ALL_MODULES, ids=name_of)
 def test_no_module_reaches_for_anothers_private_names(path):
-    private = [f"{module}.{name}" for module, name, _ in imports_of(path) if module.startswith("sdwidgets") and name.startswith("_") and not name.endswith("__")]
+    private = [
+        f"{module}.{name}"
+        for module, name, _ in imports_of(path)
+        if module.startswith("sdwidgets") and name.startswith("_") and not name.endswith("__")
+    ]
     assert not private, f"{name_of(path)} imports {private}"
 
 
@@ -218,16 +235,12 @@ def test_modules_stay_light(name, heavy):
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "widgets").rglob("*.py")), ids=name_of)
 def test_widgets_need_no_torch_to_be_imported(path):
-    assert not any(
-        imports(path, name, top_level_only=True) for name in ("torch", "diffusers", "transformers")
-    )
+    assert not any(imports(path, name, top_level_only=True) for name in ("torch", "diffusers", "transformers"))
 
 
 def test_nothing_unpickles():
     for path in ALL_MODULES:
-        assert not any(imports(path, name) for name in ("pickle", "dill", "joblib", "cloudpickle")), name_of(
-            path
-        )
+        assert not any(imports(path, name) for name in ("pickle", "dill", "joblib", "cloudpickle")), name_of(path)
         assert "trust_remote_code=True" not in path.read_text(encoding="utf-8"), name_of(path)
 
 
@@ -246,9 +259,7 @@ def test_notebook_can_be_shown_anywhere(path):
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"], "holds an error's output"
     for kind, widgets in book.metadata.get("widgets", {}).items():
-        assert "state" in widgets, (
-            f"metadata.widgets[{kind!r}] has no state: GitHub would show 'Invalid Notebook'"
-        )
+        assert "state" in widgets, f"metadata.widgets[{kind!r}] has no state: GitHub would show 'Invalid Notebook'"
     assert path.stat().st_size < 1.5 * MB, "outputs are too large to be reviewed"
 
 
@@ -267,9 +278,7 @@ def test_notebook_checks_itself(path):
 def test_sizes():
     sizes = {path: path.stat().st_size for path in committed_files()}
     assert sizes
-    large = [
-        f"{path.relative_to(ROOT)}: {size / MB:.1f} MB" for path, size in sizes.items() if size > 15 * MB
-    ]
+    large = [f"{path.relative_to(ROOT)}: {size / MB:.1f} MB" for path, size in sizes.items() if size > 15 * MB]
     assert not large, f"above the 15 MB that one file may have: {large}"
     assert sum(sizes.values()) <= 60 * MB, "a checkout may have 60 MB with its weights"
 
@@ -292,14 +301,10 @@ def test_no_path_of_a_machine():
 
 
 def test_version_stands_once():
-    version = re.search(
-        r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE
-    )
+    version = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert version, "sdwidgets/__init__.py is where the version stands"
     assert PYPROJECT["project"]["dynamic"] == ["version"]
-    assert "version:" not in re.sub(
-        r"cff-version:.*", "", (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    )
+    assert "version:" not in re.sub(r"cff-version:.*", "", (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert run_python("import sdwidgets; print(sdwidgets.__version__)").strip() == version[1]
 
 
@@ -340,9 +345,7 @@ def test_lock_answers_every_requirement(python, system, machine):
             pins[canonicalize_name(pin.name)] = exact.version
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"].values()
-    for requirement in map(
-        Requirement, [*project["dependencies"], *(line for extra in extras for line in extra)]
-    ):
+    for requirement in map(Requirement, [*project["dependencies"], *(line for extra in extras for line in extra)]):
         if requirement.marker is None or requirement.marker.evaluate(here):
             version = pins.get(canonicalize_name(requirement.name))
             assert version, f"requirements.lock lacks {requirement.name}: run make lock"
@@ -356,9 +359,7 @@ def test_lock_names_no_address():
 
 
 def test_torch_has_no_upper_bound():
-    (torch,) = [
-        line for line in map(Requirement, PYPROJECT["project"]["dependencies"]) if line.name == "torch"
-    ]
+    (torch,) = [line for line in map(Requirement, PYPROJECT["project"]["dependencies"]) if line.name == "torch"]
     assert {part.operator for part in torch.specifier} == {">="}
 
 
@@ -371,12 +372,7 @@ def test_conda_file_repeats_no_dependency():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     assert "--constraint requirements.lock" in text and "--editable .[course]" in text
     dependencies = re.findall(r"^\s*- (.+)$", text.split("dependencies:")[1], re.MULTILINE)
-    assert {re.split(r"[ :]", line)[0] for line in dependencies} == {
-        "python",
-        "pip",
-        "--constraint",
-        "--editable",
-    }
+    assert {re.split(r"[ :]", line)[0] for line in dependencies} == {"python", "pip", "--constraint", "--editable"}
 
 
 @pytest.fixture(scope="module")
@@ -443,9 +439,7 @@ def test_readme_names_settings_that_exist():
 def test_readme_names_options_that_exist(command):
     line = re.search(rf"^sdwidgets {command}.*$", README, re.MULTILINE)[0]
     run = "from sdwidgets.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", run, command, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", run, command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for option in re.findall(r"--[a-z-]+", line):
         assert option in done.stdout, f"sdwidgets {command} has no {option}"

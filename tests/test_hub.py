@@ -221,19 +221,13 @@ def test_a_cut_file_on_the_hub_is_named(hub, client, saved):
     name = "unet/diffusion_pytorch_model.safetensors"
     repo.files[name] = repo.files[name][:5000]
     answer = client(name="owner/cut")
-    assert (
-        answer["error"] == "WeightsError"
-        and "cut" in answer["text"]
-        and name in answer["text"].replace("\\", "/")
-    )
+    assert answer["error"] == "WeightsError" and "cut" in answer["text"] and name in answer["text"].replace("\\", "/")
 
 
 def test_a_file_damaged_in_the_cache_is_fetched_again(hub, client, home, saved, checksum):
     hub.add("owner/damaged", saved)
     client(name="owner/damaged")
-    (path,) = (home / "hub/models--owner--damaged/snapshots").rglob(
-        "unet/diffusion_pytorch_model.safetensors"
-    )
+    (path,) = (home / "hub/models--owner--damaged/snapshots").rglob("unet/diffusion_pytorch_model.safetensors")
     path.resolve().write_bytes(path.read_bytes()[:5000])
     answer = client(name="owner/damaged")
     assert answer["sum"] == checksum and "damaged in the cache" in answer["printed"]
@@ -241,9 +235,7 @@ def test_a_file_damaged_in_the_cache_is_fetched_again(hub, client, home, saved, 
 
 def test_pickles_alone_are_refused_before_a_download(hub, client, saved):
     repo = hub.add("owner/pickles", saved)
-    repo.files = {
-        p: d for p, d in repo.files.items() if not (p.startswith("unet/") and p.endswith(".safetensors"))
-    }
+    repo.files = {p: d for p, d in repo.files.items() if not (p.startswith("unet/") and p.endswith(".safetensors"))}
     hub.requests.clear()
     answer = client(name="owner/pickles")
     assert answer["error"] == "WeightsError" and "pickle" in answer["text"]

@@ -36,9 +36,7 @@ def truth(scene: Scene) -> list:
 
 
 def told(judged: Judgement) -> list:
-    return sorted(
-        (seen.kind, seen.name, str(seen.colour), str(seen.gender), str(seen.tone)) for seen in judged.things
-    )
+    return sorted((seen.kind, seen.name, str(seen.colour), str(seen.gender), str(seen.tone)) for seen in judged.things)
 
 
 # ---- questions ---------------------------------------------------------------------------------------------------
@@ -67,9 +65,7 @@ def test_broken_things_are_counted_but_have_no_name():
     judged = Judgement("blue", things=(CAT, BLOB))
     assert judges.count(judged) == 2
     assert judges.count(judged, "cat") == 1
-    assert judges.has_object(judged, "cat") and not judges.has_object(
-        Judgement("blue", things=(BLOB,)), "cat"
-    )
+    assert judges.has_object(judged, "cat") and not judges.has_object(Judgement("blue", things=(BLOB,)), "cat")
     assert judges.only(Judgement("blue", things=(DOG, CAT)), "cat", "dog")
     assert not judges.only(judged, "cat")
 
@@ -84,9 +80,7 @@ def test_colours_places_and_persons():
     cook = Seen("person", "cook", 64, 64, 98, occupation="cook", gender="woman", tone="dark skinned")
     assert judges.person(Judgement("gray", things=(cook, CAT))) is cook
     assert judges.person(Judgement("gray", things=(CAT,))) is None
-    assert (
-        json.loads(json.dumps(Judgement("gray", things=(cook,)).as_data()))["things"][0]["gender"] == "woman"
-    )
+    assert json.loads(json.dumps(Judgement("gray", things=(cook,)).as_data()))["things"][0]["gender"] == "woman"
 
 
 # ---- seeing ------------------------------------------------------------------------------------------------------
@@ -112,15 +106,11 @@ def test_labels_are_the_connected_components(share):
     mask = np.random.default_rng(3).random((40, 30)) < share
     labels = segment.label(mask)
     assert ((labels > 0) == mask).all()
-    found = [
-        frozenset(zip(*np.nonzero(labels == number), strict=True)) for number in range(1, labels.max() + 1)
-    ]
+    found = [frozenset(zip(*np.nonzero(labels == number), strict=True)) for number in range(1, labels.max() + 1)]
     assert set(found) == set(flooded(mask))
 
 
-@pytest.mark.parametrize(
-    "kind", ["one object", "one shape", "two objects", "two shapes", "several", "portrait"]
-)
+@pytest.mark.parametrize("kind", ["one object", "one shape", "two objects", "two shapes", "several", "portrait"])
 def test_b_reads_true_scenes(kind):
     for number in range(300, 303):
         scene = TEST.scene(kind, number)
@@ -153,9 +143,7 @@ def test_styles_and_watermark_are_seen():
         for style in styles:
             judged = read(Scene(0, "", "yellow", (thing,), style))[0]
             assert (judged.style, [seen.name for seen in judged.things]) == (style, [name])
-        marked, plain = (
-            read(Scene(0, "", "yellow", (thing,), watermark=is_marked))[0] for is_marked in (True, False)
-        )
+        marked, plain = (read(Scene(0, "", "yellow", (thing,), watermark=is_marked))[0] for is_marked in (True, False))
         assert marked.watermark and not plain.watermark and plain.style == "plain"
 
 
@@ -266,8 +254,7 @@ def test_bad_input_gets_one_sentence(capsys, tmp_path):
 def test_what_no_scene_ever_drew_is_not_named():
     rng = np.random.default_rng(5)
     assert all(
-        seen.kind == "broken"
-        for seen in B.read(rng.integers(256, size=(1, 128, 128, 3), dtype=np.uint8))[0].things
+        seen.kind == "broken" for seen in B.read(rng.integers(256, size=(1, 128, 128, 3), dtype=np.uint8))[0].things
     )
     picture = np.asarray(render(TEST.scene("one object", 9)))
     assert B.read(picture[None])[0].things[0].score > 0.9
@@ -275,14 +262,7 @@ def test_what_no_scene_ever_drew_is_not_named():
 
 def test_the_judge_and_an_eye_are_compared_picture_by_picture():
     def told(judge, row="one object"):
-        return {
-            "row": row,
-            "split": "seen",
-            "caption": "a cat",
-            "judge": judge,
-            "asked": "cat",
-            "seen": "dog",
-        }
+        return {"row": row, "split": "seen", "caption": "a cat", "judge": judge, "asked": "cat", "seen": "dog"}
 
     readings = [told(True), told(True), told(False), told(False, "relation")]
     found = human_labels.agreement(readings, {1, 2}, "a test")

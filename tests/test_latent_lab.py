@@ -27,18 +27,14 @@ def pictures(n=2, height=H, width=W, seed=0) -> np.ndarray:
     across, down = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     rng = np.random.default_rng(seed)
     waves = [np.sin(rng.uniform(1, 9) * across + rng.uniform(1, 9) * down) for _ in range(3 * n)]
-    return (127.5 * (np.stack(waves, -1).reshape(height, width, n, 3).transpose(2, 0, 1, 3) + 1)).astype(
-        np.uint8
-    )
+    return (127.5 * (np.stack(waves, -1).reshape(height, width, n, 3).transpose(2, 0, 1, 3) + 1)).astype(np.uint8)
 
 
 def a_lab(two=True, channels=4, changes=("off", "alone"), **options) -> LatentLab:
     originals = pictures(2 if two else 1)
     z = np.random.default_rng(1).normal(size=(len(originals), channels, 8, 6)).astype(np.float32)
     changed = {name: pictures(channels, seed=len(name)) for name in changes}
-    return LatentLab(
-        originals, originals // 2 + 40, z, changed, pictures(5, seed=9) if two else None, **options
-    )
+    return LatentLab(originals, originals // 2 + 40, z, changed, pictures(5, seed=9) if two else None, **options)
 
 
 # ---- the view -----------------------------------------------------------------------------------------------------
@@ -106,10 +102,7 @@ def test_set_takes_a_part_and_refuses_what_there_is_not():
     [
         ({"originals": pictures(3), "reconstructions": pictures(3)}, "3 originals .* do not fit"),
         ({"originals": pictures(2) / 255}, "originals are float64"),
-        (
-            {"reconstructions": pictures(2, width=W + 8)},
-            r"reconstructions are uint8 of shape \(2, 64, 56, 3\); give",
-        ),
+        ({"reconstructions": pictures(2, width=W + 8)}, r"reconstructions are uint8 of shape \(2, 64, 56, 3\); give"),
         ({"latents": np.zeros((1, 4, 8, 6))}, "one or two pictures"),
         ({"changed": {"louder": pictures(4)}}, "a channel cannot be 'louder'; it can be: off, half"),
         ({"changed": {"off": pictures(3)}}, "changed"),
@@ -225,10 +218,7 @@ def test_encode_is_the_mean_in_the_schedulers_scale(family):
         (np.zeros((64, 48)), "a picture is PIL's"),
         (np.zeros((64, 48, 3)), "not float64"),
         (np.zeros((64, 50, 3), np.uint8), r"50 x 64 pixels does not fit.*resize\(\(48, 64\)\)"),
-        (
-            [np.zeros((64, 48, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)],
-            "differ in size: 64 x 48, 48 x 64",
-        ),
+        ([np.zeros((64, 48, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)], "differ in size: 64 x 48, 48 x 64"),
     ],
 )
 def test_a_picture_that_does_not_fit_is_refused(given, told):

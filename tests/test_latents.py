@@ -138,14 +138,10 @@ def test_decode_is_the_pipelines(family):
 
 def test_decode_with_mean_and_spread():
     """As SDXL's pipeline does for a VAE whose channels were normalised one by one."""
-    pipe = tiny.pipeline(
-        "sdxl", vae=tiny._vae(4, 0.5, latents_mean=[0.1, -0.2, 0.3, 0.4], latents_std=[1, 2, 3, 4])
-    )
+    pipe = tiny.pipeline("sdxl", vae=tiny._vae(4, 0.5, latents_mean=[0.1, -0.2, 0.3, 0.4], latents_std=[1, 2, 3, 4]))
     with record(pipe) as trace:
         images = tiny.run(pipe)
-    np.testing.assert_allclose(
-        latents.to_vae(pipe.vae, np.ones((1, 4, 1, 1)))[0, :, 0, 0], [2.1, 3.8, 6.3, 8.4]
-    )
+    np.testing.assert_allclose(latents.to_vae(pipe.vae, np.ones((1, 4, 1, 1)))[0, :, 0, 0], [2.1, 3.8, 6.3, 8.4])
     assert_same_picture(latents.decode(pipe, trace.final_latents), images)
 
 

@@ -17,16 +17,7 @@ from sdwidgets.pocket.training.vae import to_tensor
 from sdwidgets.pocket.world import datasheet as sheet
 from sdwidgets.pocket.world.datasheet import FULL, alternatives
 from sdwidgets.pocket.world.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice
-from sdwidgets.pocket.world.scenes import (
-    RELATIONS,
-    SIZE,
-    Scene,
-    Stream,
-    Thing,
-    make_scene,
-    render,
-    wordless_scene,
-)
+from sdwidgets.pocket.world.scenes import RELATIONS, SIZE, Scene, Stream, Thing, make_scene, render, wordless_scene
 from sdwidgets.pocket.world.vocabulary import COLOURS, TONES, article
 
 NINE = set(itertools.product(CENTRES, CENTRES))
@@ -246,7 +237,9 @@ BLOCKS = (
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_alternatives_hold_the_scenes_own_picture_and_sum_to_one(block):
-    assert {name.partition(":")[0] for name in (*BLOCKS, "confetti")} == {b.name.partition(":")[0] for b in FULL.blocks}
+    assert {name.partition(":")[0] for name in (*BLOCKS, "confetti")} == {
+        b.name.partition(":")[0] for b in FULL.blocks
+    }
     scenes = law(block, range(25))
     for scene in (*said(scenes)[:6], *said(scenes, False)[:1]):
         found = alternatives(scene)
@@ -260,7 +253,7 @@ def test_alternatives_are_as_many_as_a_caption_leaves_open():
     def counted(name: str, fits: Callable[[Scene], bool] = lambda scene: True, background: bool = True) -> set[int]:
         return {len(alternatives(scene)) for scene in said(law(name, range(150)), background) if fits(scene)}
 
-    unplaced = lambda scene: scene.place is None and scene.size_word is None  # noqa: E731
+    unplaced = lambda scene: scene.place is None and scene.size_word is None
     assert counted("one object", unplaced) == {95}
     assert counted("one object", unplaced, background=False) == {95 * 9}, "all backgrounds but the one held out"
     assert counted("one object", lambda scene: scene.size_word == "large") == {5}

@@ -30,9 +30,7 @@ def test_a_hand_that_never_rests_sees_pictures_and_the_last_one_is_its_own(make)
     assert trace.settings.seed == 40 and shown[-1] == 40 and shown == sorted(set(shown))
     assert [m["live"] for m in play.sent if m["kind"] == "run"][-1] == 40
     assert "frames" not in play.kinds() and len(play._mail._kept) <= 8  # not one for each order
-    assert (
-        trace.settings.num_inference_steps == driver.LIVE_STEPS and play.settings["num_inference_steps"] == 30
-    )
+    assert trace.settings.num_inference_steps == driver.LIVE_STEPS and play.settings["num_inference_steps"] == 30
     assert len(play.history) == 1  # a row of live runs leaves one
 
 
@@ -136,9 +134,7 @@ def test_a_turbo_model_takes_four_steps_of_lcm():
     pipe, settings = tiny.pipeline("sd"), {"task": "text", "strength": 0.6, "num_inference_steps": 20}
     assert driver.few_steps(pipe, settings) == {"num_inference_steps": 6} and not driver.is_turbo(pipe)
     assert driver.few_steps(pipe, {**settings, "num_inference_steps": 3}) == {"num_inference_steps": 3}
-    assert driver.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {
-        "num_inference_steps": 12
-    }
+    assert driver.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {"num_inference_steps": 12}
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
     turbo = {"num_inference_steps": 4, "scheduler": "LCM", "guidance_scale": 1.0}
     assert driver.few_steps(pipe, settings) == turbo

@@ -101,6 +101,4 @@ def test_the_noising_line_is_add_noise():
     schedule = noise_schedules.scaled_linear()
     for t in (0, 400, 999):
         theirs = DDIMScheduler(**SD).add_noise(x0, eps, torch.tensor([t]))
-        assert np.allclose(
-            schedule.signal[t] * x0.numpy() + schedule.noise[t] * eps.numpy(), theirs, atol=1e-5
-        )
+        assert np.allclose(schedule.signal[t] * x0.numpy() + schedule.noise[t] * eps.numpy(), theirs, atol=1e-5)

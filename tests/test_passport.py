@@ -68,9 +68,7 @@ def test_a_picture_brings_its_run_back_to_the_last_bit(trace, tmp_path):
     assert back.settings == trace.settings and back.complete
     for a, b in zip(trace, back, strict=True):
         assert all(np.array_equal(getattr(a, name), getattr(b, name)) for name in PER_STEP_ARRAYS)
-    assert np.array_equal(back.images, trace.images) and np.array_equal(
-        back.final_latents, trace.final_latents
-    )
+    assert np.array_equal(back.images, trace.images) and np.array_equal(back.final_latents, trace.final_latents)
     with Image.open(path) as picture:  # for everyone else it is a picture
         assert np.array_equal(np.asarray(picture), trace.images[0])
         assert json.loads(picture.text["sdwidgets"])["seed"] == 3
@@ -156,9 +154,7 @@ def test_compressed_text_is_stepped_over_and_a_bomb_is_not_unpacked(trace, monke
     chunks = pieces(to_png(trace))
     assert read_passport(png([chunks[0], (b"zTXt", bomb), *chunks[1:]])).settings == trace.settings
     with pytest.raises(ValueError, match="unpacks to more than 128 MB"):
-        read_passport(
-            png([chunks[0], (trace_io.CHUNK, zlib.compress(bytes(300_000_000), 1)), (b"IEND", b"")])
-        )
+        read_passport(png([chunks[0], (trace_io.CHUNK, zlib.compress(bytes(300_000_000), 1)), (b"IEND", b"")]))
     with pytest.raises(ValueError, match="more than the 64 MB"):
         read_passport(trace_io.SIGNATURE + bytes(trace_io.MAX_FILE))
 

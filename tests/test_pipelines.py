@@ -83,7 +83,7 @@ def test_turbo_is_the_model_with_its_lora_in_its_weights_and_four_steps_of_lcm(c
     turbo, pipe = load("pocket", turbo=True, **CPU), load("pocket", **CPU)
     assert "turbo: four steps without guidance" in capsys.readouterr().out
     assert type(turbo.scheduler) is diffusers.LCMScheduler and not hasattr(turbo.unet, "peft_config")
-    draw = lambda pipe: pipe("a red circle", generator=tiny.generator(), **settings).images  # noqa: E731
+    draw = lambda pipe: pipe("a red circle", generator=tiny.generator(), **settings).images
     for each in (turbo, pipe):
         each.set_progress_bar_config(disable=True)
     pipe.scheduler = turbo.scheduler
@@ -100,7 +100,9 @@ def test_turbo_decodes_with_the_small_decoder_nearly_as_with_the_whole_one(capsy
     assert turbo.vae_scale_factor == pipe.vae_scale_factor
     turbo.set_progress_bar_config(disable=True)
     latents = [
-        turbo(prompt, num_inference_steps=4, guidance_scale=1.0, generator=tiny.generator(), output_type="latent").images.numpy()
+        turbo(
+            prompt, num_inference_steps=4, guidance_scale=1.0, generator=tiny.generator(), output_type="latent"
+        ).images.numpy()
         for prompt in ("a red circle", "two cats on a blue background", "a rocket")
     ]
     theirs, ours = (decode(each, np.concatenate(latents)).astype(float) for each in (pipe, turbo))
@@ -115,7 +117,9 @@ def test_a_turbo_pipeline_starts_from_pictures_and_is_saved(tmp_path):
     again = decode(turbo, encode(turbo, scene))[0]
     assert abs(again.astype(int) - scene).mean() < 6, "encoder and decoder belong together"
     made = diffusers.AutoPipelineForImage2Image.from_pipe(turbo)
-    picture = made("a red circle", image=Image.fromarray(scene), strength=0.5, num_inference_steps=4, guidance_scale=1.0).images[0]
+    picture = made(
+        "a red circle", image=Image.fromarray(scene), strength=0.5, num_inference_steps=4, guidance_scale=1.0
+    ).images[0]
     assert picture.size == (128, 128)
     turbo.save_pretrained(tmp_path / "turbo")
     saved = load(tmp_path / "turbo", **CPU)
@@ -126,7 +130,9 @@ def test_a_turbo_pipeline_starts_from_pictures_and_is_saved(tmp_path):
 
 def test_a_model_without_a_small_decoder_keeps_its_own_and_a_broken_one_is_a_sentence(tmp_path, capsys):
     pocket = Path(load("pocket", **CPU).name_or_path)
-    shutil.copytree(pocket, tmp_path / "pocket", ignore=shutil.ignore_patterns("small-decoder", "clip", "adapter", "figures"))
+    shutil.copytree(
+        pocket, tmp_path / "pocket", ignore=shutil.ignore_patterns("small-decoder", "clip", "adapter", "figures")
+    )
     pipe = load(tmp_path / "pocket", turbo=True, **CPU)
     assert type(pipe.vae) is diffusers.AutoencoderKL and "small" not in capsys.readouterr().out.splitlines()[-1]
     (tmp_path / "pocket" / "extras" / "small-decoder").mkdir()
@@ -252,16 +258,10 @@ DAMAGE = {
         lambda f: _edit(f / TEXT, lambda t: t.pop(next(k for k in t if "fc1.weight" in k))),
         "shape",
     ),
-    "another shape": (
-        lambda f: _edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.zeros(3)})),
-        "conv_in.bias",
-    ),
+    "another shape": (lambda f: _edit(f / UNET, lambda t: t.update({"conv_in.bias": torch.zeros(3)})), "conv_in.bias"),
     "another model's weights": (lambda f: shutil.copy(f / UNET, f / TEXT), "text_encoder"),
     "foreign weights": (lambda f: save_file({"x": torch.zeros(2)}, f / UNET), "missing"),
-    "foreign text weights": (
-        lambda f: save_file({"x": torch.zeros(2)}, f / TEXT, {"format": "pt"}),
-        "missing",
-    ),
+    "foreign text weights": (lambda f: save_file({"x": torch.zeros(2)}, f / TEXT, {"format": "pt"}), "missing"),
     "a pickle": (lambda f: (f / UNET).rename(f / UNET.replace(".safetensors", ".bin")), "pickle"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "'tokenizer' is missing"),
     "a broken tokenizer": (lambda f: [p.write_text("{") for p in f.glob("tokenizer/*")], "does not load"),
@@ -393,10 +393,7 @@ def test_the_closest_scheduler_is_suggested():
 
 BAD = [
     *(("num_inference_steps", v) for v in (0, -1, 10**6, "ten", 2.5, True, math.nan, "20", [20])),
-    *(
-        ("guidance_scale", v)
-        for v in (math.nan, math.inf, -math.inf, -0.1, 1e9, "x", "7.5", True, [7], 10**400)
-    ),
+    *(("guidance_scale", v) for v in (math.nan, math.inf, -math.inf, -0.1, 1e9, "x", "7.5", True, [7], 10**400)),
     *(("height", v) for v in (0, -8, 63, 10**9, 64.0, "64", True)),
     *(("width", v) for v in (0, 65, 2**70, "wide")),
     *(("seed", v) for v in (-1, 2**63, "lucky", 1.5, True, math.inf)),

@@ -68,11 +68,7 @@ def test_a_run_is_the_pipelines_own(make, family):
     play = make(tiny.pipeline(family), num_inference_steps=2)
     trace = play.run(prompt="a cat", seed=5).wait(SECONDS)
     bare = tiny.pipeline(family)
-    arguments = {
-        "prompt": "a cat",
-        "num_inference_steps": 2,
-        "guidance_scale": play.settings["guidance_scale"],
-    }
+    arguments = {"prompt": "a cat", "num_inference_steps": 2, "guidance_scale": play.settings["guidance_scale"]}
     picture = bare(**arguments, negative_prompt="", generator=tiny.generator(5), output_type="np").images
     assert np.array_equal(trace.images, (picture * 255).round().astype(np.uint8))
     assert trace is play.trace and trace.complete and trace.settings.seed == 5
@@ -123,9 +119,7 @@ def test_the_newest_settings_win(make, monkeypatch):
         play.page("run", settings={"seed": str(seed), "num_inference_steps": "2"})
     trace = play.wait(SECONDS)
     assert trace.settings.seed == 20 and len(trace) == 2
-    assert (
-        play.kinds().count("queued") == 21 and play.kinds().count("run") == 1
-    )  # what was replaced is never shown
+    assert play.kinds().count("queued") == 21 and play.kinds().count("run") == 1  # what was replaced is never shown
 
 
 def test_stop_keeps_the_steps_so_far(make, monkeypatch):
@@ -226,9 +220,7 @@ def test_bad_input_is_a_sentence_at_its_control_and_the_widget_lives_on(make, na
     assert play.run().wait(SECONDS).complete
 
 
-@pytest.mark.parametrize(
-    "prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"]
-)
+@pytest.mark.parametrize("prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"])
 def test_any_text_is_a_prompt(make, prompt):
     play = make(num_inference_steps=1)
     play.page("tokens", text=prompt)
@@ -277,9 +269,7 @@ def test_the_pieces_of_one_character_are_one_chip():
 def test_push_sends_from_the_worker(make):
     play = make(delivery="push")
     play.run().wait(SECONDS)
-    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {
-        "sdwidgets-worker"
-    }
+    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {"sdwidgets-worker"}
 
 
 def test_pull_sends_nothing_from_the_worker_and_everything_when_asked(make):

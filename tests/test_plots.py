@@ -146,9 +146,7 @@ def test_norms_are_root_mean_squares():
 def test_schedule_of_diffusion_and_of_flow():
     sigmas = np.array([np.inf, 1.0, 0.0])
     ax = plots.schedule(1 / np.sqrt(1 + sigmas**2), sigmas)
-    np.testing.assert_allclose(
-        [line.get_ydata() for line in ax.get_lines()], [[0, 0.5**0.5, 1], [1, 0.5**0.5, 0]]
-    )
+    np.testing.assert_allclose([line.get_ydata() for line in ax.get_lines()], [[0, 0.5**0.5, 1], [1, 0.5**0.5, 0]])
     decibels = ax.figure.axes[1].get_lines()[0].get_ydata()
     np.testing.assert_allclose(decibels, [np.nan, 0, np.nan], atol=1e-9)
     ax = plots.schedule([0, 0.75, 1], [1, 0.25, 0], flow=True)
@@ -168,9 +166,7 @@ def test_histogram_is_a_density():
 
 
 def test_bad_shapes_are_told():
-    with pytest.raises(
-        ValueError, match=r"expected latents \(channels, h, w\), got shape \(1, 4, 8, 6\); pick one"
-    ):
+    with pytest.raises(ValueError, match=r"expected latents \(channels, h, w\), got shape \(1, 4, 8, 6\); pick one"):
         plots.channels(LATENTS[None])
     with pytest.raises(ValueError, match="pictures"):
         plots.contact_sheet(PICTURES[:0])

@@ -37,7 +37,7 @@ def test_verdicts_tell_how_a_picture_is_wrong():
     row = prompt_sets.ROWS["two objects"]
     (scene,) = prompt_sets.choosing_scenes("two objects", 1)
     a, b = (Seen(thing.kind, thing.name, thing.x, thing.y, thing.size) for thing in scene.things)
-    told = lambda *things: progress.verdict(row, scene, Judgement(scene.background, things=things))  # noqa: E731
+    told = lambda *things: progress.verdict(row, scene, Judgement(scene.background, things=things))
     assert told(a, b) == told(b, a) == "right"
     assert told(a, replace(b, kind="broken")) == told(replace(b, kind="broken")) == "broken"
     assert told(a) == told() == told(a, b, b) == "several"
@@ -67,7 +67,15 @@ def test_a_look_splits_what_was_read_and_leaves_no_trace(tmp_path):
     assert list(told) == ["one object", "two objects"] and pipe.scheduler is before
     for shares in told.values():
         assert sum(shares[word] for word in progress.VERDICTS) == pytest.approx(1) and shares["n"] == 4
-    assert told["two objects"] == {"n": 4, "right": 0.25, "broken": 0, "several": 0.75, "wrong": 0, "low": 0.0456, "high": 0.6994}
+    assert told["two objects"] == {
+        "n": 4,
+        "right": 0.25,
+        "broken": 0,
+        "several": 0.75,
+        "wrong": 0,
+        "low": 0.0456,
+        "high": 0.6994,
+    }
     assert json.loads(json.dumps(told)) == told
     assert Image.open(sheet).size[0] > 8 * 128 and [len(batch) for batch in reader.batches] == [4, 4]
 

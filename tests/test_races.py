@@ -20,9 +20,7 @@ from tests.test_replay import EVIL, a_trace, unpack
 def a_race(labels=("DDIM", "Euler", "DPM++ 2M"), steps=(4, 6, 5), reference=True, previews=False, **options):
     """Runs by hand: same prompt and seed, other lengths; `options` go to the view."""
     settings = {"prompt": options.pop("prompt", "a cat")}
-    traces = {
-        label: a_trace(steps=n, previews=previews, **settings) for label, n in zip(labels, steps, strict=True)
-    }
+    traces = {label: a_trace(steps=n, previews=previews, **settings) for label, n in zip(labels, steps, strict=True)}
     far = a_trace(steps=9, previews=False, **settings) if reference else None
     return SchedulerRace(traces, far, sentences={labels[0]: "Walks straight."}, **options)
 
@@ -78,9 +76,7 @@ def test_a_lora_is_there_for_a_block_and_gone_after(tmp_path):
 
 
 def test_previews_go_through_the_decoder():
-    raced = race(
-        tiny.pipeline(), tiny.PROMPT, schedulers=("DDIM", "Euler"), steps=2, reference=None, **tiny.SIZE
-    )
+    raced = race(tiny.pipeline(), tiny.PROMPT, schedulers=("DDIM", "Euler"), steps=2, reference=None, **tiny.SIZE)
     assert all(len(trace.previews) == 2 for trace in raced.traces.values()) and raced.distances == {}
     assert all("picture" in frame for run in raced.data["runs"] for frame in run["frames"][:-1])
 

@@ -90,9 +90,7 @@ def test_a_scheduler_that_the_reader_put_in_is_there_too(folders):
 
 def test_what_the_program_cannot_know_is_said(tmp_path):
     pipe, settings = tiny.pipeline("sd"), {"prompt": "a cat", "seed": 1}
-    assert 'save_pretrained("FOLDER")' in code(pipe, settings) and "from_pretrained('FOLDER'" in code(
-        pipe, settings
-    )
+    assert 'save_pretrained("FOLDER")' in code(pipe, settings) and "from_pretrained('FOLDER'" in code(pipe, settings)
     pipe.register_to_config(_name_or_path="/cache/models--owner--a-name/snapshots/0a1b")
     assert "from_pretrained('owner/a-name', use_safetensors=True, revision='0a1b')" in code(pipe, settings)
 

@@ -54,16 +54,7 @@ SCHEDULERS = {
     "TCD": ("TCDScheduler", {}, {"eta": 0.3}),
 }
 NEEDS = {"LMS": "scipy", "DPM SDE": "torchsde"}
-STOCHASTIC = {
-    "DDIM, eta 1",
-    "DDPM",
-    "Euler ancestral",
-    "KDPM2 ancestral",
-    "DPM++ 2M SDE",
-    "SA solver",
-    "LCM",
-    "TCD",
-}
+STOCHASTIC = {"DDIM, eta 1", "DDPM", "Euler ancestral", "KDPM2 ancestral", "DPM++ 2M SDE", "SA solver", "LCM", "TCD"}
 FLOW = {
     "flow Euler": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
     "flow Euler, stochastic": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
@@ -324,9 +315,7 @@ def test_inpainting_blends_after_the_step():
     abar = pipe.scheduler.final_alpha_cumprod.item()
     noise = (last.latents - last.alpha * last.pred_original) / (1 - last.alpha**2) ** 0.5
     stepped = abar**0.5 * last.pred_original + (1 - abar) ** 0.5 * noise
-    difference = np.abs(stepped - trace.final_latents)[0].max(
-        (0, 1)
-    )  # by column; the mask covers the left half
+    difference = np.abs(stepped - trace.final_latents)[0].max((0, 1))  # by column; the mask covers the left half
     assert difference[:3].max() < 1e-4 < 1e-2 < difference[3:].max()
 
 
@@ -354,9 +343,7 @@ def test_from_a_picture_in_the_other_families(family, name):
 
 def test_adapter_pipeline_stops_too():
     """It has no callback_on_step_end, so raising in the step is the only way to stop it."""
-    adapter = diffusers.T2IAdapter(
-        3, [16, 32], num_res_blocks=1, downscale_factor=8, adapter_type="full_adapter"
-    )
+    adapter = diffusers.T2IAdapter(3, [16, 32], num_res_blocks=1, downscale_factor=8, adapter_type="full_adapter")
     pipe = tiny.pipeline("sd", diffusers.StableDiffusionAdapterPipeline, adapter=adapter.eval())
     assert_recording_changes_nothing(pipe, image=picture(), **tiny.SIZE)
     with pytest.raises(StopRun), record(pipe, on_step=stop_at(1)) as trace:
@@ -465,9 +452,7 @@ def test_safety_checkers_picture_is_the_picture():
     """A stock pipeline hands the picture to its checker through the same image processor, and may black it out."""
 
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(
-        vision_config={**tower, "image_size": 32, "patch_size": 16}, projection_dim=8
-    )
+    config = transformers.CLIPConfig(vision_config={**tower, "image_size": 32, "patch_size": 16}, projection_dim=8)
     checker = StableDiffusionSafetyChecker(config).eval()
     checker.concept_embeds_weights.data.fill_(-2)  # thresholds that every picture passes
     extractor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
@@ -515,9 +500,7 @@ def test_step_keeps_its_signature():
 
 def test_on_step_sees_every_step_on_the_pipelines_thread():
     seen = []
-    with record(
-        pipe := tiny.pipeline("sd"), on_step=lambda s: seen.append((s, threading.get_ident()))
-    ) as trace:
+    with record(pipe := tiny.pipeline("sd"), on_step=lambda s: seen.append((s, threading.get_ident()))) as trace:
         picture_and_state(pipe)
     assert [step for step, _ in seen] == list(trace.steps)
     assert {thread for _, thread in seen} == {threading.get_ident()}

@@ -22,9 +22,7 @@ from sdwidgets.widgets import html, replay
 EVIL = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> <!-- \u2028 سلام 🧑🏽‍🚀"
 
 
-def a_trace(
-    steps=5, channels=4, height=8, width=8, batch=1, previews=True, complete=True, **settings
-) -> Trace:
+def a_trace(steps=5, channels=4, height=8, width=8, batch=1, previews=True, complete=True, **settings) -> Trace:
     """A run of a made-up 8x VAE: x0 stays, noise fades. Every number comes from one seeded generator."""
     rng = np.random.default_rng(0)
     shape = (batch, channels, height, width)
@@ -35,19 +33,11 @@ def a_trace(
         sigma = float(np.sqrt(1 - alpha**2) / alpha)
         x = alpha * x0 + np.sqrt(1 - alpha**2) * noise
         halves = 0.5 * noise, 1.5 * noise
-        made.append(
-            Step(i, float(t), sigma, alpha, x.astype("f4"), noise, *halves, x0 * np.float32(alpha), 0.25)
-        )
+        made.append(Step(i, float(t), sigma, alpha, x.astype("f4"), noise, *halves, x0 * np.float32(alpha), 0.25))
     down, right = np.linspace(0, 255, 8 * height)[:, None], np.linspace(0, 255, 8 * width)[None, :]
     smooth = [np.stack(np.broadcast_arrays(down, right, 255 * i / steps), -1) for i in range(steps + 1)]
     pictures = np.stack(smooth).astype(np.uint8)  # (steps + 1, H, W, 3)
-    asked = {
-        "prompt": "a cat",
-        "seed": 7,
-        "num_inference_steps": steps,
-        "guidance_scale": 4.0,
-        "device": "cpu",
-    }
+    asked = {"prompt": "a cat", "seed": 7, "num_inference_steps": steps, "guidance_scale": 4.0, "device": "cpu"}
     asked |= {"scheduler": "DDIMScheduler", "height": 8 * height, "width": 8 * width, "model": "pocket"}
     return Trace(
         Settings(**{**asked, "dtype": "float32", **settings}),
@@ -95,24 +85,17 @@ def test_variance_exploding_latents_are_shown_with_variance_one():
     (step,) = trace.steps
     exploding = Step(**{**step.__dict__, "latents": step.latents / np.float32(step.alpha), "process": "ve"})
     frame = replay.frame(exploding)
-    assert np.allclose(
-        unpack(frame["arrays"]["latents"]), step.latents[0], atol=frame["arrays"]["latents"]["scale"]
-    )
+    assert np.allclose(unpack(frame["arrays"]["latents"]), step.latents[0], atol=frame["arrays"]["latents"]["scale"])
 
 
 def test_previews_replace_the_rough_picture_and_keep_their_shape():
-    with_previews, without = (
-        replay.describe(a_trace(width=6)),
-        replay.describe(a_trace(width=6, previews=False)),
-    )
+    with_previews, without = (replay.describe(a_trace(width=6)), replay.describe(a_trace(width=6, previews=False)))
     assert "x0" not in with_previews["frames"][0]["arrays"] and "x0" in without["frames"][0]["arrays"]
     assert "picture" not in without["frames"][0]
     assert Image.open(io.BytesIO(with_previews["frames"][0]["picture"])).size == (48, 64)
     assert with_previews["aspect"] == pytest.approx(6 / 8)
     picture = Image.open(io.BytesIO(without["frames"][-1]["picture"]))
-    assert (
-        np.abs(np.asarray(picture.convert("RGB"), int) - a_trace(width=6).images[0]).mean() < 4
-    )  # lossy, not lost
+    assert np.abs(np.asarray(picture.convert("RGB"), int) - a_trace(width=6).images[0]).mean() < 4  # lossy, not lost
 
 
 def test_large_arrays_and_pictures_are_thinned():
@@ -187,9 +170,7 @@ def test_user_text_never_becomes_html(field, tmp_path):
 
 def test_a_page_needs_nothing_from_outside(tmp_path):
     page = a_trace().export_html(tmp_path / "run.html").read_text("utf-8")
-    assert set(re.findall(r"https?://[^\s\"')]+", page)) == {
-        "http://www.w3.org/2000/svg"
-    }  # a name, never fetched
+    assert set(re.findall(r"https?://[^\s\"')]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
     assert "default-src 'none'" in page and "import(" not in page and "fetch(" not in page
 
 
@@ -210,9 +191,7 @@ def test_a_notebook_keeps_replay_contact_sheet_and_words():
     sheet = Image.open(io.BytesIO(bundle["image/png"]))
     assert sheet.format == "PNG" and sheet.width > 5 * 128
     fallback = re.search(r'src="data:image/webp;base64,([^"]+)"', bundle["text/html"]).group(1)
-    assert (
-        Image.open(io.BytesIO(base64.b64decode(fallback))).size == sheet.size
-    )  # seen where scripts do not run
+    assert Image.open(io.BytesIO(base64.b64decode(fallback))).size == sheet.size  # seen where scripts do not run
     assert "jupyter trust" in bundle["text/html"]
 
 

@@ -21,9 +21,7 @@ def pixels(scene) -> np.ndarray:
 def test_the_atlas_holds_every_object_and_every_person():
     names = set(atlas.names())
     assert len(words.OBJECTS) >= 150
-    people = {
-        words.person_name(o, g, t) for o in words.OCCUPATIONS for g in words.GENDERS for t in words.TONES
-    }
+    people = {words.person_name(o, g, t) for o in words.OCCUPATIONS for g in words.GENDERS for t in words.TONES}
     assert len(people) == len(words.OCCUPATIONS) * 2 * 5
     assert names == set(words.OBJECTS) | people
 
@@ -52,9 +50,7 @@ def test_a_scene_is_a_pure_function_of_its_index(index):
 
 def test_the_random_stream_is_the_one_that_trained_pocket():
     """Captions of fixed scenes, written down: a change here makes every trained model's data untrue."""
-    digest = hashlib.sha256(
-        "\n".join(make_scene(SIMPLE, index).caption for index in range(2000)).encode()
-    ).hexdigest()
+    digest = hashlib.sha256("\n".join(make_scene(SIMPLE, index).caption for index in range(2000)).encode()).hexdigest()
     assert digest == "a191b9ed857aa9c55472198499f1be3e3a4df4d8c0d217d1bf3d21ff447739a8"
 
 
@@ -135,7 +131,9 @@ def test_pixel_art_has_blocks_of_four_pixels_which_move_with_the_thing():
     there = replace(here, things=(replace(here.things[0], x=96),))
     blocks = pixels(here).reshape(32, 4, 32, 4, 3)
     assert (blocks == blocks[:, :1, :, :1]).all()
-    assert (blocks[::2] != blocks[1::2]).any() and (blocks[:, :, ::2] != blocks[:, :, 1::2]).any(), "and no larger ones"
+    assert (blocks[::2] != blocks[1::2]).any() and (blocks[:, :, ::2] != blocks[:, :, 1::2]).any(), (
+        "and no larger ones"
+    )
     assert (pixels(here)[:, :64] == pixels(there)[:, 64:]).all() and (pixels(here) != pixels(there)).any()
 
 

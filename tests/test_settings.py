@@ -17,7 +17,18 @@ from sdwidgets.widgets.playground.session import Order
 from sdwidgets.widgets.playground.widget import Playground
 from tests import tiny
 
-ETA = Control("Eta", "eta", float, 0, 1, hint="0 adds no noise", option="--eta", metavar="X", help="how much noise DDIM adds", start=0.0)
+ETA = Control(
+    "Eta",
+    "eta",
+    float,
+    0,
+    1,
+    hint="0 adds no noise",
+    option="--eta",
+    metavar="X",
+    help="how much noise DDIM adds",
+    start=0.0,
+)
 
 
 @pytest.fixture
@@ -44,7 +55,9 @@ def test_an_imaginary_setting_is_checked(eta):
     pipe = tiny.pipeline("sd")
     assert check_settings(pipe, prompt="a", eta=0.5) == []
     for wrong in (2, -0.1, "much", True, float("nan")):
-        with pytest.raises(SettingsError, match="The eta must be a number from 0 to 1, not .*; 0 adds no noise") as caught:
+        with pytest.raises(
+            SettingsError, match="The eta must be a number from 0 to 1, not .*; 0 adds no noise"
+        ) as caught:
             check_settings(pipe, prompt="a", eta=wrong)
         assert caught.value.field == "eta"
 
@@ -96,7 +109,9 @@ def test_every_control_says_what_it_is():
     json.dumps({name: control.start for name, control in CONTROLS.items()})
 
 
-@pytest.mark.parametrize("make", [lambda: check_settings(tiny.pipeline("sd"), mood="good"), lambda: Request("tiny", mood="good")])
+@pytest.mark.parametrize(
+    "make", [lambda: check_settings(tiny.pipeline("sd"), mood="good"), lambda: Request("tiny", mood="good")]
+)
 def test_a_setting_that_there_is_not_is_named(make):
     with pytest.raises(TypeError, match="no setting 'mood'; .* prompt, negative_prompt, seed"):
         make()

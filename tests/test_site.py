@@ -51,9 +51,7 @@ def test_views_are_on_the_pages(site):
     """What a notebook stored alive stands there, not only its still picture."""
     for notebook in NOTEBOOKS:
         stored = notebook.read_text(encoding="utf-8").count("<div data-sdwidgets-replay=")
-        assert (
-            page_of(site, notebook).read_text(encoding="utf-8").count("<div data-sdwidgets-replay=") == stored
-        )
+        assert page_of(site, notebook).read_text(encoding="utf-8").count("<div data-sdwidgets-replay=") == stored
     assert any("<div data-sdwidgets-replay=" in path.read_text(encoding="utf-8") for path in NOTEBOOKS)
 
 
@@ -63,9 +61,9 @@ def test_pages_load_nothing_from_a_network(site):
     for page in pages:
         assert LOADS.findall(page.read_text(encoding="utf-8")) == [], page.name
     for style in site.rglob("*.css"):
-        assert not re.search(
-            r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")
-        ), style.name
+        assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")), (
+            style.name
+        )
 
 
 def test_that_search_would_find_something_from_a_network():

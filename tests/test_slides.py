@@ -63,9 +63,7 @@ def slides_of(tmp_path: Path, *cells) -> list[make_slides.Slide]:
 
 
 def test_a_notebook_opens_with_its_question(tmp_path):
-    first, second = slides_of(
-        tmp_path, text("# 07 · Noise: how do you get back?"), text("## 1 · A beat", say="Yes.")
-    )
+    first, second = slides_of(tmp_path, text("# 07 · Noise: how do you get back?"), text("## 1 · A beat", say="Yes."))
     assert (first.kind, first.title, first.say) == ("part", "07 · Noise", "How do you get back?")
     assert (second.kind, second.title, second.say, second.part) == ("beat", "A beat", "Yes.", "07 · Noise")
 
@@ -73,13 +71,7 @@ def test_a_notebook_opens_with_its_question(tmp_path):
 def test_a_beat_has_its_words_its_minutes_and_its_picture(tmp_path):
     cells = [
         text("# T: q"),
-        text(
-            "## A heading\n\nProse.",
-            title="Its title",
-            say="One *sentence*.",
-            minutes=1.5,
-            notes="What to do.",
-        ),
+        text("## A heading\n\nProse.", title="Its title", say="One *sentence*.", minutes=1.5, notes="What to do."),
         code({"text/plain": "not this"}, tags=("stage",)),
         text("**Predict**: more\nor less?\n\nOther prose."),
         code(picture(), {"text/plain": "the picture leads"}),
@@ -147,9 +139,7 @@ def test_a_slide_without_its_output_is_refused(tmp_path):
 
 def test_a_picture_that_was_not_stored_is_missed(tmp_path):
     cell = code({"text/plain": "<Figure size 640x360 with 1 Axes>"})
-    with pytest.raises(
-        SlideError, match="cell 2: of its picture only '<Figure size 640x360 with 1 Axes>' is stored"
-    ):
+    with pytest.raises(SlideError, match="cell 2: of its picture only '<Figure size 640x360 with 1 Axes>' is stored"):
         slides_of(tmp_path, text("# T: q"), text("## B", say="s"), cell)
 
 
@@ -160,9 +150,7 @@ def test_a_notebook_without_slides_is_refused(tmp_path):
 
 def test_words_are_counted_as_a_room_reads_them():
     slide = make_slides.Slide(
-        "Two words",
-        r"and $\sqrt{\bar\alpha_t}\, x_0$ is *one*, `x` too - not a dash",
-        points=(("one more", ""),),
+        "Two words", r"and $\sqrt{\bar\alpha_t}\, x_0$ is *one*, `x` too - not a dash", points=(("one more", ""),)
     )
     assert slide.words == 13
     long = make_slides.Slide("t", "word " * 30, source="here")
@@ -306,12 +294,7 @@ def test_every_point_of_the_talk_has_a_slide(deck, point):
 def test_the_written_deck_is_whole(deck, tmp_path):
     page = make_slides.write(deck, tmp_path / "deck")
     html = page.read_text(encoding="utf-8")
-    assert (
-        html.count("<section ")
-        == html.count("</section>")
-        == len(deck)
-        == html.count('<aside class="notes">')
-    )
+    assert html.count("<section ") == html.count("</section>") == len(deck) == html.count('<aside class="notes">')
     for name in re.findall(r'(?:src|href)="((?!data:|https:|mailto:|#)[^"]+)"', html):
         assert (page.parent / name).is_file(), name
     assert not re.search(r'(?:src=|<link [^>]*href=)"(?:https?:)?//', html)

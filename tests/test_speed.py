@@ -14,12 +14,7 @@ import torch
 import sdwidgets
 from sdwidgets.acceleration import openvino_graph, speed_up
 from sdwidgets.acceleration.change_detector import ChangeDetector
-from sdwidgets.acceleration.decoder import (
-    ChannelwiseGroupNorm,
-    DoubleAndConvolve,
-    is_pointwise,
-    pointwise_forward,
-)
+from sdwidgets.acceleration.decoder import ChannelwiseGroupNorm, DoubleAndConvolve, is_pointwise, pointwise_forward
 from sdwidgets.acceleration.openvino_graph import (
     ALLOWED_ERROR,
     Compiled,
@@ -217,9 +212,9 @@ def test_a_second_start_finds_what_the_first_compiled(pockets, cache, monkeypatc
 
 def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, monkeypatch):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
-    compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)  # noqa: E731
+    compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)
     honest = Compiled.__call__
-    spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)  # noqa: E731
+    spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)
     monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args: Plan("bf16", 1))
     monkeypatch.setattr(Compiled, "__call__", spoiled)
     assert compile_decoder().plan.precision == "f32"
@@ -239,7 +234,9 @@ def test_any_order_of_memory_gives_the_same_answer(pockets, count):
         for network, more in ((decoder, ()), (unet, (500, text))):
             right = network(noise, *more, **({"return_dict": False} if more else {}))
             for other in strided:
-                filler = [torch.randn(count, 4, 16, 16) for _ in range(8)]  # takes memory that was given back too early
+                filler = [
+                    torch.randn(count, 4, 16, 16) for _ in range(8)
+                ]  # takes memory that was given back too early
                 found = network(other, *more, **({"return_dict": False} if more else {}))
                 assert torch.equal(found[0], right[0]) and len(filler) == 8
 
@@ -250,9 +247,11 @@ def test_a_new_shape_is_compared_with_the_network_and_computed_by_it_where_it_is
     noise = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         right = type(decoder).forward(decoder, noise)
-    exact = lambda: asked.append(True) or right  # noqa: E731
+    exact = lambda: asked.append(True) or right
     first = graph(noise, exact=exact)
-    assert torch.equal(graph(noise, exact=exact), first) and len(asked) == 1, "compared once, and the same answer twice"
+    assert torch.equal(graph(noise, exact=exact), first) and len(asked) == 1, (
+        "compared once, and the same answer twice"
+    )
     assert relative_error(first, right) < 0.02
     graph.runners.clear()
     compiled = []
@@ -299,9 +298,7 @@ def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypat
 
     monkeypatch.setattr(Runner, "__init__", narrow)
     decoder = pockets[0].vae.decoder
-    assert Compiled(
-        decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino
-    ).plan == Plan("f32", 1)
+    assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino).plan == Plan("f32", 1)
 
 
 def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(pockets, tmp_path, monkeypatch):
@@ -318,7 +315,7 @@ def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compil
         bare(self, compiled, shapes, plan)
 
     monkeypatch.setattr(Runner, "__init__", narrow)
-    make = lambda network: Compiled(network, network, example, tmp_path, openvino)  # noqa: E731
+    make = lambda network: Compiled(network, network, example, tmp_path, openvino)
     file = tmp_path / "plans.json"
     make(decoder)
     first = json.loads(file.read_text())
@@ -441,7 +438,9 @@ def replace_parameter(unet):
 
 
 def assign_state(unet):
-    changed = {name: tensor * 2 if name == "conv_out.weight" else tensor.clone() for name, tensor in unet.state_dict().items()}
+    changed = {
+        name: tensor * 2 if name == "conv_out.weight" else tensor.clone() for name, tensor in unet.state_dict().items()
+    }
     unet.load_state_dict(changed, assign=True)
 
 
@@ -479,7 +478,7 @@ def test_every_way_to_change_a_network_counts(lone, change):
 
 def test_freeu_counts_while_it_is_on(pockets):
     fast, given = pockets[1], noise_and_text()
-    own = lambda: type(fast.unet).forward(fast.unet, *given).sample  # noqa: E731
+    own = lambda: type(fast.unet).forward(fast.unet, *given).sample
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said once, perhaps by an earlier test
         plain = fast.unet(*given).sample
@@ -497,8 +496,10 @@ def test_a_hook_on_a_layer_inside_is_called(pockets):
     ids = torch.arange(77)[None]
     with torch.no_grad():
         plain, states = fast.unet(*given).sample, fast.text_encoder(ids).last_hidden_state
-        layers = fast.unet.mid_block.resnets[0], fast.vae.decoder.mid_block, next(
-            m for n, m in fast.text_encoder.named_modules() if n.endswith("mlp")
+        layers = (
+            fast.unet.mid_block.resnets[0],
+            fast.vae.decoder.mid_block,
+            next(m for n, m in fast.text_encoder.named_modules() if n.endswith("mlp")),
         )
         hooks = [layer.register_forward_hook(lambda module, *_: seen.append(module)) for layer in layers]
         try:
@@ -593,9 +594,11 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
 
 def test_a_caption_is_read_as_the_encoder_reads_it(pockets, monkeypatch):
     exact, fast = pockets
-    tokens = lambda prompts: exact.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids  # noqa: E731
+    tokens = lambda prompts: (
+        exact.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    )
     calls, bare = [], Compiled.__call__
-    counted = lambda self, *tensors, **more: calls.append(1) or bare(self, *tensors, **more)  # noqa: E731
+    counted = lambda self, *tensors, **more: calls.append(1) or bare(self, *tensors, **more)
     monkeypatch.setattr(Compiled, "__call__", counted)
     with torch.no_grad():
         for prompts in (["three owls on a pink background"], [""], ["a bus", "a red bus to the left of a boat"]):
@@ -623,7 +626,12 @@ def test_a_pointwise_convolution_of_few_numbers_is_computed_without_threads():
             x = torch.randn(2, channels, side, side + 1, generator=tiny.generator())
             assert is_pointwise(layer)
             assert torch.allclose(pointwise_forward(layer, x), layer(x), atol=1e-5)
-    for other in (torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 1, stride=2), None):
+    for other in (
+        torch.nn.Conv2d(4, 4, 3),
+        torch.nn.Conv2d(4, 4, 1, groups=2),
+        torch.nn.Conv2d(4, 4, 1, stride=2),
+        None,
+    ):
         assert not is_pointwise(other)
 
 
@@ -632,7 +640,11 @@ def test_pictures_are_postprocessed_with_the_same_numbers(pockets):
     assert "postprocess" in vars(fast) and "postprocess" not in vars(exact)
     decoded = 2 * torch.randn(2, 3, 32, 24, generator=tiny.generator())
     decoded[0, 0, 0, 0] = float("nan")
-    for settings in ({"output_type": "np"}, {"output_type": "pt"}, {"output_type": "np", "do_denormalize": [True, False]}):
+    for settings in (
+        {"output_type": "np"},
+        {"output_type": "pt"},
+        {"output_type": "np", "do_denormalize": [True, False]},
+    ):
         ours, theirs = (np.asarray(processor.postprocess(decoded, **settings)) for processor in (fast, exact))
         assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs, equal_nan=True)
     decoded = decoded.nan_to_num()
@@ -667,7 +679,9 @@ def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_it
     pipe.set_progress_bar_config(disable=True)
     asked = []
     search = StableDiffusionPipeline._execution_device.fget
-    monkeypatch.setattr(StableDiffusionPipeline, "_execution_device", property(lambda self: asked.append(1) or search(self)))
+    monkeypatch.setattr(
+        StableDiffusionPipeline, "_execution_device", property(lambda self: asked.append(1) or search(self))
+    )
     tiny.run(pipe, steps=1)
     assert asked and not asked.clear()
     for card in (True, False):
@@ -747,7 +761,9 @@ def test_a_wrong_graph_or_another_family_loses_speed_and_nothing_else(tmp_path, 
     tiny.pipeline("sdxl").save_pretrained(tmp_path / "sdxl")
     loaded_slowly("StableDiffusionXLPipeline$", capsys, tmp_path / "sdxl")
     honest = Compiled.__call__
-    spoiled = lambda self, *tensors, **more: honest(self, *tensors, **more) + (self.channels == 4 and len(tensors) == 1)  # noqa: E731
+    spoiled = lambda self, *tensors, **more: (
+        honest(self, *tensors, **more) + (self.channels == 4 and len(tensors) == 1)
+    )
     monkeypatch.setattr(Compiled, "__call__", spoiled)  # the decoder's; the U-Net's was well before
     loaded_slowly("differs by", capsys)
 

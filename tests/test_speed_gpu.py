@@ -11,9 +11,7 @@ import torch
 from sdwidgets.acceleration import cuda, restore
 from tests import tiny
 
-pytestmark = pytest.mark.skipif(
-    bool(cuda.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler"
-)
+pytestmark = pytest.mark.skipif(bool(cuda.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler")
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +173,9 @@ def test_other_families_are_drawn_alike(family, tmp_path, monkeypatch):
     monkeypatch.setattr(cuda, "why_no_compiler", lambda device: "not wanted here")
     denoiser = "unet" if family == "sdxl" else "transformer"
     pipe = tiny.pipeline(family)
-    pipe = tiny.pipeline(
-        family, **{denoiser: copy.deepcopy(getattr(pipe, denoiser)), "vae": copy.deepcopy(pipe.vae)}
-    )
+    pipe = tiny.pipeline(family, **{denoiser: copy.deepcopy(getattr(pipe, denoiser)), "vae": copy.deepcopy(pipe.vae)})
     exact = tiny.run(pipe)
-    assert "not compiled: not wanted here" in cuda.compile_regions(
-        pipe, graphs=True
-    )  # on a CPU graphs stand back
+    assert "not compiled: not wanted here" in cuda.compile_regions(pipe, graphs=True)  # on a CPU graphs stand back
     assert np.allclose(tiny.run(pipe), exact, atol=1e-4)
     restore(pipe)
 

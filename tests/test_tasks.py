@@ -21,9 +21,7 @@ from tests.test_recipe import executed, folders  # noqa: F401  (a fixture)
 
 def picture(width: int = 64, height: int = 64) -> Image.Image:
     y, x = np.mgrid[:height, :width]
-    return Image.fromarray(
-        np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1).astype(np.uint8)
-    )
+    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1).astype(np.uint8))
 
 
 def hole(size=(64, 64)) -> Image.Image:
@@ -47,9 +45,7 @@ def small(family: str):
 def test_a_run_is_the_pipelines_own(make, family, task):  # noqa: F811
     pipe = small(family)
     play = make(pipe, num_inference_steps=4, autorun=False)
-    trace = play.run(task=task, source=picture(), mask=hole(), strength=0.75, seed=5, prompt="a cat").wait(
-        SECONDS
-    )
+    trace = play.run(task=task, source=picture(), mask=hole(), strength=0.75, seed=5, prompt="a cat").wait(SECONDS)
     auto = diffusers.AutoPipelineForImage2Image if task == "image" else diffusers.AutoPipelineForInpainting
     bare = auto.from_pipe(small(family))
     image, mask = picture(), hole()
@@ -99,15 +95,10 @@ def test_record_forgets_the_picture_of_the_run_before():
     with record(pipe) as trace:
         for colour in (10, 200):
             pipe(
-                "a",
-                image=Image.new("RGB", (64, 64), (colour,) * 3),
-                num_inference_steps=2,
-                generator=tiny.generator(),
+                "a", image=Image.new("RGB", (64, 64), (colour,) * 3), num_inference_steps=2, generator=tiny.generator()
             )
     assert (trace.source == 200).all() and trace.settings.strength == 0.8
-    assert not {"preprocess", "postprocess"} & set(
-        vars(pipe.image_processor)
-    ) and "get_timesteps" not in vars(pipe)
+    assert not {"preprocess", "postprocess"} & set(vars(pipe.image_processor)) and "get_timesteps" not in vars(pipe)
 
 
 # ---- pictures of any kind -------------------------------------------------------------------------------------------
@@ -127,11 +118,7 @@ def test_every_kind_of_picture_is_read(mode):
 
 
 def test_transparency_is_white_and_a_camera_may_lie_on_its_side():
-    assert tasks.read_picture(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).getpixel((0, 0)) == (
-        255,
-        255,
-        255,
-    )
+    assert tasks.read_picture(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
     exif = Image.Exif()
     exif[0x0112] = 6
     assert tasks.read_picture(encoded(picture(40, 20), "JPEG", exif=exif)).size == (20, 40)

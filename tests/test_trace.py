@@ -146,9 +146,7 @@ def test_files_that_can_run_code_are_not_opened(tmp_path, kind):
             np.savez(file, a=np.array([Bomb()], object))
         else:
             np.save(file, np.array([Bomb()], object))
-    with pytest.raises(
-        ValueError, match="not opened because such a file can run code; give a safetensors file"
-    ):
+    with pytest.raises(ValueError, match="not opened because such a file can run code; give a safetensors file"):
         Trace.load(path)
 
 
@@ -223,9 +221,7 @@ except OSError as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="limits a file's size by POSIX means")
 def test_full_disk_leaves_the_old_file(saved, recorded):
     before = saved.read_bytes()
-    out = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, saved], check=True, capture_output=True, text=True
-    ).stdout
+    out = subprocess.run([sys.executable, "-c", FULL_DISK, saved], check=True, capture_output=True, text=True).stdout
     assert "was not written" in out and "unchanged; free some space" in out
     assert saved.read_bytes() == before and [p.name for p in saved.parent.iterdir()] == [saved.name]
 

@@ -25,16 +25,7 @@ from bench.training import Change, speed
 from sdwidgets.loading.turbo import with_small_decoder
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import export, train
-from sdwidgets.pocket.training import (
-    clip,
-    denoiser,
-    muon,
-    scene_order,
-    small_decoder,
-    trainer,
-    vae,
-    work_folder,
-)
+from sdwidgets.pocket.training import clip, denoiser, muon, scene_order, small_decoder, trainer, vae, work_folder
 from sdwidgets.pocket.world import datasheet, scenes
 from sdwidgets.pocket.world import vocabulary as words
 from sdwidgets.pocket.world.layouts import on_lattice
@@ -59,9 +50,7 @@ def loss_at(model, step, batch_size, accelerator):
 
 def fit(folder, **kwargs):
     torch.manual_seed(0)
-    return trainer.train(
-        "line", Regression(), kwargs.pop("loss_at", loss_at), SCHEDULE, folder, {}, **kwargs
-    )
+    return trainer.train("line", Regression(), kwargs.pop("loss_at", loss_at), SCHEDULE, folder, {}, **kwargs)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -85,9 +74,7 @@ def test_a_run_that_was_interrupted_twice_ends_where_an_unbroken_one_does(tmp_pa
     with pytest.raises(Interrupted):
         fit(tmp_path / "cut", loss_at=interrupt_at(5))
     resumed, again = fit(tmp_path / "cut")
-    assert torch.equal(whole.line.weight, resumed.line.weight) and torch.equal(
-        whole.line.bias, resumed.line.bias
-    )
+    assert torch.equal(whole.line.weight, resumed.line.weight) and torch.equal(whole.line.bias, resumed.line.bias)
     assert record["step"] == again["step"] == 6 and again["samples"] == 24
 
 
@@ -147,9 +134,7 @@ def test_muon_takes_the_scale_out_of_every_direction():
         found = muon.orthogonalize(matrices)
         values = torch.linalg.svdvals(found)
         assert values.min() > 0.4 and values.max() < 1.3
-        alike = (found * (u @ v)).flatten(1).sum(1) / (
-            found.flatten(1).norm(dim=1) * (u @ v).flatten(1).norm(dim=1)
-        )
+        alike = (found * (u @ v)).flatten(1).sum(1) / (found.flatten(1).norm(dim=1) * (u @ v).flatten(1).norm(dim=1))
         assert (alike > 0.97).all(), alike
 
 
@@ -166,9 +151,7 @@ def test_muon_is_adamw_for_what_is_not_a_matrix():
             optimizer.zero_grad()
             (norm(x) - 1).pow(3).sum().backward()
             optimizer.step()
-    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6) and torch.allclose(
-        ours.bias, theirs.bias, atol=1e-6
-    )
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6) and torch.allclose(ours.bias, theirs.bias, atol=1e-6)
 
 
 def test_an_unknown_optimizer_is_a_sentence(tmp_path):
@@ -224,10 +207,7 @@ def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(t
     assert fit(tmp_path)[1]["stages"] == [unknown]
     longer = dataclasses.replace(SCHEDULE, steps=7)
     again = trainer.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
-    assert again["stages"] == [
-        unknown,
-        {"samples": 4, "scenes": 5, "batch size": 4, "learning rate": 1e-2},
-    ]
+    assert again["stages"] == [unknown, {"samples": 4, "scenes": 5, "batch size": 4, "learning rate": 1e-2}]
 
 
 NARROW = """
@@ -443,12 +423,8 @@ def test_a_denoiser_trained_on_whitened_text_is_a_stock_one():
         stock = module.stock_unet()(latents, times, text).sample
     torch.testing.assert_close(white, asked, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(stock, asked, atol=1e-4, rtol=1e-3)
-    assert len(denoiser.text_layers(unet)) == 2 * sum(
-        "attn2.to_k" in name for name, _ in unet.named_parameters()
-    )
-    data = denoiser.LatentData(latents, text.half(), torch.tensor([0, 1]), torch.tensor([0, 1])).whitened(
-        whitening
-    )
+    assert len(denoiser.text_layers(unet)) == 2 * sum("attn2.to_k" in name for name, _ in unet.named_parameters())
+    data = denoiser.LatentData(latents, text.half(), torch.tensor([0, 1]), torch.tensor([0, 1])).whitened(whitening)
     torch.testing.assert_close(data.prompt_embeds.float(), text @ whitening, atol=0.02, rtol=0.01)
 
 
@@ -492,7 +468,10 @@ def test_negatives_ask_for_order_and_place_wherever_they_can():
     captions = ["a cat to the left of a dog on a blue background", "a cat on a blue background"] * 200
     placed = clip._negatives(captions, rng, 1)
     dogs = [wrong for caption, wrong in zip(captions, placed, strict=True) if "dog" in caption]
-    assert set(dogs) == {"a dog to the left of a cat on a blue background", "a cat to the right of a dog on a blue background"}
+    assert set(dogs) == {
+        "a dog to the left of a cat on a blue background",
+        "a cat to the right of a dog on a blue background",
+    }
     assert len(set(clip._negatives(captions, rng, 0)[::2])) > 20
     assert not set(placed[1::2]) & set(captions), "a caption without order or place is made wrong in another way"
 
@@ -565,9 +544,7 @@ def trained(tmp_path_factory):
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
     for part in [part for part in train.PARTS if part != "restore"]:
-        size = (
-            ["--batch-size", "4", "--steps", "2"] if part != "export" else ["--output", str(work / "model")]
-        )
+        size = ["--batch-size", "4", "--steps", "2"] if part != "export" else ["--output", str(work / "model")]
         size += ["--ignore-gate"] if part == "denoiser" else []
         assert train.main(parser.parse_args([part, "--grammar", "tiny", "--work", str(work), *size])) == 0
     return work
@@ -603,7 +580,10 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
     assert records["decoder"]["step"] == 2 and records["decoder"]["base"] == trainer.digest(first.encoder)
     assert set(records["decoder"]["psnr before"]) == set(records["decoder"]["psnr"]) == {"whole", "things"}
     card = (trained / "model" / "README.md").read_text()
-    assert "| decoder | 2 | 8 |" in card and "last the autoencoder's decoder alone, 75% of its pictures on the lattice" in card
+    assert (
+        "| decoder | 2 | 8 |" in card
+        and "last the autoencoder's decoder alone, 75% of its pictures on the lattice" in card
+    )
 
     for part in ("vae", "decoder"):
         shutil.copytree(trained / part / "part", tmp_path / part / "part")
@@ -667,7 +647,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     tiny, arguments = datasheet.find_grammar("tiny"), ["--grammar", "tiny", "--work", str(tmp_path / "work")]
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    run = lambda part, *more: train.main(parser.parse_args([part, *arguments, *more]))  # noqa: E731
+    run = lambda part, *more: train.main(parser.parse_args([part, *arguments, *more]))
     assert run("restore", "--output", str(trained / "model")) == 0
     told = json.loads((trained / "model" / "training.json").read_text())["denoiser"]
     before = load_file(tmp_path / "work" / "denoiser" / f"step-{told['step']:08d}.safetensors")
@@ -710,10 +690,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
         run("denoiser", "--steps", str(told["step"] + 2), *few)
     with pytest.raises(FileExistsError, match="holds a clip already"):
         run("restore", "--output", str(trained / "model"))
-    for folder, sentence in (
-        (tmp_path, "folder that `sdwidgets train export` wrote"),
-        (data_folder("pocket"), ""),
-    ):
+    for folder, sentence in ((tmp_path, "folder that `sdwidgets train export` wrote"), (data_folder("pocket"), "")):
         with pytest.raises(ValueError, match=sentence or "was trained on the grammar"):
             run("restore", "--output", str(folder))
 
@@ -761,7 +738,10 @@ def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decode
     assert math.isfinite(record["decoders agree, dB"])
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3e6, "the encoder is not there once more"
     small = with_small_decoder(whole, folder)
-    assert trainer.digest(small.encoder) == trainer.digest(whole.encoder) and small.config.scaling_factor == whole.config.scaling_factor
+    assert (
+        trainer.digest(small.encoder) == trainer.digest(whole.encoder)
+        and small.config.scaling_factor == whole.config.scaling_factor
+    )
     latents = torch.randn(2, 4, 3, 4)
     with torch.no_grad():
         ours, theirs = (vae.decode(latents).sample for vae in (small, whole))
@@ -791,19 +771,26 @@ def test_a_small_decoder_as_large_as_the_whole_one_says_the_same_but_for_a_block
         latents = whole.encode(pictures).latent_dist.mode()
         torch.testing.assert_close(small.decode(latents).sample, whole.decode(latents).sample, atol=1e-4, rtol=1e-4)
         learning = small_decoder.SmallDecoderTraining(small, whole, config)
-        assert float(learning(pictures, noise)) < 1e-3 and not any("encoder." in n for n in learning.state_dict() if "condition" not in n)
+        assert float(learning(pictures, noise)) < 1e-3 and not any(
+            "encoder." in n for n in learning.state_dict() if "condition" not in n
+        )
     narrow = small_decoder.build_small_decoder(whole, dataclasses.replace(config, channels=(8, 8, 8, 16)))
-    assert torch.equal(narrow.decoder.up_blocks[1].resnets[0].conv1.weight, whole.decoder.up_blocks[1].resnets[0].conv1.weight[:8])
+    assert torch.equal(
+        narrow.decoder.up_blocks[1].resnets[0].conv1.weight, whole.decoder.up_blocks[1].resnets[0].conv1.weight[:8]
+    )
     learning = small_decoder.SmallDecoderTraining(narrow, whole.requires_grad_(False), config)
     learning(pictures, noise).backward()
     assert all(p.grad is not None for p in learning.parameters() if p.requires_grad)
-    assert narrow.decoder.conv_in.weight.grad is not None and narrow.decoder.condition_encoder.layers[0].weight.grad is None
+    assert (
+        narrow.decoder.conv_in.weight.grad is not None
+        and narrow.decoder.condition_encoder.layers[0].weight.grad is None
+    )
 
 
 def test_the_small_decoder_sees_latents_of_every_noise_up_to_its_most():
     seen = []
     config = small_decoder.SmallDecoderConfig(latent_noise=0.5)
-    model = lambda pictures, noise: seen.append((pictures, noise))  # noqa: E731
+    model = lambda pictures, noise: seen.append((pictures, noise))
     for step in range(2):
         small_decoder.small_decoder_loss_at(config)(model, step, 16, SimpleNamespace(process_index=0, device="cpu"))
     (pictures, noise), (_, later) = seen
@@ -821,7 +808,12 @@ def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys)
         part, folder = trained / extra / "part", tmp_path / extra
         record = json.loads((trained / "model" / "extras" / extra / "training.json").read_text())
         assert record["base"] == base and record["stages"] == [
-            {"samples": 8, "scenes": len(scene_order.training_scenes(datasheet.find_grammar("tiny"))), "batch size": 4, "learning rate": record["config"]["schedule"]["learning_rate"]}
+            {
+                "samples": 8,
+                "scenes": len(scene_order.training_scenes(datasheet.find_grammar("tiny"))),
+                "batch size": 4,
+                "learning rate": record["config"]["schedule"]["learning_rate"],
+            }
         ]
         export._export_extra(part, folder, base)
         files = sorted(file.relative_to(folder) for file in folder.rglob("*"))
@@ -864,7 +856,7 @@ def test_no_denoiser_is_trained_on_an_encoder_that_did_not_pass_its_gate(tmp_pat
     trainer.write_json(tmp_path / "clip" / "part" / "training.json", {"gate": gate})
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
-    run = lambda *more: train.main(  # noqa: E731
+    run = lambda *more: train.main(
         parser.parse_args(["denoiser", "--grammar", "tiny", "--work", str(tmp_path), *more])
     )
     if found is not None:

@@ -70,16 +70,7 @@ def test_a_long_run_and_a_long_prompt_stay_small():
     assert steps[0] == 1 and steps[-1] == 40 and 4 <= len(steps) <= xray.MAX_STEPS
     size = sum(len(m["data"]) for one in long.data["blocks"] for m in one["maps"])
     assert size <= xray.MAX_BYTES and len(long.to_html()) < 1_000_000
-    sizes = [
-        (64, 64),
-        (64, 64),
-        (32, 32),
-        (16, 16),
-        (8, 8),
-        (16, 16),
-        (32, 32),
-        (64, 64),
-    ]  # SD 1.5 at 512 pixels
+    sizes = [(64, 64), (64, 64), (32, 32), (16, 16), (8, 8), (16, 16), (32, 32), (64, 64)]  # SD 1.5 at 512 pixels
     for tokens in (11, 77):
         side, shown = xray._room(sizes, tokens, 50)
         cells = sum(math.ceil(h / max(1, math.ceil(h / side))) ** 2 for h, _ in sizes)
@@ -108,7 +99,9 @@ def test_unknown_words_are_words():
 def test_code_moves_it_and_wrong_states_are_named():
     view = a_view(prompt="a red cat")
     view.set(token="cat", step=2, layers="mid")
-    assert view.state == {"token": view.maps.find("cat"), "step": 2, "layers": "mid"}, "this tokenizer has a token for every letter"
+    assert view.state == {"token": view.maps.find("cat"), "step": 2, "layers": "mid"}, (
+        "this tokenizer has a token for every letter"
+    )
     assert view.heat().shape == (4, 3)
     np.testing.assert_array_equal(view.heat(), view.maps.heat("cat", 1, "mid"))
     view.set(token="<padding>", step=0, layers="all")

@@ -110,11 +110,7 @@ def _sdxl():
         "unet": unet.eval(),
         "add_watermarker": False,
     }
-    return (
-        diffusers.StableDiffusionXLPipeline,
-        parts,
-        functools.partial(sd_scheduler, "EulerDiscreteScheduler"),
-    )
+    return (diffusers.StableDiffusionXLPipeline, parts, functools.partial(sd_scheduler, "EulerDiscreteScheduler"))
 
 
 def _sd3():
@@ -166,9 +162,7 @@ def _flux():
         "tokenizer_2": t5_tokenizer(),
         "transformer": transformer.eval(),
     }
-    scheduling = functools.partial(
-        diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True
-    )
+    scheduling = functools.partial(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True)
     return diffusers.FluxPipeline, parts, scheduling
 
 
@@ -212,17 +206,11 @@ def _t5(width: int):
 @functools.cache
 def clip_tokenizer():
     """CLIP's byte-level tokenizer without merges: every byte a token, 514 in all."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(
-            json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8"
-        )
+        Path(folder, "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}), encoding="utf-8")
         Path(folder, "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
         return transformers.CLIPTokenizer.from_pretrained(folder, model_max_length=77)
 
@@ -233,16 +221,10 @@ def t5_tokenizer():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    letters = [
-        (letter, -3.0) for letter in "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.!?'-"
-    ]
+    letters = [(letter, -3.0) for letter in "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,.!?'-"]
     tokenizer = Tokenizer(models.Unigram(specials + letters, unk_id=2))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=512,
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
     )

@@ -64,10 +64,7 @@ def install_with_apt() -> str | None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
         command = ["apt-get", "--quiet", *arguments]
-        if (
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment).returncode
-            != 0
-        ):
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment).returncode != 0:
             return None
     return installed()
 

@@ -23,14 +23,10 @@ def frame(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
     lines = book.cells[0].source.splitlines()
     if not lines or book.cells[0].cell_type != "markdown" or not lines[0].startswith("# "):
-        raise ValueError(
-            f"{path.name} does not start with a markdown cell whose first line is its title, '# ...'"
-        )
+        raise ValueError(f"{path.name} does not start with a markdown cell whose first line is its title, '# ...'")
     setups = [cell for cell in book.cells if "setup" in cell.metadata.get("tags", ())]
     if len(setups) != 1:
-        raise ValueError(
-            f"{path.name} has {len(setups)} cells tagged 'setup', and needs one: course.setup_cell()"
-        )
+        raise ValueError(f"{path.name} has {len(setups)} cells tagged 'setup', and needs one: course.setup_cell()")
     button = course.colab_button(path.resolve().relative_to(ROOT).as_posix())
     rest = [line for line in lines[1:] if "colab-badge" not in line]
     while rest and not rest[0].strip():
@@ -50,9 +46,7 @@ def main() -> None:
         "notebooks", nargs="*", type=Path, help="default: all of notebooks/, and solutions that have a set-up"
     )
     lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    solutions = [
-        path for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")) if has_setup(path)
-    ]
+    solutions = [path for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")) if has_setup(path)]
     for path in parser.parse_args().notebooks or [*lessons, *solutions]:
         frame(path)
 

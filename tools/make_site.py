@@ -76,18 +76,7 @@ def build(output: Path = OUTPUT, notebooks: Path = ROOT / "notebooks") -> subpro
     with tempfile.TemporaryDirectory(prefix="sdwidgets-site-") as staged:
         stage(Path(staged), notebooks)
         shutil.rmtree(output, ignore_errors=True)
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-q",
-            "-b",
-            "html",
-            "-d",
-            f"{staged}/doctrees",
-            staged,
-            str(output),
-        ]
+        command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", f"{staged}/doctrees", staged, str(output)]
         return subprocess.run(command, capture_output=True, text=True)
 
 

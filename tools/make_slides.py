@@ -168,9 +168,7 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
         here, tags = f"{where.partition(',')[0]}, cell {number}", cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and "self-study" not in tags:
             asked = [
-                Slide(
-                    "Ask the room", sentence(re.sub(r"\n> *", " ", words)), kind="ask", part=part, source=here
-                )
+                Slide("Ask the room", sentence(re.sub(r"\n> *", " ", words)), kind="ask", part=part, source=here)
                 for words in ASK.findall(cell.source)
             ]
             (after if shown else before).extend(asked)
@@ -230,9 +228,7 @@ def meetup_slide(told: Meetup, name: str, minutes: float, notes: str) -> Slide:
     """One part of the meetup's file as a slide: its texts are plain text, whatever they look like."""
     common = {"minutes": minutes, "notes": notes, "part": told.name, "source": f"meetup.toml, {name}"}
     if name == "name":
-        return Slide(
-            "Stable Diffusion", points=((told.name, told.address),), kind="title", **common | {"part": ""}
-        )
+        return Slide("Stable Diffusion", points=((told.name, told.address),), kind="title", **common | {"part": ""})
     if name not in PARTS:
         raise SlideError(f"evening.toml: a meetup has no part {name!r}; it has: name, {', '.join(PARTS)}")
     value = getattr(told, name)
@@ -254,9 +250,7 @@ def evening(path: Path = SOURCE / "evening.toml", notebooks: Path = ROOT / "note
             slides += notebook_slides(notebooks / entry["notebook"])
         elif "meetup" in entry:
             checked(entry, {"meetup": str, "minutes": (int, float), "notes": str}, where)
-            slides.append(
-                meetup_slide(group, entry["meetup"], entry.get("minutes", 0), entry.get("notes", ""))
-            )
+            slides.append(meetup_slide(group, entry["meetup"], entry.get("minutes", 0), entry.get("notes", "")))
         else:
             part = entry.get("part", part)
             slides.append(written(entry, part, where))
@@ -302,11 +296,7 @@ def render(slides: list[Slide]) -> str:
         loader=jinja2.FileSystemLoader(SOURCE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {
-        "markdown": lambda text: Markup(markdown(text)),
-        "clock": clock,
-        "short": short,
-    }
+    environment.filters |= {"markdown": lambda text: Markup(markdown(text)), "clock": clock, "short": short}
     starts = [sum(slide.minutes for slide in slides[:i]) for i in range(len(slides))]
     return environment.get_template("deck.html.j2").render(
         slides=list(zip(slides, starts, strict=True)),
@@ -337,9 +327,7 @@ def too_long(slides: list[Slide]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=OUTPUT, help="folder of the deck; default: build/slides"
-    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the deck; default: build/slides")
     folder = parser.parse_args().output
     try:
         slides = evening()

@@ -80,16 +80,7 @@ def noticed(mutation: Mutation) -> bool:
         if text.count(mutation.old) != 1:
             raise RuntimeError(f"{mutation.name}: the code has moved on, bring the row up to date")
         file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *mutation.tests.split(),
-        ]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests.split()]
         environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         if done.returncode not in (0, 1):  # 5: no test was chosen, 2: it does not even run
@@ -99,9 +90,7 @@ def noticed(mutation: Mutation) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--only", default="", metavar="WORDS", help="only mistakes whose name holds these words"
-    )
+    parser.add_argument("--only", default="", metavar="WORDS", help="only mistakes whose name holds these words")
     words = parser.parse_args().only
     missed = 0
     for mutation in MUTATIONS:

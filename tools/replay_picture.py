@@ -22,9 +22,7 @@ PROMPT, SEED = "an astronaut on a blue background", 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
     chromium = os.environ.get("CHROMIUM")
@@ -34,9 +32,7 @@ def main() -> int:
     pipe = sdwidgets.load("pocket", device="cpu")
     pipe.set_progress_bar_config(disable=True)
     with sdwidgets.record(pipe) as trace:
-        pipe(
-            PROMPT, num_inference_steps=20, guidance_scale=3.0, generator=torch.Generator().manual_seed(SEED)
-        )
+        pipe(PROMPT, num_inference_steps=20, guidance_scale=3.0, generator=torch.Generator().manual_seed(SEED))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = trace.export_html(Path(folder) / "replay.html")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

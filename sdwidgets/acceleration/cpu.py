@@ -66,4 +66,3 @@ def speed_up_cpu(pipe) -> str:
     if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pipe.__class__ = on_the_processor(type(pipe))
     return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
-

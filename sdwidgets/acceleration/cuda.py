@@ -66,9 +66,7 @@ def compile_regions(pipe, *, graphs: bool) -> str:
     else:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         config = torch._dynamo.config
-        limit = (
-            "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
-        )  # its older name
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # its older name
         setattr(config, limit, max(VARIANTS, getattr(config, limit)))
         _compile(denoiser, [*(getattr(denoiser, "_repeated_blocks", None) or []), "ResnetBlock2D"], undo)
         _compile(decoder, ["ResnetBlock2D"], undo)

@@ -67,9 +67,7 @@ class DoubleAndConvolve(torch.nn.Module):
         super().__init__()
         spread = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
         weight = torch.einsum("ak,oikl,bl->ioab", spread, convolution.weight.detach().float(), spread)
-        self.weight = torch.nn.Parameter(
-            weight.to(convolution.weight.dtype).contiguous(), requires_grad=False
-        )
+        self.weight = torch.nn.Parameter(weight.to(convolution.weight.dtype).contiguous(), requires_grad=False)
         self.bias = convolution.bias
 
     def forward(self, x, *_):
@@ -91,7 +89,12 @@ SERIAL = 32_768  # numbers up to which PyTorch computes on the calling thread al
 
 def is_pointwise(layer) -> bool:
     """Whether a layer is the 1x1 convolution of a few channels that stands before a VAE's decoder."""
-    return isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1 and layer.stride == (1, 1)
+    return (
+        isinstance(layer, torch.nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.groups == 1
+        and layer.stride == (1, 1)
+    )
 
 
 def pointwise_forward(self, sample):

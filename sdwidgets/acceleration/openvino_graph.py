@@ -27,9 +27,7 @@ KEPT_SHAPES = 8
 def import_openvino():
     """OpenVINO without its telemetry, which would tell its maker of every import and conversion, unasked."""
     if "openvino" not in sys.modules:
-        sys.modules.setdefault(
-            "openvino_telemetry", None
-        )  # cannot be imported: OpenVINO then has a stub for it
+        sys.modules.setdefault("openvino_telemetry", None)  # cannot be imported: OpenVINO then has a stub for it
     try:
         import openvino
     except ImportError as error:
@@ -55,7 +53,14 @@ class Compiled:
     """
 
     def __init__(
-        self, network, graph, example: tuple[torch.Tensor, ...], folder: Path, openvino, expected=None, plan: Plan | None = None
+        self,
+        network,
+        graph,
+        example: tuple[torch.Tensor, ...],
+        folder: Path,
+        openvino,
+        expected=None,
+        plan: Plan | None = None,
     ):
         self.watched = ChangeDetector(network)
         self.channels = example[0].shape[1]
@@ -75,9 +80,7 @@ class Compiled:
 
         midst: in the midst of a run whose first call was covered: only a part of the network is asked whether it has changed.
         """
-        alike = (
-            sample.dtype == torch.float32 and sample.device.type == "cpu" and sample.shape[1] == self.channels
-        )
+        alike = sample.dtype == torch.float32 and sample.device.type == "cpu" and sample.shape[1] == self.channels
         if torch.is_grad_enabled() or not alike or self.watched.hooked():
             return False
         if self.watched.unchanged_in_part() if midst else self.watched.unchanged():
@@ -106,9 +109,7 @@ class Compiled:
         self.runners.clear()
         self.check(expected, example)
 
-    def __call__(
-        self, *tensors: torch.Tensor, exact: Callable[[], torch.Tensor] | None = None
-    ) -> torch.Tensor:
+    def __call__(self, *tensors: torch.Tensor, exact: Callable[[], torch.Tensor] | None = None) -> torch.Tensor:
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         key = (usable_threads(), shapes)
         if key in self.runners:
@@ -134,9 +135,7 @@ def relative_error(answer: torch.Tensor, right: torch.Tensor) -> float:
     return float(difference / size.clamp(min=torch.finfo(size.dtype).tiny))
 
 
-WRONG = (
-    "what OpenVINO computes for pictures of this size or number is wrong, so they are computed exactly, and slowly; tell us of it"
-)
+WRONG = "what OpenVINO computes for pictures of this size or number is wrong, so they are computed exactly, and slowly; tell us of it"
 
 
 class Runner:
@@ -224,7 +223,7 @@ def _convert(network, example, folder: Path, openvino):
 
 def _plain(thing) -> str:
     """What decides the arithmetic of a layer beside its weights, as text: heads, epsilons, FreeU's scales; its class."""
-    kind = lambda v: f"{type(v).__module__}.{type(v).__qualname__}"  # noqa: E731
+    kind = lambda v: f"{type(v).__module__}.{type(v).__qualname__}"
     plain = (bool, int, float, str, tuple, type(None))
     public = sorted((k, v) for k, v in getattr(thing, "__dict__", {}).items() if not k.startswith("_"))
     return f"{kind(thing)} {[(k, v if isinstance(v, plain) else kind(v)) for k, v in public]}"
@@ -237,10 +236,7 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     until it cannot be compiled any more. What was compiled by the answer is kept in `compiled.runners`.
     """
     core, threads = compiled.core, torch.get_num_threads()
-    precisions = [
-        "f32",
-        *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else []),
-    ]
+    precisions = ["f32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
     parts = [1, *([2] if threads > 1 and example[0].shape[0] == 2 else [])]
     plans = [Plan(precision, count) for precision in precisions for count in parts]
     if len(plans) == 1:
@@ -260,9 +256,7 @@ def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
     for plan in plans:
         try:
             runners[plan] = Runner(compiled, shapes, plan)
-        except (
-            RuntimeError
-        ):  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
+        except RuntimeError:  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
             if plan.precision == "f32":
                 raise
     seconds: dict[Plan, list[float]] = {plan: [] for plan in runners}

@@ -32,9 +32,7 @@ class PrecomputedInputs:
 
     def __init__(self, unet):
         self.unet = unet
-        self.projections = [
-            n for n, m in unet.named_modules() if n.endswith(".time_emb_proj") and m is not None
-        ]
+        self.projections = [n for n, m in unet.named_modules() if n.endswith(".time_emb_proj") and m is not None]
         crossing = [n for n, m in unet.named_modules() if getattr(m, "is_cross_attention", False)]
         self.kv_projections = [f"{name}.{part}" for name in crossing for part in ("to_k", "to_v")]
         self.reading: Compiled | None = None  # the readers as one graph
@@ -50,9 +48,7 @@ class PrecomputedInputs:
             unet = self.unet
             embedding = unet.time_embedding(unet.time_proj(torch.tensor([timestep])))
             blocks = [unet.get_submodule(name.rpartition(".")[0]) for name in self.projections]
-            added = [
-                b.time_emb_proj(embedding if b.skip_time_act else b.nonlinearity(embedding)) for b in blocks
-            ]
+            added = [b.time_emb_proj(embedding if b.skip_time_act else b.nonlinearity(embedding)) for b in blocks]
             self.known_times[timestep] = torch.cat(added, 1)
             if len(self.known_times) > KEPT_TIMES:
                 self.known_times.popitem(last=False)
@@ -66,7 +62,7 @@ class PrecomputedInputs:
                     self.known_texts.insert(0, self.known_texts.pop(place))
                 return answer
         layers = self.layers(self.kv_projections)
-        each = lambda: tuple(layer(states) for layer in layers)  # noqa: E731
+        each = lambda: tuple(layer(states) for layer in layers)
         if self.reading is None:
             answer = each()
         else:
@@ -129,9 +125,7 @@ def unet_forward(unet, graph: Compiled, given: PrecomputedInputs) -> Callable:
 
     def forward(self, sample, timestep, encoder_hidden_states, *more, return_dict=True, **others):
         nonlocal last
-        bare = (
-            self is unet and not more and all(value is None for value in others.values())
-        )  # not a copy of it
+        bare = self is unet and not more and all(value is None for value in others.values())  # not a copy of it
         one_time = not isinstance(timestep, torch.Tensor) or timestep.numel() == 1
         states = encoder_hidden_states
         fits = states is not None and states.dtype == torch.float32 and len(states) == len(sample)

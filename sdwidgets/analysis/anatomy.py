@@ -34,9 +34,7 @@ class Part:
     seconds: float  # in the watched run, on the host's clock
 
 
-def anatomy(
-    pipe, prompt: str = "an astronaut", num_inference_steps: int = 20, **settings
-) -> tuple[Part, ...]:
+def anatomy(pipe, prompt: str = "an astronaut", num_inference_steps: int = 20, **settings) -> tuple[Part, ...]:
     """Run `pipe` once and return its parts in the order in which they first work.
 
     `settings` go to the pipeline. Hooks are removed on every way out. Times on a GPU are those of the host,

@@ -65,9 +65,7 @@ class AttentionMaps:
 
     def __repr__(self) -> str:
         told = f"{self.prompt[:60]!r}, " if self.prompt else ""
-        return (
-            f"AttentionMaps({told}{len(self)} steps, {len(self.layers)} layers, {len(self.tokens)} columns)"
-        )
+        return f"AttentionMaps({told}{len(self)} steps, {len(self.layers)} layers, {len(self.tokens)} columns)"
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -78,9 +76,7 @@ class AttentionMaps:
     def words(self) -> tuple[str, ...]:
         """The words of the prompt that the model read, each from one or more tokens."""
         texts = [token for token in self.tokens if token.kind == "text"]
-        return tuple(
-            "".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word)
-        )
+        return tuple("".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word))
 
     @property
     def cut(self) -> tuple[str, ...]:
@@ -170,9 +166,7 @@ class AttentionMaps:
         """How the attention of all places is divided: (step, token) float32, mean over places and layers; rows sum to 1."""
         self._filled()
         names = self._names(layers)
-        rows = [
-            torch.stack([step[n].float().mean((1, 2)) for n in names]).mean(0).cpu() for step in self._steps
-        ]
+        rows = [torch.stack([step[n].float().mean((1, 2)) for n in names]).mean(0).cpu() for step in self._steps]
         return torch.stack(rows).numpy()
 
     def _names(self, layers) -> list[str]:
@@ -333,9 +327,7 @@ def probabilities(attn, hidden_states, encoder_hidden_states=None, attention_mas
     return scores.softmax(-1)
 
 
-def read_tokens(
-    pipe, prompt: str, prompt_2: str | None = None
-) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
+def read_tokens(pipe, prompt: str, prompt_2: str | None = None) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
     """What the text encoders read of a prompt, as columns of `AttentionMaps`, and the tokens that are cut off.
 
     With two tokenizers (SDXL) both read the same place; a place where they read different things has the text "this / that".
@@ -364,7 +356,15 @@ def read_tokens(
         text = " / ".join(dict.fromkeys([piece.text, *filter(None, also)]))
         read = piece.first < room  # of a piece that is cut through, the first part is read
         columns = inside if read else cut
-        columns.append(Token(text, "text" if read else "cut", piece.word, piece.first + 1, min(piece.stop, room) + 1 if read else piece.stop + 1))
+        columns.append(
+            Token(
+                text,
+                "text" if read else "cut",
+                piece.word,
+                piece.first + 1,
+                min(piece.stop, room) + 1 if read else piece.stop + 1,
+            )
+        )
     end = min(len(ids), room) + 1
     columns = [Token("start", "start", -1, 0, 1), *inside, Token("end", "end", -1, end, end + 1)]
     if end + 1 < length:
@@ -431,9 +431,7 @@ class AttentionRecorder:
 
     def find_row(self, states: torch.Tensor) -> int | None:
         """Which row of the batch holds the first picture with its prompt. Pipelines order their halves differently."""
-        if (
-            self.states is None
-        ):  # nothing was encoded inside the block: [unconditional, conditional], as in diffusers
+        if self.states is None:  # nothing was encoded inside the block: [unconditional, conditional], as in diffusers
             guided = getattr(self.pipe, "do_classifier_free_guidance", True) and len(states) > 1
             return len(states) // 2 if guided else 0
         if states.shape[1:] != self.states.shape:
@@ -483,9 +481,7 @@ class AttentionRecorder:
     def bring_home(self) -> None:
         """Off the device, once nothing waits for it."""
         self.maps._steps[:] = [{name: m.cpu() for name, m in step.items()} for step in self.maps._steps]
-        self.maps.timesteps = np.array(
-            [float(torch.as_tensor(t).reshape(-1)[0]) for t in self.timesteps], "f4"
-        )
+        self.maps.timesteps = np.array([float(torch.as_tensor(t).reshape(-1)[0]) for t in self.timesteps], "f4")
         self.states = None
 
 

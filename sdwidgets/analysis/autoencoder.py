@@ -21,9 +21,7 @@ def pixels(pipe, pictures) -> np.ndarray:
     sizes = {array.shape[:2] for array in arrays}
     if len(sizes) > 1:
         told = ", ".join(f"{w} x {h}" for h, w in sorted(sizes))
-        raise ValueError(
-            f"the pictures differ in size: {told} pixels; bring them to one, with picture.resize((w, h))"
-        )
+        raise ValueError(f"the pictures differ in size: {told} pixels; bring them to one, with picture.resize((w, h))")
     ((height, width),) = sizes
     step = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     if height % step or width % step or not height:

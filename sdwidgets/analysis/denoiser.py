@@ -114,7 +114,10 @@ def conditioning(pipe, prompt: str, **settings) -> dict:
 
 def map_tensors(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
     """The same conditioning with `change` made to every tensor, those in dictionaries too."""
-    return {name: map_tensors(value, change) if isinstance(value, dict) else change(value) for name, value in conditioning.items()}
+    return {
+        name: map_tensors(value, change) if isinstance(value, dict) else change(value)
+        for name, value in conditioning.items()
+    }
 
 
 def conditioning_of(pipe, prompts: Sequence[str | None], *, height: int, width: int) -> dict:

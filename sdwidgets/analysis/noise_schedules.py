@@ -55,9 +55,7 @@ def from_betas(betas: np.ndarray, label: str, sentence: str = "") -> Schedule:
 def of_scheduler(scheduler, label: str = "this model's") -> Schedule:
     """The schedule that a diffusers scheduler carries. Raises ValueError for one without `alphas_cumprod` (a flow)."""
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(
-            f"{type(scheduler).__name__} has no alphas_cumprod; for a flow take schedule('flow')"
-        )
+        raise ValueError(f"{type(scheduler).__name__} has no alphas_cumprod; for a flow take schedule('flow')")
     return _from_alpha_bar(np.asarray(scheduler.alphas_cumprod, np.float64), label, "What this model learned with.")  # fmt: skip
 
 

@@ -47,14 +47,7 @@ class Edit:
 
 
 def edit(
-    pipe,
-    prompt: str,
-    edited: str,
-    *,
-    seed: int = 0,
-    cross_steps: float = 0.8,
-    self_steps: float = 0.4,
-    **settings,
+    pipe, prompt: str, edited: str, *, seed: int = 0, cross_steps: float = 0.8, self_steps: float = 0.4, **settings
 ) -> Edit:
     """Make the picture of `prompt`, and beside it that of `edited` with the attention of the first for a part of the run.
 
@@ -80,12 +73,9 @@ def edit(
             raise ValueError(f"{name} is a share of the steps, from 0 (none) to 1 (all), not {share!r}")
     decided = ("prompt_2", "generator", "num_images_per_prompt", "prompt_embeds", "negative_prompt_embeds")
     if taken := sorted(set(decided) & set(settings)):
-        raise TypeError(
-            f"edit() makes two pictures from one seed and decides {taken[0]!r} itself; leave it out"
-        )
+        raise TypeError(f"edit() makes two pictures from one seed and decides {taken[0]!r} itself; leave it out")
     settings = {
-        k: [v, v] if isinstance(v, str) and k.startswith("negative_prompt") else v
-        for k, v in settings.items()
+        k: [v, v] if isinstance(v, str) and k.startswith("negative_prompt") else v for k, v in settings.items()
     }
     before, after = read_tokens(pipe, prompt)[0], read_tokens(pipe, edited)[0]
     if not before:
@@ -124,9 +114,7 @@ def align(
             for target in targets:
                 matrix[sources, target] = 1 / len(targets)
 
-    matcher = difflib.SequenceMatcher(
-        None, [w for w, _ in old_words], [w for w, _ in new_words], autojunk=False
-    )
+    matcher = difflib.SequenceMatcher(None, [w for w, _ in old_words], [w for w, _ in new_words], autojunk=False)
     for kind, a, a_end, b, b_end in matcher.get_opcodes():
         olds, news = old_words[a:a_end], new_words[b:b_end]
         if len(olds) == len(news):  # equal words, or as many others in their place
@@ -200,18 +188,14 @@ class InjectingAttnProcessor(Processor):
         if not self.pair.looks_there(cross):
             return answer
         if isinstance(encoder_hidden_states, (tuple, list)):
-            raise RuntimeError(
-                "edit() does not know what an IP-Adapter looks at; call pipe.unload_ip_adapter() first"
-            )
+            raise RuntimeError("edit() does not know what an IP-Adapter looks at; call pipe.unload_ip_adapter() first")
         if hidden_states.ndim != 3 or attn.group_norm is not None or attn.residual_connection:
             return answer  # none of the transformer blocks' layers
         both = slice(self.pair.row, self.pair.row + 2)
         second = slice(self.pair.row + 1, self.pair.row + 2)
         asked = encoder_hidden_states if cross else hidden_states
         queries, keys = queries_and_keys(attn, hidden_states[both], asked[both])
-        values = (
-            attn.norm_encoder_hidden_states(asked[second]) if cross and attn.norm_cross else asked[second]
-        )
+        values = attn.norm_encoder_hidden_states(asked[second]) if cross and attn.norm_cross else asked[second]
         values = split_heads(attn, attn.to_v(values))
         if attention_mask is None and not (cross and not self.pair.same_places):
             # The first one's weights as they are; never written out, which for self-attention would be large.
@@ -245,10 +229,7 @@ def _one_of(trace: Trace, i: int) -> Trace:
         return None if array is None else array[i : i + 1]
 
     arrays = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
-    steps = [
-        dataclasses.replace(step, **{name: cut(getattr(step, name)) for name in arrays})
-        for step in trace.steps
-    ]
+    steps = [dataclasses.replace(step, **{name: cut(getattr(step, name)) for name in arrays}) for step in trace.steps]
     settings = {name: pick(getattr(trace.settings, name)) for name in ("prompt", "negative_prompt", "seed")}
     return Trace(
         dataclasses.replace(trace.settings, **settings),

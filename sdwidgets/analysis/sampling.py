@@ -53,4 +53,3 @@ def run_with(pipe, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **
     with temporarily(pipe, scheduler=make_scheduler(scheduler, pipe)), record(pipe) as trace:
         pipe(prompt, num_inference_steps=steps, generator=dice, **settings)
     return trace
-

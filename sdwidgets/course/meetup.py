@@ -69,9 +69,7 @@ def meetup(path: str | os.PathLike | None = None) -> Meetup:
         if name not in names:
             close = get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"{path.name}: there is no field {name!r}{hint}; the fields are: {', '.join(names)}"
-            )
+            raise ValueError(f"{path.name}: there is no field {name!r}{hint}; the fields are: {', '.join(names)}")
     for name in names:
         if name not in told:
             raise ValueError(
@@ -103,9 +101,7 @@ def _checked(file: str, name: str, value):
         link(value, f"{file}: {name!r}")
     if name in ("name", "address", "vision", "mission"):
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(
-                f'{file}: {name!r} is one text in quotes, such as {name} = "..."; it is {value!r}'
-            )
+            raise ValueError(f'{file}: {name!r} is one text in quotes, such as {name} = "..."; it is {value!r}')
         return value
     if name == "connect":
         if not isinstance(value, dict) or not value:
@@ -115,29 +111,19 @@ def _checked(file: str, name: str, value):
         for label, address in value.items():
             link(address, f"{file}: 'connect', {label!r}")
         return tuple(value.items())
-    if (
-        not isinstance(value, list)
-        or not value
-        or not all(isinstance(row, str) and row.strip() for row in value)
-    ):
-        raise ValueError(
-            f'{file}: {name!r} is a list of texts, such as {name} = ["one", "two"]; it is {value!r}'
-        )
+    if not isinstance(value, list) or not value or not all(isinstance(row, str) and row.strip() for row in value):
+        raise ValueError(f'{file}: {name!r} is a list of texts, such as {name} = ["one", "two"]; it is {value!r}')
     return tuple(value)
 
 
 def link(address, whose: str = "an address") -> str:
     """`address` made fit for a markdown link; only https and mailto lead anywhere. Raises ValueError for any other."""
     parts = urlsplit(address) if isinstance(address, str) else None
-    good = parts and (
-        parts.scheme == "https" and parts.netloc or parts.scheme == "mailto" and "@" in parts.path
-    )
+    good = parts and (parts.scheme == "https" and parts.netloc or parts.scheme == "mailto" and "@" in parts.path)
     if not good or re.search(r"\s", address):
         raise ValueError(f"{whose} is https://... or mailto:..., without spaces; it is {address!r}")
     return re.sub(
-        r"""[^\w.~:/?#@!$&*+,;=%-]""",
-        lambda odd: "".join(f"%{byte:02X}" for byte in odd[0].encode()),
-        address,
+        r"""[^\w.~:/?#@!$&*+,;=%-]""", lambda odd: "".join(f"%{byte:02X}" for byte in odd[0].encode()), address
     )
 
 

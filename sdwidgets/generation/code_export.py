@@ -19,7 +19,9 @@ NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
 def keywords(pipe, settings: dict) -> dict:
     """Those of the settings that a call of this pipeline takes, None left out."""
     takes = inspect.signature(type(pipe).__call__).parameters
-    taken = (name for name, control in CONTROLS.items() if control.argument and control.page)  # sizes are those of its pictures
+    taken = (
+        name for name, control in CONTROLS.items() if control.argument and control.page
+    )  # sizes are those of its pictures
     return {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
 
 
@@ -46,14 +48,10 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
     lines = ["import torch"]
     lines += [f"from diffusers import {', '.join(names)}"]
     lines += ["from PIL import Image"] if pictures else []
-    lines += [
-        "from sdwidgets.paths import data_folder  # where the models lie that it carries"
-    ] * home.carried
+    lines += ["from sdwidgets.paths import data_folder  # where the models lie that it carries"] * home.carried
     lines += ["from sdwidgets.loading.turbo import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
     if home.text == NOWHERE:
-        notes += [
-            f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.'
-        ]
+        notes += [f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.']
     if getattr(find_denoiser(pipe), "peft_config", None):
         notes += [
             "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line."
@@ -62,12 +60,7 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
         notes += [
             '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.'
         ]
-    loading = [
-        home.expression,
-        *home.keywords,
-        *_precision(pipe, diffusers.__version__),
-        *_left_out(home, pipe),
-    ]
+    loading = [home.expression, *home.keywords, *_precision(pipe, diffusers.__version__), *_left_out(home, pipe)]
     lines += ["", *notes, f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})", *turbo]
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         lines += ["pipe.enable_model_cpu_offload()"]
@@ -133,7 +126,9 @@ def _turbo(home: _Home, pipe) -> list[str]:
     """What `load(turbo=True)` did after loading: none for another pipeline."""
     if home.folder is None or not vars(find_denoiser(pipe)).get("_sdwidgets_turbo"):
         return []
-    extra = lambda name: f'{home.expression} / "extras/{name}"' if home.carried else repr(str(home.folder / "extras" / name))  # noqa: E731
+    extra = lambda name: (
+        f'{home.expression} / "extras/{name}"' if home.carried else repr(str(home.folder / "extras" / name))
+    )
     lines = [f"pipe.load_lora_weights({extra('turbo')})", "pipe.fuse_lora()", "pipe.unload_lora_weights()"]
     if type(pipe.vae).__name__ == "AsymmetricAutoencoderKL":
         lines += [f"pipe.vae = with_small_decoder(pipe.vae, {extra('small-decoder')})"]
@@ -142,9 +137,7 @@ def _turbo(home: _Home, pipe) -> list[str]:
 
 def _left_out(home: _Home, pipe) -> list[str]:
     """Parts that the folder has and this pipeline does not, such as a safety checker that was taken out."""
-    stored = {
-        name for name, value in home.read("model_index.json").items() if isinstance(value, list) and value[0]
-    }
+    stored = {name for name, value in home.read("model_index.json").items() if isinstance(value, list) and value[0]}
     takes = inspect.signature(type(pipe).__init__).parameters
     return [f"{name}=None" for name in sorted(stored & set(takes)) if getattr(pipe, name, None) is None]
 

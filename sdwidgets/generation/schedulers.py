@@ -27,12 +27,7 @@ class Scheduler:
 
 # A latent is no pixel: clipping it to [-1, 1] would spoil the picture.
 _UNCLIPPED = {"clip_sample": False, "thresholding": False}
-_DPM = {
-    "solver_order": 2,
-    "algorithm_type": "dpmsolver++",
-    "final_sigmas_type": "zero",
-    "lower_order_final": True,
-}
+_DPM = {"solver_order": 2, "algorithm_type": "dpmsolver++", "final_sigmas_type": "zero", "lower_order_final": True}
 
 SCHEDULERS: dict[str, Scheduler] = {
     entry.label: entry
@@ -56,11 +51,7 @@ SCHEDULERS: dict[str, Scheduler] = {
             "The default of Stable Diffusion 1: learns from its last four steps; takes one extra call.",
             {"skip_prk_steps": True},
         ),
-        Scheduler(
-            "Euler",
-            "EulerDiscreteScheduler",
-            "Follows the slope a step at a time; good from 20 steps.",
-        ),
+        Scheduler("Euler", "EulerDiscreteScheduler", "Follows the slope a step at a time; good from 20 steps."),
         Scheduler(
             "Euler ancestral",
             "EulerAncestralDiscreteScheduler",
@@ -139,14 +130,7 @@ _CHOICES = (
 ).split()
 
 # What the model was trained with: never a new scheduler's own default.
-_TRAINING = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
-)
+_TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
 def is_flow(pipe) -> bool:

@@ -66,13 +66,9 @@ def to_pil(value) -> Image.Image:
 def as_mask(value, size: tuple[int, int]) -> Image.Image:
     """A mask of `size` (width, height), white where to paint anew, from a PIL image or an array (H, W) of bool, uint8 or floats."""
     if isinstance(value, np.ndarray):
-        value = Image.fromarray(
-            _bytes("mask", value.astype(np.uint8) * 255 if value.dtype == bool else value)
-        )
+        value = Image.fromarray(_bytes("mask", value.astype(np.uint8) * 255 if value.dtype == bool else value))
     if not isinstance(value, Image.Image):
-        raise SettingsError(
-            "mask", f"The mask must be a PIL image or a numpy array, not {type(value).__name__}."
-        )
+        raise SettingsError("mask", f"The mask must be a PIL image or a numpy array, not {type(value).__name__}.")
     if math.prod(value.size) > MAX_PIXELS:
         raise SettingsError("mask", _too_many(value.size))
     return value.convert("L").resize(size, Image.Resampling.NEAREST).point(lambda x: 255 if x >= 128 else 0)
@@ -121,9 +117,7 @@ def pad_for_outpainting(pipe, source: Image.Image, border) -> tuple[Image.Image,
 def check_task(pipe, task, source, mask, border) -> list[Note]:
     """Refuse a task that lacks what it starts from; raises SettingsError. `pipeline_for` tells whether the model can do it."""
     if not isinstance(task, str) or task not in TASKS:
-        raise SettingsError(
-            "task", f"There is no task {str(task)[:40]!r}; choose one of: {', '.join(TASKS)}."
-        )
+        raise SettingsError("task", f"There is no task {str(task)[:40]!r}; choose one of: {', '.join(TASKS)}.")
     if task == "text":
         return []
     if source is None:
@@ -139,9 +133,7 @@ def check_task(pipe, task, source, mask, border) -> list[Note]:
     for value in border:
         check_integer("border", value, 0, MAX_BORDER, "border in percent")
     if not any(border):
-        raise SettingsError(
-            "border", "There is nothing to paint: one side of the border must be more than 0 percent."
-        )
+        raise SettingsError("border", "There is nothing to paint: one side of the border must be more than 0 percent.")
     return [pad_for_outpainting(pipe, source, border)[2]]
 
 

@@ -41,7 +41,9 @@ def check_settings(pipe, **settings) -> list[Note]:
     """
     if unknown := sorted(set(settings) - set(CONTROLS)):
         raise TypeError(f"there is no setting {unknown[0]!r}; there are: {', '.join(CONTROLS)}")
-    settings = {"prompt": ""} | {name: value for name, value in settings.items() if value is not None or name == "prompt"}
+    settings = {"prompt": ""} | {
+        name: value for name, value in settings.items() if value is not None or name == "prompt"
+    }
     get, notes = settings.get, []
     entry = _find_scheduler(get("scheduler"), pipe) if "scheduler" in settings else None
     for name, value in settings.items():
@@ -72,7 +74,11 @@ def check_number(field: str, value) -> None:
         number = math.nan
     low = number > control.low if control.open_low else number >= control.low
     if not (low and number <= control.high):  # nan fails too
-        allowed = f"above {control.low:g} and at most {control.high:g}" if control.open_low else f"from {control.low:g} to {control.high:g}"
+        allowed = (
+            f"above {control.low:g} and at most {control.high:g}"
+            if control.open_low
+            else f"from {control.low:g} to {control.high:g}"
+        )
         hint = f"; {control.hint}" if control.hint else ""
         raise SettingsError(field, f"The {control.noun} must be a number {allowed}, not {_short(value)}{hint}.")
 
@@ -172,8 +178,7 @@ def _check_size(pipe, height, width) -> None:
         if number % step:
             near = max(step, round(number / step) * step)
             raise SettingsError(
-                field,
-                f"The {field} must be a multiple of {step} pixels for this model, not {number}; try {near}.",
+                field, f"The {field} must be a multiple of {step} pixels for this model, not {number}; try {near}."
             )
     height, width = height or width, width or height
     need, free = decode_bytes(pipe, height, width), free_bytes(pipe.device)

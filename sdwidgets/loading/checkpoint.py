@@ -27,9 +27,7 @@ def read_header(path) -> dict[str, dict]:
     size = path.stat().st_size
     if size < 10:
         raise WeightsError(f"{path} is cut: it holds {size} bytes. Delete it and fetch it again. {FALLBACK}")
-    foreign = (
-        f"{path} is not a safetensors file, or its start is damaged. Delete it and fetch it again. {FALLBACK}"
-    )
+    foreign = f"{path} is not a safetensors file, or its start is damaged. Delete it and fetch it again. {FALLBACK}"
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > 100_000_000:  # the format's own bound
@@ -55,9 +53,7 @@ def read_index(folder) -> dict[str, tuple[str, str]]:
     path = folder / "model_index.json"
     if not path.is_file():
         loose = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".safetensors", *PICKLES)]
-        what = (
-            f"it holds {loose[0]}, a part or a single-file model" if loose else "model_index.json is missing"
-        )
+        what = f"it holds {loose[0]}, a part or a single-file model" if loose else "model_index.json is missing"
         raise WeightsError(
             f"{folder} is not a saved diffusers pipeline ({what}); "
             f"give the folder that save_pretrained wrote. {FALLBACK}"
@@ -119,9 +115,7 @@ def choose_weights(parts, names, *, half: bool, where) -> tuple[str | None, set[
     whole_fp16, whole_plain = all(fp16[p] for p in heavy), all(plain[p] for p in heavy)
     if not (whole_fp16 or whole_plain):
         lacking = next(p for p in heavy if not plain[p])
-        raise WeightsError(
-            f"{where} is not whole: {lacking!r} has only fp16 weights. Fetch it again. {FALLBACK}"
-        )
+        raise WeightsError(f"{where} is not whole: {lacking!r} has only fp16 weights. Fetch it again. {FALLBACK}")
     use_fp16 = whole_fp16 and (half or not whole_plain)
     chosen = fp16 if use_fp16 else plain
     return ("fp16" if use_fp16 else None), set().union(*(chosen[p] for p in heavy))

@@ -21,9 +21,7 @@ def choose_device(device="auto") -> tuple[torch.device, str]:
     if isinstance(device, str) and device.strip().lower() == "auto":
         if cuda:
             return torch.device("cuda"), torch.cuda.get_device_name()
-        return (
-            (torch.device("mps"), "Apple GPU") if mps else (torch.device("cpu"), "no GPU in reach of PyTorch")
-        )
+        return (torch.device("mps"), "Apple GPU") if mps else (torch.device("cpu"), "no GPU in reach of PyTorch")
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *(["mps"] if mps else [])]
     allowed = f'Allowed here: "auto", {", ".join(there)}.'
     try:

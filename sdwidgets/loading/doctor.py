@@ -207,9 +207,7 @@ def _fit(row: Model, report: Report) -> dict:
 
 def _problems(report: Report) -> list[str]:
     found = []
-    missing = [
-        n for n in ("torch", "diffusers", "transformers", "accelerate") if not report["packages"].get(n)
-    ]
+    missing = [n for n in ("torch", "diffusers", "transformers", "accelerate") if not report["packages"].get(n)]
     if missing:
         found.append(f"Not installed: {', '.join(missing)}; run `make install`, or `pip install sdwidgets`.")
     torch, cards = report["torch"], report["nvidia"]
@@ -218,9 +216,7 @@ def _problems(report: Report) -> list[str]:
         if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
             found.append(f"{card} is here, but CUDA_VISIBLE_DEVICES hides it; unset that variable to use it.")
         elif torch["build"] == "CPU only":
-            found.append(
-                f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}."
-            )
+            found.append(f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}.")
         else:
             found.append(
                 f"{card} is here and this PyTorch is built for {torch['build']}, but cannot reach it: the driver "
@@ -230,9 +226,7 @@ def _problems(report: Report) -> list[str]:
         found.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
     free = report["memory"]["free"]
     if free is not None and free < 1_500_000_000:
-        found.append(
-            f"Only {gigabytes(free)} of memory are free; close other programs before loading a model."
-        )
+        found.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
     return found
 
 
@@ -245,10 +239,7 @@ def describe(report: Report) -> str:
 
     lines = [
         ("Python", f"{report['python']} on {report['platform']}"),
-        (
-            "PyTorch",
-            f"{torch['version']}, {torch['build']}, {torch['threads']} threads" if torch else "not usable",
-        ),
+        ("PyTorch", f"{torch['version']}, {torch['build']}, {torch['threads']} threads" if torch else "not usable"),
         ("Device", f"{device['name']} in {device['dtype']} ({device['why']})" if device else "unknown"),
         ("NVIDIA", ", ".join(report["nvidia"]) or "no card found"),
         ("Memory", f"{size(memory['free'])} free of {size(memory['total'])}"),
@@ -268,9 +259,5 @@ def describe(report: Report) -> str:
                 f"{row['name']:<13}{row['fits']:<10}{gigabytes(row['memory']):>9}"
                 f"{download:>10}  {row['licence']}{gate}{room}"
             )
-    text += (
-        ["", *(f"Problem: {p}" for p in report["problems"])]
-        if report["problems"]
-        else ["", "No problems found."]
-    )
+    text += ["", *(f"Problem: {p}" for p in report["problems"])] if report["problems"] else ["", "No problems found."]
     return "\n".join(text)

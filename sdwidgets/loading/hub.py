@@ -6,15 +6,7 @@ import errno
 from pathlib import Path
 
 from .checkpoint import check_folder, choose_weights, read_index
-from .errors import (
-    FALLBACK,
-    GatedModelError,
-    LoadError,
-    NoNetworkError,
-    NoSpaceError,
-    UnknownModelError,
-    WeightsError,
-)
+from .errors import FALLBACK, GatedModelError, LoadError, NoNetworkError, NoSpaceError, UnknownModelError, WeightsError
 from .memory import free_disk, gigabytes
 
 _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is SentencePiece's
@@ -112,8 +104,7 @@ def explain(error: Exception, hub_id: str) -> LoadError:
         return UnknownModelError(f"{hub_id} has no such revision; leave it out for the newest. {FALLBACK}")
     if isinstance(error, errors.RepositoryNotFoundError) or type(error).__name__ == "DisabledRepoError":
         return UnknownModelError(
-            f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`). "
-            f"{FALLBACK}"
+            f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`). {FALLBACK}"
         )
     if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
         return GatedModelError(

@@ -101,9 +101,7 @@ def _made_fast(pipe, device: torch.device) -> str:
 def _find(name, revision, half: bool) -> tuple[Path, str]:
     """(folder, title): the folder of a short name, a path or a hub id, fetched if need be."""
     if not isinstance(name, (str, Path)) or not str(name).strip():
-        raise UnknownModelError(
-            f"A model is named by text or a path, not {name!r}; for example load('pocket')."
-        )
+        raise UnknownModelError(f"A model is named by text or a path, not {name!r}; for example load('pocket').")
     text = str(name).strip()
     row = find_model(text) if isinstance(name, str) else None
     if row is not None and row.hub_id is None:

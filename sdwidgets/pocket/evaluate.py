@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="pocket, or a folder of its parts (default: pocket)",
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", required=True, help="where the figures are written"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="where the figures are written")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures a row, for a quick look")
     parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
     parser.add_argument(
@@ -44,27 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance", type=float, metavar="X", help="guidance scale of every row (default: the model's usual)"
     )
-    parser.add_argument(
-        "--scheduler", default="DDIM", metavar="NAME", help="scheduler of every row (default: DDIM)"
-    )
+    parser.add_argument("--scheduler", default="DDIM", metavar="NAME", help="scheduler of every row (default: DDIM)")
     parser.add_argument("--seed", type=int, default=0, help="which noise (default: 0)")
-    parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)"
-    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)")
     parser.add_argument(
         "--work",
         type=Path,
         metavar="FOLDER",
         help="the folder of the training, whose CLIP and snapshots are taken (default for pocket: snapshots from where `sdwidgets train --grammar full` puts them)",
     )
+    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score")
     parser.add_argument(
-        "--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score"
-    )
-    parser.add_argument(
-        "--turbo",
-        type=Path,
-        metavar="FOLDER",
-        help="the turbo LoRA, for its row (default: the model's extras/turbo)",
+        "--turbo", type=Path, metavar="FOLDER", help="the turbo LoRA, for its row (default: the model's extras/turbo)"
     )
     parser.add_argument(
         "--checkpoints",
@@ -74,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="other U-Nets, in the order of training, for learning_curve and caption_swaps",
     )
-    parser.add_argument(
-        "--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row"
-    )
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row")
     parser.add_argument(
         "--readers",
         type=int,
@@ -107,13 +94,9 @@ def chosen(args) -> tuple[list[str], list[str]]:
                 raise ValueError(f"--{kind} has no {name!r}; there are: {', '.join(every[kind])}")
     if args.rows is None and args.sections is None:
         return list(every["rows"]), list(every["sections"])
-    rows, sections = (
-        [name for name in every[kind] if name in (named[kind] or ())] for kind in ("rows", "sections")
-    )
+    rows, sections = ([name for name in every[kind] if name in (named[kind] or ())] for kind in ("rows", "sections"))
     if not rows and not sections:
-        raise ValueError(
-            "nothing is to be measured: name a row or a section, or leave --rows and --sections out"
-        )
+        raise ValueError("nothing is to be measured: name a row or a section, or leave --rows and --sections out")
     return rows, sections
 
 
@@ -134,10 +117,7 @@ def judge_exam() -> dict | None:
     """
     told = _gate()
     return told and {
-        shown: {
-            word: {key: row[key] for key in ("balanced", "worst", "passes")}
-            for word, row in told[shown].items()
-        }
+        shown: {word: {key: row[key] for key in ("balanced", "worst", "passes")} for word, row in told[shown].items()}
         for shown in ("true renders", "reconstructions")
         if shown in told
     }

@@ -38,9 +38,7 @@ def load_vae(path: Path):
     tensors = load_file(path)
     model = vae.build_vae(vae.VaeConfig())
     average = "ema.vae."
-    model.load_state_dict(
-        {name[len(average) :]: t for name, t in tensors.items() if name.startswith(average)}
-    )
+    model.load_state_dict({name[len(average) :]: t for name, t in tensors.items() if name.startswith(average)})
     return model.eval()
 
 
@@ -102,12 +100,8 @@ def parser() -> argparse.ArgumentParser:
     for verb, run in (("fit", run_fit), ("gate", run_gate)):
         one = verbs.add_parser(verb, help=run.__doc__)
         one.set_defaults(run=run)
-        one.add_argument(
-            "--vae", type=Path, default=TRAINED_VAE, help="folder or checkpoint of an autoencoder"
-        )
-        one.add_argument(
-            "--share", type=float, default=1.0, help="take this share of the scenes, for a quick look"
-        )
+        one.add_argument("--vae", type=Path, default=TRAINED_VAE, help="folder or checkpoint of an autoencoder")
+        one.add_argument("--share", type=float, default=1.0, help="take this share of the scenes, for a quick look")
     verbs.choices["fit"].add_argument(
         "--output", type=Path, default=Path("data/judges"), help="folder of what is made"
     )
@@ -115,24 +109,18 @@ def parser() -> argparse.ArgumentParser:
         "--folder", type=Path, default=None, help="of the judge's limits (default: the course's)"
     )
     verbs.choices["gate"].add_argument("--true-only", action="store_true", help="leave reconstructions out")
-    verbs.choices["gate"].add_argument(
-        "--json", type=Path, default=None, help="file that everything is written to"
-    )
+    verbs.choices["gate"].add_argument("--json", type=Path, default=None, help="file that everything is written to")
     drawn = verbs.add_parser("eye", help=run_eye.__doc__)
     drawn.set_defaults(run=run_eye)
     drawn.add_argument("--model", default="pocket", help="pocket, or a folder of its parts")
-    drawn.add_argument(
-        "--folder", type=Path, default=None, help="of the judge's limits (default: the course's)"
-    )
+    drawn.add_argument("--folder", type=Path, default=None, help="of the judge's limits (default: the course's)")
     drawn.add_argument("--count", type=int, default=300, help="pictures (default: 300)")
     drawn.add_argument("--seed", type=int, default=300, help="of the noise; not the evaluation's")
     drawn.add_argument("--output", type=Path, required=True, help="folder of sheets and readings")
     told = verbs.add_parser("agree", help=run_agree.__doc__)
     told.set_defaults(run=run_agree)
     told.add_argument("--output", type=Path, required=True, help="the folder that `eye` wrote")
-    told.add_argument(
-        "--wrong", type=int, nargs="*", default=[], help="numbers of pictures that are wrong, by eye"
-    )
+    told.add_argument("--wrong", type=int, nargs="*", default=[], help="numbers of pictures that are wrong, by eye")
     told.add_argument("--who", required=True, help="who looked, and how")
     told.add_argument("--json", type=Path, default=Path("data/judges/eye.json"))
     return whole

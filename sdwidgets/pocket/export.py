@@ -103,7 +103,9 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     if "decoder" in told:
         shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
         trainer.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
-    towers = clip.read_clip(args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder"))
+    towers = clip.read_clip(
+        args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder")
+    )
     towers.save_pretrained(work / "clip" / "part", safe_serialization=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
@@ -147,8 +149,6 @@ def _load_as_float32(folder: Path) -> None:
 def fit_preview(autoencoder, grammar: Grammar, count: int = 128):
     """The best linear map from scaled latents to colours: (5, 3), see `sdwidgets.latents.fit_linear_preview`."""
     indices = spread(grammar, count)
-    latents = (
-        torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices))) * autoencoder.config.scaling_factor
-    )
+    latents = torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices))) * autoencoder.config.scaling_factor
     pictures = np.stack([np.asarray(render(make_scene(grammar, index))) for index in indices])
     return fit_linear_preview(latents.numpy(), pictures)

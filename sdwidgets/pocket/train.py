@@ -26,14 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARTS,
         help="which part to train; export puts finished parts together, restore takes an exported folder apart again",
     )
+    parser.add_argument("--grammar", default="full", help="which scenes: full, simple or tiny (default: full)")
     parser.add_argument(
-        "--grammar", default="full", help="which scenes: full, simple or tiny (default: full)"
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=None,
-        help="folder of checkpoints and parts (default: the user's cache folder)",
+        "--work", type=Path, default=None, help="folder of checkpoints and parts (default: the user's cache folder)"
     )
     parser.add_argument(
         "--output",
@@ -63,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=None, help="pictures a step over all processes")
     parser.add_argument("--learning-rate", type=float, default=None)
-    parser.add_argument(
-        "--minutes", type=float, default=None, help="stop after so many minutes, to be resumed later"
-    )
+    parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes, to be resumed later")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument(
         "--compile",

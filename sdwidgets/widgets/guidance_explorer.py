@@ -109,9 +109,7 @@ class GuidanceExplorer(View):
             draw.text((left, gap), f"guidance {scale:g}", fill="#333333", font=font)
             picture = Image.fromarray(_finished(trace))
             picture.thumbnail((side, side)) if picture.width > side else None
-            sheet.paste(
-                picture.resize((side, round(side * picture.height / picture.width))), (left, gap + label)
-            )
+            sheet.paste(picture.resize((side, round(side * picture.height / picture.width))), (left, gap + label))
         return sheet
 
 
@@ -151,11 +149,7 @@ def plane(uncond: np.ndarray, cond: np.ndarray, guided: np.ndarray) -> dict:
     length = np.linalg.norm(u)
     along = u / length if length else np.zeros_like(u)
     across = c - (c @ along) * along
-    across = (
-        across / np.linalg.norm(across)
-        if np.linalg.norm(across) > 1e-9 * np.linalg.norm(c)
-        else np.zeros_like(u)
-    )
+    across = across / np.linalg.norm(across) if np.linalg.norm(across) > 1e-9 * np.linalg.norm(c) else np.zeros_like(u)
     points = {name: [float(a @ along), float(a @ across)] for name, a in zip(NAMES, (u, c, g), strict=True)}
     rest = g - points["guided"][0] * along - points["guided"][1] * across
     angle = math.degrees(math.atan2(points["cond"][1], points["cond"][0]))
@@ -174,12 +168,7 @@ def _run(trace, pictures: Mapping | None) -> dict:
         )
     elif lacking:
         note = f"{lacking} of {len(steps)} steps of this run asked the network once: guidance was off there."
-    return {
-        "scale": float(scale),
-        "note": note,
-        "finished": webp(_finished(trace), MAX_PICTURE, 85),
-        "steps": steps,
-    }
+    return {"scale": float(scale), "note": note, "finished": webp(_finished(trace), MAX_PICTURE, 85), "steps": steps}
 
 
 def _step(trace, i: int, pictures: Mapping | None) -> dict:
@@ -187,22 +176,16 @@ def _step(trace, i: int, pictures: Mapping | None) -> dict:
     x0 = {"guided": step.pred_original}
     found = {"t": float(step.timestep)}
     if step.noise_pred_uncond is not None and step.noise_pred_cond is not None:
-        halves = [
-            np.nan_to_num(half[0]) for half in (step.noise_pred_uncond, step.noise_pred_cond, step.noise_pred)
-        ]
+        halves = [np.nan_to_num(half[0]) for half in (step.noise_pred_uncond, step.noise_pred_cond, step.noise_pred)]
         told = plane(*halves)
         found["plane"] = {name: np.round(told[name], 4).tolist() for name in (*NAMES, "angle", "outside")}
         x0 |= {name: step.half_original(name, kind) for name in ("uncond", "cond")}
     else:
-        found["length"] = round(
-            float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4
-        )
+        found["length"] = round(float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4)
     for name, latent in x0.items():
         decoded = (pictures or {}).get(name)
         quality = 75 if name == "guided" else 60  # the halves are shown small
-        found[name] = (
-            pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, quality)
-        )
+        found[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, quality)
     return found
 
 
@@ -226,9 +209,7 @@ def _belong_together(traces: list, pictures: list) -> None:
     if not traces:
         raise ValueError("there is no trace to show; sdwidgets.guidance(pipe, prompt) records some")
     if len(pictures) != len(traces):
-        raise ValueError(
-            f"{len(pictures)} entries of pictures for {len(traces)} traces; give one a trace, or None"
-        )
+        raise ValueError(f"{len(pictures)} entries of pictures for {len(traces)} traces; give one a trace, or None")
     for trace in traces:
         if not len(trace) or trace.settings.guidance_scale is None:
             raise ValueError(

@@ -36,9 +36,7 @@ class LatentLab(View):
     script = ("latent_lab.js",)
     start = {"show": SHOWS[0], "channel": 0, "change": "as it is", "wipe": 0.5, "place": 0.5}
 
-    def __init__(
-        self, originals, reconstructions, latents, changed=None, between=None, names=("A", "B"), **state
-    ):
+    def __init__(self, originals, reconstructions, latents, changed=None, between=None, names=("A", "B"), **state):
         self.originals = _pictures(originals, "originals")
         self.reconstructions = _pictures(reconstructions, "reconstructions", self.originals.shape)
         self.latents = np.asarray(latents, np.float32)
@@ -144,8 +142,7 @@ class LatentLab(View):
             "changes": ["as it is", *self.changed],
             "factors": {name: factor for name, factor in CHANGES.items() if name in self.changed},
             "moved": {
-                name: [_off(p, self.reconstructions[0]) for p in pictures]
-                for name, pictures in self.changed.items()
+                name: [_off(p, self.reconstructions[0]) for p in pictures] for name, pictures in self.changed.items()
             },
             "shows": [
                 show
@@ -197,9 +194,7 @@ class LatentLab(View):
             ]
         ]
         if "off" in self.changed:
-            rows.append(
-                [(picture, f"without channel {k}") for k, picture in enumerate(self.changed["off"][:4])]
-            )
+            rows.append([(picture, f"without channel {k}") for k, picture in enumerate(self.changed["off"][:4])])
         if self.between is not None:
             chosen = np.linspace(0, len(self.between) - 1, min(4, len(self.between))).round().astype(int)
             rows.append(
@@ -225,9 +220,7 @@ def _pictures(pictures, what: str, shape=None) -> np.ndarray:
     fits = pictures.ndim == 4 and pictures.shape[-1] == 3 and pictures.dtype == np.uint8 and pictures.size
     if not fits or shape is not None and pictures.shape != tuple(shape):
         wanted = "(n, H, W, 3)" if shape is None else str(tuple(shape))
-        raise ValueError(
-            f"{what} are {pictures.dtype} of shape {pictures.shape}; give uint8 of shape {wanted}"
-        )
+        raise ValueError(f"{what} are {pictures.dtype} of shape {pictures.shape}; give uint8 of shape {wanted}")
     return pictures
 
 
@@ -260,9 +253,7 @@ def _sheet(rows: list, side: int) -> Image.Image:
     scale = side / max(height, width)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     across = max(len(row) for row in rows)
-    sheet = Image.new(
-        "RGB", (across * (max(w, 160) + gap) + gap, len(rows) * (h + label + gap) + gap), "white"
-    )
+    sheet = Image.new("RGB", (across * (max(w, 160) + gap) + gap, len(rows) * (h + label + gap) + gap), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for down, row in enumerate(rows):
         for along, (picture, words) in enumerate(row):

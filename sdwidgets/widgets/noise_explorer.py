@@ -39,15 +39,11 @@ class NoiseExplorer(View):
                 f"latents of shape {latents.shape} and noise of shape {noise.shape}; both are one picture's, (channels, h, w)"
             )
         if factors is not None and np.shape(factors) != (len(latents) + 1, 3):
-            raise ValueError(
-                f"factors of shape {np.shape(factors)}; they are (channels + 1, 3), or None for grey"
-            )
+            raise ValueError(f"factors of shape {np.shape(factors)}; they are (channels + 1, 3), or None for grey")
         if picture is not None:
             picture = np.asarray(picture)
             if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8:
-                raise ValueError(
-                    f"a picture is (H, W, 3) uint8, not {picture.dtype} of shape {picture.shape}"
-                )
+                raise ValueError(f"a picture is (H, W, 3) uint8, not {picture.dtype} of shape {picture.shape}")
         self.schedules = {s.label: s for s in (schedule(s) if isinstance(s, str) else s for s in schedules)}
         lengths = {len(s.signal) for s in self.schedules.values()}
         if not 2 <= len(self.schedules) <= MOST or len(self.schedules) != len(schedules) or len(lengths) != 1:
@@ -69,9 +65,7 @@ class NoiseExplorer(View):
             ],
         }  # fmt: skip
         first = {"schedule": next(iter(self.schedules)), "t": min(self.start["t"], self.ticks - 1)}
-        super().__init__(
-            data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state}
-        )
+        super().__init__(data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state})
 
     @classmethod
     def from_pipeline(cls, pipe, picture, *, seed: int = 0, schedules=tuple(SCHEDULES), **state) -> NoiseExplorer:
@@ -92,9 +86,7 @@ class NoiseExplorer(View):
 
     def checked(self, name: str, value):
         if name == "schedule" and value not in self.schedules:
-            raise ValueError(
-                f"there is no schedule {str(value)[:40]!r} here; there are: {', '.join(self.schedules)}"
-            )
+            raise ValueError(f"there is no schedule {str(value)[:40]!r} here; there are: {', '.join(self.schedules)}")
         if name == "t":
             if not 0 <= value < self.ticks:
                 raise ValueError(f"t runs from 0 to {self.ticks - 1}, not {value}")
@@ -116,21 +108,13 @@ class NoiseExplorer(View):
         sheet = Image.new("RGB", size, "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
         for column, t in enumerate(moments):
-            draw.text(
-                (left + column * (side + gap) + side / 2, 3),
-                f"t = {t}",
-                fill="#333333",
-                font=font,
-                anchor="ma",
-            )
+            draw.text((left + column * (side + gap) + side / 2, 3), f"t = {t}", fill="#333333", font=font, anchor="ma")
         for row, label in enumerate(self.schedules):
             y = top + row * (height + gap)
             draw.text((left - 8, y + height / 2), label, fill="#333333", font=font, anchor="rm")
             for column, t in enumerate(moments):
                 tile = Image.fromarray(linear_preview(self.noised(label, int(t)), self.factors))
-                sheet.paste(
-                    tile.resize((side, height), Image.Resampling.NEAREST), (left + column * (side + gap), y)
-                )
+                sheet.paste(tile.resize((side, height), Image.Resampling.NEAREST), (left + column * (side + gap), y))
         return sheet
 
 

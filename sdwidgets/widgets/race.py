@@ -57,8 +57,7 @@ class SchedulerRace(View):
             "factors": np.round(self.factors.astype(float), 4).tolist(),
             "grey": factors is None,
             "runs": [
-                self._run(label, trace, (sentences or {}).get(label, ""))
-                for label, trace in self.traces.items()
+                self._run(label, trace, (sentences or {}).get(label, "")) for label, trace in self.traces.items()
             ],
             "reference": None if reference is None else self._picture(reference),
         }
@@ -96,9 +95,7 @@ class SchedulerRace(View):
         counts = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(schedulers, steps)
         missing = [label for label in schedulers if label not in counts]
         if missing:
-            raise ValueError(
-                f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler"
-            )
+            raise ValueError(f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler")
         settings["seed"] = seed
         traces = {
             label: run_with(pipe, label, prompt, steps=counts[given], **settings)
@@ -159,15 +156,11 @@ class SchedulerRace(View):
         shares = (0, 0.25, 0.5, 0.75, 1)
         side, left, top, gap = 112, 140, 22, 4
         height = max(1, round(side / self.data["aspect"]))
-        sheet = Image.new(
-            "RGB", (left + len(shares) * (side + gap), top + len(self.traces) * (height + gap)), "white"
-        )
+        sheet = Image.new("RGB", (left + len(shares) * (side + gap), top + len(self.traces) * (height + gap)), "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
         for column, share in enumerate(shares):
             words = f"{100 * share:.0f} % of the way"
-            draw.text(
-                (left + column * (side + gap) + side / 2, 3), words, fill="#333333", font=font, anchor="ma"
-            )
+            draw.text((left + column * (side + gap) + side / 2, 3), words, fill="#333333", font=font, anchor="ma")
         for row, (label, trace) in enumerate(self.traces.items()):
             y = top + row * (height + gap)
             draw.text((left - 8, y + height / 2), label[:18], fill="#333333", font=font, anchor="rm")
@@ -180,9 +173,7 @@ class SchedulerRace(View):
                     tile = Image.fromarray(trace.previews[place])
                 else:
                     tile = Image.fromarray(linear_preview(beliefs[place], self.factors))
-                sheet.paste(
-                    tile.resize((side, height), Image.Resampling.BICUBIC), (left + column * (side + gap), y)
-                )
+                sheet.paste(tile.resize((side, height), Image.Resampling.BICUBIC), (left + column * (side + gap), y))
         return sheet
 
 
@@ -195,9 +186,7 @@ def _check(traces: dict[str, Trace], reference: Trace | None) -> None:
     everything = {**traces, **({} if reference is None else {"the reference": reference})}
     for label, trace in everything.items():
         if not isinstance(trace, Trace) or not len(trace):
-            raise ValueError(
-                f"{label!r} has no recorded steps; give a Trace of a run: sdwidgets.record(pipe)"
-            )
+            raise ValueError(f"{label!r} has no recorded steps; give a Trace of a run: sdwidgets.record(pipe)")
     shapes = {trace[0].latents.shape[1:] for trace in everything.values()}
     asked = {(first_of(trace.settings.prompt), first_of(trace.settings.seed)) for trace in everything.values()}
     if len(shapes) > 1 or len(asked) > 1:

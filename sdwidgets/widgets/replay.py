@@ -26,10 +26,7 @@ ARRAYS = {  # what the row of channels can show -> the attribute of a Step
     "cond": "noise_pred_cond",
     "uncond": "noise_pred_uncond",
 }
-MAX_LATENTS, MAX_PREDICTION = (
-    64 * 64 * 4,
-    32 * 32 * 4,
-)  # numbers a step; larger arrays are thinned for showing
+MAX_LATENTS, MAX_PREDICTION = (64 * 64 * 4, 32 * 32 * 4)  # numbers a step; larger arrays are thinned for showing
 MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
 SPEEDS = (0.5, 1, 2, 4, 6, 12)  # times five steps a second: 6 is 30 steps a second, 12 is 60
 
@@ -49,11 +46,7 @@ def describe(trace) -> dict:
     if trace.complete and steps:
         frames.append(last_frame(trace))
     finite = all(np.isfinite(step.latents).all() and np.isfinite(step.noise_pred).all() for step in steps)
-    notes = (
-        []
-        if finite
-        else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
-    )
+    notes = [] if finite else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
     if not trace.complete:
         asked = settings.num_inference_steps
         of = f" of {asked}" if asked and asked >= len(steps) else ""
@@ -121,11 +114,7 @@ def pack(array: np.ndarray, at_most: int) -> dict:
     stride = max(1, math.ceil(math.sqrt(array.size / at_most)))
     array = np.nan_to_num(array[:, ::stride, ::stride], nan=0.0, posinf=0.0, neginf=0.0)
     scale = float(np.abs(array).max()) / 127 or 1.0
-    return {
-        "shape": list(array.shape),
-        "scale": scale,
-        "data": np.round(array / scale).astype(np.int8).tobytes(),
-    }
+    return {"shape": list(array.shape), "scale": scale, "data": np.round(array / scale).astype(np.int8).tobytes()}
 
 
 def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) -> bytes:
@@ -154,9 +143,7 @@ def _limit(trace, name: str) -> float:
     sizes = sizes[np.isfinite(sizes)]
     top = float(np.quantile(sizes, 0.995)) if sizes.size else 1.0
     power = 10.0 ** math.floor(math.log10(max(top, 1e-6)))
-    return float(
-        next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999)
-    )
+    return float(next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999))
 
 
 def first_of(value):
@@ -192,11 +179,7 @@ class Replay(View):
     def checked(self, name: str, value):
         if name == "step" and value is not None:
             last = len(self.data["frames"]) - 1
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, numbers.Integral)
-                or not -last - 1 <= value <= last
-            ):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -last - 1 <= value <= last:
                 raise ValueError(
                     f"step {value!r} is not in this run; give a whole number from 0 to {last}, or None for its end"
                 )
@@ -204,9 +187,7 @@ class Replay(View):
         if name == "view" and value not in self.views:
             raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
         if name == "speed" and value not in SPEEDS:
-            raise ValueError(
-                f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}"
-            )
+            raise ValueError(f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}")
         if name in ("playing", "loop") and not isinstance(value, bool):
             raise ValueError(f"{name} is True or False, not {value!r}")
         return value
@@ -250,9 +231,7 @@ def mimebundle(trace) -> dict:
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
     steps = trace.steps
-    chosen = (
-        np.unique(np.linspace(0, max(0, len(steps) - 1), columns * rows).round().astype(int)) if steps else []
-    )
+    chosen = np.unique(np.linspace(0, max(0, len(steps) - 1), columns * rows).round().astype(int)) if steps else []
     columns = min(columns, max(1, len(chosen)))
     label, gap = 18, 4
     size = (columns * (side + gap) + gap, math.ceil(len(chosen) / columns) * (side + label + gap) + gap)
@@ -263,12 +242,7 @@ def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Im
         tile = _picture(trace, i)
         tile = tile.resize((side, max(1, round(side * tile.height / tile.width))), Image.Resampling.BICUBIC)
         tile = tile.crop(
-            (
-                0,
-                max(0, (tile.height - side) // 2),
-                side,
-                max(0, (tile.height - side) // 2) + min(side, tile.height),
-            )
+            (0, max(0, (tile.height - side) // 2), side, max(0, (tile.height - side) // 2) + min(side, tile.height))
         )
         sheet.paste(tile, (left, top))
         words = f"step {i + 1}, t = {steps[i].timestep:.0f}"

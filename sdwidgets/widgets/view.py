@@ -102,11 +102,7 @@ class View:
         return f"<{type(self).__name__}: {self.title}{'; ' if told else ''}{told}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {
-            "text/html": self.to_html(),
-            "image/png": html.small_png(self.still()),
-            "text/plain": repr(self),
-        }
+        return {"text/html": self.to_html(), "image/png": html.small_png(self.still()), "text/plain": repr(self)}
 
 
 class LiveView(anywidget.AnyWidget):

@@ -50,9 +50,7 @@ class PromptXray(View):
         self.unknown = unknown_words(whole, known_words)
         self.picture = _picture(trace)
         prompt = maps.prompt if maps.prompt is not None else ""
-        super().__init__(
-            self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state}
-        )
+        super().__init__(self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state})
 
     @classmethod
     def from_pipeline(
@@ -82,14 +80,10 @@ class PromptXray(View):
             return columns[0] if len(columns) == 1 else columns
         if name == "step":
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= len(self.maps):  # fmt: skip
-                raise ValueError(
-                    f"step is 0, all steps together, or 1 to {len(self.maps)}, and not {value!r}"
-                )
+                raise ValueError(f"step is 0, all steps together, or 1 to {len(self.maps)}, and not {value!r}")
             return int(value)
         if value not in ("all", *self.maps.blocks):
-            raise ValueError(
-                f"layers is one of {', '.join(map(repr, ('all', *self.maps.blocks)))}, and not {value!r}"
-            )
+            raise ValueError(f"layers is one of {', '.join(map(repr, ('all', *self.maps.blocks)))}, and not {value!r}")
         return value
 
     def heat(self) -> np.ndarray:
@@ -101,9 +95,7 @@ class PromptXray(View):
 
     def still(self) -> Image.Image:
         """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
-        tokens = [
-            i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()
-        ]
+        tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
         side, label, gap = 128, 20, 6
         chosen = (sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)]) + rest
@@ -116,10 +108,7 @@ class PromptXray(View):
         sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (height + label + gap) + gap), "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
         for place, (words, pixels) in enumerate(tiles):
-            left, top = (
-                gap + place % columns * (side + gap),
-                gap + place // columns * (height + label + gap),
-            )
+            left, top = (gap + place % columns * (side + gap), gap + place // columns * (height + label + gap))
             sheet.paste(Image.fromarray(pixels).resize((side, height), Image.Resampling.BICUBIC), (left, top))
             draw.text((left + side / 2, top + height + 3), words, fill="#222222", font=font, anchor="ma")
         return sheet
@@ -150,11 +139,7 @@ class PromptXray(View):
             "unknown": sorted(self.unknown),
             "total": len(maps),
             "steps": [
-                {
-                    "number": i + 1,
-                    "t": float(maps.timesteps[i]),
-                    "x0": pack(step.pred_original[0], MAX_BELIEF),
-                }
+                {"number": i + 1, "t": float(maps.timesteps[i]), "x0": pack(step.pred_original[0], MAX_BELIEF)}
                 for i, step in zip(shown, beliefs, strict=True)
             ],
             "blocks": [self._block(name, size, side, shown) for name, size in sizes.items()],
@@ -241,9 +226,7 @@ def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, l
 
     def numbers_a_step() -> int:
         shrinks = [max(1, math.ceil(max(size) / side)) for size in sizes]
-        return tokens * sum(
-            math.ceil(h / k) * math.ceil(w / k) for (h, w), k in zip(sizes, shrinks, strict=True)
-        )
+        return tokens * sum(math.ceil(h / k) * math.ceil(w / k) for (h, w), k in zip(sizes, shrinks, strict=True))
 
     while side > 8 and numbers_a_step() * (min(count, 12) + 1) > MAX_BYTES:
         side //= 2

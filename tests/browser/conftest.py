@@ -147,17 +147,13 @@ def running_lab(python: str, folder: Path, **variables: str) -> Iterator[Lab]:
         port = free.getsockname()[1]
     work = folder / "work"
     work.mkdir()
-    own = {
-        name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
-    }
+    own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
     quiet = Path(own["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")  # no question about news
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
     environment = {**os.environ, **own, "OMP_WAIT_POLICY": "passive", **variables}
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    environment["JUPYTER_CONFIG_PATH"] = (
-        f"{sys.prefix}/etc/jupyter"  # the same server extensions for both kinds
-    )
+    environment["JUPYTER_CONFIG_PATH"] = f"{sys.prefix}/etc/jupyter"  # the same server extensions for both kinds
     command = [python, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
     command += [f"--ServerApp.port={port}", f"--ServerApp.root_dir={work}", "--IdentityProvider.token="]
     command += ["--LabApp.expose_app_in_browser=True", f"--LabApp.app_dir={sys.prefix}/share/jupyter/lab"]
@@ -222,9 +218,7 @@ def _make_colab_python() -> str:
         venv.create(folder, clear=True, with_pip=False, symlinks=os.name != "nt")
         purelib = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
         for place in dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")):
-            with Path(purelib, "underneath.pth").open(
-                "a"
-            ) as lines:  # addsitedir: editable installs there count too
+            with Path(purelib, "underneath.pth").open("a") as lines:  # addsitedir: editable installs there count too
                 lines.write(f"import site; site.addsitedir({place!r})\n")
         install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
         install += ["--ignore-installed", "--disable-pip-version-check"]

@@ -33,9 +33,7 @@ def test_sliders_move_pictures_and_arrows(new_page, tmp_path):
     assert scale.get_attribute("aria-valuetext") == "guidance 8" and pixels(guided) != before
     assert "° apart" in arrows.inner_text() and "on the line through both" in arrows.inner_text()
     assert page.locator(".arrows svg .arrow").count() == 3
-    assert page.errors == [] and not [
-        u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))
-    ]
+    assert page.errors == [] and not [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))]
 
 
 def test_the_arrows_stand_on_equal_axes(new_page, tmp_path):

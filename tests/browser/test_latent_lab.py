@@ -52,8 +52,7 @@ def test_a_file_shows_all_three_offline(new_page, tmp_path):
     assert len(seen) == 5
     assert page.locator(".lab:visible .status").inner_text().startswith("0 % day, 100 % night")
     assert (
-        page.errors == []
-        and [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        page.errors == [] and [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     )
 
 
@@ -68,9 +67,7 @@ def test_it_opens_where_code_has_put_it(new_page, tmp_path):
 @pytest.mark.parametrize("width", [360, 800, 1920])
 def test_it_fits_every_width_in_light_and_dark(new_page, tmp_path, width, scheme):
     page = opened(
-        new_page(width=width, color_scheme=scheme),
-        a_lab(channels=16, names=(EVIL, "B")),
-        tmp_path / "lab.html",
+        new_page(width=width, color_scheme=scheme), a_lab(channels=16, names=(EVIL, "B")), tmp_path / "lab.html"
     )
     for tab in ("There and back", "Channels", "Between two pictures"):
         choose(page, tab)

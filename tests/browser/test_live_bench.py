@@ -15,9 +15,7 @@ from tests.browser.conftest import REPOSITORY
 def test_live_mode_is_measured_in_a_browser(browser, tmp_path):
     file = tmp_path / "report.json"
     command = [sys.executable, "-m", "bench", "--quick", "--no-avx2", "--only", "live"]  # fmt: skip
-    done = subprocess.run(
-        [*command, "--json", str(file)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*command, "--json", str(file)], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     ways = json.loads(file.read_text())["live"]
     assert ways

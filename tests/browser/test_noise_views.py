@@ -19,10 +19,7 @@ def opened(page, shown, path):
 
 
 def nothing_loaded(page):
-    return (
-        page.errors == []
-        and [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))] == []
-    )
+    return page.errors == [] and [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_the_explorer_mixes_in_the_browser(new_page, tmp_path):
@@ -46,9 +43,7 @@ def test_the_explorer_mixes_in_the_browser(new_page, tmp_path):
     assert page.get_by_role("img", name="Share of the picture against t for 5 schedules").is_visible()
     page.get_by_role("button", name="Play").click()
     assert eventually(page, lambda: status.inner_text().startswith("t = 999"))
-    assert eventually(page, lambda: page.get_by_role("button", name="Play").is_visible()) and nothing_loaded(
-        page
-    )
+    assert eventually(page, lambda: page.get_by_role("button", name="Play").is_visible()) and nothing_loaded(page)
 
 
 def test_the_race_runs_by_share_and_by_calls(new_page, tmp_path):

@@ -60,7 +60,9 @@ class Card:
         self.page.mouse.up()
 
 
-@pytest.fixture(scope="module", params=["current", pytest.param("colab", marks=[pytest.mark.colab, pytest.mark.weekly])])
+@pytest.fixture(
+    scope="module", params=["current", pytest.param("colab", marks=[pytest.mark.colab, pytest.mark.weekly])]
+)
 def page(request, browser, labs):
     from tests.browser.conftest import Page
 
@@ -103,12 +105,7 @@ def test_the_versions_are_those_that_the_test_is_about(page):
 
 def test_the_first_picture_comes_by_itself(card):
     assert card.status.inner_text() == "finished · t = 0 · 100 % picture"
-    assert (
-        len(
-            set(card.hero.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"))
-        )
-        > 10
-    )
+    assert len(set(card.hero.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"))) > 10
     assert "CPU · float32" in card.card.locator(".badge").inner_text()
 
 
@@ -160,9 +157,9 @@ def test_bad_input_is_a_sentence_beside_its_control(card):
     box = card.box("Steps")
     box.fill("ten")
     box.press("Enter")
-    error = card.card.locator(
-        ".knob", has=card.page.get_by_role("textbox", name="Steps", exact=True)
-    ).locator(".error")
+    error = card.card.locator(".knob", has=card.page.get_by_role("textbox", name="Steps", exact=True)).locator(
+        ".error"
+    )
     assert eventually(card.page, lambda: error.is_visible())
     assert "whole number" in error.inner_text() and box.get_attribute("aria-invalid") == "true"
     box.fill("4")
@@ -176,9 +173,7 @@ def test_tokens_appear_as_they_are_typed_and_jupyterlab_keeps_its_hands_off(card
     cells = card.page.locator(".jp-Cell").count()
     prompt = card.box("Prompt")
     prompt.fill("")
-    prompt.press_sequentially(
-        "add x <b>"
-    )  # "d d" deletes a cell in JupyterLab, "a" and "x" change the notebook too
+    prompt.press_sequentially("add x <b>")  # "d d" deletes a cell in JupyterLab, "a" and "x" change the notebook too
     chips = card.card.locator(".chip")
     assert eventually(card.page, lambda: "".join(chips.all_inner_texts()) == "addx<b>")
     assert "of 77 tokens" in card.card.locator(".tokens .count").inner_text()
@@ -206,11 +201,7 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_them(card):
         )
     for name in ("Seed", "Steps", "Guidance", "Step", "Speed of play"):
         assert name in reached
-    assert (
-        any(name in reached for name in ("Generate", "Stop"))
-        and "Play" in reached
-        and "Projector mode" in reached
-    )
+    assert any(name in reached for name in ("Generate", "Stop")) and "Play" in reached and "Projector mode" in reached
 
 
 def test_the_picture_can_be_copied_as_code(card):
@@ -294,9 +285,7 @@ def test_two_of_the_last_runs_lie_under_a_wipe(card):
     wipe = card.slider("Where the two pictures meet")
     wipe.focus()
     wipe.press("Home")
-    assert "inset(0px 100% 0px 0px)" in compare.locator("canvas").last.evaluate(
-        "c => getComputedStyle(c).clipPath"
-    )
+    assert "inset(0px 100% 0px 0px)" in compare.locator("canvas").last.evaluate("c => getComputedStyle(c).clipPath")
     compare.get_by_role("button", name="Close the comparison").click()
     tiles.first.click()  # shown again
     first = tiles.first.get_attribute("aria-label")
@@ -325,9 +314,7 @@ def test_live_the_picture_follows_fast_typing(card):
     assert eventually(card.page, lambda: pixels(card.settled().hero) != last)
     card.box("Seed").fill(before)
     card.box("Seed").press("Tab")
-    assert eventually(
-        card.page, lambda: pixels(card.settled().hero) == last
-    )  # the last settings' own picture
+    assert eventually(card.page, lambda: pixels(card.settled().hero) == last)  # the last settings' own picture
     live.uncheck()
     card.card.get_by_role("button", name="Generate").click()
     assert eventually(card.page, lambda: card.settled().card.get_attribute("data-live") == "0")
@@ -386,6 +373,8 @@ def contrast(text: str, ground: str) -> float:
     parts = [float(part) for part in text[text.index("(") + 1 : -1].split(",")]
     if len(parts) == 4:
         under = [float(part) for part in ground[ground.index("(") + 1 : -1].split(",")[:3]]
-        text = f"rgb({','.join(str(parts[3] * a + (1 - parts[3]) * b) for a, b in zip(parts[:3], under, strict=True))})"
+        text = (
+            f"rgb({','.join(str(parts[3] * a + (1 - parts[3]) * b) for a, b in zip(parts[:3], under, strict=True))})"
+        )
     light, dark = sorted((luminance(text), luminance(ground)), reverse=True)
     return (light + 0.05) / (dark + 0.05)

@@ -36,9 +36,7 @@ def test_a_file_replays_offline(new_page, tmp_path):
     page = open_offline(new_page(), a_trace(steps=5).export_html(tmp_path / "run.html"))
     card = page.locator(".card")
     status = card.locator(".status")
-    assert eventually(
-        page, lambda: card.locator(".hero canvas").evaluate("c => c.width") == 64
-    )  # its bitmap is ready
+    assert eventually(page, lambda: card.locator(".hero canvas").evaluate("c => c.width") == 64)  # its bitmap is ready
     assert len(set(scrub(page, card))) == 6
     assert status.inner_text() == "finished · t = 0 · 100 % picture"
     card.get_by_role("button", name="step 3").click()
@@ -48,17 +46,14 @@ def test_a_file_replays_offline(new_page, tmp_path):
     card.get_by_role("button", name="Play").click()
     assert eventually(page, lambda: status.inner_text().startswith("finished"))
     assert (
-        page.errors == []
-        and [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        page.errors == [] and [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 800, 1920])
 def test_it_fits_every_width_in_light_and_dark(new_page, tmp_path, width, scheme):
-    path = a_trace(prompt=EVIL, complete=False, previews=False, channels=16).export_html(
-        tmp_path / "run.html"
-    )
+    path = a_trace(prompt=EVIL, complete=False, previews=False, channels=16).export_html(tmp_path / "run.html")
     page = open_offline(new_page(width=width, color_scheme=scheme), path)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     spilled = page.locator(".card").evaluate(
@@ -128,9 +123,7 @@ def test_jupyterlab_shows_a_contact_sheet_first_and_the_replay_when_trusted(new_
     card = trusted.locator(".card")
     card.wait_for()
     trusted.wait_for_timeout(300)
-    assert (
-        len(set(scrub(trusted, card))) == 6 and not trusted.locator(".jp-OutputArea-output img").is_visible()
-    )
+    assert len(set(scrub(trusted, card))) == 6 and not trusted.locator(".jp-OutputArea-output img").is_visible()
     # JupyterLab's widget manager hears of the widgets of the other notebooks that are open on this server.
     assert [error for error in fresh.errors + trusted.errors if not error.startswith("Comm not found")] == []
 

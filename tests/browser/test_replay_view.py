@@ -110,7 +110,5 @@ def test_in_jupyterlab_code_moves_it_and_a_play_says_nothing_to_the_kernel(new_p
     assert eventually(page, lambda: status.inner_text().startswith("finished"))
     assert eventually(page, lambda: "'step': 100" in told.inner_text())  # its end is told
     card.locator(".strip button").nth(3).click()
-    assert eventually(
-        page, lambda: "'playing': False" in told.inner_text() and "'step': 100" not in told.inner_text()
-    )
+    assert eventually(page, lambda: "'playing': False" in told.inner_text() and "'step': 100" not in told.inner_text())
     assert [error for error in page.errors if not error.startswith("Comm not found")] == []

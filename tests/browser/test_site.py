@@ -32,9 +32,7 @@ def test_a_page_is_alive_offline_in_both_themes(new_page, site, scheme):
     assert card.get_attribute("data-theme") == scheme
     other = {"light": "dark", "dark": "light"}[scheme]
     button = page.locator("button.theme-toggle").first
-    assert eventually(
-        page, lambda: button.evaluate("b => b.click()") or card.get_attribute("data-theme") == other
-    )
+    assert eventually(page, lambda: button.evaluate("b => b.click()") or card.get_attribute("data-theme") == other)
     assert page.errors == []
     assert [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 

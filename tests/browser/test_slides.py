@@ -120,9 +120,7 @@ def test_the_look_finds_what_is_wrong(new_page, small):
     page = opened(new_page(1280, 720), small)
     page.evaluate("deck.slide(2)")
     assert page.evaluate(LOOK, SMALLEST) == []
-    page.evaluate(
-        "document.querySelector('section.present h2').style.cssText = 'position: relative; left: 1200px'"
-    )
+    page.evaluate("document.querySelector('section.present h2').style.cssText = 'position: relative; left: 1200px'")
     assert any(line.startswith("beyond: H2") for line in page.evaluate(LOOK, SMALLEST))
     page.evaluate("document.querySelector('section.present h2').style.cssText = 'font-size: 15px'")
     assert page.evaluate(LOOK, SMALLEST) == ["small: H2  Wide"]
@@ -130,9 +128,7 @@ def test_the_look_finds_what_is_wrong(new_page, small):
 
 def test_a_view_that_does_not_fit_shows_its_still(new_page, small):
     page = opened(new_page(1280, 720), small)
-    titles = page.evaluate(
-        "[...document.querySelectorAll('section h1, section h2')].map((e) => e.textContent)"
-    )
+    titles = page.evaluate("[...document.querySelectorAll('section h1, section h2')].map((e) => e.textContent)")
     for title, alive in (("Replay", 1), ("Too tall", 0)):
         page.evaluate(f"deck.slide({titles.index(title)})")
         settled(page)
@@ -151,7 +147,7 @@ def test_formulas_are_drawn_without_a_network(new_page, small):
 
 def test_keys_are_the_deck_s_until_a_view_has_the_focus(new_page, small):
     page = opened(new_page(1280, 720), small)
-    at = lambda: page.evaluate("deck.getIndices().h")  # noqa: E731
+    at = lambda: page.evaluate("deck.getIndices().h")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     assert at() == 2

@@ -21,11 +21,7 @@ def opened(page, view, folder):
 
 def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
     page = opened(new_page(), a_view(prompt="a red cat"), tmp_path)
-    hero, caption, status = (
-        page.locator(".lead canvas"),
-        page.locator(".lead figcaption"),
-        page.locator(".status"),
-    )
+    hero, caption, status = (page.locator(".lead canvas"), page.locator(".lead figcaption"), page.locator(".status"))
     tokens = page.get_by_role("radiogroup", name="The tokens that the model read").get_by_role("radio")
     assert tokens.count() == 10 and status.inner_text() == "all 3 steps together"
     seen = set()
@@ -46,9 +42,7 @@ def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
     assert pixels(hero) != before and "3 × 4" in page.locator(".by-layer .hint").first.inner_text()
     page.get_by_role("button", name="All steps").click()
     assert status.inner_text() == "all 3 steps together"
-    assert page.errors == [] and not [
-        u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))
-    ]
+    assert page.errors == [] and not [u for u in page.requests if not u.startswith(("file:", "data:", "blob:"))]
 
 
 def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
@@ -56,9 +50,7 @@ def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
     page = opened(new_page(), view, tmp_path)
     heat = view.heat()
     low, high = (float(t.rstrip(" %")) for t in page.locator(".heat-scale span").all_inner_texts())
-    assert low == pytest.approx(100 * heat.min(), abs=0.02) and high == pytest.approx(
-        100 * heat.max(), abs=0.02
-    )
+    assert low == pytest.approx(100 * heat.min(), abs=0.02) and high == pytest.approx(100 * heat.max(), abs=0.02)
     assert page.locator(".status").inner_text().startswith("step 2 of 3")
     assert "“cat”" in page.locator(".lead figcaption").inner_text(), "all tokens of the word together"
     columns = view.state["token"]
@@ -72,13 +64,9 @@ def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
 
 
 def test_what_is_cut_and_never_seen_is_marked(new_page, tmp_path):
-    page = opened(
-        new_page(), a_view(prompt=LONG, known_words=["a", "on", "blue", "background", "green"]), tmp_path
-    )
+    page = opened(new_page(), a_view(prompt=LONG, known_words=["a", "on", "blue", "background", "green"]), tmp_path)
     assert page.locator(".token.unknown").all_inner_texts()[0].startswith("c")  # c, a, t
-    assert (
-        page.locator(".token.unknown").count() == 3 and "never saw: cat" in page.locator(".note").inner_text()
-    )
+    assert page.locator(".token.unknown").count() == 3 and "never saw: cat" in page.locator(".note").inner_text()
     assert page.get_by_role("radio", name="never seen in training").count() == 3
     left_out = page.locator(".left-out")
     assert (
@@ -91,9 +79,7 @@ def test_what_is_cut_and_never_seen_is_marked(new_page, tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 800, 1920])
 def test_it_fits_every_width_in_light_and_dark(new_page, tmp_path, width, scheme):
-    page = opened(
-        new_page(width=width, color_scheme=scheme), a_view(prompt=EVIL, known_words=["a"]), tmp_path
-    )
+    page = opened(new_page(width=width, color_scheme=scheme), a_view(prompt=EVIL, known_words=["a"]), tmp_path)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     spilled = page.locator(".card").evaluate(
         """card => [...card.querySelectorAll("*")].filter((e) => {

@@ -84,9 +84,7 @@ def test_recording_leaves_the_picture_as_it_was(family, tmp_path):
         recorded = tiny.run(pipe, steps=4)
     assert (bare == recorded).all()
     assert len(trace) == 4 and trace.complete and trace.settings.device.startswith("cuda")
-    assert all(
-        step.latents.dtype == np.float32 and np.isfinite(step.pred_original).all() for step in trace.steps
-    )
+    assert all(step.latents.dtype == np.float32 and np.isfinite(step.pred_original).all() for step in trace.steps)
 
 
 def test_a_model_too_large_for_the_card_runs_part_by_part(monkeypatch):

@@ -34,9 +34,7 @@ def compression(latent_shape=None, ratio=None) -> Verdict:
         return wrong("That is its inverse: how many times fewer, so more than one.")
     if not np.isclose(ratio, 48):
         return wrong(f"{ratio} is not it: 512 x 512 x 3 numbers became 4 x 64 x 64.")
-    return right(
-        "786,432 numbers became 16,384: 48 times fewer, the same as in Pocket. That is why it is affordable."
-    )
+    return right("786,432 numbers became 16,384: 48 times fewer, the same as in Pocket. That is why it is affordable.")
 
 
 def _run(corners) -> np.ndarray:
@@ -97,27 +95,17 @@ def calls(text_encoder=None, unet=None, vae_decoder=None) -> Verdict:
     if any(answer is None or answer is ... for answer in (text_encoder, unet, vae_decoder)):
         return todo("Give three whole numbers: calls(text_encoder=..., unet=..., vae_decoder=...).")
     if vae_decoder != 1:
-        return wrong(
-            "The VAE's decoder works once, at the very end: what the loop handles are latents, not pictures."
-        )
+        return wrong("The VAE's decoder works once, at the very end: what the loop handles are latents, not pictures.")
     if unet == 30:
-        return wrong(
-            "30 is the number of steps; with guidance each step looks at two latents, one for each text."
-        )
+        return wrong("30 is the number of steps; with guidance each step looks at two latents, one for each text.")
     if unet != 60:
-        return wrong(
-            f"{unet} is not it: 30 steps, and in each of them two predictions, without and with the prompt."
-        )
+        return wrong(f"{unet} is not it: 30 steps, and in each of them two predictions, without and with the prompt.")
     if text_encoder == 1:
-        return wrong(
-            "Guidance compares with the empty prompt, and the text encoder has to read that one too."
-        )
+        return wrong("Guidance compares with the empty prompt, and the text encoder has to read that one too.")
     if text_encoder in (30, 60):
         return wrong("The texts do not change during the run: they are read once, before the first step.")
     if text_encoder != 2:
-        return wrong(
-            f"{text_encoder} is not it: which texts are there to read, and do they change on the way?"
-        )
+        return wrong(f"{text_encoder} is not it: which texts are there to read, and do they change on the way?")
     return right("Two texts, sixty latents, one decoding: speed up the U-Net, or call it less often.")
 
 
@@ -194,9 +182,7 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
             again = function(_answering(pipe, other), pixels.clone(), noise.clone(), t, text)
             again = torch.as_tensor(again).to(expected)
             if _nearly(again, reference(kind=other)):
-                return right(
-                    "Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone."
-                )
+                return right("Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone.")
             return wrong(
                 f"Right for this model alone, which answers in {config.prediction_type}: read the kind from the pipeline that "
                 "your function is given, pipe.scheduler.config.prediction_type."
@@ -241,9 +227,7 @@ def _image_to_image(pipe):
 
 
 @check
-def from_picture(
-    function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0
-) -> Verdict:
+def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0) -> Verdict:
     """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
 
     Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
@@ -258,12 +242,8 @@ def from_picture(
     size, scheduler = _size(pipe), pipe.scheduler
     step = pipe.vae_scale_factor
     shape = (1, pipe.unet.config.in_channels, size["height"] // step, size["width"] // step)
-    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1), dtype=pipe.unet.dtype).to(
-        pipe.device
-    )
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(2), dtype=pipe.unet.dtype).to(
-        pipe.device
-    )
+    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1), dtype=pipe.unet.dtype).to(pipe.device)
+    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(2), dtype=pipe.unet.dtype).to(pipe.device)
     text = conditioning(pipe, "a cat", **size)
     result = function(pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
     if _unstarted(result):
@@ -278,9 +258,7 @@ def from_picture(
     if result.shape != expected.shape:
         return wrong(f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}.")
     if _nearly(result, expected):
-        return right(
-            "That is image to image, and equal to diffusers': strength says where on the clock you get on."
-        )
+        return right("That is image to image, and equal to diffusers': strength says where on the clock you get on.")
 
     def guided(uncond, cond):
         return uncond + guidance * (cond - uncond)
@@ -321,6 +299,4 @@ def from_picture(
     for hint, *path in mistakes:
         if _nearly(result, walk(*path)):
             return wrong(hint)
-    return wrong(
-        "Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too."
-    )
+    return wrong("Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too.")

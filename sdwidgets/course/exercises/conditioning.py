@@ -36,9 +36,7 @@ def guide(function=None) -> Verdict:
     for scale in (0.0, 1.0, 20.0):
         if not _close(function(UNCOND.copy(), COND.copy(), scale), UNCOND + scale * (COND - UNCOND)):
             return wrong(f"Right at scale 4, and wrong at scale {scale:g}: there is one line for all scales.")
-    return right(
-        "0 is the answer without the prompt, 1 the answer with it, and beyond 1 nobody was ever trained."
-    )
+    return right("0 is the answer without the prompt, 1 the answer with it, and beyond 1 nobody was ever trained.")
 
 
 @check
@@ -85,9 +83,7 @@ def outpainting_mask(function=None) -> Verdict:
     if not isinstance(found, np.ndarray):
         return wrong(f"Return a numpy array; yours is of type {type(found).__name__}.")
     if found.shape == (16, 24):
-        return wrong(
-            "That is the size of the old picture; the mask is as wide as the new one: left + width + right."
-        )
+        return wrong("That is the size of the old picture; the mask is as wide as the new one: left + width + right.")
     if found.shape == (48, 16):
         return wrong("Height comes first: (height, width), as in every array of pixels.")
     if found.shape != (16, 48):
@@ -97,17 +93,13 @@ def outpainting_mask(function=None) -> Verdict:
     expected = np.full((16, 48), 255)
     expected[:, 8:32] = 0
     if found.dtype == bool or found.max() <= 1:
-        return wrong(
-            "A mask picture goes from 0 to 255, and 1 of 255 is as good as black: nothing would be painted."
-        )
+        return wrong("A mask picture goes from 0 to 255, and 1 of 255 is as good as black: nothing would be painted.")
     if np.array_equal(found, 255 - expected):
         return wrong("White is what is painted anew, black is what is kept: yours is the other way round.")
     if np.array_equal(found, expected[:, ::-1]):
         return wrong("Left and right are swapped: the old picture starts `left` pixels from the left.")
     if not np.array_equal(found, expected):
-        return wrong(
-            "The old picture's place, columns left to left + width, is 0, and everything beside it 255."
-        )
+        return wrong("The old picture's place, columns left to left + width, is 0, and everything beside it 255.")
     for left, beside, old in ((0, 8, slice(0, 8)), (8, 0, slice(8, 16))):
         expected = np.full((8, 16), 255)
         expected[:, old] = 0
@@ -143,15 +135,10 @@ def two_prompts(function=None) -> Verdict:
     if verdict is not None:  # a wrong answer's verdict is false
         return verdict
     if not _close(
-        function(UNCOND.copy(), COND.copy(), OTHER.copy(), 3.0, -1.0),
-        UNCOND + 3 * (COND - UNCOND) - (OTHER - UNCOND),
+        function(UNCOND.copy(), COND.copy(), OTHER.copy(), 3.0, -1.0), UNCOND + 3 * (COND - UNCOND) - (OTHER - UNCOND)
     ):
-        return wrong(
-            "With a scale of -1 the second step goes away from its prompt: do not take its size only."
-        )
-    return right(
-        "With a negative second scale you have a negative prompt that does not take the empty one's place."
-    )
+        return wrong("With a scale of -1 the second step goes away from its prompt: do not take its size only.")
+    return right("With a negative second scale you have a negative prompt that does not take the empty one's place.")
 
 
 @check
@@ -184,12 +171,8 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
             "thing, or because both are looked at where nothing asks for a word: their maps say which it is here."
         )
     if alike[mine] < 0:
-        return wrong(
-            f"{told}: where one is looked at, the other is not. Which two would look at the *same* places?"
-        )
-    hint = (
-        f" One of the two is right: what does {_common(mine, order[0])!r} go with?" if mine & order[0] else ""
-    )
+        return wrong(f"{told}: where one is looked at, the other is not. Which two would look at the *same* places?")
+    hint = f" One of the two is right: what does {_common(mine, order[0])!r} go with?" if mine & order[0] else ""
     return wrong(
         f"{told}; {place} of {len(order)} pairs go together more.{hint} Measure: np.corrcoef(a.ravel(), b.ravel())."
     )

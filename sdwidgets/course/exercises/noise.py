@@ -24,10 +24,7 @@ def ten_times_noise(t=None) -> Verdict:
         return wrong("That is a whole array: np.argmax of a mask gives the place of its first True.")
     schedule, snr = noise_schedules.scaled_linear(), 0.1
     answer = schedule.timestep_at_snr(10 * np.log10(snr))
-    clocks = {
-        "DDPM's linear schedule": noise_schedules.linear(),
-        "the cosine schedule": noise_schedules.cosine(),
-    }
+    clocks = {"DDPM's linear schedule": noise_schedules.linear(), "the cosine schedule": noise_schedules.cosine()}
     hints = {
         answer - 1: "That is the last t with less noise than that; the next one is the answer.",
         schedule.timestep_at_snr(0): "There is as much noise as picture, 0 dB; ten times as much is -10 dB.",
@@ -58,11 +55,9 @@ def cosine_schedule(function=None) -> Verdict:
         return todo("Your function returns nothing yet.")
     answer, wanted = np.asarray(answer, np.float64), noise_schedules.cosine().signal ** 2
     if answer.shape != (1000,):
-        return wrong(
-            f"For 1000 timesteps it gives an array of shape {answer.shape}; one number a timestep is wanted."
-        )
+        return wrong(f"For 1000 timesteps it gives an array of shape {answer.shape}; one number a timestep is wanted.")
     betas = 1 - wanted / np.r_[1, wanted[:-1]]
-    f = lambda t, s: np.cos((t / 1000 + s) / (1 + s) * np.pi / 2) ** 2  # noqa: E731
+    f = lambda t, s: np.cos((t / 1000 + s) / (1 + s) * np.pi / 2) ** 2
     t = np.arange(1000)
     for other, hint in (
         (wanted**0.5, "That is its root, the share a of the picture: abar is the cosine squared."),
@@ -79,9 +74,7 @@ def cosine_schedule(function=None) -> Verdict:
         return wrong(f"At t = {k + 1} it gives {answer[k]:.4f}, and {wanted[k]:.4f} is right.")
     short = np.asarray(function(50), np.float64)
     if short.shape != (50,) or not np.allclose(short, noise_schedules.cosine(50).signal ** 2, atol=1e-4):
-        return wrong(
-            "It is right for 1000 timesteps and not for 50: use the number that your function is given."
-        )
+        return wrong("It is right for 1000 timesteps and not for 50: use the number that your function is given.")
     return right("That is the schedule of Nichol and Dhariwal 2021, squaredcos_cap_v2 in diffusers.")
 
 
@@ -102,9 +95,7 @@ def ddim_step(function=None) -> Verdict:
         return todo("Your function returns nothing yet.")
     answer = np.asarray(answer, np.float64)
     if answer.shape != x.shape:
-        return wrong(
-            f"A sample of shape {x.shape} became one of shape {answer.shape}; a step keeps the shape."
-        )
+        return wrong(f"A sample of shape {x.shape} became one of shape {answer.shape}; a step keeps the shape.")
     for other, hint in (
         (x0, "That is the predicted picture x0. Now put noise back, less than before: a_to x0 + b_to epsilon."),
         (to * x0 + b * e, "The noise that is put back is the old amount: it is sqrt(1 - a_to^2) now."),
@@ -124,9 +115,7 @@ def ddim_step(function=None) -> Verdict:
         )
     if not np.allclose(function(x, e, a, 1.0), x0, atol=1e-6):
         return wrong("With a_to = 1, the end of the way, the answer should be the picture x0 itself.")
-    return right(
-        "The same x0 and the same noise, mixed anew: that is all of DDIM (Song et al. 2020, equation 12)."
-    )
+    return right("The same x0 and the same noise, mixed anew: that is all of DDIM (Song et al. 2020, equation 12).")
 
 
 @check
@@ -138,9 +127,7 @@ def trailing(function=None) -> Verdict:
     if _untouched(answer):
         return todo("Your function returns nothing yet.")
     answer = np.asarray(answer, np.float64).ravel()
-    uneven = (
-        "Timesteps are whole numbers: go down from 1000 in steps of 1000 / steps, round, then take one off."
-    )
+    uneven = "Timesteps are whole numbers: go down from 1000 in steps of 1000 / steps, round, then take one off."
     hints = (
         (range(900, -1, -100), "That is \"leading\", without an offset: it begins at t = 900, and the ticks 901 to 999, the noisiest, are never asked."),
         (range(901, 0, -100), "That is \"leading\", what Stable Diffusion's scheduler does: it begins at t = 901, and the ticks 902 to 999, the noisiest, are never asked."),
@@ -165,9 +152,7 @@ def trailing(function=None) -> Verdict:
     if (seven != seven.round()).any():
         return wrong(uneven)
     if seven.tolist() != wanted.tolist():
-        return wrong(
-            "1000 is no multiple of 7: go down from 1000 in steps of 1000 / 7, round, then take one off."
-        )
+        return wrong("1000 is no multiple of 7: go down from 1000 in steps of 1000 / 7, round, then take one off.")
     return right("Now the first thing that the network is asked is the last thing that it was trained on.")
 
 

@@ -43,9 +43,7 @@ def remake(function=None, pipe=None) -> Verdict:
         "height": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
         "width": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
     }  # fmt: skip
-    missing = [
-        hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(asked, name) or None)
-    ]
+    missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(asked, name) or None)]
     if hasattr(made, "images"):  # all that the pipeline gives, and not its picture
         missing.append("Return the picture itself: pipe(...).images[0].")
     if missing:
@@ -54,9 +52,7 @@ def remake(function=None, pipe=None) -> Verdict:
     if picture.shape != run.images[0].shape:
         return wrong("Return the picture itself, one of pipe(...).images.")
     if not np.array_equal(picture, run.images[0]):
-        return wrong(
-            "The settings are right, but what you return is another picture: return what the pipeline made."
-        )
+        return wrong("The settings are right, but what you return is another picture: return what the pipeline made.")
     return right("Equal in every pixel. The settings are the picture, on this machine; that is why a run is worth recording.")  # fmt: skip
 
 
@@ -71,9 +67,7 @@ def distance(function=None) -> Verdict:
         return todo("Hand over your function: exercises.distance(distance).")
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(
-        np.uint8
-    )
+    previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(np.uint8)
     mask = np.zeros((4, 6), bool)
     mask[1:, :2] = True
     told = function(previews.copy(), picture.copy(), mask.copy())
@@ -84,9 +78,7 @@ def distance(function=None) -> Verdict:
     within = difference[:, mask]  # (step, pixel, 3)
     expected = np.abs(within).mean((1, 2))
     if told.shape == ():
-        return wrong(
-            "That is one number for the whole run: average within each step, and keep the steps apart."
-        )
+        return wrong("That is one number for the whole run: average within each step, and keep the steps apart.")
     if told.shape != (3,):
         return wrong(
             f"Three steps should give three numbers, and not an array of shape {told.shape}: average over pixels and colours."
@@ -173,9 +165,7 @@ def bytes_a_picture(answer=None) -> Verdict:
     nearest = min(mistakes, key=lambda value: abs(answer - value))
     if np.isclose(answer, nearest, rtol=0.01):
         return wrong(mistakes[nearest])
-    return wrong(
-        "Add the parameters of the three parts, times two bytes, and divide by the pairs of LAION-2B-en."
-    )
+    return wrong("Add the parameters of the three parts, times two bytes, and divide by the pairs of LAION-2B-en.")
 
 
 # ---- what was never drawn --------------------------------------------------------------------------------------------
@@ -194,15 +184,11 @@ def never_drawn(prompt=None) -> Verdict:
     scene, _, background = text.partition(" on a")
     background = re.sub(r"^n? | background$", "", background) if background else ""
     if background and background not in COLOURS:
-        return wrong(
-            f"{background!r} is no background that Pocket was shown; there are {', '.join(COLOURS)}."
-        )
+        return wrong(f"{background!r} is no background that Pocket was shown; there are {', '.join(COLOURS)}.")
     joints = "|".join(re.escape(word) for word in ("and", *RELATIONS))
     things = [re.sub(r"^an? ", "", part.strip()) for part in re.split(rf" (?:{joints}) ", scene)]
     shapes = [
-        (thing, *thing.rsplit(" ", 1))
-        for thing in things
-        if thing.rsplit(" ", 1)[-1] in SHAPES and " " in thing
+        (thing, *thing.rsplit(" ", 1)) for thing in things if thing.rsplit(" ", 1)[-1] in SHAPES and " " in thing
     ]
     known = {*OBJECTS, *OCCUPATIONS, *(thing for thing, colour, _ in shapes if colour in COLOURS)}
     for thing in things:
@@ -224,14 +210,10 @@ def never_drawn(prompt=None) -> Verdict:
             return right(f"No training picture has {article(thing)}. Draw it, and see what comes.")
     for thing in things:
         if background and datasheet.HELD_OUT_BACKGROUNDS.get(thing) == background:
-            return right(
-                f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes."
-            )
+            return right(f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes.")
         others = datasheet.TAIL_BACKGROUNDS.get(thing)
         if background and others and background not in others:
-            return right(
-                f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes."
-            )
+            return right(f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes.")
     missing = [f"{article(thing)} never stood on {datasheet.HELD_OUT_BACKGROUNDS[thing]}" for thing in things if thing in datasheet.HELD_OUT_BACKGROUNDS]  # fmt: skip
     return wrong(
         "The datasheet does not rule this scene out"

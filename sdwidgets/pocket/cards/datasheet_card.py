@@ -240,8 +240,7 @@ def datasheet_card(planted: dict) -> str:
     people, held = planted["occupations"], planted["held out"]
     said = {name: planted["blocks"][f"portrait, marked: {name}"] for name in people}
     women = sum(
-        round(_share_marked(p) * said[name]) + round(p["denoiser_share"] * p["unmarked"])
-        for name, p in people.items()
+        round(_share_marked(p) * said[name]) + round(p["denoiser_share"] * p["unmarked"]) for name, p in people.items()
     )
     rare: dict[int, list[str]] = {}
     for name, count in planted["tail objects"].items():

@@ -62,14 +62,10 @@ def _intervals(ax: Axes, places: Sequence[float], lines: Sequence[dict], split: 
         return
     rate = np.array([line["rate"] for line in lines], float)
     reach = [rate - [line["low"] for line in lines], [line["high"] for line in lines] - rate]
-    ax.errorbar(
-        rate, places, xerr=np.clip(reach, 0, 1), fmt="o", color=_SPLIT_COLORS[split], ms=6, lw=2, label=split
-    )
+    ax.errorbar(rate, places, xerr=np.clip(reach, 0, 1), fmt="o", color=_SPLIT_COLORS[split], ms=6, lw=2, label=split)
 
 
-def _band(
-    ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, style: str = ".-"
-) -> None:
+def _band(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, style: str = ".-") -> None:
     """A line of rates in its 95% interval."""
     told = [(place, share) for place, share in zip(x, shares, strict=True) if share["rate"] is not None]
     if not told:
@@ -130,7 +126,9 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     `snapshots`: of a denoiser's record, see `validation.Validation.measure`.
     """
     if not snapshots:
-        raise ValueError("there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured")
+        raise ValueError(
+            "there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured"
+        )
     from ..training.validation import DECISIVE
 
     ax, samples = new_axes(ax), [look["samples"] for look in snapshots]
@@ -194,19 +192,10 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     _points(ax, *zip(*with_own, strict=True), COLORS[0], "captions whose own print is found")
     own = [(place, line["own"]) for place, line in zip(x, lines, strict=True) if line["own"] is not None]
     ax.plot(
-        [p for p, _ in own],
-        [v for _, v in own],
-        "s",
-        color=COLORS[1],
-        ms=8,
-        label="squares of its own print, mean",
+        [p for p, _ in own], [v for _, v in own], "s", color=COLORS[1], ms=8, label="squares of its own print, mean"
     )
     ax.axhline(
-        section["threshold"] / section["squares"],
-        ls="--",
-        lw=1.5,
-        color="0.35",
-        label="threshold of one picture",
+        section["threshold"] / section["squares"], ls="--", lw=1.5, color="0.35", label="threshold of one picture"
     )
     names = {0: "never:\nhas none", "fresh": "100 pictures,\nall different", 1: "once"}
     ax.set_xticks(list(x), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
@@ -256,9 +245,7 @@ def strengths(section: dict, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def mistakes(
-    rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one object", count: int = 12
-) -> Axes:
+def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one object", count: int = 12) -> Axes:
     """What was read instead of what was asked for, the most frequent first, of a row in all its splits."""
     counted: Counter = Counter()
     for row in rows:

@@ -37,7 +37,9 @@ from ..world.vocabulary import TONES
 WATTS_A_THREAD = 10
 WATTS_OF_CARDS = {"H200": 700, "H100": 700, "A100": 400, "L4": 72, "T4": 70}
 WATTS_OF_OTHER_CARDS = 300
-SD1_HOURS = 150_000  # A100 hours, https://github.com/CompVis/stable-diffusion/blob/main/Stable_Diffusion_v1_Model_Card.md
+SD1_HOURS = (
+    150_000  # A100 hours, https://github.com/CompVis/stable-diffusion/blob/main/Stable_Diffusion_v1_Model_Card.md
+)
 
 CITATION = """@software{sdwidgets,
   author = {{The sdwidgets authors}},
@@ -237,7 +239,10 @@ def _read_by_probes(gate: dict[str, float], begin: str) -> str:
 
 def _decibels(record: dict) -> str:
     before, after = record["psnr before"], record["psnr"]
-    told = (f"{what} {before[name]:.1f} to {after[name]:.1f} dB" for name, what in (("things", "pixels of things"), ("whole", "whole pictures")))
+    told = (
+        f"{what} {before[name]:.1f} to {after[name]:.1f} dB"
+        for name, what in (("things", "pixels of things"), ("whole", "whole pictures"))
+    )
     return f"the encoder frozen: {', '.join(told)}, 64 pictures"
 
 
@@ -317,8 +322,8 @@ def _stages(training: dict) -> list[str]:
         settings.append((end, end := end + stage["samples"], stage))
     encoders = list(dict.fromkeys(stage["encoder"] for stage in record["stages"] if stage.get("encoder")))
     untold = "not recorded"
-    snr = lambda stage: "{:g} ± {:g}".format(*stage["log SNR"]) if stage.get("log SNR") else untold  # noqa: E731
-    number_of = lambda encoder: f"{encoders.index(encoder) + 1} (`{encoder[:8]}`)" if encoder else untold  # noqa: E731
+    snr = lambda stage: "{:g} ± {:g}".format(*stage["log SNR"]) if stage.get("log SNR") else untold
+    number_of = lambda encoder: f"{encoders.index(encoder) + 1} (`{encoder[:8]}`)" if encoder else untold
     lines = []
     for number, stage in enumerate(stages):
         end = min([record["samples"], *(later.start for later in stages[number + 1 :])])
@@ -476,7 +481,10 @@ def _evaluation(evaluation: dict | None) -> str:
     told = dict.fromkeys(row["small decoder"] for row in rows if row.get("small decoder") is not None)
     text += [f"\nTurbo's pictures are decoded, as `load(turbo=True)` does it, by the small decoder in `extras/small-decoder`, which agrees with the whole one to {level:.1f} dB (the median of 64 scenes)." for level in told]  # fmt: skip
     if doubted := _unclaimed(evaluation):
-        text += ["", f"{doubted.strip()} Their figures are told all the same; what is asked of the judge is 0.99 on true renders and 0.97 on reconstructions."]
+        text += [
+            "",
+            f"{doubted.strip()} Their figures are told all the same; what is asked of the judge is 0.99 on true renders and 0.97 on reconstructions.",
+        ]
     return "\n".join(text + _exam(evaluation) + _more(evaluation))
 
 
@@ -536,15 +544,20 @@ def _gate(gate: dict | None) -> list[str]:
     if not gate:
         return []
     refused = ", ".join(f"{kind} {_rate(row)}" for kind, row in gate["refused"].items())
-    how = f"{gate['scenes']:,} scenes" + (f", {gate['share']:.0%} of a whole examination" if gate.get("share", 1) < 1 else "")
-    how += {True: ", on the lattice as in training", False: ", with free sizes and places", None: ""}[gate.get("lattice")]
+    how = f"{gate['scenes']:,} scenes" + (
+        f", {gate['share']:.0%} of a whole examination" if gate.get("share", 1) < 1 else ""
+    )
+    how += {True: ", on the lattice as in training", False: ", with free sizes and places", None: ""}[
+        gate.get("lattice")
+    ]
     text = [
         "",
         f"The examination had {how}. Of spoiled drawings that no one could name it names nothing in (rate and interval): {refused}; the rest it takes for something.",
     ]
     if gate["confused"]:
         told = "; ".join(
-            f"{truth} read as {seen} ({count}, {word}, {shown})" for word, shown, truth, seen, count in gate["confused"]
+            f"{truth} read as {seen} ({count}, {word}, {shown})"
+            for word, shown, truth, seen, count in gate["confused"]
         )
         text.append(f"Its most frequent confusions: {told}.")
     return text
@@ -570,11 +583,7 @@ def _has(evaluation: dict | None, name: str) -> bool:
 
 
 def _rate(share: dict) -> str:
-    return (
-        "not known"
-        if share["rate"] is None
-        else f"{share['rate']:.3f} ({share['low']:.3f} to {share['high']:.3f})"
-    )
+    return "not known" if share["rate"] is None else f"{share['rate']:.3f} ({share['low']:.3f} to {share['high']:.3f})"
 
 
 def _more(evaluation: dict) -> list[str]:
@@ -658,7 +667,13 @@ def _words(evaluation: dict) -> list[str]:
             lowest = ", ".join(f"{line['word']} {line['rate']:.2f}" for line in alike[:5])
             text.append(f"| {kind} | {len(alike)} | {sum(line['rate'] >= WELL for line in alike)} | {lowest} |")
     if _has(evaluation, "prompts"):
-        text += ["", f"The prompts that the course shows ({evaluation['prompts']['lines'][0]['n']} pictures of each, of other noise):", "", "| prompt | rate |", "|-|-|"]
+        text += [
+            "",
+            f"The prompts that the course shows ({evaluation['prompts']['lines'][0]['n']} pictures of each, of other noise):",
+            "",
+            "| prompt | rate |",
+            "|-|-|",
+        ]
         text += [f"| {line['prompt']} | {_rate(line)} |" for line in evaluation["prompts"]["lines"]]
     return text
 
@@ -704,7 +719,9 @@ def _exposures(section: dict, seen: dict[str, int]) -> list[str]:
     by_count: dict[int, dict[str, dict]] = {}
     for line in section["lines"]:
         by_count.setdefault(line["pictures"], {})[line["split"]] = line
-    blocks = {count: [f"tail: {name}" for name, planted in TAIL_OBJECTS.items() if planted == count] for count in by_count}
+    blocks = {
+        count: [f"tail: {name}" for name, planted in TAIL_OBJECTS.items() if planted == count] for count in by_count
+    }
     return [
         "Objects of which the plan holds few pictures are drawn rightly in the shares below; of what was shown, the mean over five objects and the range:",
         "",
@@ -796,7 +813,10 @@ def _correlations(lines: Sequence[dict]) -> list[str]:
         words = []
         for name, key in (("denoiser", "denoiser_share"), ("encoder", "encoder_share")):
             found = correlation([line[key] for line in own], drawn)
-            words.append(f"with the {name}'s " + ("not known" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)))
+            words.append(
+                f"with the {name}'s "
+                + ("not known" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found))
+            )
         told.append(
             f"- {dose:,} pictures in the plan leave it unsaid ({len(own)} occupations): the drawn share's correlation {words[0]}, {words[1]}."
         )
@@ -821,7 +841,10 @@ def _tones(lines: Sequence[dict]) -> list[str]:
         "",
         "| tone | drawn | share | |",
         "|-|-|-|-|",
-        *(f"| {tone} | {counted[tone]} of {total} | {_rate(share)} | {_against(share, even)} |" for tone, share in shares.items()),
+        *(
+            f"| {tone} | {counted[tone]} of {total} | {_rate(share)} | {_against(share, even)} |"
+            for tone, share in shares.items()
+        ),
     ]
 
 
@@ -836,7 +859,9 @@ def _memory(evaluation: dict | None, seen: dict[str, int]) -> str:
     lines = []
     for line in section["lines"]:
         repeats, found = line["repeats"], own_found(section["captions"], line["repeats"])
-        places = [n for n, mark in enumerate(FINGERPRINTS) if ("fresh" if mark.repeats is None else mark.repeats) == repeats]
+        places = [
+            n for n, mark in enumerate(FINGERPRINTS) if ("fresh" if mark.repeats is None else mark.repeats) == repeats
+        ]
         cells = [
             {0: "never", "fresh": "100 pictures, all different"}.get(repeats, repeats),
             "never" if repeats == 0 else _shown_cell(seen, [f"confetti: {place}" for place in places]),
@@ -873,7 +898,11 @@ def _never_shown(seen: dict[str, int]) -> str:
     missed = {r: sum(seen[block] == 0 for block in blocks) for r, blocks in told.items()} if seen else {}
     if not any(missed.values()):
         return ""
-    words = ", ".join(f"{count} of {len(told[repeats])} planned {'once' if repeats == 1 else f'{repeats} times'}" for repeats, count in missed.items() if count)
+    words = ", ".join(
+        f"{count} of {len(told[repeats])} planned {'once' if repeats == 1 else f'{repeats} times'}"
+        for repeats, count in missed.items()
+        if count
+    )
     return f" **Never shown at all, since the training used a part of the scenes**: {words}."
 
 
@@ -883,7 +912,9 @@ def _whose(captions: Sequence[dict]) -> str:
     for line in captions:
         counted.update(line.get("found of others", {}))
     told = ", ".join(f"{repeats} ({count} pictures)" for repeats, count in counted.most_common())
-    return f" The prints that were given back for other captions are in the plan so many times: {told}." if told else ""
+    return (
+        f" The prints that were given back for other captions are in the plan so many times: {told}." if told else ""
+    )
 
 
 def _end() -> str:

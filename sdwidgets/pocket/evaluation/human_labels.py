@@ -35,16 +35,8 @@ def draw(evaluator: Evaluator, folder: Path, count: int = 300, **told) -> Path:
             pictures = [p for _, batch in evaluator.pictures(f"eye, {name}, {split}", scenes) for p in batch]
             read = evaluator.judge.read(np.stack(pictures)) if pictures else []
             for number, scene, picture, seen in zip(numbers, scenes, pictures, read, strict=True):
-                reading = {
-                    "row": name,
-                    "split": split,
-                    "caption": scene.caption,
-                    "judge": row.right(scene, seen),
-                }
-                made[name, split, number] = (
-                    picture,
-                    reading | {"asked": row.view(scene), "seen": row.view(seen)},
-                )
+                reading = {"row": name, "split": split, "caption": scene.caption, "judge": row.right(scene, seen)}
+                made[name, split, number] = (picture, reading | {"asked": row.view(scene), "seen": row.view(seen)})
     order = np.random.default_rng(count).permutation(count)
     shuffled = [made[asked[place]] for place in order]
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,7 @@ from ..world.vocabulary import COLOURS
 from .background import background_colour, nearest_colours
 
 CELLS = SIZE // CONFETTI_SIZE
-_FREE = np.ones(
-    (CELLS, CELLS), bool
-)  # where confetti may lie: not in the cells that touch the middle 72 pixels
+_FREE = np.ones((CELLS, CELLS), bool)  # where confetti may lie: not in the cells that touch the middle 72 pixels
 _FREE[3:13, 3:13] = False
 _NONE = -1
 

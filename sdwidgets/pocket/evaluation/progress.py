@@ -47,9 +47,7 @@ def look(
         evaluator = Evaluator(pipe, judge, setting, progress=False)
         for name in prompt_sets.CHOSEN_BY:
             row, found = prompt_sets.ROWS[name], []
-            for batch, pictures in evaluator.pictures(
-                f"{LABEL}, {name}", prompt_sets.choosing_scenes(name, count)
-            ):
+            for batch, pictures in evaluator.pictures(f"{LABEL}, {name}", prompt_sets.choosing_scenes(name, count)):
                 for scene, picture, seen in zip(batch, pictures, judge.read(pictures), strict=True):
                     found.append(verdict(row, scene, seen))
                     if len(found) <= SHEET // len(prompt_sets.CHOSEN_BY):
@@ -72,17 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
     from ...loading.pipeline import load
     from .. import judges
 
-    parser = argparse.ArgumentParser(
-        prog="python -m sdwidgets.pocket.evaluation.progress", description=__doc__
-    )
-    parser.add_argument(
-        "unet", type=Path, metavar="UNET_FOLDER", help="it takes the place of data/pocket's own"
-    )
+    parser = argparse.ArgumentParser(prog="python -m sdwidgets.pocket.evaluation.progress", description=__doc__)
+    parser.add_argument("unet", type=Path, metavar="UNET_FOLDER", help="it takes the place of data/pocket's own")
     parser.add_argument("--count", type=int, default=96, metavar="N", help="pictures a row (default: 96)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the shares there")
-    parser.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="also draw the first pictures and what was read"
-    )
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the first pictures and what was read")
     parser.add_argument("--lcm", action="store_true", help="4 steps of LCM with guidance 2, for a first look")
     args = parser.parse_args(arguments)
     if not (args.unet / "config.json").is_file():

@@ -91,9 +91,7 @@ def one_shape(stream: Stream, number: int, held_out: bool) -> Scene:
     return _scene(number, article(thing.words), background, [thing])
 
 
-def _two(
-    stream: Stream, number: int, things: Sequence[Callable], background: str, relation: str | None
-) -> Scene:
+def _two(stream: Stream, number: int, things: Sequence[Callable], background: str, relation: str | None) -> Scene:
     """`things` make one each from x, y and size."""
     spots = LATTICE.pair(stream, relation)
     drawn = [thing(*spot) for thing, spot in zip(things, spots, strict=True)]
@@ -145,8 +143,7 @@ def bound_colours(stream: Stream, number: int, held_out: bool) -> Scene:
         colours.append(never[place] if place == unseen else stream.choice(usual))
     background = stream.choice([colour for colour in _COLOURS if colour not in colours])
     things = [
-        functools.partial(Thing, "shape", name, colour=colour)
-        for name, colour in zip(names, colours, strict=True)
+        functools.partial(Thing, "shape", name, colour=colour) for name, colour in zip(names, colours, strict=True)
     ]
     return _two(stream, number, things, background, None)
 
@@ -222,9 +219,7 @@ def what_and_where(seen) -> str:
     first, second = sorted(seen.things, key=word_of)
     across, down = second.x - first.x, second.y - first.y
     side = (
-        ("left of" if across > 0 else "right of")
-        if abs(across) >= abs(down)
-        else ("above" if down > 0 else "below")
+        ("left of" if across > 0 else "right of") if abs(across) >= abs(down) else ("above" if down > 0 else "below")
     )
     return f"{word_of(first)} {side} {word_of(second)}"
 

@@ -36,7 +36,7 @@ def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 100
 
     `errors`: sum of squared errors a picture; `pixels`: over how many pixels; both (n,). 10 log10(255^2 / MSE).
     """
-    decibel = lambda chosen: 10 * np.log10(255**2 * pixels[chosen].sum(-1) / errors[chosen].sum(-1))  # noqa: E731
+    decibel = lambda chosen: 10 * np.log10(255**2 * pixels[chosen].sum(-1) / errors[chosen].sum(-1))
     again = np.random.default_rng(seed).integers(len(errors), size=(draws, len(errors)))
     low, high = np.quantile(decibel(again), [0.025, 0.975])
     value = decibel(np.arange(len(errors)))

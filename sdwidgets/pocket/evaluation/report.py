@@ -71,9 +71,7 @@ def finish(report: dict, rows: Sequence[dict] = ()) -> dict:
     """
     judged = (_judged(row, report.get("judge exam")) for row in (*report["rows"], *rows))
     by_key = {(row["name"], row["split"]): row for row in judged}
-    ordered = sorted(
-        by_key.values(), key=lambda row: (ROW_NAMES.index(row["name"]), SPLITS.index(row["split"]))
-    )
+    ordered = sorted(by_key.values(), key=lambda row: (ROW_NAMES.index(row["name"]), SPLITS.index(row["split"])))
     tiers = {split: tier_of(ordered, (split,)) for split in SPLITS}
     return report | {"tier": tier_of(ordered), "tiers": tiers, "rows": ordered}
 
@@ -98,7 +96,10 @@ def table(report: dict) -> str:
         lines.append(
             f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds.format(**row)}  {most:8}  {row['tier']}"
         )
-    tier = report["tier"] or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
+    tier = (
+        report["tier"]
+        or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
+    )
     return "\n".join([*lines, f"tier: {tier}"])
 
 

@@ -10,25 +10,12 @@ from ..training.trainer import hardware, write_json
 from .prompt_sets import ROWS
 from .report import ROW_NAMES, finish
 from .sampling import Evaluator
-from .sections import (
-    SECTIONS,
-    Extras,
-    Missing,
-    measure_ceiling,
-    measure_reconstruction,
-    measure_row,
-    measure_turbo,
-)
+from .sections import SECTIONS, Extras, Missing, measure_ceiling, measure_reconstruction, measure_row, measure_turbo
 from .tiers import GLYPHS, SPLITS, TURBO, WHOLE
 
 
 def measure(
-    evaluator: Evaluator,
-    extras: Extras,
-    file: Path,
-    report: dict,
-    rows: Sequence[str],
-    sections: Sequence[str],
+    evaluator: Evaluator, extras: Extras, file: Path, report: dict, rows: Sequence[str], sections: Sequence[str]
 ) -> Iterator[dict]:
     """Measure what the report lacks of `rows` and `sections`; yields the report after each, written to `file`.
 

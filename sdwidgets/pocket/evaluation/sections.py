@@ -122,7 +122,15 @@ def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], st
             pooled = [True] * sum(round(r["rate"] * r["n"]) for r in fast)
             pooled += [False] * (sum(r["n"] for r in fast) - len(pooled))
             made.append(
-                {"name": TURBO, "split": split, **share(pooled), "tier": tier, "loss": loss, "small decoder": agreement, "rows": fast}
+                {
+                    "name": TURBO,
+                    "split": split,
+                    **share(pooled),
+                    "tier": tier,
+                    "loss": loss,
+                    "small decoder": agreement,
+                    "rows": fast,
+                }
             )
         return made
     finally:
@@ -172,9 +180,7 @@ def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_s
     found = []
     for start in range(0, len(captions), batch_size):
         some = slice(start, start + batch_size)
-        tokens = tokenizer(
-            captions[some], padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        tokens = tokenizer(captions[some], padding="max_length", truncation=True, return_tensors="pt").input_ids
         text = clip.text_projection(clip.text_model(tokens).pooler_output)
         image = clip.visual_projection(clip.vision_model(to_tensor(pictures[some])).pooler_output)
         found.append(torch.nn.functional.cosine_similarity(text, image).numpy())
@@ -199,9 +205,7 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
     for count in sheet.TAIL_COUNTS:
         names = [name for name, planted in sheet.TAIL_OBJECTS.items() if planted == count]
         for split in SPLITS:
-            scenes = [
-                prompt_sets.tail_scene(name, n, split == "held out") for n in range(pictures) for name in names
-            ]
+            scenes = [prompt_sets.tail_scene(name, n, split == "held out") for n in range(pictures) for name in names]
             scenes = scenes[: evaluator.cap(len(scenes))]
             right: dict[str, list[bool]] = {}
             for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, prompt_sets.what):
@@ -210,9 +214,7 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
             of = {name: times.get(f"tail: {name}") for name in names}
             mean = None if None in of.values() else round(float(np.mean(list(of.values()))), 1)
             lines.append(told | {"shown": mean} | share(sum(right.values(), [])))
-            objects += [
-                {"object": name} | told | {"shown": of[name]} | share(group) for name, group in right.items()
-            ]
+            objects += [{"object": name} | told | {"shown": of[name]} | share(group) for name, group in right.items()]
     return {"lines": lines, "objects": objects}
 
 
@@ -272,9 +274,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
 def _small(pictures: np.ndarray) -> np.ndarray:
     """Means over 4 x 4 pixels, half a piece of confetti: (n, 128, 128, 3) -> (n, 3072) float32."""
     return (
-        pictures.reshape(len(pictures), 32, 4, 32, 4, 3)
-        .mean(axis=(2, 4), dtype=np.float32)
-        .reshape(len(pictures), -1)
+        pictures.reshape(len(pictures), 32, 4, 32, 4, 3).mean(axis=(2, 4), dtype=np.float32).reshape(len(pictures), -1)
     )
 
 
@@ -371,18 +371,13 @@ def watermark(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict
     told = {}
     for name, stock in (("with", True), ("without", False)):
         scenes = [prompt_sets.watermark_scene(number, stock) for number in range(evaluator.cap(pictures))]
-        read = [
-            seen.watermark for _, seen in evaluator.readings("watermark", scenes, title=f"watermark, {name}")
-        ]
+        read = [seen.watermark for _, seen in evaluator.readings("watermark", scenes, title=f"watermark, {name}")]
         told[name] = share(read)
     return told
 
 
 def steps(
-    evaluator: Evaluator,
-    extras: Extras,
-    counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
-    pictures: int = 160,
+    evaluator: Evaluator, extras: Extras, counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64), pictures: int = 160
 ) -> dict:
     """The row "one object" at other numbers of steps, from the same noise."""
     row, lines = prompt_sets.ROWS["one object"], []
@@ -519,9 +514,7 @@ def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> 
             judged, colours = evaluator.judge.read(drawn), main_colours(drawn)
             for attribute in (attribute for attribute in prompt_sets.ATTRIBUTES if attribute.row == name):
                 seen = colours if attribute.by_pixels else map(attribute.view, judged)
-                right[attribute.name] += [
-                    a == b for a, b in zip(map(attribute.view, batch), seen, strict=True)
-                ]
+                right[attribute.name] += [a == b for a, b in zip(map(attribute.view, batch), seen, strict=True)]
     return {name: share(found) for name, found in right.items()}
 
 

@@ -58,9 +58,7 @@ def _shape(scene: Scene, stream: Stream) -> str:
 
 def _colour(scene: Scene, stream: Stream) -> str:
     thing = scene.things[0]
-    other = _other(
-        stream, COLOURS, thing.colour, scene.background, sheet.HELD_OUT_SHAPE_COLOURS[thing.name]
-    )
+    other = _other(stream, COLOURS, thing.colour, scene.background, sheet.HELD_OUT_SHAPE_COLOURS[thing.name])
     return scene.caption.replace(article(thing.words), article(f"{other} {thing.name}"), 1)
 
 
@@ -111,9 +109,7 @@ def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarra
     pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene, _ in pairs]))
     latents = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
     right, wrong = (
-        torch.cat(list(encode_captions(pipe.text_encoder, pipe.tokenizer, captions))).to(
-            unet.device, unet.dtype
-        )
+        torch.cat(list(encode_captions(pipe.text_encoder, pipe.tokenizer, captions))).to(unet.device, unet.dtype)
         for captions in zip(*((scene.caption, said) for scene, said in pairs), strict=True)
     )
     generator, losses = torch.Generator().manual_seed(evaluator.setting.seed), []

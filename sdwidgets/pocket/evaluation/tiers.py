@@ -25,10 +25,7 @@ class Bar:
     target: float | None = None
 
 
-GLYPHS, WHOLE = (
-    "VAE reconstruction, PSNR over glyph pixels only",
-    "VAE reconstruction, PSNR over the whole picture",
-)
+GLYPHS, WHOLE = ("VAE reconstruction, PSNR over glyph pixels only", "VAE reconstruction, PSNR over the whole picture")
 TURBO = "4-step turbo"
 
 BARS: tuple[Bar, ...] = (

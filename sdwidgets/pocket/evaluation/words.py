@@ -38,7 +38,9 @@ def course_prompts() -> tuple[Prompt, ...]:
         found = tuple(Prompt(**row) for row in csv.DictReader(file))
     for prompt in found:
         if prompt.expected not in EXPECTED:
-            raise ValueError(f"data/course/prompts.csv expects one of {', '.join(EXPECTED)} of {prompt.prompt!r}, not {prompt.expected!r}")
+            raise ValueError(
+                f"data/course/prompts.csv expects one of {', '.join(EXPECTED)} of {prompt.prompt!r}, not {prompt.expected!r}"
+            )
     return found
 
 

@@ -23,20 +23,13 @@ TUNE_COUNTS = {
 def scenes_of(exam: Exam, counts: dict[str, int], share: float = 1.0) -> list[Scene]:
     """The scenes of an exam, so many of each kind."""
     return [
-        exam.scene(kind, number)
-        for kind, count in counts.items()
-        for number in range(max(1, round(share * count)))
+        exam.scene(kind, number) for kind, count in counts.items() for number in range(max(1, round(share * count)))
     ]
 
 
 def overlap(box, thing) -> float:
     """Intersection over union of a box and the square that a thing was drawn in."""
-    other = (
-        thing.x - thing.size / 2,
-        thing.y - thing.size / 2,
-        thing.x + thing.size / 2,
-        thing.y + thing.size / 2,
-    )
+    other = (thing.x - thing.size / 2, thing.y - thing.size / 2, thing.x + thing.size / 2, thing.y + thing.size / 2)
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     if width <= 0 or height <= 0:
@@ -50,11 +43,7 @@ def true_regions(seen: Segmented, scene: Scene) -> list[tuple]:
     pairs = []
     for thing in scene.things:
         region: Region | None = max(seen.regions(), key=lambda r: overlap(r.box, thing), default=None)
-        if (
-            region is not None
-            and abs(region.size - thing.size) < 0.25 * thing.size
-            and _inside(region, thing)
-        ):
+        if region is not None and abs(region.size - thing.size) < 0.25 * thing.size and _inside(region, thing):
             pairs.append((thing, region))
     return pairs
 

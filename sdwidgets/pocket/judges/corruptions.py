@@ -45,9 +45,7 @@ def _noise(rng, one, other, thing):
     """Coloured blots over nine tenths of what it was."""
     blots = np.stack(
         [
-            np.asarray(
-                Image.fromarray(rng.integers(256, size=(16, 16), dtype=np.uint8)).resize(one.shape[:2], 3)
-            )
+            np.asarray(Image.fromarray(rng.integers(256, size=(16, 16), dtype=np.uint8)).resize(one.shape[:2], 3))
             for _ in range(3)
         ],
         axis=-1,

@@ -192,9 +192,7 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
     }
     for name, shown, wanted in sets:
         judged = judge.read(shown)
-        given = [
-            a for (kind, scene), one in zip(scenes, judged, strict=True) for a in answers(kind, scene, one)
-        ]
+        given = [a for (kind, scene), one in zip(scenes, judged, strict=True) for a in answers(kind, scene, one)]
         result[name] = table_of(given, wanted)
     result["refused"] = refused(judge, exam, max(1, round(share * WRECK_COUNT)))
     return result
@@ -211,7 +209,5 @@ def as_lines(result: dict) -> list[str]:
                 f"all {row['rate']:.4f} [{row['low']:.4f}, {row['high']:.4f}] of {row['n']:5}  worst {worst}"
             )
     for kind, row in result["refused"].items():
-        lines.append(
-            f"{'refused':16} {kind:24} {row['rate']:.4f} [{row['low']:.4f}, {row['high']:.4f}] of {row['n']}"
-        )
+        lines.append(f"{'refused':16} {kind:24} {row['rate']:.4f} [{row['low']:.4f}, {row['high']:.4f}] of {row['n']}")
     return lines

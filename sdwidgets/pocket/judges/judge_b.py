@@ -26,7 +26,11 @@ from .segment import Region, Segmented
 GRID = 24  # cells: the side of the square that every region is brought to
 GLYPH = 64  # pixels: the size at which templates are drawn
 MARGIN = 0.06  # of the longer side, left around a region
-STYLED_SIZES = (48, 64, 96)  # pixels: lines and blocks do not grow with the thing, so styled templates have three sizes
+STYLED_SIZES = (
+    48,
+    64,
+    96,
+)  # pixels: lines and blocks do not grow with the thing, so styled templates have three sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,9 +176,7 @@ def read_region(seen: Segmented, region: Region, style: str = "plain") -> Readin
 
 def _which_person(row: np.ndarray, known: Templates, occupation: str) -> Word:
     """Gender and tone: the nearest of an occupation's ten templates where these differ from each other."""
-    ten = [
-        place for place, word in enumerate(known.words) if word.name == occupation and word.kind == "person"
-    ]
+    ten = [place for place, word in enumerate(known.words) if word.name == occupation and word.kind == "person"]
     weight = known.rows[ten].var(0)
     return known.words[ten[int((np.square(known.rows[ten] - row) @ weight).argmin())]]
 
@@ -211,20 +213,16 @@ class JudgeB:
     def _judge_as(self, seen: Segmented, style: str) -> tuple[float, Judgement]:
         """(share of what is seen that templates explain, the judgement) were the picture of that style."""
         readings = {region: read_region(seen, region, style) for region in seen.regions()}
-        score = lambda region: max(0.0, 1 - readings[region].distance)  # noqa: E731
+        score = lambda region: max(0.0, 1 - readings[region].distance)
         regions = segment.best_cut(seen.root, score) if seen.root else []
         explained = sum(region.area * score(region) for region in regions) / max(1, seen.mask.sum())
-        things = sorted(
-            (self._thing(seen, r, readings[r], style) for r in regions), key=lambda thing: thing.x
-        )
+        things = sorted((self._thing(seen, r, readings[r], style) for r in regions), key=lambda thing: thing.x)
         return explained, Judgement(seen.background, style, seen.watermark, tuple(things))
 
     def _thing(self, seen: Segmented, region: Region, reading: Reading, style: str) -> Seen:
         word, (x, y), limits = reading.word, region.centre, self.limits
         distance, share = (
-            (limits.distance, limits.share)
-            if style == "plain"
-            else (limits.styled_distance, limits.styled_share)
+            (limits.distance, limits.share) if style == "plain" else (limits.styled_distance, limits.styled_share)
         )
         broken = reading.distance > distance or reading.share > share
         kind = "broken" if broken else word.kind

@@ -100,10 +100,6 @@ def place(judgement: Judgement) -> str | None:
     from ..world.scenes import PLACES
 
     if len(judgement.things) != 1:
-        raise ValueError(
-            f"a place is asked of a picture with one thing; this one has {len(judgement.things)}"
-        )
+        raise ValueError(f"a place is asked of a picture with one thing; this one has {len(judgement.things)}")
     thing = judgement.things[0]
-    return min(
-        PLACES, key=lambda words: (thing.x - PLACES[words][0]) ** 2 + (thing.y - PLACES[words][1]) ** 2
-    )
+    return min(PLACES, key=lambda words: (thing.x - PLACES[words][0]) ** 2 + (thing.y - PLACES[words][1]) ** 2)

@@ -22,9 +22,7 @@ FRAME = 3  # pixels: the rim whose median is the background's colour
 VISIBLE = 20  # levels of 255, in some channel, by which a thing's pixel differs from the background
 CONFETTI_FREE = 72  # pixels: the side of the square in the middle where no confetti falls
 SPECK = 15  # pixels: a region whose longer side is shorter is no thing (the smallest things have 38)
-LONGEST_OF_SEVERAL = (
-    56  # pixels: where several things share a picture they have at most 52, and a blurred rim
-)
+LONGEST_OF_SEVERAL = 56  # pixels: where several things share a picture they have at most 52, and a blurred rim
 MOST_PARTS = 40  # the largest parts that are grouped; a pencil sketch can have a hundred
 BLUEPRINT = (28, 58, 148)  # the ground of every picture in that style, whatever the scene's background
 

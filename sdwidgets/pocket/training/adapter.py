@@ -71,9 +71,7 @@ class AdapterTraining(torch.nn.Module):
         target = self.scheduler.get_velocity(latents, noise, timesteps)
         unet = self._frozen[0].to(latents.device)
         features = self.adapter(silhouettes)
-        predicted = unet(
-            noisy, timesteps, prompt_embeds, down_intrablock_additional_residuals=features
-        ).sample
+        predicted = unet(noisy, timesteps, prompt_embeds, down_intrablock_additional_residuals=features).sample
         return (predicted - target).square().mean()
 
 
@@ -143,5 +141,7 @@ def run_adapter(args, grammar: Grammar, work: Path) -> int:
     data = latent_data(grammar, work)
     record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
-    trainer.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}")
+    trainer.processes().print(
+        f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}"
+    )
     return 0

@@ -19,14 +19,7 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ..world.datasheet import (
-    COMMON_OBJECTS,
-    ENCODER,
-    FULL,
-    HELD_OUT_BACKGROUNDS,
-    HELD_OUT_SHAPE_COLOURS,
-    TAIL_OBJECTS,
-)
+from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
 from ..world.scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 from .trainer import Schedule, save_tensors
@@ -79,17 +72,9 @@ def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) ->
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    learner.train_from_iterator(
-        (make_scene(ENCODER, index).caption for index in spread(ENCODER, captions)), trainer
-    )
+    learner.train_from_iterator((make_scene(ENCODER, index).caption for index in spread(ENCODER, captions)), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]][: config.merges]
-    tokens = [
-        *alphabet,
-        *(byte + "</w>" for byte in alphabet),
-        *("".join(pair) for pair in merges),
-        START,
-        END,
-    ]
+    tokens = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges), START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
@@ -264,9 +249,7 @@ class ClipTraining(torch.nn.Module):
     def forward(self, pictures: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """(n, 3, 128, 128) in [-1, 1] and (n (1 + negatives), length) token ids, right captions first -> loss."""
         count = len(pictures)
-        image = F.normalize(
-            self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output), dim=-1
-        )
+        image = F.normalize(self.clip.visual_projection(self.clip.vision_model(pictures).pooler_output), dim=-1)
         text = F.normalize(self.clip.text_projection(self.clip.text_model(tokens).pooler_output), dim=-1)
         # Cosines near one differ in digits that bfloat16 lacks.
         with torch.autocast(image.device.type, enabled=False):
@@ -283,9 +266,7 @@ def clip_loss_at(grammar: Grammar, config: ClipConfig, tokenizer: CLIPTokenizer)
         rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
         scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=batch_size)]
         captions = [scene.caption for scene in scenes]
-        captions += [
-            wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)
-        ]
+        captions += [wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
         pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
         return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
@@ -324,9 +305,7 @@ def read_clip(folder: Path, encoder: CLIPTextModel) -> CLIPModel:
 
 
 @torch.no_grad()
-def encode_captions(
-    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256
-):
+def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256):
     """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16 on the CPU."""
     for start in range(0, len(captions), batch_size):
         tokens = tokenizer(
@@ -364,9 +343,7 @@ def beats_hard_negative(
 def _share_that_beats(clip: CLIPModel, tokenizer: CLIPTokenizer, pairs: list[tuple]) -> float:
     """The share of (scene, wrong caption) whose own caption is nearer to the picture."""
     scenes, wrong = zip(*pairs, strict=True)
-    tokens = tokenizer(
-        [scene.caption for scene in scenes] + list(wrong), padding=True, return_tensors="pt"
-    ).input_ids
+    tokens = tokenizer([scene.caption for scene in scenes] + list(wrong), padding=True, return_tensors="pt").input_ids
     pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
     image = clip.visual_projection(clip.vision_model(pictures).pooler_output)
     text = F.normalize(clip.text_projection(clip.text_model(tokens).pooler_output), dim=-1)
@@ -399,7 +376,7 @@ class Probe(torch.nn.Module):
 
 def _questions() -> dict[str, tuple[str, int, tuple[str, ...], Callable]]:
     """attribute -> (block of FULL, questions, answers, scene -> one answer a question, None where it is not asked)."""
-    said = lambda thing: thing.occupation or thing.name  # noqa: E731
+    said = lambda thing: thing.occupation or thing.name
 
     def colours(scene):
         worn = {thing.name: thing.colour for thing in scene.things}
@@ -445,9 +422,7 @@ def gate(
         scenes = [make_scene(FULL, indices[int(place)]) for place in chosen]
         states = _token_states(encoder, tokenizer, [scene.caption for scene in scenes])
         states = (states - states.mean((0, 1))) / states.std((0, 1)).clamp(min=1e-6)
-        target = torch.tensor(
-            [[answers.index(word) if word else -1 for word in truth(scene)] for scene in scenes]
-        )
+        target = torch.tensor([[answers.index(word) if word else -1 for word in truth(scene)] for scene in scenes])
         torch.manual_seed(seed)
         probe = Probe(states.shape[-1], questions, len(answers)).to(states.device)
         optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-2)

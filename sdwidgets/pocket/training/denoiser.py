@@ -29,9 +29,7 @@ class DenoiserConfig:
     caption_drop: float = 0.1  # share of captions replaced by the empty one, for guidance (arXiv 2207.12598)
     log_snr_mean: float = -0.5  # where on the noise schedule training looks most: `timestep_odds`
     log_snr_std: float = 2.0
-    schedule: Schedule = Schedule(
-        steps=62_500, batch_size=64, learning_rate=3e-3, ema_decay=0.9995, decay_share=0.0
-    )
+    schedule: Schedule = Schedule(steps=62_500, batch_size=64, learning_rate=3e-3, ema_decay=0.9995, decay_share=0.0)
 
 
 def for_training(unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -126,9 +124,7 @@ class DenoiserTraining(torch.nn.Module):
     the same U-Net for states as the text encoder makes them.
     """
 
-    def __init__(
-        self, unet: UNet2DConditionModel, config: DenoiserConfig, whitening: torch.Tensor | None = None
-    ):
+    def __init__(self, unet: UNet2DConditionModel, config: DenoiserConfig, whitening: torch.Tensor | None = None):
         super().__init__()
         self.unet, self.config, self.scheduler = unet, config, build_scheduler()
         self.register_buffer("whitening", torch.eye(config.text_width) if whitening is None else whitening)
@@ -199,7 +195,9 @@ def denoiser_loss_at(
         noise = torch.randn((batch_size, *data.latents.shape[1:]), generator=generator)
         timesteps = spread_timesteps(batch_size, generator, odds=odds)
         kept_captions = torch.rand(batch_size, generator=generator) >= config.caption_drop
-        rows, noise, timesteps, kept_captions = (t.to(accelerator.device) for t in (rows, noise, timesteps, kept_captions))
+        rows, noise, timesteps, kept_captions = (
+            t.to(accelerator.device) for t in (rows, noise, timesteps, kept_captions)
+        )
         captions = here.captions[rows] * kept_captions  # row 0 is the empty caption
         return model(here.latents[rows].float(), noise, timesteps, here.prompt_embeds[captions].float())
 

@@ -22,7 +22,9 @@ class Stage:
     factors: dict[str, int] = field(default_factory=dict)
 
 
-def with_stage(stages: Sequence[Stage], samples: int, length: int, scenes: int, factors: dict[str, int]) -> list[Stage]:
+def with_stage(
+    stages: Sequence[Stage], samples: int, length: int, scenes: int, factors: dict[str, int]
+) -> list[Stage]:
     """`stages`, and one more where its settings are others than the last one's.
 
     It begins with the next epoch; with fewer scenes at once, since the others need not be at hand any more. `samples`: how many were

@@ -83,9 +83,7 @@ def denoising_loss(
     noisy = scheduler.add_noise(latents, noise, timesteps)
     velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
-    error = (
-        (unet(noisy, timesteps, prompt_embeds).sample.float() - target.float()).square().mean(dim=(1, 2, 3))
-    )
+    error = (unet(noisy, timesteps, prompt_embeds).sample.float() - target.float()).square().mean(dim=(1, 2, 3))
     if snr_gamma is None:
         return error.mean()
     snr = compute_snr(scheduler, timesteps)
@@ -119,18 +117,14 @@ def tokenize(pipe, captions: Sequence[str]) -> torch.Tensor:
 def _check_data(pipe, pictures, captions) -> None:
     name = type(pipe).__name__
     if getattr(pipe, "unet", None) is None or getattr(pipe, "text_encoder_2", None) is not None:
-        raise ValueError(
-            f"this training is for pipelines of Stable Diffusion 1's shape (sd15, pocket), not {name}"
-        )
+        raise ValueError(f"this training is for pipelines of Stable Diffusion 1's shape (sd15, pocket), not {name}")
     if not len(pictures) or len(pictures) != len(captions):
         raise ValueError(
             f"every picture needs a caption: there are {len(pictures)} pictures and {len(captions)} captions"
         )
     sizes = {picture.size for picture in pictures}
     if len(sizes) > 1:
-        raise ValueError(
-            f"pictures must have one size, and these have {sorted(sizes)}; resize or crop them first"
-        )
+        raise ValueError(f"pictures must have one size, and these have {sorted(sizes)}; resize or crop them first")
     if any(side % pipe.vae_scale_factor for side in next(iter(sizes))):
         raise ValueError(
             f"sides must be multiples of {pipe.vae_scale_factor} pixels, not {next(iter(sizes))}; resize or crop first"
@@ -147,9 +141,7 @@ def _batches(count: int, settings, generator: torch.Generator):
         yield batch
 
 
-def _fit(
-    name: str, pipe, parameters: list, latents, embed: Callable, settings, snr_gamma, progress: bool
-) -> dict:
+def _fit(name: str, pipe, parameters: list, latents, embed: Callable, settings, snr_gamma, progress: bool) -> dict:
     """The training loop. `embed(rows)` -> (n, 77, width) text states of the captions `rows`.
 
     Everything random is drawn on the CPU from the settings' seed, so it is the same on every device.
@@ -183,12 +175,7 @@ def _fit(
         optimizer.zero_grad(set_to_none=True)
     bar.close()
     seconds = time.monotonic() - started
-    return {
-        "steps": len(losses),
-        "seconds": seconds,
-        "losses": losses,
-        "settings": dataclasses.asdict(settings),
-    }
+    return {"steps": len(losses), "seconds": seconds, "losses": losses, "settings": dataclasses.asdict(settings)}
 
 
 # ---- LoRA --------------------------------------------------------------------------------------------------
@@ -236,11 +223,9 @@ def train_lora(
     _check_data(pipe, pictures, captions)
     latents = encode_pictures(pipe, pictures)
     with torch.no_grad():
-        prompt_embeds = torch.cat(
-            [pipe.text_encoder(tokens)[0] for tokens in tokenize(pipe, captions).split(64)]
-        )
+        prompt_embeds = torch.cat([pipe.text_encoder(tokens)[0] for tokens in tokenize(pipe, captions).split(64)])
     parameters = add_lora(pipe.unet, settings.rank, settings.targets, settings.seed, name)
-    embed = lambda rows: prompt_embeds[rows.to(prompt_embeds.device)]  # noqa: E731
+    embed = lambda rows: prompt_embeds[rows.to(prompt_embeds.device)]
     return _fit("LoRA", pipe, parameters, latents, embed, settings, settings.snr_gamma, progress)
 
 
@@ -313,7 +298,7 @@ def train_word(
     # AdamW without decay leaves a row without gradient as it is; diffusers' example writes the old rows back instead.
     hook = table.register_hook(lambda gradient: gradient * chosen)
     try:
-        embed = lambda rows: pipe.text_encoder(tokens[rows.to(tokens.device)])[0]  # noqa: E731
+        embed = lambda rows: pipe.text_encoder(tokens[rows.to(tokens.device)])[0]
         return _fit("word", pipe, [table], latents, embed, settings, None, progress)
     finally:
         hook.remove()
@@ -375,7 +360,9 @@ def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> i
     data = latent_data(grammar, work)
     record = train(unet, data, config, work / name, args.restart, args.minutes, args.compile)
     done = record["step"] >= config.schedule.steps
-    trainer.processes().print(f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}")
+    trainer.processes().print(
+        f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}"
+    )
     return 0
 
 
@@ -405,9 +392,7 @@ def zero_snr_scheduler(scheduler) -> DDIMScheduler:
         raise ValueError(
             f"zero terminal SNR needs a model with v_prediction, and this one predicts {scheduler.config.prediction_type}"
         )
-    return DDIMScheduler.from_config(
-        scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
-    )
+    return DDIMScheduler.from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
 class ZeroSnrTraining(torch.nn.Module):

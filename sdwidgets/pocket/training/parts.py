@@ -48,9 +48,7 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
     latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
     trained.register_to_config(scaling_factor=vae.measure_scaling_factor(latents))
     finish(work / "vae", trained, record, record["step"] >= config.schedule.steps)
-    print(
-        f"PSNR: whole picture {record['psnr']['whole']:.1f} dB, things only {record['psnr']['things']:.1f} dB"
-    )
+    print(f"PSNR: whole picture {record['psnr']['whole']:.1f} dB, things only {record['psnr']['things']:.1f} dB")
     return 0
 
 
@@ -152,7 +150,9 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
     if args.cool_down < 1:
         raise ValueError(f"--cool-down must be 1 sample or more, not {args.cool_down}")
     if args.restart or args.steps is not None:
-        raise ValueError("--cool-down goes on from a checkpoint, for as many samples as it says: leave --restart and --steps out")
+        raise ValueError(
+            "--cool-down goes on from a checkpoint, for as many samples as it says: leave --restart and --steps out"
+        )
     main, branch = trainer.Checkpoint(work / "denoiser"), trainer.Checkpoint(work / "denoiser-cooled")
     record = main.record()
     if record is None:
@@ -175,7 +175,9 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
 
 def _validation(work: Path) -> validation.Validation:
     """The fixed scenes of this work folder's autoencoder and encoder; their floor is worked out once."""
-    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+    autoencoder = (
+        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+    )
     tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
     return validation.Validation.prepare(autoencoder, encoder, tokenizer, work / "encoded" / "floor.safetensors")
@@ -239,4 +241,3 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
         return 0
     finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
     return 0
-

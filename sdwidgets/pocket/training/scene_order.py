@@ -50,7 +50,9 @@ def training_scenes(grammar: Grammar, count: int | None = None) -> list[int]:
     begin = min(FIRST, len(others))
     whole, most = begin + len(planned), len(planned) + len(others)
     if count is not None and not (1 <= count <= begin or whole <= count <= most):
-        raise ValueError(f"--scenes must be 1 to {begin} or {whole} to {most} for the grammar {grammar.name}, not {count}")
+        raise ValueError(
+            f"--scenes must be 1 to {begin} or {whole} to {most} for the grammar {grammar.name}, not {count}"
+        )
     return [*others[:begin], *planned, *others[begin:]][:count]
 
 
@@ -64,21 +66,25 @@ def times_an_epoch(grammar: Grammar, indices: list[int], factors: dict[str, int]
     free = [block.name for block in getattr(grammar, "blocks", ()) if not block.planned]
     for name, factor in factors.items():
         if name not in free or not isinstance(factor, int) or factor < 1:
-            raise ValueError(f"a block may be shown more often where it is one of {', '.join(free)}, 1, 2, ... times, not {name}={factor}")
-    factor_of = lambda index: factors.get(grammar.block_at(index)[0].name, 1) if factors else 1  # noqa: E731
+            raise ValueError(
+                f"a block may be shown more often where it is one of {', '.join(free)}, 1, 2, ... times, not {name}={factor}"
+            )
+    factor_of = lambda index: factors.get(grammar.block_at(index)[0].name, 1) if factors else 1
     return np.array([planned.get(index) or factor_of(index) for index in indices])
 
 
 def world_digest(grammar: Grammar) -> str:
     """Sixteen hexadecimal digits of scenes from all over a grammar: other digits, another world."""
-    return hashlib.sha256(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode()).hexdigest()[
+        :16
+    ]
 
 
 def plan_epochs(grammar: Grammar, record: dict, scenes: int, factors: dict[str, int], seed: int):
     """(stages, their `Epochs`): those of a training's record, and one more where scenes or factors are others than the last's."""
     stages = epochs.stages_of(record)
     everything = training_scenes(grammar, max([scenes, *(stage.scenes for stage in stages)]))
-    times = lambda stage: times_an_epoch(grammar, everything[: stage.scenes], stage.factors)  # noqa: E731
+    times = lambda stage: times_an_epoch(grammar, everything[: stage.scenes], stage.factors)
     length = int(times(stages[-1]).sum()) if stages else 1
     stages = epochs.with_stage(stages, record.get("samples", 0), length, scenes, factors)
     return stages, epochs.Epochs([(stage.start, times(stage)) for stage in stages], seed)

@@ -65,7 +65,9 @@ def build_small_decoder(whole: AutoencoderKL, config: SmallDecoderConfig) -> Asy
     for name, tensor in small.state_dict().items():
         if name in known:
             cut[name] = known[name][tuple(slice(size) for size in tensor.shape)].clone()
-    small.load_state_dict(cut, strict=False)  # without what would mix a picture in under a mask, which nothing here asks for
+    small.load_state_dict(
+        cut, strict=False
+    )  # without what would mix a picture in under a mask, which nothing here asks for
     return small
 
 

@@ -109,9 +109,7 @@ def processes() -> PartialState:
 
     They wait for each other for up to twelve hours: encoding all scenes on a CPU takes longer than the half hour that is usual.
     """
-    return PartialState(
-        cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=datetime.timedelta(hours=12)
-    )
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=datetime.timedelta(hours=12))
 
 
 def check_compiled(compiled: bool) -> None:
@@ -145,7 +143,7 @@ def global_batch(loss_at: Callable) -> Callable:
     def sliced(model, step, batch_size, accelerator):
         rows = slice(accelerator.process_index * batch_size, (accelerator.process_index + 1) * batch_size)
         alone = SimpleNamespace(num_processes=1, process_index=0, device=accelerator.device)
-        share = lambda *batch: model(*(tensor[rows] for tensor in batch))  # noqa: E731
+        share = lambda *batch: model(*(tensor[rows] for tensor in batch))
         return loss_at(share, step, batch_size * accelerator.num_processes, alone)
 
     return sliced
@@ -186,7 +184,7 @@ class Checkpoint:
             return None
         try:
             tensors = load_file(self.folder / record["file"])
-            part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+            part = lambda prefix: {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             module.load_state_dict(part("model."))
             average.load_state_dict(part("ema."))
         except Exception as error:
@@ -210,7 +208,11 @@ class Checkpoint:
             return tensors.get_tensor(name) if name in tensors.keys() else None
 
     def clear(self) -> None:
-        for file in (*self.folder.glob("*step-*.safetensors"), *self.folder.glob(".step-*"), *self.folder.glob("checkpoint.json")):
+        for file in (
+            *self.folder.glob("*step-*.safetensors"),
+            *self.folder.glob(".step-*"),
+            *self.folder.glob("checkpoint.json"),
+        ):
             file.unlink()
 
 
@@ -293,9 +295,7 @@ def train(
     settings |= stage or {}
     step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
     began = time.monotonic()
-    bar = tqdm(
-        total=schedule.steps, initial=step, desc=name, disable=not accelerator.is_main_process, mininterval=2
-    )
+    bar = tqdm(total=schedule.steps, initial=step, desc=name, disable=not accelerator.is_main_process, mininterval=2)
     window: list[torch.Tensor] = []
     out_of_time = False
 
@@ -314,9 +314,7 @@ def train(
         if base is not None:
             record["base"] = base
         if accelerator.is_main_process:
-            checkpoint.save(
-                step, accelerator.unwrap_model(model), average, optimizer, record | {"step": step}
-            )
+            checkpoint.save(step, accelerator.unwrap_model(model), average, optimizer, record | {"step": step})
 
     try:
         while step < schedule.steps and not out_of_time:
@@ -328,22 +326,22 @@ def train(
             guard.watch(schedule.rate(step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            ema_update(
-                average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step))
-            )
+            ema_update(average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step)))
             step += 1
             if guard.steps == STEPS:
                 guard.check()
             window.append(loss.detach())  # read later: reading a GPU's number waits for the GPU
             bar.update()
             seen = samples_before + (step - first) * schedule.batch_size  # batches may have had other sizes
-            if snapshot and accelerator.is_main_process and seen // SNAPSHOT > (seen - schedule.batch_size) // SNAPSHOT:
+            if (
+                snapshot
+                and accelerator.is_main_process
+                and seen // SNAPSHOT > (seen - schedule.batch_size) // SNAPSHOT
+            ):
                 record.setdefault("snapshots", []).append({"samples": seen} | (snapshot(seen, average) or {}))
             if len(window) == 50 or step == schedule.steps:
                 spent = torch.tensor(time.monotonic() - began, device=accelerator.device)
-                mean, spent = accelerator.reduce(
-                    torch.stack([sum(window) / len(window), spent]), "mean"
-                ).tolist()
+                mean, spent = accelerator.reduce(torch.stack([sum(window) / len(window), spent]), "mean").tolist()
                 out_of_time = bool(minutes) and spent > 60 * minutes  # the same answer in every process
                 record["losses"].append([step, round(mean, 6)])
                 rate = (step - first) * schedule.batch_size / spent

@@ -144,7 +144,9 @@ def truncate_lora(file: Path, rank: int) -> None:
         u, s, v = torch.linalg.svd(product, full_matrices=False)
         kept, root = min(rank, len(a)), s.sqrt()
         layers[name] = (root[:kept, None] * v[:kept]).unflatten(1, a.shape[1:]).to(a.dtype)
-        layers[name.replace("lora_A", "lora_B")] = (u[:, :kept] * root[:kept]).reshape(len(b), kept, *b.shape[2:]).to(b.dtype)
+        layers[name.replace("lora_A", "lora_B")] = (
+            (u[:, :kept] * root[:kept]).reshape(len(b), kept, *b.shape[2:]).to(b.dtype)
+        )
     with safe_open(file, "pt") as there:
         metadata = there.metadata()
     save_file({name: tensor.contiguous() for name, tensor in layers.items()}, file, metadata=metadata)

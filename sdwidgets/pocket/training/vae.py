@@ -25,9 +25,7 @@ class VaeConfig:
     layers_per_block: int = 1
     norm_groups: int = 8
     crop: int = 64  # pixels: training sees crops around a thing, which holds more detail than background
-    whole_share: float = (
-        0.125  # share of steps on whole scenes, a quarter as many, so that 128 pixels are known too
-    )
+    whole_share: float = 0.125  # share of steps on whole scenes, a quarter as many, so that 128 pixels are known too
     kl_weight: float = 1e-4  # on the mean over latents, beside a mean absolute error over pixels in [-1, 1]
     edge_weight: float = 0.5  # on the absolute error of horizontal and vertical differences
     square_weight: float = 1.0  # on the mean squared error, which is what PSNR is made of
@@ -38,7 +36,9 @@ class VaeConfig:
 class DecoderConfig:
     """How the decoder is trained on once the encoder is frozen, for pictures as Pocket's are."""
 
-    lattice_share: float = 0.75  # in 0..1, of pictures on the lattice, as the denoiser's all are; the others keep free sizes and places
+    lattice_share: float = (
+        0.75  # in 0..1, of pictures on the lattice, as the denoiser's all are; the others keep free sizes and places
+    )
     edge_weight: float = 0.5  # as in `VaeConfig`
     square_weight: float = 8.0  # the square counts most: it is what PSNR is made of
     schedule: Schedule = Schedule(steps=1_500, batch_size=8, learning_rate=2e-3, warmup_steps=50)
@@ -76,8 +76,7 @@ def crop_batch(rng: np.random.Generator, count: int, crop: int) -> torch.Tensor:
         thing = scene.things[rng.integers(len(scene.things))]
         reach = thing.size // 3
         left, top = (
-            int(np.clip(c + rng.integers(-reach, reach + 1) - crop // 2, 0, SIZE - crop))
-            for c in (thing.x, thing.y)
+            int(np.clip(c + rng.integers(-reach, reach + 1) - crop // 2, 0, SIZE - crop)) for c in (thing.x, thing.y)
         )
         crops.append(np.asarray(render(scene))[top : top + crop, left : left + crop])
     return to_tensor(np.stack(crops))
@@ -195,7 +194,7 @@ def reconstruction_psnr(
     out = ((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
     square = (out - pixels.astype(np.float32)) ** 2
     thing = np.abs(pixels.astype(int) - pixels[:, :1, :1].astype(int)).max(-1) > 12
-    decibel = lambda mean: float(10 * np.log10(255**2 / mean))  # noqa: E731
+    decibel = lambda mean: float(10 * np.log10(255**2 / mean))
     return {"whole": decibel(square.mean()), "things": decibel(square[thing].mean())}
 
 
@@ -221,9 +220,7 @@ def encode_scenes(vae: AutoencoderKL, grammar: Grammar, indices, device="cpu", b
     indices = list(indices)
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     workers = 0 if str(device) == "cpu" else min(os.cpu_count() or 1, 16)
-    for pixels in torch.utils.data.DataLoader(
-        _Rendered(grammar, batches), batch_size=None, num_workers=workers
-    ):
+    for pixels in torch.utils.data.DataLoader(_Rendered(grammar, batches), batch_size=None, num_workers=workers):
         pictures = to_tensor(pixels).to(device, memory_format=torch.channels_last)
         with fast_arithmetic(device):
             latents = vae.encode(pictures).latent_dist.mode()
@@ -232,6 +229,4 @@ def encode_scenes(vae: AutoencoderKL, grammar: Grammar, indices, device="cpu", b
 
 def measure_scaling_factor(latents: torch.Tensor) -> float:
     """One over the latents' standard deviation, which Stable Diffusion multiplies latents with."""
-    return 1.0 / float(
-        F.mse_loss(latents, latents.mean(dim=(0, 2, 3), keepdim=True).expand_as(latents)).sqrt()
-    )
+    return 1.0 / float(F.mse_loss(latents, latents.mean(dim=(0, 2, 3), keepdim=True).expand_as(latents)).sqrt())

@@ -134,7 +134,7 @@ class Validation:
     def measure(self, unet, states: torch.Tensor | None = None) -> dict:
         """Plain data: "error" and "floor" by timestep, "gap" (their difference at `DECISIVE`, mean), and the error by kind and timestep."""
         errors = {timestep: self.errors(unet, timestep, states) for timestep in TIMESTEPS}
-        mean = lambda values, rows=slice(None): round(float(values[rows].mean()), 4)  # noqa: E731
+        mean = lambda values, rows=slice(None): round(float(values[rows].mean()), 4)
         rows = {kind: torch.tensor([own == kind for own in self.kinds]) for kind in KINDS}
         return {
             "gap": round(float(np.mean([float((errors[t] - self.floors[t]).mean()) for t in DECISIVE])), 4),

@@ -104,9 +104,7 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
         trainer.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder = (
-        AutoencoderKL.from_pretrained(finished_part(work, "vae"))
-        .eval()
-        .to(device, memory_format=torch.channels_last)
+        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(device, memory_format=torch.channels_last)
     )
     tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
     encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)

@@ -50,18 +50,14 @@ def draw_glyph(sequence: str, font: ImageFont.FreeTypeFont) -> Image.Image:
     scale = CELL / max(glyph.size)
     width, height = (max(1, round(side * scale)) for side in glyph.size)
     cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(
-        glyph.resize((width, height), Image.Resampling.LANCZOS), ((CELL - width) // 2, (CELL - height) // 2)
-    )
+    cell.paste(glyph.resize((width, height), Image.Resampling.LANCZOS), ((CELL - width) // 2, (CELL - height) // 2))
     return cell
 
 
 def build(font_file: str | Path, folder: str | Path) -> Path:
     """Draw every glyph into `folder`/atlas.webp (lossless) and its names into atlas.json; returns the picture's path."""
     if not features.check("raqm"):
-        raise RuntimeError(
-            "this Pillow has no Raqm layout, which joined emoji need: install Pillow from its wheel"
-        )
+        raise RuntimeError("this Pillow has no Raqm layout, which joined emoji need: install Pillow from its wheel")
     font = ImageFont.truetype(str(font_file), BITMAP_SIZE, layout_engine=ImageFont.Layout.RAQM)
     sequences = glyph_sequences()
     rows = -(-len(sequences) // COLUMNS)

@@ -6,18 +6,7 @@ import re
 
 from .layouts import LATTICE
 from .scenes import PLACES, RELATIONS, STYLES, Scene, Thing
-from .vocabulary import (
-    COLOURS,
-    GENDERS,
-    NUMBERS,
-    OBJECTS,
-    OCCUPATIONS,
-    SHAPES,
-    TONES,
-    article,
-    person_name,
-    plural,
-)
+from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
 
 _SINGULAR = {plural(name): name for name in (*OBJECTS, *SHAPES)}
 

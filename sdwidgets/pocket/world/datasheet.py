@@ -20,18 +20,7 @@ from PIL import Image
 
 from .layouts import FREE, LATTICE, STEP, UNSAID_SIZES, Free, Lattice, Spot
 from .scenes import RELATIONS, SIMPLE, STYLES, Scene, Stream, Thing, draw_confetti, scenes_sheet
-from .vocabulary import (
-    COLOURS,
-    GENDERS,
-    NUMBERS,
-    OBJECTS,
-    OCCUPATIONS,
-    SHAPES,
-    TONES,
-    article,
-    person_name,
-    plural,
-)
+from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
 
 SEED = 2026  # of every list and every scene here
 EDITION = 2
@@ -64,9 +53,7 @@ TAIL_COUNTS = (5, 10, 20, 50, 100, 200, 350, 500)
 _TAIL = _drawn(3, [name for name in _FREE if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS)], 40)
 TAIL_OBJECTS: dict[str, int] = {name: TAIL_COUNTS[place % 8] for place, name in enumerate(_TAIL)}
 #: All others: each in the same number of pictures of every block, give or take one.
-COMMON_OBJECTS = tuple(
-    name for name in OBJECTS if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS, *TAIL_OBJECTS)
-)
+COMMON_OBJECTS = tuple(name for name in OBJECTS if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS, *TAIL_OBJECTS))
 #: A style that neither the encoder nor the denoiser has met. (The autoencoder has.)
 HELD_OUT_STYLE = "blueprint"
 
@@ -102,9 +89,7 @@ def held_out_pairs() -> frozenset[frozenset[str]]:
     """
     stream = Stream(SEED, 2**30 + 6)
     first = [
-        frozenset(pair)
-        for place, a in enumerate(COMMON_OBJECTS)
-        for pair in ((a, b) for b in COMMON_OBJECTS[:place])
+        frozenset(pair) for place, a in enumerate(COMMON_OBJECTS) for pair in ((a, b) for b in COMMON_OBJECTS[:place])
     ]
     second = [frozenset((a, b)) for a in OCCUPATIONS for b in COMMON_OBJECTS]
     drawn = {pair for pair in (*first, *second) if stream.chance(0.1)}
@@ -189,13 +174,7 @@ def _alone(
     drawn = thing(spot)
     called = words or drawn.words
     phrase = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
-    return {
-        "words": phrase,
-        "things": (drawn,),
-        "background": background,
-        "place": place,
-        "size_word": size_word,
-    }
+    return {"words": phrase, "things": (drawn,), "background": background, "place": place, "size_word": size_word}
 
 
 def _object(name: str) -> Callable[[Spot], Thing]:
@@ -364,7 +343,9 @@ class Block:
     name: str
     count: int
     draw: Callable[[Stream, int, int, Layout], dict]
-    planned: bool = False  # its count is what is planted: a training has it whole, and shows each of its scenes once an epoch
+    planned: bool = (
+        False  # its count is what is planted: a training has it whole, and shows each of its scenes once an epoch
+    )
 
 
 @dataclass(frozen=True)
@@ -436,7 +417,9 @@ def _people_of_the_denoiser() -> list[Block]:
     blocks = []
     for name, planted in PLANTED_OCCUPATIONS.items():
         share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
-        blocks.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True), planned=True))
+        blocks.append(
+            Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True), planned=True)
+        )
     for name, planted in PLANTED_OCCUPATIONS.items():
         if planted.unmarked:
             draw = _portraits(name, planted.denoiser_share, False)
@@ -541,7 +524,7 @@ def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
 
 def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
     """The things of a scene in each layout, and as each person, that its caption allows; with probabilities."""
-    moved = lambda spots: tuple(  # noqa: E731
+    moved = lambda spots: tuple(
         replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True)
     )
     count, (first, *_) = len(scene.things), scene.things

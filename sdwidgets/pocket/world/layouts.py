@@ -13,18 +13,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from .scenes import (
-    COUNT_PLACES,
-    PLACES,
-    RELATIONS,
-    SIZE,
-    SIZES,
-    Scene,
-    Stream,
-    background_of,
-    jitter,
-    silhouette,
-)
+from .scenes import COUNT_PLACES, PLACES, RELATIONS, SIZE, SIZES, Scene, Stream, background_of, jitter, silhouette
 
 Spot = tuple[int, int, int]
 
@@ -130,7 +119,7 @@ class Lattice:
     @functools.cache  # noqa: B019
     def groups(self, count: int) -> tuple[tuple[Spot, ...], ...]:
         """Every layout of `count` alike things, all alike probable: 16 of two, 8 of three, the four corners of four."""
-        apart = lambda a, b: max(abs(a[0] - b[0]), abs(a[1] - b[1])) >= APART  # noqa: E731
+        apart = lambda a, b: max(abs(a[0] - b[0]), abs(a[1] - b[1])) >= APART
         return tuple(
             tuple((*centre, TOGETHER) for centre in centres)
             for centres in itertools.combinations(_NINE, count)

@@ -16,18 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from ...paths import data_folder
 from . import atlas
-from .vocabulary import (
-    COLOURS,
-    GENDERS,
-    NUMBERS,
-    OBJECTS,
-    OCCUPATIONS,
-    SHAPES,
-    TONES,
-    article,
-    person_name,
-    plural,
-)
+from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
 
 SIZE = 128  # pixels: Pocket's one native size
 BLOCK = 4  # pixels: the side of a block of pixel art
@@ -117,9 +106,7 @@ class Grammar:
     weights: dict[str, float] = field(
         default_factory=lambda: {"object": 4, "shape": 1, "person": 2, "pair": 2, "shapes": 1, "several": 1}
     )
-    styles: dict[str, float] = field(
-        default_factory=lambda: {"plain": 0.9, "pixel art": 0.05, "pencil sketch": 0.05}
-    )
+    styles: dict[str, float] = field(default_factory=lambda: {"plain": 0.9, "pixel art": 0.05, "pencil sketch": 0.05})
     size_share: float = 0.3  # how often a single thing has a size word
     place_share: float = 0.3  # how often a single thing has a place
 
@@ -150,6 +137,7 @@ SIMPLE = Grammar(
     weights={"object": 6, "shape": 2, "person": 3, "pair": 2, "shapes": 1.5, "several": 0.5},
     styles={"plain": 1.0},
 )  # fmt: skip
+
 
 def spread(grammar: Grammar, count: int) -> list[int]:
     """At most `count` scene numbers, evenly over the grammar."""
@@ -205,11 +193,7 @@ def _shape(stream: Stream, grammar: Grammar, colours, place, size) -> Thing:
 
 def _size_and_place(grammar: Grammar, stream: Stream) -> tuple[str | None, str | None, int]:
     size_word = stream.choice(("small", "large")) if stream.chance(grammar.size_share) else None
-    place = (
-        stream.choice(tuple(PLACES)[1:])
-        if size_word != "large" and stream.chance(grammar.place_share)
-        else None
-    )
+    place = stream.choice(tuple(PLACES)[1:]) if size_word != "large" and stream.chance(grammar.place_share) else None
     low, high = SIZES[size_word]
     return size_word, place, stream.integer(low, high)
 
@@ -321,9 +305,7 @@ def wordless_scene(seed: int, index: int) -> Scene:
     watermark = stream.chance(0.05)
     confetti = draw_confetti(stream, 0) if stream.chance(0.05) else ()
     shade = stream.integer(-6, 6)
-    return Scene(
-        index, "", background, tuple(things), style, shade=shade, watermark=watermark, confetti=confetti
-    )
+    return Scene(index, "", background, tuple(things), style, shade=shade, watermark=watermark, confetti=confetti)
 
 
 # ---- drawing -----------------------------------------------------------------------------------------------
@@ -346,9 +328,7 @@ def render(scene: Scene) -> Image.Image:
         draw = ImageDraw.Draw(picture)
         for column, row, colour in scene.confetti:
             left, top = column * CONFETTI_SIZE, row * CONFETTI_SIZE
-            draw.rectangle(
-                (left, top, left + CONFETTI_SIZE - 1, top + CONFETTI_SIZE - 1), fill=COLOURS[colour]
-            )
+            draw.rectangle((left, top, left + CONFETTI_SIZE - 1, top + CONFETTI_SIZE - 1), fill=COLOURS[colour])
     if scene.watermark:
         shadow, letters = _watermark()
         picture.paste((0, 0, 0), (0, 0), shadow)
@@ -449,15 +429,11 @@ def _pixel_art(picture: Image.Image, base) -> Image.Image:
 
 def _pencil_sketch(picture: Image.Image, base) -> Image.Image:
     """Gray outlines of what is drawn, on the scene's own background."""
-    edges = ImageOps.invert(
-        picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.6))
-    )
+    edges = ImageOps.invert(picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.6)))
     ImageDraw.Draw(edges).rectangle((0, 0, SIZE - 1, SIZE - 1), outline=255, width=2)
     strength = (255 - np.asarray(edges, dtype=np.float32)[..., None]).clip(0, 120) / 120
     ink = 30 if sum(base) > 3 * 80 else 225
-    return Image.fromarray(
-        (np.array(base) * (1 - strength) + ink * strength).clip(0, 255).round().astype(np.uint8)
-    )
+    return Image.fromarray((np.array(base) * (1 - strength) + ink * strength).clip(0, 255).round().astype(np.uint8))
 
 
 def _blueprint(picture: Image.Image, base) -> Image.Image:
@@ -465,9 +441,7 @@ def _blueprint(picture: Image.Image, base) -> Image.Image:
     edges = picture.convert("L").filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(0.5))
     ImageDraw.Draw(edges).rectangle((0, 0, SIZE - 1, SIZE - 1), outline=0, width=2)
     strength = np.asarray(edges, dtype=np.float32)[..., None].clip(0, 100) / 100
-    return Image.fromarray(
-        (np.array((28, 58, 148)) * (1 - strength) + 240 * strength).round().astype(np.uint8)
-    )
+    return Image.fromarray((np.array((28, 58, 148)) * (1 - strength) + 240 * strength).round().astype(np.uint8))
 
 
 _STYLE = {
@@ -488,9 +462,7 @@ def scenes_sheet(grammar: Grammar, indices, columns: int = 8, captions: bool = T
         x, y = 8 + cell % columns * (SIZE + 8), 8 + cell // columns * (SIZE + strip + 8)
         sheet.paste(render(scene), (x, y))
         if captions:
-            draw.multiline_text(
-                (x, y + SIZE + 2), _wrapped(scene.caption), fill="black", font_size=9, spacing=1
-            )
+            draw.multiline_text((x, y + SIZE + 2), _wrapped(scene.caption), fill="black", font_size=9, spacing=1)
     return sheet
 
 

@@ -83,11 +83,7 @@ def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:
     # A generator on the CPU draws the same noise whatever device the pipeline is on.
     takes = inspect.signature(type(pipe).__call__).parameters
     given = {name: value for name, value in (pictures or {}).items() if name in takes}
-    return {
-        **keywords(pipe, settings),
-        **given,
-        "generator": torch.Generator("cpu").manual_seed(settings["seed"]),
-    }
+    return {**keywords(pipe, settings), **given, "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
 
 
 def tokens(pipe, text: str) -> dict:
@@ -107,7 +103,7 @@ def tokens(pipe, text: str) -> dict:
     words = words[:-1] if words and words[-1] == tokenizer.eos_token_id else words
     marks = len(ids) - len(words)
     room = max(0, limit - marks)
-    shown = lambda some: [[piece.text, piece.stop - piece.first] for piece in pieces(tokenizer, some)]  # noqa: E731
+    shown = lambda some: [[piece.text, piece.stop - piece.first] for piece in pieces(tokenizer, some)]
     return {
         "text": text,
         "tokens": shown(words[: min(room, MAX_READ)]),

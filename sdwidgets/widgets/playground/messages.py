@@ -70,7 +70,11 @@ class Desk:
             settings=play.settings,
             schedulers=offers,
             tasks=[[name, *words] for name, words in TASKS.items()],
-            hidden=[name for name in page_settings() if CONTROLS[name].argument and name not in takes and name != "strength"],
+            hidden=[
+                name
+                for name in page_settings()
+                if CONTROLS[name].argument and name not in takes and name != "strength"
+            ],
             badge=play._engine.badge(),
             **play.pictures(),
             history=[past.told() for past in play.history],
@@ -84,7 +88,7 @@ class Desk:
         live: the number of an order of the live mode: it is run at once, with few steps. 0: an order like any other.
         """
         wanted = {name: settings[name] for name in page_settings() if name in settings}
-        number = lambda value: as_number(value) if isinstance(value, str) else value  # noqa: E731
+        number = lambda value: as_number(value) if isinstance(value, str) else value
         for name, value in wanted.items():
             if CONTROLS[name].kind in (int, float):
                 wanted[name] = number(value)
@@ -92,9 +96,7 @@ class Desk:
                 wanted[name] = [number(item) for item in value]
         order = self.play._order()
         try:
-            order = order._replace(
-                settings={**order.settings, **wanted}, live=live if isinstance(live, int) else 0
-            )
+            order = order._replace(settings={**order.settings, **wanted}, live=live if isinstance(live, int) else 0)
             self.play.start(order, client, 0.0 if order.live else DEBOUNCE)
         except (ValueError, RuntimeError) as error:
             self.play.tell_errors(error)
@@ -150,9 +152,7 @@ class Desk:
                 self.opened(str(content.get("purpose", "run")), data, name)
         except (ValueError, TypeError, RuntimeError) as error:
             refused = _sentence(error)
-        self.mail.tell(
-            kind="file", client=client, done=data is not None or refused is not None, refused=refused
-        )
+        self.mail.tell(kind="file", client=client, done=data is not None or refused is not None, refused=refused)
 
     def opened(self, purpose: str, data: bytes, name: str) -> None:
         from ...generation.tasks import MAX_BYTES, read_picture

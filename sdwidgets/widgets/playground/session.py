@@ -109,7 +109,9 @@ class Engine:
         except Exception as failure:
             error = failure
         if isinstance(trace, Trace):  # what recording cannot see of a run: its settings say it
-            known = {name: settings[name] for name in CONTROLS if CONTROLS[name].argument and settings.get(name) is not None}
+            known = {
+                name: settings[name] for name in CONTROLS if CONTROLS[name].argument and settings.get(name) is not None
+            }
             unseen = {name: value for name, value in known.items() if getattr(trace.settings, name) is None}
             trace.settings = replace(trace.settings, **unseen)
         seconds = time.perf_counter() - began

@@ -19,9 +19,7 @@ class Parcel:
         """
         if not 0 < size <= self.at_most:
             limit = f"{self.at_most / 1e6:.0f} MB"
-            raise ValueError(
-                f"The file has {size / 1e6:.1f} MB; more than nothing and at most {limit} are taken."
-            )
+            raise ValueError(f"The file has {size / 1e6:.1f} MB; more than nothing and at most {limit} are taken.")
         if at == 0:
             self._whose, self._size, self._bytes = whose, size, bytearray()
         if (whose, size, at) != (self._whose, self._size, len(self._bytes)) or at + len(piece) > size:

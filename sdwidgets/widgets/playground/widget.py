@@ -28,10 +28,7 @@ from .worker import Worker
 
 DELIVERIES = ("auto", "push", "pull", "sync")
 SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "compare.js", "live.js", "playground.js")
-STRENGTHS = {
-    "text": 0.6,
-    "image": 0.6,
-}  # usual ones; 1 for the other tasks: nothing is kept of what is painted anew
+STRENGTHS = {"text": 0.6, "image": 0.6}  # usual ones; 1 for the other tasks: nothing is kept of what is painted anew
 
 
 def _script() -> str:
@@ -41,7 +38,9 @@ def _script() -> str:
 
 def _check_names(settings: dict, caller: str) -> None:
     if unknown := sorted(set(settings) - set(page_settings())):
-        raise TypeError(f"{caller}() has no setting {unknown[0]!r}; it takes {', '.join(page_settings())}, source and mask.")
+        raise TypeError(
+            f"{caller}() has no setting {unknown[0]!r}; it takes {', '.join(page_settings())}, source and mask."
+        )
 
 
 class Playground(anywidget.AnyWidget):
@@ -65,16 +64,7 @@ class Playground(anywidget.AnyWidget):
 
     _esm = traitlets.Unicode(_script()).tag(sync=True)
 
-    def __init__(
-        self,
-        pipe,
-        *,
-        source=None,
-        mask=None,
-        autorun: bool = True,
-        delivery: str = "auto",
-        **settings,
-    ):
+    def __init__(self, pipe, *, source=None, mask=None, autorun: bool = True, delivery: str = "auto", **settings):
         self._worker = worker = Worker()  # its thread is started by the first run
         self._release = weakref.finalize(self, worker.close)
         if delivery not in DELIVERIES:
@@ -86,7 +76,9 @@ class Playground(anywidget.AnyWidget):
         usual["strength"] = STRENGTHS.get(str(given.get("task", "text")), 1.0)
         self.source = self.mask = None
         self.source, self.mask = self._pictures(source, mask)
-        self.settings = {name: list(value) if CONTROLS[name].kind is list else value for name, value in (usual | given).items()}
+        self.settings = {
+            name: list(value) if CONTROLS[name].kind is list else value for name, value in (usual | given).items()
+        }
         self._check(self._order())
         self.autorun, self._adaptive = autorun, delivery == "auto"
         if self._adaptive:
