@@ -2,14 +2,13 @@
 # Kept to GNU make 3.81 and POSIX sh, which every Mac has.
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev lab test test-weekly lint lock bench pocket slides slides-pdf site clean
+.PHONY: help install dev lab test test-slow test-weekly lint lock bench pocket slides slides-pdf site clean
 
 # Settings, for example: make install TORCH=cuda PYTHON=python3.12
 VENV = .venv
 PYTHON =
 TORCH := $(shell if command -v nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 ARGS =
-MARKS = not weekly
 
 BIN = $(VENV)/bin
 INSTALL = python=`sh tools/find-python.sh $(PYTHON)` && "$$python" tools/install.py --venv "$(VENV)" --torch "$(TORCH)"
@@ -18,21 +17,22 @@ INPUTS = pyproject.toml requirements.lock tools/install.py
 COURSE = $(VENV)/.course-$(TORCH)
 DEV = $(VENV)/.dev-$(TORCH)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=300
-# Two processes, a file of tests or a notebook at a time; each computes on one thread, so that they do not get in each other's way.
-SHARED = --numprocesses=2 --dist=loadscope
+# Two processes, shared out by tests/conftest.py; each computes on one thread, so that they do not get in each other's way.
+SHARED = --numprocesses=2
 
 help: ## show this help
-	@echo "make lab       open the course in JupyterLab; installs what is missing first"
-	@echo "make test      run the tests that CI runs; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make lab          open the course in JupyterLab; installs what is missing first"
+	@echo "make test         run the quick tests; installs what is missing first (ARGS=\"-k trace\" is handed to pytest)"
+	@echo "make test-slow    run the others of CI: every notebook, JupyterLab, compiling, several processes"
 	@echo "make test-weekly  run what CI leaves out: notebooks with other families, Colab's versions, the live mode, the table of mistakes"
-	@echo "make slides    make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
-	@echo "make site      make static pages of the notebooks: build/site"
-	@echo "make install   prepare the environment $(VENV) and nothing more"
-	@echo "make bench     measure speed and memory on this machine, about 20 minutes; installs what is missing first"
-	@echo "make lint      read the code with ruff"
-	@echo "make lock      write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
-	@echo "make pocket    put trained parts together as data/pocket, and make all that depends on them again (WORK=folder MINUTES=10)"
-	@echo "make clean     remove the environment and what tests leave behind"
+	@echo "make slides       make the evening's deck from the notebooks: build/slides (make slides-pdf: as a PDF too)"
+	@echo "make site         make static pages of the notebooks: build/site"
+	@echo "make install      prepare the environment $(VENV) and nothing more"
+	@echo "make bench        measure speed and memory on this machine, about 20 minutes; installs what is missing first"
+	@echo "make lint         read the code with ruff, and check its format"
+	@echo "make lock         write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
+	@echo "make pocket       put trained parts together as data/pocket, and make all that depends on them again (WORK=folder MINUTES=10)"
+	@echo "make clean        remove the environment and what tests leave behind"
 	@echo ""
 	@echo "Settings: TORCH=cpu|cuda (now $(TORCH))   PYTHON=python3.12   VENV=/another/folder   CHROMIUM=/path/to/browser"
 
@@ -54,19 +54,27 @@ $(DEV): $(INPUTS)
 lab: $(COURSE)
 	@$(BIN)/python tools/lab.py
 
-test: lint
-	@CHROMIUM=`$(BIN)/python tools/find_browser.py` || unset CHROMIUM; \
-	if [ -n "$$CHROMIUM" ]; then \
-		export CHROMIUM; \
-	else \
-		echo "sdwidgets: no Chromium here and none could be installed: the tests in tests/browser are left out."; \
-		echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
-		if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
-	fi; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks $(NBVAL) $(SHARED) --durations=10 -m "$(MARKS)" $(ARGS)
+# $(1): which tests, by their markers
+define run-tests
+@CHROMIUM=`$(BIN)/python tools/find_browser.py` || unset CHROMIUM; \
+if [ -n "$$CHROMIUM" ]; then \
+	export CHROMIUM; \
+else \
+	echo "sdwidgets: no Chromium here and none could be installed: the tests in tests/browser are left out."; \
+	echo "sdwidgets: to run them, install Chromium or Google Chrome, or name one: make test CHROMIUM=/path/to/browser"; \
+	if [ "$$CI" = true ]; then echo "sdwidgets: with CI=true that is a failure."; exit 1; fi; \
+fi; \
+OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests notebooks $(NBVAL) $(SHARED) --durations=10 -m "$(1)" $(ARGS)
+endef
 
-test-weekly:
-	@$(MAKE) test MARKS=weekly
+test: lint
+	$(call run-tests,not slow and not weekly)
+
+test-slow: $(DEV)
+	$(call run-tests,slow and not weekly)
+
+test-weekly: $(DEV)
+	$(call run-tests,weekly)
 	$(BIN)/python tools/mutations.py
 
 lint: $(DEV)

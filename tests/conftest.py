@@ -6,8 +6,10 @@ tests/browser; `make test` names it to them in CHROMIUM.
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -26,13 +28,36 @@ import torch  # noqa: E402
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+NOTEBOOKS = "notebooks/"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, and skip what this machine cannot run with the reason."""
+    """Mark tests by their folder and fixtures, and skip what this machine cannot run with the reason."""
     without_cuda = f"needs CUDA, and torch {torch.__version__} finds none here"
     has_cuda = torch.cuda.is_available()
     for item in items:
         for folder in ("browser", "gpu"):
             if f"/tests/{folder}/" in item.path.as_posix():
                 item.add_marker(folder)
+        if item.nodeid.startswith(NOTEBOOKS) or "labs" in getattr(item, "fixturenames", ()):  # a kernel, a JupyterLab
+            item.add_marker("slow")
         if not has_cuda and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=without_cuda))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Share tests out one by one, but keep together a notebook's cells and a file whose tests share a costly fixture."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            together = file.startswith(NOTEBOOKS) or _shares_fixtures(config.rootpath / file)
+            return file if together else nodeid
+
+    return Sharing(config, log)
+
+
+@functools.cache
+def _shares_fixtures(file: Path) -> bool:
+    return 'scope="module"' in file.read_text("utf-8")

@@ -162,6 +162,7 @@ def test_a_network_without_a_compiled_graph_has_none():
     assert cpu.graph_of(pipe.unet) is None and cpu.how_fast(pipe) == {}
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
@@ -220,6 +221,7 @@ def test_start_up_is_measured_in_processes_of_their_own():
         cpu.run("1 / 0")
 
 
+@pytest.mark.slow
 def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
@@ -229,6 +231,7 @@ def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
     assert set(report["avx2"]["batches"]["pictures_a_second"]) == {"exact", "fast"}
 
 
+@pytest.mark.slow
 def test_the_gpu_command_runs_on_a_cpu_with_small_models(tmp_path, monkeypatch, capsys):
     """All but the compiler, which test_speed_gpu.py runs and which takes a minute."""
     monkeypatch.setattr(cuda, "why_no_compiler", lambda device: "left out in this test")

@@ -201,6 +201,7 @@ def test_a_full_disk_loses_nothing(model, prompts, here, capsys, monkeypatch):
     assert "2 made now, 1 were there" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT as Ctrl-C does on POSIX")
 def test_ctrl_c_stops_with_130_and_keeps_what_was_made(model, prompts, here):
     arguments = [

@@ -122,8 +122,8 @@ class Known(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory):
-    """The real validation of four scenes of each kind, with the autoencoder and encoder that are carried."""
-    few = {kind: (block, 4, fits) for kind, (block, _, fits) in validation.KINDS.items()}
+    """The real validation of one scene of each kind, with the autoencoder and encoder that are carried."""
+    few = {kind: (block, 1, fits) for kind, (block, _, fits) in validation.KINDS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validation, "KINDS", few)
         pocket = data_folder("pocket")
@@ -137,12 +137,14 @@ def fixed(tmp_path_factory):
         yield made
 
 
+@pytest.mark.slow
 def test_an_error_is_that_of_x0_in_the_boxes(fixed):
     for timestep in validation.TIMESTEPS:
         assert fixed.errors(Known(fixed, 0.0), timestep).max() < 1e-8
         assert torch.allclose(fixed.errors(Known(fixed, 0.3), timestep), torch.tensor(0.09), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_floor_rises_with_the_noise_and_no_network_is_below_it(fixed):
     means = [float(fixed.floors[t].mean()) for t in validation.TIMESTEPS]
     assert means == sorted(means) and means[0] < 0.01 < means[-1]
@@ -154,6 +156,7 @@ def test_the_floor_rises_with_the_noise_and_no_network_is_below_it(fixed):
     assert measured["gap"] == pytest.approx(np.mean(decisive), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_floor_is_the_error_of_the_best_prediction(fixed):
     """One scene worked out again: its pictures listed, encoded, and weighed."""
     place = fixed.kinds.index("people")

@@ -77,6 +77,7 @@ def is_fast(pipe) -> bool:
     return "forward" in vars(pipe.unet) and "forward" in vars(pipe.vae.decoder)
 
 
+@pytest.mark.slow
 def test_fast_pictures_are_the_exact_ones_up_to_rounding(pockets):
     exact, fast = pockets
     assert is_fast(fast) and not is_fast(exact)
@@ -85,6 +86,7 @@ def test_fast_pictures_are_the_exact_ones_up_to_rounding(pockets):
     assert psnr(draw(exact, prompts[:1]), draw(fast, prompts[1:])) < 25, "another prompt is another picture"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [{"height": 64, "width": 96}, {"height": 72, "width": 128}])
 def test_other_sizes_and_no_guidance_are_drawn_alike(pockets, size):
     exact, fast = pockets
@@ -151,6 +153,7 @@ def test_what_openvino_does_not_know_is_computed_by_the_network(pockets):
         assert not copied(z, 500, text).sample.any(), "a copy computes with its own weights"
 
 
+@pytest.mark.slow
 def test_changed_weights_are_never_ignored(pockets):
     exact, _ = pockets
     fast = sdwidgets.load("pocket", "cpu", speed="fast")
@@ -301,6 +304,7 @@ def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypat
     assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino).plan == Plan("f32", 1)
 
 
+@pytest.mark.slow
 def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(pockets, tmp_path, monkeypatch):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
     other = copy.deepcopy(decoder)
@@ -341,6 +345,7 @@ def property_with_bf16(bare):
     return get_property
 
 
+@pytest.mark.slow
 def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypatch):
     unet = pockets[0].unet
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
@@ -407,6 +412,7 @@ def own_states(pipe, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return encoder(ids).last_hidden_state, type(encoder).forward(encoder, ids).last_hidden_state
 
 
+@pytest.mark.slow
 def test_a_word_that_is_added_and_learned_is_never_answered_from_memory(lone):
     """Textual inversion: the table of embeddings is another one, then one row of it is trained, then one is loaded."""
     encoder = lone.text_encoder
@@ -460,6 +466,7 @@ def change_attribute(unet):
             layer._reversed_padding_repeated_twice = [1, 1, 1, 1] if layer.padding == (1, 1) else [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [replace_parameter, assign_state, edit_row, replace_layer, change_attribute])
 def test_every_way_to_change_a_network_counts(lone, change):
     z, text = torch.randn(2, 4, 8, 8, generator=tiny.generator()), torch.randn(2, 77, 32, generator=tiny.generator(1))
@@ -699,6 +706,7 @@ def test_a_fast_pipeline_does_not_search_its_layers_for_a_device_and_is_still_it
     assert type(pipe) is StableDiffusionPipeline
 
 
+@pytest.mark.slow
 def test_a_fast_turbo_picture_is_the_exact_ones_up_to_rounding():
     exact, fast = (sdwidgets.load("pocket", "cpu", "float32", turbo=True, speed=speed) for speed in ("exact", "fast"))
     for pipe in (exact, fast):

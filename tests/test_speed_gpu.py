@@ -29,6 +29,7 @@ def pair(tmp_path_factory):
         yield exact, fast
 
 
+@pytest.mark.slow
 def test_compiled_and_fused_pictures_are_the_exact_ones_up_to_rounding(pair):
     exact, fast = pair
     compiled = [m for m in fast.unet.modules() if m._compiled_call_impl is not None]
@@ -46,6 +47,7 @@ def test_what_is_saved_has_the_same_names(pair):
     )
 
 
+@pytest.mark.slow
 def test_a_change_in_place_counts_at_once_in_fused_projections_too(pair):
     exact, fast = pair
     before = tiny.run(fast)

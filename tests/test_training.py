@@ -25,7 +25,17 @@ from bench.training import Change, speed
 from sdwidgets.loading.turbo import with_small_decoder
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket import export, train
-from sdwidgets.pocket.training import clip, denoiser, muon, scene_order, small_decoder, trainer, vae, work_folder
+from sdwidgets.pocket.training import (
+    clip,
+    denoiser,
+    muon,
+    scene_order,
+    small_decoder,
+    trainer,
+    vae,
+    validation,
+    work_folder,
+)
 from sdwidgets.pocket.world import datasheet, scenes
 from sdwidgets.pocket.world import vocabulary as words
 from sdwidgets.pocket.world.layouts import on_lattice
@@ -213,8 +223,9 @@ def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(t
 NARROW = """
 import argparse, functools, sys
 from sdwidgets.pocket import train
-from sdwidgets.pocket.training import denoiser, trainer, vae
+from sdwidgets.pocket.training import denoiser, trainer, vae, validation
 
+validation.KINDS = {kind: (block, 1, fits) for kind, (block, _, fits) in validation.KINDS.items()}
 denoiser.DenoiserConfig = functools.partial(denoiser.DenoiserConfig, channels=(32, 32, 32))
 encode = vae.encode_scenes
 
@@ -249,6 +260,7 @@ def launch(processes: int, script, *arguments) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_denoiser_as_one_does(trained, tmp_path):
     """The part as it is, but narrow: prepared and finished by one process, and the same loss all along, to a thousandth.
 
@@ -476,6 +488,7 @@ def test_negatives_ask_for_order_and_place_wherever_they_can():
     assert not set(placed[1::2]) & set(captions), "a caption without order or place is made wrong in another way"
 
 
+@pytest.mark.slow
 def test_it_is_told_by_kind_how_often_the_right_caption_wins(trained):
     tiny = datasheet.find_grammar("tiny")
     tokenizer = CLIPTokenizer.from_pretrained(trained / "clip" / "tokenizer")
@@ -538,7 +551,16 @@ def test_the_gate_sees_what_states_carry_and_what_they_do_not():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def few_validation_scenes():
+    """One scene of each kind: the floor of all 128 takes a minute to work out."""
+    with pytest.MonkeyPatch.context() as patch:
+        one = {kind: (block, 1, fits) for kind, (block, _, fits) in validation.KINDS.items()}
+        patch.setattr(validation, "KINDS", one)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, few_validation_scenes):
     """All parts, trained for two steps on 64 scenes through the command line, and exported."""
     work = tmp_path_factory.mktemp("work")
     parser = argparse.ArgumentParser()
@@ -550,6 +572,7 @@ def trained(tmp_path_factory):
     return work
 
 
+@pytest.mark.slow
 def test_the_exported_folder_is_a_stock_pipeline_in_float32(trained):
     pipe = StableDiffusionPipeline.from_pretrained(trained / "model")
     assert {module.dtype for module in (pipe.unet, pipe.vae, pipe.text_encoder)} == {torch.float32}
@@ -559,6 +582,7 @@ def test_the_exported_folder_is_a_stock_pipeline_in_float32(trained):
     assert max(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) < 15e6
 
 
+@pytest.mark.slow
 def test_exported_weights_are_the_averaged_ones_that_were_trained(trained):
     pipe = StableDiffusionPipeline.from_pretrained(trained / "model")
     saved = denoiser.build_unet(denoiser.DenoiserConfig()).from_pretrained(trained / "denoiser" / "part")
@@ -566,6 +590,7 @@ def test_exported_weights_are_the_averaged_ones_that_were_trained(trained):
         assert torch.equal(a.half(), b.half()), name
 
 
+@pytest.mark.slow
 def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path, capsys):
     first, later, shipped = (
         AutoencoderKL.from_pretrained(folder)
@@ -597,6 +622,7 @@ def test_an_export_takes_the_later_decoder_of_the_same_encoder(trained, tmp_path
     assert work_folder.finished_autoencoder(tmp_path) == tmp_path / "vae" / "part"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "a cat", "مرحبا", "🙂", "<script>", "zygote", "x" * 10_000])
 def test_any_text_has_known_tokens(trained, text):
     tokenizer = StableDiffusionPipeline.from_pretrained(trained / "model").tokenizer
@@ -605,6 +631,7 @@ def test_any_text_has_known_tokens(trained, text):
     assert tokenizer.eos_token_id not in ids[1:-1], "part of the text is unknown"
 
 
+@pytest.mark.slow
 def test_latents_are_scaled_to_variance_one(trained):
     (file,) = (trained / "encoded").glob("latents-0000000-*.safetensors")
     latents = load_file(file)["latents"].float()
@@ -613,6 +640,7 @@ def test_latents_are_scaled_to_variance_one(trained):
     assert float(centred.square().mean().sqrt()) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_every_scene_is_told_in_its_own_words(trained):
     tiny, device = datasheet.find_grammar("tiny"), "cpu"
     data = work_folder.latent_data(tiny, trained)
@@ -627,6 +655,7 @@ def test_every_scene_is_told_in_its_own_words(trained):
     assert torch.allclose(data.prompt_embeds[0].float(), empty[0].float(), atol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_short_training_learns_from_a_fair_sample_that_a_longer_one_extends(trained, tmp_path):
     tiny = datasheet.find_grammar("tiny")
     few, more = scene_order.training_scenes(tiny, 50), scene_order.training_scenes(tiny, 120)
@@ -643,6 +672,7 @@ def test_a_short_training_learns_from_a_fair_sample_that_a_longer_one_extends(tr
     assert torch.allclose(everything.latents[:50].float(), data.latents.float(), atol=0.05)
 
 
+@pytest.mark.slow
 def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
     tiny, arguments = datasheet.find_grammar("tiny"), ["--grammar", "tiny", "--work", str(tmp_path / "work")]
     parser = argparse.ArgumentParser()
@@ -695,6 +725,7 @@ def test_an_exported_model_trains_on_elsewhere(trained, tmp_path, capsys):
             run("restore", "--output", str(folder))
 
 
+@pytest.mark.slow
 def test_a_branch_cools_down_and_the_training_goes_on_from_before_it(trained, tmp_path, monkeypatch):
     """Its rate falls to zero, it is resumed as one run, its weights become the part, and the checkpoint that it left stays bit for bit."""
     work, schedule = tmp_path / "work", dataclasses.replace(denoiser.DenoiserConfig().schedule, warmup_steps=0)
@@ -729,6 +760,7 @@ def test_a_branch_cools_down_and_the_training_goes_on_from_before_it(trained, tm
             run(*wrong)
 
 
+@pytest.mark.slow
 def test_the_small_decoder_belongs_to_the_whole_autoencoder_and_takes_its_decoders_place(trained, tmp_path, capsys):
     folder = trained / "model" / "extras" / "small-decoder"
     record = json.loads((folder / "training.json").read_text())
@@ -802,6 +834,7 @@ def test_the_small_decoder_sees_latents_of_every_noise_up_to_its_most():
             small_decoder.SmallDecoderConfig(**wrong)
 
 
+@pytest.mark.slow
 def test_an_export_takes_no_extra_of_another_denoiser(trained, tmp_path, capsys):
     base = trainer.digest(UNet2DConditionModel.from_pretrained(trained / "model" / "unet"))
     for extra in ("turbo", "zero-snr", "adapter"):
