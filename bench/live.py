@@ -55,10 +55,11 @@ def _chromium():
     """A browser's new page. ImportError or FileNotFoundError where there is no playwright or no Chromium."""
     from playwright.sync_api import sync_playwright
 
-    from tests.browser.conftest import Page, find_chromium
+    from sdwidgets.loading.doctor import find_browser
+    from tests.browser.conftest import Page
 
     with sync_playwright() as playwright:
-        path = find_chromium(playwright)
+        path = find_browser()
         if path is None:
             raise FileNotFoundError("no Chromium: install one, or name it in CHROMIUM")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -7,16 +7,12 @@ system's package. Where none can be had, nothing is printed and the exit status 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-MAC_PATHS = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-)
+from sdwidgets.loading.doctor import find_browser
+
 NOT_FOUND = 3
 
 
@@ -24,37 +20,10 @@ def say(text: str) -> None:
     print(f"sdwidgets: {text}", file=sys.stderr, flush=True)
 
 
-def runs(path: str | None) -> bool:
-    """Whether this browser starts: a package may be a stub, or miss a system library."""
-    if not path:
-        return False
-    try:
-        return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def installed() -> str | None:
-    candidates = [shutil.which(name) for name in NAMES]
-    if platform.system() == "Darwin":
-        candidates.extend(MAC_PATHS)
-    return next((path for path in candidates if runs(path)), None)
-
-
-def playwright_build() -> str | None:
-    """Where playwright keeps its own Chromium, if it is there."""
-    code = (
-        "from playwright.sync_api import sync_playwright\n"
-        "with sync_playwright() as playwright: print(playwright.chromium.executable_path)"
-    )
-    path = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
-    return path if runs(path) else None
-
-
 def install_with_playwright() -> str | None:
     say("no Chromium found; trying playwright's own (playwright install chromium, about 150 MB) ...")
     subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], stdout=sys.stderr)
-    return playwright_build()
+    return find_browser()
 
 
 def install_with_apt() -> str | None:
@@ -66,20 +35,14 @@ def install_with_apt() -> str | None:
         command = ["apt-get", "--quiet", *arguments]
         if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=environment).returncode != 0:
             return None
-    return installed()
-
-
-def find() -> str | None:
-    named = os.environ.get("CHROMIUM")
-    if named:
-        if runs(shutil.which(named)):
-            return shutil.which(named)
-        say(f"CHROMIUM={named} does not start; looking for another browser.")
-    return installed() or playwright_build() or install_with_playwright() or install_with_apt()
+    return find_browser()
 
 
 if __name__ == "__main__":
-    browser = find()
+    browser = find_browser()
+    if (named := os.environ.get("CHROMIUM")) and browser != shutil.which(named):
+        say(f"CHROMIUM={named} does not start; looking for another browser.")
+    browser = browser or install_with_playwright() or install_with_apt()
     if browser is None:
         sys.exit(NOT_FOUND)
     print(browser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
@@ -120,28 +121,41 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
     return names
 
 
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "msedge",
+)
+MAC_BROWSERS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+PLAYWRIGHT_CACHES = (".cache/ms-playwright", "Library/Caches/ms-playwright", "AppData/Local/ms-playwright")
+
+
 def find_browser() -> str | None:
-    """A Chromium that the browser tests could use: $CHROMIUM, one on the PATH, or playwright's own."""
-    named = os.environ.get("CHROMIUM")
-    if named and Path(named).is_file():
-        return named
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"):
-        if path := shutil.which(name):
-            return path
-    home = Path.home()
-    places = [
-        os.environ.get("PLAYWRIGHT_BROWSERS_PATH", ""),
-        home / ".cache/ms-playwright",
-        home / "Library/Caches/ms-playwright",
-        home / "AppData/Local/ms-playwright",
+    """A Chromium that starts, for the browser tests: $CHROMIUM, one that is installed, or playwright's own."""
+    caches = [
+        os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or None,
+        *(Path.home() / cache for cache in PLAYWRIGHT_CACHES),
     ]
-    for place in places:
-        for tail in ("chrome-linux*/chrome", "chrome-mac*/*.app/Contents/MacOS/*", "chrome-win*/chrome.exe"):
-            found = sorted(glob.glob(f"{place}/chromium-*/{tail}")) if str(place) else []
-            if found:
-                return found[-1]
-    mac = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-    return str(mac) if mac.is_file() else None
+    builds = ("chrome-linux*/chrome", "chrome-mac*/*.app/Contents/MacOS/*", "chrome-win*/chrome.exe")
+    own = (sorted(glob.glob(f"{cache}/chromium-*/{build}"))[-1:] for cache in caches if cache for build in builds)
+    candidates = (os.environ.get("CHROMIUM"), *BROWSERS, *MAC_BROWSERS, *itertools.chain.from_iterable(own))
+    paths = (shutil.which(candidate) for candidate in candidates if candidate)
+    return next((path for path in paths if path and _starts(path)), None)
+
+
+def _starts(browser: str) -> bool:
+    """A package may be a stub, or miss a system library."""
+    try:
+        return subprocess.run([browser, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _disk() -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,26 +17,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from sdwidgets.loading.doctor import find_browser
+
 REPOSITORY = Path(__file__).parents[2]
-PLACES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "microsoft-edge",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-)
-
-
-def find_chromium(playwright) -> str | None:
-    """CHROMIUM if it is set, else a Chromium or Chrome of the system, else the one that playwright installed."""
-    if given := os.environ.get("CHROMIUM"):
-        return given
-    found = next((path for place in PLACES if (path := shutil.which(place))), None)
-    own = playwright.chromium.executable_path
-    return found or (own if Path(own).exists() else None)
 
 
 def give_up(reason: str):
@@ -52,7 +34,7 @@ def browser():
     """One Chromium for all tests."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        path = find_chromium(playwright)
+        path = find_browser()
         if path is None:
             give_up("no Chromium: install one, name it in CHROMIUM, or run `playwright install chromium`")
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
