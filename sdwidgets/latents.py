@@ -83,12 +83,12 @@ def fit_linear_preview(latents: np.ndarray, images: np.ndarray) -> np.ndarray:
 def predicted_original(sample, model_output, alpha: float, sigma: float, prediction_type: str, process="vp"):
     """Predicted x0 from x_t and the model's output, numpy or torch, of any one shape.
 
-    `alpha`, `sigma` and `process` as in `Step`. With x_t = alpha x0 + b n, b = sqrt(1 - alpha^2) (Salimans
+    `alpha`, `sigma` and `process` as in `Step`; alpha may be an array that broadcasts. With x_t = alpha x0 + b n, b = sqrt(1 - alpha^2) (Salimans
     and Ho, arXiv 2202.00512): "epsilon" (x_t - b o) / alpha; "v_prediction" alpha x_t - b o; "sample" o.
     "ve" samples are first multiplied by alpha, which makes them variance preserving.
     "flow_prediction" (o = n - x0): x_t - sigma o. Raises ValueError for another `prediction_type`.
     """
-    noise = max(0.0, 1 - alpha**2) ** 0.5  # not alpha sigma: at zero terminal SNR that is 0 times infinity
+    noise = abs(1 - alpha**2) ** 0.5  # not alpha sigma: at zero terminal SNR that is 0 times infinity
     if process == "ve":
         sample = sample * alpha
     if prediction_type == "epsilon":

@@ -70,8 +70,10 @@ def test_three_names_take_a_signal_for_each_sample():
             assert np.allclose(together[name][i], value)
     pure = convert_prediction(x, answer, 0.0, "v_prediction")  # pure noise: v is minus the picture
     assert np.allclose(pure["x0"], -answer) and np.allclose(pure["epsilon"], x)
-    with pytest.raises(ValueError, match="allowed are 'epsilon', 'v_prediction' and 'sample'"):
+    with pytest.raises(ValueError, match="'noise' is not known; allowed are 'epsilon', 'v_prediction'"):
         convert_prediction(x, answer, 0.5, "noise")
+    with pytest.raises(ValueError, match="a flow's velocity"):
+        convert_prediction(x, answer, 0.5, "flow_prediction")
 
 
 def test_explore_noise_encodes_and_draws():

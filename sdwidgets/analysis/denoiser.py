@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from ..latents import predicted_original
 from ..parts import find_denoiser
 
 
@@ -58,16 +59,15 @@ def convert_prediction(sample, answer, signal, prediction_type: str) -> dict[str
     a = np.asarray(signal, np.float64)
     a = a.reshape(a.shape + (1,) * (sample.ndim - a.ndim)) if a.ndim else a
     b = np.sqrt(1 - a**2)
+    if prediction_type == "flow_prediction":
+        raise ValueError("a flow's velocity, noise - x0, has no epsilon and v; latents.predicted_original turns it into x0")
+    x0 = predicted_original(sample, answer, a, b, prediction_type)
     if prediction_type == "epsilon":
-        epsilon, x0 = answer, (sample - b * answer) / a
+        epsilon = answer
     elif prediction_type == "v_prediction":
-        epsilon, x0 = a * answer + b * sample, a * sample - b * answer
-    elif prediction_type == "sample":
-        epsilon, x0 = (sample - a * answer) / b, answer
+        epsilon = a * answer + b * sample
     else:
-        raise ValueError(
-            f"prediction_type {prediction_type!r} is not known; allowed are 'epsilon', 'v_prediction' and 'sample'"
-        )
+        epsilon = (sample - a * answer) / b
     return {"x0": x0, "epsilon": epsilon, "v": a * epsilon - b * x0}
 
 
