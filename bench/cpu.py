@@ -36,6 +36,7 @@ import torch
 
 from bench import harness
 from bench.harness import LeftOut, attempt, ratio, rows_of, summary, take_turns
+from bench.tricks import tricks
 
 STEPS, TURBO_STEPS = 20, 4
 PROMPT = "an astronaut on a blue background"  # where a caption is to be remembered
@@ -598,6 +599,7 @@ def processes(model: Path, speed: str, prompts: list[str], size: int, count: int
 SECTIONS = {
     "pictures": pictures, "parts": parts, "agreement": agreement, "recording": recording, "batches": batches,
     "startup": startup, "memory": memory, "lab": lab, "live": live, "choices": choices, "many": many,
+    "tricks": tricks,
 }  # fmt: skip
 CHILDS = ("pictures", "parts", "agreement", "recording", "batches")
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

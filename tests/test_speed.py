@@ -218,7 +218,7 @@ def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, 
     compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)
     honest = Compiled.__call__
     spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)
-    monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args: Plan("bf16", 1))
+    monkeypatch.setattr(openvino_graph, "fastest_plan", lambda *args: Plan("bf16", 1))
     monkeypatch.setattr(Compiled, "__call__", spoiled)
     assert compile_decoder().plan.precision == "f32"
     monkeypatch.setattr(Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
@@ -351,7 +351,7 @@ def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypat
     z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
     answers = []
     for parts in (1, 2):
-        monkeypatch.setattr(openvino_graph, "_faster_plan", lambda *args, parts=parts: Plan("f32", parts))
+        monkeypatch.setattr(openvino_graph, "fastest_plan", lambda *args, parts=parts: Plan("f32", parts))
         given = PrecomputedInputs(unet)
         graph = compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
         with torch.no_grad():

@@ -19,18 +19,28 @@ def without_hooks(network: torch.nn.Module) -> None:
 
 def rewritten_decoder(network: torch.nn.Module) -> torch.nn.Module:
     """A copy of a VAE's decoder with layers that give the same numbers for less work; in place."""
+    without_hooks(network)
+    transpose_upsampling(network)
+    norm_by_channel(network)
+    return network
+
+
+def transpose_upsampling(network: torch.nn.Module) -> None:
+    """Nearest-neighbour doubling followed by a 3x3 convolution: one transposed convolution."""
     from diffusers.models.upsampling import Upsample2D
 
-    without_hooks(network)
     for name, module in list(network.named_modules()):
         doubles = isinstance(module, Upsample2D) and module.interpolate and module.norm is None
         if doubles and module.name == "conv" and isinstance(module.conv, torch.nn.Conv2d):
             if module.conv.kernel_size == (3, 3) and module.conv.padding == (1, 1):
                 network.set_submodule(name, DoubleAndConvolve(module.conv))
-        # The one of an attention gets (batch, channels, places), which is not worth it.
+
+
+def norm_by_channel(network: torch.nn.Module) -> None:
+    """GroupNorms of pictures by `ChannelwiseGroupNorm`; the one of an attention gets (batch, channels, places), which is not worth it."""
+    for name, module in list(network.named_modules()):
         if isinstance(module, torch.nn.GroupNorm) and module.affine and not name.endswith("group_norm"):
             network.set_submodule(name, ChannelwiseGroupNorm(module))
-    return network
 
 
 class ChannelwiseGroupNorm(torch.nn.Module):

@@ -72,7 +72,7 @@ class Compiled:
         self.core = openvino.Core()
         self.model, self.digest = _convert(graph, example, folder, openvino)
         self.runners: dict[tuple, Runner | None] = {}  # by threads and shapes; None: the network itself
-        self.plan = plan or _faster_plan(self, example, folder)
+        self.plan = plan or fastest_plan(self, example, folder)
         self.check(expected or network, example)
 
     def covers(self, sample: torch.Tensor, midst: bool = False) -> bool:
@@ -229,7 +229,7 @@ def _plain(thing) -> str:
     return f"{kind(thing)} {[(k, v if isinstance(v, plain) else kind(v)) for k, v in public]}"
 
 
-def _faster_plan(compiled: Compiled, example, folder: Path) -> Plan:
+def fastest_plan(compiled: Compiled, example, folder: Path) -> Plan:
     """The plan by which this machine computes this graph fastest, the simpler one where the gain is below a twentieth.
 
     Measured once for each graph, machine, number of threads and version, in a second or two; the answer stands in `plans.json`

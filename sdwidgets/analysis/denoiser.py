@@ -60,7 +60,9 @@ def convert_prediction(sample, answer, signal, prediction_type: str) -> dict[str
     a = a.reshape(a.shape + (1,) * (sample.ndim - a.ndim)) if a.ndim else a
     b = np.sqrt(1 - a**2)
     if prediction_type == "flow_prediction":
-        raise ValueError("a flow's velocity, noise - x0, has no epsilon and v; latents.predicted_original turns it into x0")
+        raise ValueError(
+            "a flow's velocity, noise - x0, has no epsilon and v; latents.predicted_original turns it into x0"
+        )
     x0 = predicted_original(sample, answer, a, b, prediction_type)
     if prediction_type == "epsilon":
         epsilon = answer

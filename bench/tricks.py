@@ -1,0 +1,104 @@
+"""What each trick of `speed="fast"` gains on a CPU: fast as it is, and fast without one of them, taking turns.
+
+    python -m bench --only tricks
+
+A trick that gains less than a twentieth, of twenty guided steps or of turbo's four, is not worth its lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from unittest.mock import patch
+
+from bench.harness import ratio, summary, take_turns
+
+
+def without_precomputed(name: str) -> AbstractContextManager:
+    """`PrecomputedInputs.times` or `.texts`, which compute anew at every call."""
+    from sdwidgets.acceleration.unet import PrecomputedInputs
+
+    method = getattr(PrecomputedInputs, name)
+
+    def anew(self, value):
+        getattr(self, f"known_{name}").clear()
+        return method(self, value)
+
+    return patch.object(PrecomputedInputs, name, anew)
+
+
+def without_rewriting(name: str) -> AbstractContextManager:
+    from sdwidgets.acceleration import decoder
+
+    return patch.object(decoder, name, lambda network: None)
+
+
+def one_call() -> AbstractContextManager:
+    """Both halves of guidance in one call of the U-Net."""
+    from sdwidgets.acceleration import openvino_graph
+
+    fastest = openvino_graph.fastest_plan
+    return patch.object(openvino_graph, "fastest_plan", lambda *args: fastest(*args)._replace(parts=1))
+
+
+def without(name: str, instead: Callable) -> AbstractContextManager:
+    """Another function in the place of one that `speed_up_cpu` calls."""
+    from sdwidgets.acceleration import cpu
+
+    return patch.object(cpu, name, instead)
+
+
+def forgetful() -> AbstractContextManager:
+    """A text encoder that knows its last caption alone, which is never the one that comes."""
+    from sdwidgets.acceleration import text_encoder
+
+    return patch.object(text_encoder, "KEPT", 1)
+
+
+def plain_postprocess(self, *arguments, **others):
+    return type(self).postprocess(self, *arguments, **others)
+
+
+TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
+    "keys and values once a prompt": partial(without_precomputed, "texts"),
+    "timestep embeddings once": partial(without_precomputed, "times"),
+    "upsampling as a transposed convolution": partial(without_rewriting, "transpose_upsampling"),
+    "GroupNorm by channel in the decoder": partial(without_rewriting, "norm_by_channel"),
+    "guidance as two calls": one_call,
+    "the text encoder by OpenVINO": partial(without, "compiled_encoder", lambda *_: None),
+    "captions remembered": forgetful,
+    "a pipeline that does not look for its device": partial(without, "on_the_processor", lambda cls: cls),
+    "a 1x1 convolution without threads": partial(without, "is_pointwise", lambda _: False),
+    "postprocessing without threads": partial(without, "postprocess", plain_postprocess),
+}
+
+
+def tricks(pipes, effort) -> dict:
+    """Fast without one of its tricks against fast, new prompts: how many times as long a picture takes."""
+    from bench.cpu import STEPS, TURBO_STEPS, draw
+
+    found = {}
+    for name, steps in (("fast", STEPS), ("turbo, fast", TURBO_STEPS)):
+        if name not in pipes.names():
+            continue
+        pipelines = {"all": (contextlib.nullcontext, pipes[name])}
+        for trick, leave_out in TRICKS.items():
+            with leave_out():
+                pipe = pipes.load(name)
+            pipe.set_progress_bar_config(disable=True)
+            pipelines[trick] = leave_out, pipe
+
+        def picture(turn, way, name=name, steps=steps, pipelines=pipelines):
+            leave_out, pipe = pipelines[way]
+            with leave_out():
+                return draw(pipe, pipes.fresh(f"{name} without {way}")[0], seed=turn, steps=steps)
+
+        ways = {way: partial(picture, way=way) for way in pipelines}
+        seconds = take_turns(ways, 2 * effort.turns, budget=2 * effort.budget)
+        found[name] = {
+            way: {"seconds": summary(values), "times": ratio(values, seconds["all"])}
+            for way, values in seconds.items()
+        }
+    return found
