@@ -6,8 +6,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DiffusionPipeline
+
+    from .trace import Trace
+
+Array = Any  # a numpy array or a torch tensor: what goes in comes out
 
 # RGB in [-1, 1] is about latents @ factors, for latents as the scheduler sees them. Published in InvokeAI
 # (Apache-2.0), invokeai/app/util/step_callback.py; those of SD 1 go back to keturn and torridgristle,
@@ -33,7 +41,7 @@ LINEAR_FACTORS: dict[str, np.ndarray] = {  # family -> (channels + 1, 3) float32
 _FAMILY_OF_SCALING = {0.18215: "sd", 0.13025: "sdxl", 1.5305: "sd3", 0.3611: "flux"}
 
 
-def factors_for(pipe) -> np.ndarray | None:
+def factors_for(pipe: DiffusionPipeline) -> np.ndarray | None:
     """Linear preview factors (channels + 1, 3) of a pipeline's VAE, or None where none are known.
 
     A model folder may bring its own, fitted by `fit_linear_preview`, in its `preview.json`:
@@ -80,7 +88,9 @@ def fit_linear_preview(latents: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(cells, colours.reshape(-1, 3), rcond=None)[0].astype(np.float32)
 
 
-def predicted_original(sample, model_output, alpha: float, sigma: float, prediction_type: str, process="vp"):
+def predicted_original(
+    sample: Array, model_output: Array, alpha: Any, sigma: float, prediction_type: str, process: str = "vp"
+) -> Array:
     """Predicted x0 from x_t and the model's output, numpy or torch, of any one shape.
 
     `alpha`, `sigma` and `process` as in `Step`; alpha may be an array that broadcasts. With x_t = alpha x0 + b n, b = sqrt(1 - alpha^2) (Salimans
@@ -115,13 +125,13 @@ def unpack(latents: np.ndarray, height: int, width: int) -> np.ndarray:
     return blocks.transpose(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
 
 
-def to_vae(vae, latents: np.ndarray) -> np.ndarray:
+def to_vae(vae: AutoencoderKL, latents: np.ndarray) -> np.ndarray:
     """From the scheduler's scale (variance about one) to the VAE's own: (n, channels, h, w), same shape."""
     mean, std, factor = _statistics(vae)
     return latents * std / factor + mean
 
 
-def from_vae(vae, latents: np.ndarray) -> np.ndarray:
+def from_vae(vae: AutoencoderKL, latents: np.ndarray) -> np.ndarray:
     """From the VAE's own scale to the scheduler's: the inverse of `to_vae`."""
     mean, std, factor = _statistics(vae)
     return (latents - mean) * factor / std
@@ -137,7 +147,7 @@ def _statistics(vae) -> tuple[np.ndarray, np.ndarray, np.float32]:
     return mean, std, np.float32(vae.config.scaling_factor)
 
 
-def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
+def decode(pipe: DiffusionPipeline, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
     """Full VAE: latents in the scheduler's scale (n, channels, h, w) -> pictures (n, H, W, 3) uint8.
 
     Works as the pipeline does, float32 for a VAE that overflows in float16 included.
@@ -151,7 +161,7 @@ def decode(pipe, latents: np.ndarray, batch_size: int = 4) -> np.ndarray:
 
 
 @contextmanager
-def ready_vae(pipe) -> Iterator[tuple]:
+def ready_vae(pipe: DiffusionPipeline) -> Iterator[tuple]:
     """(the pipeline's VAE, {"device", "dtype"} of what it takes) for a block without gradients: in float32 where it overflows in float16."""
     import torch
 
@@ -168,7 +178,7 @@ def ready_vae(pipe) -> Iterator[tuple]:
             vae.to(dtype=dtype)
 
 
-def decode_previews(trace, pipe) -> np.ndarray:
+def decode_previews(trace: Trace, pipe: DiffusionPipeline) -> np.ndarray:
     """Fill `trace.previews`, x0 of batch item 0 through the VAE, (step, H, W, 3) uint8, and return it."""
     if not len(trace):
         raise ValueError("the trace has no steps to decode; record a run first")
@@ -191,7 +201,7 @@ CHANGES: dict[str, float | None] = {"off": 0.0, "half": 0.5, "double": 2.0, "tur
 def changed_channels(latent: np.ndarray, change: str) -> np.ndarray:
     """(channels, h, w) -> (channels, channels, h, w): copy k has `change`, a name of `CHANGES`, done to channel k."""
     copies = np.repeat(latent[None], len(latent), 0)
-    chosen = np.eye(len(latent), dtype=bool)
+    chosen: np.ndarray = np.eye(len(latent), dtype=bool)
     if change == "alone":
         copies[~chosen] = 0
     else:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_params_from_file
@@ -25,7 +26,7 @@ DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
 MAX_TILE = 3.2  # inches: one picture alone is drawn no wider
 
 
-def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None = None, columns=4) -> Axes:
+def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None = None, columns: int = 4) -> Axes:
     """The channels of one latent (channels, h, w) side by side, hard pixels, one scale symmetric around zero.
 
     limit: value at the ends of the colour scale, the largest magnitude by default.
@@ -38,11 +39,13 @@ def channels(latents: np.ndarray, ax: Axes | None = None, *, limit: float | None
     image = ax.imshow(tiles[..., 0], cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
     _bare(ax, [str(i) for i in range(len(latents))], corners)
     _colorbar(image, ax)
-    ax.set_title("latent channels", loc="left", fontsize=ax.title.get_size())
+    ax.set_title("latent channels", loc="left", fontsize=ax.title.get_fontsize())
     return ax
 
 
-def contact_sheet(pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns=8) -> Axes:
+def contact_sheet(
+    pictures: np.ndarray, ax: Axes | None = None, *, labels: Sequence[str] = (), columns: int = 8
+) -> Axes:
     """Pictures (n, H, W, 3) uint8 in rows of `columns`, labels above; one row of all is a preview strip.
 
     A figure of its own is as large as its pictures, and no larger.
@@ -58,9 +61,10 @@ def contact_sheet(pictures: np.ndarray, ax: Axes | None = None, *, labels: Seque
     ax.imshow(tiles)
     _bare(ax, labels, corners)
     if own:  # a figure of another shape would stand around the sheet as a blank band
-        ax.figure.set_layout_engine("none")
+        figure: Any = ax.figure
+        figure.set_layout_engine("none")
         ax.set_position((0, 0, 1, 1))
-        ax.figure.set_size_inches(np.array(tiles.shape[1::-1]) * inches / pictures.shape[2])
+        figure.set_size_inches(np.array(tiles.shape[1::-1]) * inches / pictures.shape[2])
     return ax
 
 
@@ -92,11 +96,11 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
         decibels = 20 * np.log10(signal) - 20 * np.log10(noise)
     right = ax.twinx()
     right.plot(np.where(np.isfinite(decibels), decibels, np.nan), ":", color=COLORS[2], label="ratio in dB")
-    right.set_ylabel("signal to noise, dB", fontsize=ax.yaxis.label.get_size())
+    right.set_ylabel("signal to noise, dB", fontsize=ax.yaxis.label.get_fontsize())
     right.tick_params(labelsize=small_axes(ax))
     right.grid(False)
     lines = [*ax.get_lines(), *right.get_lines()]
-    right.legend(lines, [line.get_label() for line in lines], loc="center left", fontsize=small_axes(ax))
+    right.legend(lines, [str(line.get_label()) for line in lines], loc="center left", fontsize=small_axes(ax))
     return ax
 
 
@@ -109,7 +113,7 @@ def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes 
     image = ax.imshow(length, cmap=STYLE["image.cmap"], vmin=0, interpolation="nearest")
     _bare(ax)
     _colorbar(image, ax)
-    ax.set_title("what the prompt changes", loc="left", fontsize=ax.title.get_size())
+    ax.set_title("what the prompt changes", loc="left", fontsize=ax.title.get_fontsize())
     return ax
 
 
@@ -179,7 +183,7 @@ def _bare(ax: Axes, labels: Sequence[str] = (), corners: Sequence[tuple[int, int
 
 def small_axes(ax: Axes) -> float:
     """The size of the tick labels, in points: the caller's, or the style's."""
-    return ax.xaxis.get_ticklabels()[0].get_size()
+    return float(ax.xaxis.get_ticklabels()[0].get_fontsize())
 
 
 def _colorbar(image, ax: Axes) -> None:
@@ -200,7 +204,8 @@ def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     if not parts:
         raise ValueError("there are no parts to draw; anatomy(pipe) gives some")
     ax = new_axes(ax)
-    ax.figure.set_size_inches(3.2 * len(parts) + 1, 3.4)
+    figure: Any = ax.figure
+    figure.set_size_inches(3.2 * len(parts) + 1, 3.4)
     ax.set_axis_off()
     ax.grid(False)
     ax.set(xlim=(-1.1, 3 * len(parts) + 0.1), ylim=(-1.25, 1.6))

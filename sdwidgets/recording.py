@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,13 +25,16 @@ from .latents import factors_for, from_vae, predicted_original, unpack
 from .parts import find_denoiser
 from .trace import Settings, Step, Trace
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 
 class StopRun(Exception):
     """Raise it in `on_step` to stop a run at once; `record` cleans up and lets it out."""
 
 
 @contextmanager
-def record(pipe, *, on_step: Callable[[Step], None] | None = None) -> Iterator[Trace]:
+def record(pipe: DiffusionPipeline, *, on_step: Callable[[Step], None] | None = None) -> Iterator[Trace]:
     """Record the pipeline's run inside the block: `with record(pipe) as trace: pipe("a cat")`.
 
     pipe: a diffusers text-to-image, image-to-image or inpainting pipeline of the SD 1, 2, XL, 3 or FLUX
@@ -76,9 +80,9 @@ class _Call:
 
 
 class _Recorder:
-    def __init__(self, pipe, on_step):
+    def __init__(self, pipe: DiffusionPipeline, on_step):
         # Not `or`: a compiled module has no truth value.
-        self.denoiser = find_denoiser(pipe)
+        self.denoiser: Any = find_denoiser(pipe)
         if self.denoiser is None or not hasattr(pipe, "vae") or not hasattr(pipe, "scheduler"):
             raise TypeError(
                 f"record() got {type(pipe).__name__}, and needs a diffusers pipeline with a scheduler, a vae"
@@ -103,7 +107,7 @@ class _Recorder:
         self.told = 0  # steps that on_step has had
         self.dtype: torch.dtype | None = None  # of what the denoiser answers; a model's own `dtype` takes milliseconds
         self.started = time.perf_counter()
-        self.trace.__init__(complete=False)
+        vars(self.trace).update(vars(Trace(complete=False)))  # the same object: a caller holds it
 
     # --- the seams
 
@@ -305,7 +309,9 @@ class _Recorder:
         h, w = (side * pipe.vae_scale_factor for side in self.trace.steps[0].latents.shape[-2:])
         name = getattr(pipe, "name_or_path", None)
         guidance = getattr(pipe, "guidance_scale", None)
-        modules = [sys.modules.get(name) for name in ("sdwidgets", "diffusers", "transformers", "torch")]
+        modules = [
+            sys.modules[name] for name in ("sdwidgets", "diffusers", "transformers", "torch") if name in sys.modules
+        ]
         return Settings(
             prompt=_one(self.asked.get("prompt")),
             negative_prompt=_one(self.asked.get("negative_prompt")),

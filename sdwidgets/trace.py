@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,11 +21,17 @@ from safetensors.numpy import save as to_safetensors
 
 from .paths import replacing
 
+if TYPE_CHECKING:
+    from .widgets.replay import Replay
+
 FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
 PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
 PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
 PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors", "source", "mask")
-PICTURES = {"images": {"lossless": True}, "previews": {"quality": 85}}  # in a compact file: WebP, and how
+PICTURES: dict[str, dict[str, Any]] = {
+    "images": {"lossless": True},
+    "previews": {"quality": 85},
+}  # in a compact file: WebP, and how
 # How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
 FOREIGN_STARTS = {
     b"\x80": "a Python pickle",
@@ -41,8 +47,8 @@ class Control:
     label: str  # beside its control and in lists: "Steps"
     noun: str  # in a sentence: "number of steps"
     kind: type  # of its value: str, int, float, or list (of numbers)
-    low: float | None = None  # of a number: what is allowed, both ends included
-    high: float | None = None
+    low: float = -math.inf  # of a number: what is allowed, both ends included
+    high: float = math.inf
     open_low: bool = False  # `low` itself is not allowed
     hint: str = ""  # what a sentence about a wrong value adds
     option: str | None = None  # of the command line: "--steps"; None: it has none
@@ -236,7 +242,7 @@ class Trace:
     def __repr__(self) -> str:
         s = self.settings
         parts = [f"{s.prompt[:60]!r}"] if isinstance(s.prompt, str) else []
-        parts += [f"{len(self)} steps"] + [s.scheduler] * bool(s.scheduler)
+        parts += [f"{len(self)} steps", *([s.scheduler] if s.scheduler else [])]
         parts += [f"{s.width}x{s.height}"] * bool(s.width and s.height)
         parts += ["interrupted"] * (not self.complete)
         return f"Trace({', '.join(parts)})"
@@ -247,7 +253,7 @@ class Trace:
 
         return mimebundle(self)
 
-    def widget(self, **state):
+    def widget(self, **state) -> Replay:
         """The replay as a widget joined to the kernel: `widget.set(step=3, playing=True)` moves it, `widget.state` tells
         what the reader chose. `state` as in `sdwidgets.Replay`."""
         from .widgets.replay import Replay
@@ -337,7 +343,9 @@ class Trace:
             tensors = {name: _expanded(name, value) for name, value in tensors.items()}
         known = {f.name for f in fields(Settings)}
         settings = Settings(**{k: v for k, v in json.loads(header["settings"]).items() if k in known})
-        steps = [{"index": i, "process": str(p)} for i, p in enumerate(json.loads(header["process"]))]
+        steps: list[dict[str, Any]] = [
+            {"index": i, "process": str(p)} for i, p in enumerate(json.loads(header["process"]))
+        ]
         for name in PER_STEP_NUMBERS:
             for step, value in zip(steps, tensors[f"steps.{name}"].tolist(), strict=True):
                 step[name] = int(value) if name == "pipeline_step" else value
@@ -353,7 +361,7 @@ class Trace:
                     step[name] = _derived(name, settings, **step)
             if any(step[name] is None for name in ("latents", "noise_pred", "pred_original")):
                 raise ValueError(f"step {step['index']} lacks its arrays")
-        run = {name: tensors.get(name) for name in PER_RUN_ARRAYS}
+        run: dict[str, Any] = {name: tensors.get(name) for name in PER_RUN_ARRAYS}
         complete = json.loads(header["complete"]) is True
         return cls(settings, tuple(Step(**step) for step in steps), **run, complete=complete)
 

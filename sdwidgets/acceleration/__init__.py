@@ -10,15 +10,20 @@ faster, and one call or two.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .threads import reserve_core
 from .undo import restore
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 __all__ = ["SPEEDS", "reserve_core", "restore", "speed_up"]
 
 SPEEDS = ("exact", "fast")
 
 
-def speed_up(pipe) -> str:
+def speed_up(pipe: DiffusionPipeline) -> str:
     """Make a pipeline fast, in place; returns a few words on how. Call it again after weights were changed on purpose.
 
     The pictures differ from the exact ones by rounding; `python -m bench` measures how far. `restore(pipe)` takes everything back.

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 ROLES = {
     "text_encoder": "turns the prompt's tokens into numbers",
@@ -34,7 +38,9 @@ class Part:
     seconds: float  # in the watched run, on the host's clock
 
 
-def anatomy(pipe, prompt: str = "an astronaut", num_inference_steps: int = 20, **settings) -> tuple[Part, ...]:
+def anatomy(
+    pipe: DiffusionPipeline, prompt: str = "an astronaut", num_inference_steps: int = 20, **settings
+) -> tuple[Part, ...]:
     """Run `pipe` once and return its parts in the order in which they first work.
 
     `settings` go to the pipeline. Hooks are removed on every way out. Times on a GPU are those of the host,

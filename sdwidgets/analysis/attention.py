@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ import torch.nn.functional as F
 
 from ..generation.tokens import pieces
 from ..recording import wrap_method
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 
 class Token(NamedTuple):
@@ -53,11 +56,15 @@ class AttentionMaps:
     """
 
     def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was recorded: the same object takes the next run."""
         self.prompt: str | None = None  # None where only embeddings were given
         self.tokens: tuple[Token, ...] = ()
         self.left_out: tuple[Token, ...] = ()  # of kind "cut"
         self.layers: tuple[Layer, ...] = ()
-        self.timesteps = np.zeros(0, np.float32)
+        self.timesteps: np.ndarray = np.zeros(0, np.float32)
         self._steps: list[dict[str, torch.Tensor]] = []  # layer's name -> (token, h, w) float16
 
     def __len__(self) -> int:
@@ -203,7 +210,7 @@ class AttentionMaps:
 
 
 @contextmanager
-def record_attention(pipe, *, max_megabytes: float = 256) -> Iterator[AttentionMaps]:
+def record_attention(pipe: DiffusionPipeline, *, max_megabytes: float = 256) -> Iterator[AttentionMaps]:
     """Record the cross-attention of the run inside the block: `with record_attention(pipe) as maps: pipe("a cat")`.
 
     The picture stays the same bit for bit: each layer's own processor computes its answer, and the shares are computed beside it.
@@ -231,7 +238,7 @@ def record_attention(pipe, *, max_megabytes: float = 256) -> Iterator[AttentionM
 # ---- what editing uses too ------------------------------------------------------------------------------------------
 
 
-def attention_unet(pipe, caller: str):
+def attention_unet(pipe: DiffusionPipeline, caller: str) -> UNet2DConditionModel:
     """The U-Net of a pipeline, if its cross-attention can be watched; `caller` names the function in errors.
 
     Raises TypeError for a pipeline without such a U-Net, and RuntimeError for one that was compiled or made fast.
@@ -273,7 +280,7 @@ def attention_unet(pipe, caller: str):
 
 
 @contextmanager
-def processors_replaced(unet, make: Callable[[str, Callable], Callable]) -> Iterator[None]:
+def processors_replaced(unet: UNet2DConditionModel, make: Callable[[str, Callable], Callable]) -> Iterator[None]:
     """Put `make(layer's name, its own processor)` in the place of every attention processor until the block ends."""
     before = unet.attn_processors
     unet.set_attn_processor({key: make(key.removesuffix(".processor"), own) for key, own in before.items()})
@@ -290,13 +297,15 @@ class Processor:
 
     def __init__(self, own: Callable):
         self.own = own
-        self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))
+        self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))  # type: ignore
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         raise NotImplementedError
 
 
-def queries_and_keys(attn, hidden_states, encoder_hidden_states=None) -> tuple[torch.Tensor, torch.Tensor]:
+def queries_and_keys(
+    attn: torch.nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Q and K of one layer, (batch, head, place, d) and (batch, head, token, d), from what its processor is called with."""
     if hidden_states.ndim == 4:
         hidden_states = hidden_states.flatten(2).transpose(1, 2)
@@ -309,12 +318,17 @@ def queries_and_keys(attn, hidden_states, encoder_hidden_states=None) -> tuple[t
     return split_heads(attn, attn.to_q(hidden_states)), split_heads(attn, attn.to_k(encoder_hidden_states))
 
 
-def split_heads(attn, states: torch.Tensor) -> torch.Tensor:
+def split_heads(attn: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
     """(batch, n, head * d) -> (batch, head, n, d)."""
     return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
-def probabilities(attn, hidden_states, encoder_hidden_states=None, attention_mask=None) -> torch.Tensor:
+def probabilities(
+    attn: torch.nn.Module,
+    hidden_states: torch.Tensor,
+    encoder_hidden_states: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """softmax(Q K^T / sqrt(d)) of one diffusers `Attention` layer: (batch, head, place, token) float32, rows sum to 1.
 
     hidden_states: (batch, place, channels), what asks; encoder_hidden_states: (batch, token, width), what is asked, None for
@@ -327,7 +341,9 @@ def probabilities(attn, hidden_states, encoder_hidden_states=None, attention_mas
     return scores.softmax(-1)
 
 
-def read_tokens(pipe, prompt: str, prompt_2: str | None = None) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
+def read_tokens(
+    pipe: DiffusionPipeline, prompt: str, prompt_2: str | None = None
+) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
     """What the text encoders read of a prompt, as columns of `AttentionMaps`, and the tokens that are cut off.
 
     With two tokenizers (SDXL) both read the same place; a place where they read different things has the text "this / that".
@@ -350,7 +366,9 @@ def read_tokens(pipe, prompt: str, prompt_2: str | None = None) -> tuple[tuple[T
         reads.append((tokenizer, ids[1:-1]))
     reads.sort(key=lambda read: len(read[1]), reverse=True)
     (tokenizer, ids), *others = reads
-    room, inside, cut = length - 2, [], []
+    room = length - 2
+    inside: list[Token] = []
+    cut: list[Token] = []
     for piece in pieces(tokenizer, ids):
         also = [other.decode(theirs[piece.first : piece.stop]).strip() for other, theirs in others]
         text = " / ".join(dict.fromkeys([piece.text, *filter(None, also)]))
@@ -391,13 +409,13 @@ class RecordingAttnProcessor(Processor):
 class AttentionRecorder:
     """Knows which call of the U-Net it is, which row of its batch is the first picture's prompt, and how much may be kept."""
 
-    def __init__(self, pipe, max_megabytes: float):
+    def __init__(self, pipe: DiffusionPipeline, max_megabytes: float):
         self.pipe, self.bytes = pipe, 1e6 * max_megabytes
         self.maps = AttentionMaps()
         self.start_run()
 
     def start_run(self) -> None:
-        self.maps.__init__()
+        self.maps.clear()
         self.states: torch.Tensor | None = None  # (token, width): what the encoder said of the first prompt
         self.row: int | None = None  # None: this call of the U-Net is not about the prompt
         self.call: dict[str, torch.Tensor] = {}
@@ -419,7 +437,7 @@ class AttentionRecorder:
                 self.maps.tokens, self.maps.left_out = read_tokens(self.pipe, prompt, second)
         return result
 
-    def before_unet(self, unet, args, kwargs) -> None:
+    def before_unet(self, unet: UNet2DConditionModel, args, kwargs) -> None:
         self.call = {}  # a call that was broken off is no step
         if not self.maps._steps:
             self.maps.layers = ()
@@ -442,12 +460,13 @@ class AttentionRecorder:
     def keep(self, name: str, attn, hidden_states, encoder_hidden_states, attention_mask) -> None:
         if isinstance(encoder_hidden_states, (tuple, list)):  # text, then the pictures of an IP-Adapter
             encoder_hidden_states = encoder_hidden_states[0]
+        assert self.row is not None  # or this call is not kept
         one = slice(self.row, self.row + 1)
         mask = None if attention_mask is None else attention_mask[one]
         with torch.no_grad():
             shares = probabilities(attn, hidden_states[one], encoder_hidden_states[one], mask)[0].mean(0)
             shares = torch.stack([shares[:, c.first : c.stop].sum(1) for c in self.columns(shares.shape[1])])
-            height, width = _sides(*self.side, shares.shape[1])
+            height, width = _sides(self.side[0], self.side[1], shares.shape[1])
             shares = shares.unflatten(1, (height, width))
             if len(self.maps._steps) == 0:
                 block = name.split(".")
@@ -462,7 +481,7 @@ class AttentionRecorder:
             self.maps.left_out = ()
         return self.maps.tokens
 
-    def after_unet(self, unet, args, output) -> None:
+    def after_unet(self, unet: UNet2DConditionModel, args, output) -> None:
         """A call of the U-Net is over: it is a step, if it was about the prompt."""
         if not self.call:
             return

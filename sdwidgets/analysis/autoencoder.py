@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from PIL import Image
 
 from ..latents import from_vae, ready_vae
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def pixels(pipe, pictures) -> np.ndarray:
+    from diffusers import DiffusionPipeline
+
+
+def pixels(pipe: DiffusionPipeline, pictures: Image.Image | np.ndarray | Sequence) -> np.ndarray:
     """One picture or several of one size, PIL or (H, W, 3) uint8, as (n, H, W, 3) uint8.
 
     Raises ValueError where sizes differ, or where a side is no whole multiple of the autoencoder's step.
@@ -33,7 +40,7 @@ def pixels(pipe, pictures) -> np.ndarray:
     return np.stack(arrays)
 
 
-def encode(pipe, pictures, batch_size: int = 4) -> np.ndarray:
+def encode(pipe: DiffusionPipeline, pictures: Image.Image | np.ndarray | Sequence, batch_size: int = 4) -> np.ndarray:
     """Pictures to latents in the scheduler's scale (variance about one): (n, channels, h, w) float32, numpy.
 
     `pictures` as in `pixels`. The autoencoder answers with a mean and a spread for every number; this is the mean,

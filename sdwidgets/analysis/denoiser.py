@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +16,17 @@ import torch
 from ..latents import predicted_original
 from ..parts import find_denoiser
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from numpy.typing import ArrayLike
+
 
 def predict(
-    pipe, latents: np.ndarray, timesteps, prompt: str | Sequence[str] = "", batch_size: int = 16
+    pipe: DiffusionPipeline,
+    latents: np.ndarray,
+    timesteps: float | Sequence[float] | np.ndarray,
+    prompt: str | Sequence[str] = "",
+    batch_size: int = 16,
 ) -> np.ndarray:
     """What the U-Net answers, without guidance: (n, channels, h, w) float32, in whatever it was trained to predict.
 
@@ -34,7 +43,7 @@ def predict(
             f"latents of shape {latents.shape} with {len(prompts)} prompts; give (n, channels, h, w) and one prompt"
             " for all or one a latent"
         )
-    timesteps = np.broadcast_to(np.asarray(timesteps, np.float32), len(latents))
+    each = np.broadcast_to(np.asarray(timesteps, np.float32), len(latents))
     step = pipe.vae_scale_factor
     size = {"height": latents.shape[2] * step, "width": latents.shape[3] * step, "guidance_scale": 1.0}
     answers = []
@@ -42,13 +51,15 @@ def predict(
         part = slice(start, start + batch_size)
         rows = conditioning(pipe, prompts[part], **size)
         sample = torch.from_numpy(latents[part]).to(pipe.unet.device, pipe.unet.dtype)
-        at = torch.from_numpy(timesteps[part].copy()).to(pipe.unet.device)
+        at = torch.from_numpy(each[part].copy()).to(pipe.unet.device)
         with torch.no_grad():
             answers.append(pipe.unet(sample, at, **rows).sample.float().cpu().numpy())
     return np.concatenate(answers)
 
 
-def convert_prediction(sample, answer, signal, prediction_type: str) -> dict[str, np.ndarray]:
+def convert_prediction(
+    sample: ArrayLike, answer: ArrayLike, signal: ArrayLike, prediction_type: str
+) -> dict[str, np.ndarray]:
     """One answer under its three names: {"x0", "epsilon", "v"}, each of the sample's shape.
 
     With x_t = a x0 + b e, a = `signal`, b = sqrt(1 - a^2), and v = a e - b x0 (Salimans and Ho 2022, arXiv 2202.00512,
@@ -77,7 +88,7 @@ class _Seen(Exception):
     """What the denoiser was called with has been seen: the rest of the run is not needed."""
 
 
-def conditioning(pipe, prompt: str, **settings) -> dict:
+def conditioning(pipe: DiffusionPipeline, prompt: str | Sequence[str], **settings) -> dict:
     """All that the pipeline hands its denoiser beside the noisy latents and the timestep, by name, as tensors.
 
     For Stable Diffusion that is {"encoder_hidden_states": (2, tokens, width)}, first the empty prompt's rows, then the prompt's;
@@ -122,7 +133,7 @@ def map_tensors(conditioning: dict, change: Callable[[torch.Tensor], torch.Tenso
     }
 
 
-def conditioning_of(pipe, prompts: Sequence[str | None], *, height: int, width: int) -> dict:
+def conditioning_of(pipe: DiffusionPipeline, prompts: Sequence[str | None], *, height: int, width: int) -> dict:
     """`conditioning` of several prompts for one call of the denoiser without guidance, a row for each.
 
     None is no prompt as the pipeline itself takes it under guidance, which for SDXL is rows of zeros. height, width: pixels.

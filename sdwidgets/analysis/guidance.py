@@ -13,18 +13,23 @@ import numpy as np
 import torch
 
 from .. import latents as _latents
+from ..latents import Array
 from .denoiser import conditioning_of, map_tensors
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from ..trace import Trace
 
 
-def apply_guidance(uncond, cond, scale: float):
+def apply_guidance(uncond: Array, cond: Array, scale: float) -> Array:
     """uncond + scale (cond - uncond), numpy or torch, any one shape: 0 is `uncond`, 1 is `cond`, above 1 goes past it."""
     return uncond + scale * (cond - uncond)
 
 
-def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+def predictor(
+    pipe: DiffusionPipeline, *prompts: str | None, height: int, width: int
+) -> Callable[..., tuple[torch.Tensor, ...]]:
     """A function `(latents, timestep, **more) -> predictions`, one for each prompt, each (batch, channels, h, w).
 
     pipe: a Stable Diffusion 1, 2 or XL pipeline.
@@ -53,7 +58,9 @@ def predictor(pipe, *prompts: str | None, height: int, width: int) -> Callable[.
 
 
 @torch.no_grad()
-def sample(pipe, predict: Callable, combine: Callable, latents: torch.Tensor, steps: int) -> torch.Tensor:
+def sample(
+    pipe: DiffusionPipeline, predict: Callable, combine: Callable, latents: torch.Tensor, steps: int
+) -> torch.Tensor:
     """The sampling loop over the pipeline's own scheduler: from noise (batch, channels, h, w) to finished latents, same shape.
 
     predict: `(latents, timestep) -> predictions`, as from `predictor`.
@@ -67,13 +74,13 @@ def sample(pipe, predict: Callable, combine: Callable, latents: torch.Tensor, st
     return x
 
 
-def decode_predictions(pipe, trace: Trace) -> dict[str, np.ndarray]:
+def decode_predictions(pipe: DiffusionPipeline, trace: Trace) -> dict[str, np.ndarray]:
     """The picture that each prediction of a run amounts to, through the VAE: name -> (step, H, W, 3) uint8.
 
     "guided" is always there; "uncond" and "cond" where every step recorded its halves. The first of a batch.
     """
     found = {"guided": np.stack([step.pred_original[0] for step in trace])}
-    kind = trace.settings.prediction_type
+    kind = str(trace.settings.prediction_type)
     for name in ("uncond", "cond"):
         if all(getattr(step, f"noise_pred_{name}") is not None for step in trace):
             found[name] = np.stack([step.half_original(name, kind)[0] for step in trace])

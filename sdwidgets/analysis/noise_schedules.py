@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 TIMESTEPS = 1000  # ticks of the clock in all Stable Diffusion models
 
@@ -52,7 +56,7 @@ def from_betas(betas: np.ndarray, label: str, sentence: str = "") -> Schedule:
     return _from_alpha_bar(np.cumprod(1 - betas), label, sentence)
 
 
-def of_scheduler(scheduler, label: str = "this model's") -> Schedule:
+def of_scheduler(scheduler: SchedulerMixin, label: str = "this model's") -> Schedule:
     """The schedule that a diffusers scheduler carries. Raises ValueError for one without `alphas_cumprod` (a flow)."""
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"{type(scheduler).__name__} has no alphas_cumprod; for a flow take schedule('flow')")

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ from .attention import (
     read_tokens,
     split_heads,
 )
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,14 @@ class Edit:
 
 
 def edit(
-    pipe, prompt: str, edited: str, *, seed: int = 0, cross_steps: float = 0.8, self_steps: float = 0.4, **settings
+    pipe: DiffusionPipeline,
+    prompt: str,
+    edited: str,
+    *,
+    seed: int = 0,
+    cross_steps: float = 0.8,
+    self_steps: float = 0.4,
+    **settings,
 ) -> Edit:
     """Make the picture of `prompt`, and beside it that of `edited` with the attention of the first for a part of the run.
 
@@ -105,7 +116,8 @@ def align(
     """
     length = before[-1].stop
     old_words, new_words = _words(before), _words(after)
-    matrix, new, pairs = torch.zeros(length, length), torch.zeros(length, dtype=torch.bool), []
+    matrix, new = torch.zeros(length, length), torch.zeros(length, dtype=torch.bool)
+    pairs: list[tuple[str | None, str | None]] = []
 
     def join(sources: list[int], targets: list[int]) -> None:
         if len(sources) == len(targets):
@@ -150,13 +162,15 @@ def _words(columns: tuple[Token, ...]) -> list[tuple[str, list[int]]]:
 class _Pair:
     """Knows which rows of the batch are the two pictures, and whether this call still looks where the first one looks."""
 
-    def __init__(self, pipe, cross_steps: float, self_steps: float, matrix: torch.Tensor, new: torch.Tensor):
+    def __init__(
+        self, pipe: DiffusionPipeline, cross_steps: float, self_steps: float, matrix: torch.Tensor, new: torch.Tensor
+    ):
         self.pipe, self.shares = pipe, (cross_steps, self_steps)
         self.matrix, self.new = matrix, new
         self.same_places = torch.equal(matrix, torch.eye(len(matrix)))
         self.call, self.calls, self.row = -1, [0, 0], 0
 
-    def before_unet(self, unet, args, kwargs) -> None:
+    def before_unet(self, unet: UNet2DConditionModel, args, kwargs) -> None:
         if self.call < 0:
             total = getattr(self.pipe, "num_timesteps", None) or len(self.pipe.scheduler.timesteps)
             self.calls = [math.floor(share * total + 0.5) for share in self.shares]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.utils import logging
@@ -13,9 +14,14 @@ from ..generation.schedulers import make_scheduler
 from ..recording import record
 from ..trace import Trace
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, SchedulerMixin
+
 
 @contextmanager
-def temporarily(pipe, *, scheduler=None, lora: str | os.PathLike | None = None) -> Iterator[None]:
+def temporarily(
+    pipe: DiffusionPipeline, *, scheduler: SchedulerMixin | None = None, lora: str | os.PathLike | None = None
+) -> Iterator[None]:
     """For the time of a block another scheduler (a diffusers scheduler) and a LoRA (a folder, or a hub id) on the pipeline.
 
     Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
@@ -43,7 +49,7 @@ def _load_lora(pipe, lora: str | os.PathLike) -> None:
         logging.set_verbosity(verbosity)
 
 
-def run_with(pipe, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:
+def run_with(pipe: DiffusionPipeline, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:
     """One recorded run with another scheduler of `schedulers_for(pipe)`; the pipeline's own is put back, come what may.
 
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU

@@ -62,7 +62,7 @@ def setup() -> None:
         )
     if missing:
         _install(missing)
-    from google.colab import output
+    from google.colab import output  # type: ignore[import-not-found]
 
     output.enable_custom_widget_manager()
 
@@ -70,7 +70,7 @@ def setup() -> None:
 def _missing() -> list[str]:
     """Packages that sdwidgets needs and that are not installed."""
     lines = importlib.metadata.requires("sdwidgets") or []
-    needed = [re.match(r"[\w.-]+", line)[0] for line in lines if "extra ==" not in line]
+    needed = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
     return [name for name in needed if not _installed(name)]
 
 

@@ -82,7 +82,7 @@ def _read(path: Path) -> dict:
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10, where JupyterLab brings tomli along
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _checked(file: str, name: str, value):
     return tuple(value)
 
 
-def link(address, whose: str = "an address") -> str:
+def link(address: str, whose: str = "an address") -> str:
     """`address` made fit for a markdown link; only https and mailto lead anywhere. Raises ValueError for any other."""
     parts = urlsplit(address) if isinstance(address, str) else None
     good = parts and (parts.scheme == "https" and parts.netloc or parts.scheme == "mailto" and "@" in parts.path)

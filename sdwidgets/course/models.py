@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..parts import find_denoiser
 from ..paths import data_folder
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 #: What a cell says that needs the truth and has another model before it.
 ASIDE = "This cell needs Pocket, whose training pictures are known; with another model it steps aside."
 
 
-def knows_truth(pipe) -> bool:
+def knows_truth(pipe: DiffusionPipeline) -> bool:
     """Is `pipe` Pocket itself, so that the datasheet tells what it was trained on, and the judge reads its pictures?
 
     For any other model it prints one sentence and returns False. A model that was trained further is another model.
@@ -23,7 +27,7 @@ def knows_truth(pipe) -> bool:
     return False
 
 
-def size(pipe) -> dict[str, int]:
+def size(pipe: DiffusionPipeline) -> dict[str, int]:
     """The pipeline's native size in pixels, as arguments for it: {"height": 512, "width": 512} for SD 1.5.
 
     It is what the denoiser was made for, its `sample_size` in latent cells, times the pixels in a cell.

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from ..paths import replacing
 from ..trace import CONTROLS
 from .schedulers import find_scheduler, make_scheduler
 from .validation import check_settings
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 MANIFEST = "manifest.jsonl"
 FORMATS = (".png", ".webp", ".jpg", ".jpeg")
@@ -68,17 +72,17 @@ class Request:
         return f"{words}-s{self.seed}-{digest[:10]}.png"
 
 
-def check(pipe, request: Request) -> list:
+def check(pipe: DiffusionPipeline, request: Request) -> list:
     """Notes on the request; SettingsError where the pipeline cannot run it."""
     return check_settings(pipe, **request.settings())
 
 
-def draw(pipe, request: Request) -> Image.Image:
+def draw(pipe: DiffusionPipeline, request: Request) -> Image.Image:
     """Run the pipeline. The noise is drawn on the CPU, so a seed means the same start on every device."""
     return draw_many(pipe, [request])[0]
 
 
-def draw_many(pipe, requests: list[Request]) -> list[Image.Image]:
+def draw_many(pipe: DiffusionPipeline, requests: list[Request]) -> list[Image.Image]:
     """One run for all of these, which differ in prompt and seed only; ValueError where they differ in more.
 
     Each starts from the noise of its own seed. The pictures are those of single runs up to the last digits of the arithmetic,
@@ -188,7 +192,12 @@ def my_share() -> tuple[int, int]:
 
 
 def batch(
-    pipe, requests: list[Request], folder: Path, *, size: int | None = None, share: tuple[int, int] = (0, 1)
+    pipe: DiffusionPipeline,
+    requests: list[Request],
+    folder: Path,
+    *,
+    size: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Request, bool]]:
     """Make what is not there yet; yields (request, whether it was made now) once each picture is on the disk.
 
@@ -288,6 +297,6 @@ def _mend(manifest: Path) -> None:
                 file.write(b"\n")
 
 
-def resolve_scheduler(label: str | None, pipe) -> str | None:
+def resolve_scheduler(label: str | None, pipe: DiffusionPipeline) -> str | None:
     """The exact label for what was typed ("dpm++ 2m", "DDIMScheduler"); ValueError for an unknown one."""
     return None if label is None else find_scheduler(label, pipe).label

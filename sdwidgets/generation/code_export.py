@@ -7,16 +7,20 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..parts import find_denoiser
 from ..trace import CONTROLS
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, SchedulerMixin
 
 CACHED = re.compile(r"models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\](\w+)$")  # a folder of the hub's cache
 
 NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
 
 
-def keywords(pipe, settings: dict) -> dict:
+def keywords(pipe: DiffusionPipeline, settings: dict) -> dict:
     """Those of the settings that a call of this pipeline takes, None left out."""
     takes = inspect.signature(type(pipe).__call__).parameters
     taken = (
@@ -25,7 +29,12 @@ def keywords(pipe, settings: dict) -> dict:
     return {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
 
 
-def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None = None) -> str:
+def code(
+    pipe: DiffusionPipeline,
+    settings: dict,
+    scheduler: SchedulerMixin | None = None,
+    pictures: dict[str, str] | None = None,
+) -> str:
     """The program, as text: imports, loading, scheduler, call. Run with the same versions on the same device it makes the
     same picture to the last bit; a pipeline made fast (`speed_up`) differs from it by rounding.
 
@@ -81,7 +90,7 @@ def code(pipe, settings: dict, scheduler=None, pictures: dict[str, str] | None =
 class _Home:
     """Where a pipeline was loaded from. `folder`: on this disk, if it is there; `expression`: as a program names it."""
 
-    def __init__(self, pipe):
+    def __init__(self, pipe: DiffusionPipeline):
         from ..paths import data_folder
 
         self.text = str(getattr(pipe, "name_or_path", "") or "")

@@ -9,6 +9,10 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, SchedulerMixin
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ _CHOICES = (
 _TRAINING = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 
 
-def is_flow(pipe) -> bool:
+def is_flow(pipe: DiffusionPipeline) -> bool:
     """True for a flow-matching pipeline (SD 3, FLUX), told by its scheduler."""
     config = pipe.scheduler.config
     return (
@@ -143,13 +147,13 @@ def is_flow(pipe) -> bool:
     )
 
 
-def schedulers_for(pipe) -> dict[str, Scheduler]:
+def schedulers_for(pipe: DiffusionPipeline) -> dict[str, Scheduler]:
     """The entries of SCHEDULERS that suit this pipeline: flow schedulers for flow models, and only there."""
     flow, name = is_flow(pipe), type(pipe).__name__
     return {k: s for k, s in SCHEDULERS.items() if s.flow == flow and name.startswith(s.pipelines)}
 
 
-def label_of(scheduler, pipe) -> str | None:
+def label_of(scheduler: SchedulerMixin, pipe: DiffusionPipeline) -> str | None:
     """The label of SCHEDULERS whose class and choices a scheduler of this pipeline has; None if it is not on offer."""
 
     def choices(entry: Scheduler) -> dict:
@@ -165,7 +169,7 @@ def label_of(scheduler, pipe) -> str | None:
     return max(fits, key=lambda entry: len(entry.kwargs)).label if fits else None
 
 
-def find_scheduler(label, pipe) -> Scheduler:
+def find_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> Scheduler:
     """The entry for a label, in any case, or a diffusers class name; else ValueError with the closest."""
     offers = schedulers_for(pipe)
     if isinstance(label, Scheduler):
@@ -187,7 +191,7 @@ def find_scheduler(label, pipe) -> Scheduler:
     raise ValueError(f"There is no scheduler {str(label)[:60]!r}.{hint} On offer: {', '.join(offers)}.")
 
 
-def make_scheduler(label, pipe):
+def make_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> SchedulerMixin:
     """A new diffusers scheduler for this pipeline: `pipe.scheduler = make_scheduler("Euler", pipe)`.
 
     The noise schedule and prediction type that the model was trained with are kept (`from_config`); the

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from .validation import Note, SettingsError, check_integer, size_step
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+Picture: TypeAlias = "Image.Image | np.ndarray"
 
 TASKS = {  # -> label, and what it does in a sentence
     "text": ("Text to picture", "Starts from noise alone."),
@@ -48,7 +55,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
         ) from None
 
 
-def to_pil(value) -> Image.Image:
+def to_pil(value: Picture) -> Image.Image:
     """An RGB picture from a PIL image, or an array (H, W, 3) or (H, W): uint8, or floats in [0, 1]. Raises SettingsError."""
     if isinstance(value, np.ndarray):
         value = Image.fromarray(_bytes("source", value))
@@ -63,7 +70,7 @@ def to_pil(value) -> Image.Image:
     return value.convert("RGB")
 
 
-def as_mask(value, size: tuple[int, int]) -> Image.Image:
+def as_mask(value: Picture, size: tuple[int, int]) -> Image.Image:
     """A mask of `size` (width, height), white where to paint anew, from a PIL image or an array (H, W) of bool, uint8 or floats."""
     if isinstance(value, np.ndarray):
         value = Image.fromarray(_bytes("mask", value.astype(np.uint8) * 255 if value.dtype == bool else value))
@@ -74,18 +81,20 @@ def as_mask(value, size: tuple[int, int]) -> Image.Image:
     return value.convert("L").resize(size, Image.Resampling.NEAREST).point(lambda x: 255 if x >= 128 else 0)
 
 
-def native_side(pipe) -> int:
+def native_side(pipe: DiffusionPipeline) -> int:
     """The side, in pixels, of the square pictures that this model was made for."""
     cells = getattr(pipe, "default_sample_size", None) or pipe.unet.config.sample_size
     return int(cells) * int(pipe.vae_scale_factor)
 
 
-def resize_to_model(pipe, picture: Image.Image) -> Image.Image:
+def resize_to_model(pipe: DiffusionPipeline, picture: Image.Image) -> Image.Image:
     """The picture at the model's size: its longer side the native one, both multiples of `size_step`; a few rows are cut off."""
     return ImageOps.fit(picture, _size(pipe, *picture.size), Image.Resampling.LANCZOS)
 
 
-def pad_for_outpainting(pipe, source: Image.Image, border) -> tuple[Image.Image, Image.Image, Note]:
+def pad_for_outpainting(
+    pipe: DiffusionPipeline, source: Image.Image, border: Sequence[float]
+) -> tuple[Image.Image, Image.Image, Note]:
     """(canvas, mask, note): `source` with room around it, at the model's size, its edges continued into the room.
 
     border: (left, top, right, bottom) in percent of the picture's own width and height.
@@ -103,7 +112,7 @@ def pad_for_outpainting(pipe, source: Image.Image, border) -> tuple[Image.Image,
     (x0, x1), (y0, y1) = inside(width, left, right), inside(height, top, bottom)
     small = np.asarray(source.resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS))
     canvas = np.pad(small, ((y0, height - y1), (x0, width - x1), (0, 0)), mode="edge")
-    mask = np.full((height, width), 255, np.uint8)
+    mask: np.ndarray = np.full((height, width), 255, np.uint8)
     mask[y0:y1, x0:x1] = 0
     if mask.max() == 0:
         raise SettingsError("border", "This border is thinner than one cell of the latents; make it wider.")
@@ -114,7 +123,13 @@ def pad_for_outpainting(pipe, source: Image.Image, border) -> tuple[Image.Image,
     return Image.fromarray(canvas), Image.fromarray(mask), Note("border", told)
 
 
-def check_task(pipe, task, source, mask, border) -> list[Note]:
+def check_task(
+    pipe: DiffusionPipeline,
+    task: str,
+    source: Image.Image | None,
+    mask: Image.Image | None,
+    border: Sequence[float] | None,
+) -> list[Note]:
     """Refuse a task that lacks what it starts from; raises SettingsError. `pipeline_for` tells whether the model can do it."""
     if not isinstance(task, str) or task not in TASKS:
         raise SettingsError("task", f"There is no task {str(task)[:40]!r}; choose one of: {', '.join(TASKS)}.")
@@ -137,7 +152,7 @@ def check_task(pipe, task, source, mask, border) -> list[Note]:
     return [pad_for_outpainting(pipe, source, border)[2]]
 
 
-def pipeline_for(pipe, task: str):
+def pipeline_for(pipe: DiffusionPipeline, task: str) -> DiffusionPipeline:
     """diffusers' pipeline for this task over the same parts; `pipe` itself for "text". Raises SettingsError where there is none.
 
     The first call may take seconds, in which diffusers imports all of its pipelines.
@@ -157,13 +172,16 @@ def pipeline_for(pipe, task: str):
     return made
 
 
-def pictures_for(pipe, settings: dict, source, mask) -> dict:
+def pictures_for(
+    pipe: DiffusionPipeline, settings: dict, source: Image.Image | None, mask: Image.Image | None
+) -> dict:
     """The pictures of the call: {} for text, else "image", "mask_image" and the size."""
     task = settings["task"]
     if task == "text":
         return {}
     if task == "outpaint":
         source, mask, _ = pad_for_outpainting(pipe, source, settings["border"])
+    assert source is not None, "check_task comes first"
     given = {"image": source, "height": source.height, "width": source.width}
     return given if task == "image" else {**given, "mask_image": mask}
 
@@ -175,7 +193,8 @@ def _size(pipe, width: float, height: float) -> tuple[int, int]:
         )
     side, step = native_side(pipe), size_step(pipe)
     scale = side / max(width, height)
-    return tuple(max(step, step * round(scale * n / step)) for n in (width, height))
+    wide, high = (max(step, step * round(scale * n / step)) for n in (width, height))
+    return wide, high
 
 
 def _bytes(field: str, array: np.ndarray) -> np.ndarray:

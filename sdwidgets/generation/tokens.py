@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LONGEST = 16  # tokens of a piece at most, where no whole character comes
 
@@ -16,7 +19,7 @@ class Piece(NamedTuple):
     word: int  # which word, from 0
 
 
-def pieces(tokenizer, ids: list[int]) -> list[Piece]:
+def pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[Piece]:
     """The pieces of token numbers without the tokenizer's own marks.
 
     Words are known by the tokenizer's sign for them: CLIP's at the end of one ("cat</w>"), T5's at the beginning ("\u2581cat").

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..trace import CONTROLS
-from .schedulers import find_scheduler
+from .schedulers import Scheduler, find_scheduler
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 MAX_PROMPT = 100_000  # characters; far more than any text encoder reads
 
@@ -28,7 +32,7 @@ class Note(NamedTuple):
     text: str
 
 
-def check_settings(pipe, **settings) -> list[Note]:
+def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt, which is "" where it is left out).
 
     settings: those of `trace.CONTROLS` that a run takes, within the bounds that stand there; beyond these,
@@ -44,7 +48,8 @@ def check_settings(pipe, **settings) -> list[Note]:
     settings = {"prompt": ""} | {
         name: value for name, value in settings.items() if value is not None or name == "prompt"
     }
-    get, notes = settings.get, []
+    get: Callable[[str], Any] = settings.get
+    notes: list[Note] = []
     entry = _find_scheduler(get("scheduler"), pipe) if "scheduler" in settings else None
     for name, value in settings.items():
         if CONTROLS[name].kind is str and name not in ("scheduler", "task"):
@@ -62,7 +67,7 @@ def check_settings(pipe, **settings) -> list[Note]:
     return notes
 
 
-def check_number(field: str, value) -> None:
+def check_number(field: str, value: Any) -> None:
     """Refuse a value that the setting's control does not allow, or that is no number."""
     control = CONTROLS[field]
     if control.kind is int:
@@ -83,7 +88,7 @@ def check_number(field: str, value) -> None:
         raise SettingsError(field, f"The {control.noun} must be a number {allowed}, not {_short(value)}{hint}.")
 
 
-def check_integer(field: str, value, low: int, high: int, noun: str | None = None) -> int:
+def check_integer(field: str, value: Any, low: float, high: float, noun: str | None = None) -> int:
     """`value` as an int within [low, high], or SettingsError. No text, no fraction, and no True for 1."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -144,7 +149,7 @@ def _find_scheduler(label, pipe):
         raise SettingsError("scheduler", str(error)) from None
 
 
-def most_steps(pipe, entry=None) -> int:
+def most_steps(pipe: DiffusionPipeline, entry: Scheduler | None = None) -> int:
     """The largest number of steps with a scheduler of SCHEDULERS, or with the pipeline's own."""
     config = pipe.scheduler.config
     name = entry.class_name if entry is not None else type(pipe.scheduler).__name__
@@ -161,7 +166,7 @@ def _check_share(strength: float, steps: int) -> None:
         )
 
 
-def size_step(pipe) -> int:
+def size_step(pipe: DiffusionPipeline) -> int:
     """Height and width are multiples of this: the VAE's reduction, doubled for packed latents (FLUX)."""
     step = int(getattr(pipe, "vae_scale_factor", 8))
     return 2 * step if type(pipe).__name__.startswith("Flux") else step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _PLAIN = re.compile(rf"{_STEM}{_SHARD}\.safetensors|{_STEM}\.safetensors\.index\
 _FP16 = re.compile(rf"{_STEM}\.fp16{_SHARD}\.safetensors|{_STEM}\.safetensors\.index\.fp16\.json")
 
 
-def read_header(path) -> dict[str, dict]:
+def read_header(path: Path) -> dict[str, dict]:
     """The header of a safetensors file: tensor name -> {"dtype", "shape", "data_offsets"}; or WeightsError.
 
     The format: 8 bytes with the length of the header (little-endian), the header in JSON, then the tensors.
@@ -47,7 +48,7 @@ def read_header(path) -> dict[str, dict]:
     return header
 
 
-def read_index(folder) -> dict[str, tuple[str, str]]:
+def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """The parts of a saved pipeline: name -> (library, class). Refuses code that a folder brings."""
     folder = Path(folder)
     path = folder / "model_index.json"
@@ -89,7 +90,9 @@ def _known_library(library) -> bool:
     return library in ("diffusers", "transformers") or bool(find_spec(f"diffusers.pipelines.{library}"))
 
 
-def choose_weights(parts, names, *, half: bool, where) -> tuple[str | None, set[str]]:
+def choose_weights(
+    parts: Iterable[str], names: Iterable[str], *, half: bool, where: str
+) -> tuple[str | None, set[str]]:
     """Which of `names` ("unet/config.json", ...) hold the weights: (variant, weight files and their indexes).
 
     The variant is "fp16" where `half` is wanted and all parts have such files, or where there are no others;
@@ -121,7 +124,7 @@ def choose_weights(parts, names, *, half: bool, where) -> tuple[str | None, set[
     return ("fp16" if use_fp16 else None), set().union(*(chosen[p] for p in heavy))
 
 
-def check_folder(folder, *, half: bool = False) -> tuple[str | None, dict[str, list[Path]]]:
+def check_folder(folder: Path, *, half: bool = False) -> tuple[str | None, dict[str, list[Path]]]:
     """Is this a whole pipeline in safetensors? (variant, part -> its weight files), or WeightsError.
 
     Every part of the index must have its files, and every weight file its full length.
@@ -134,7 +137,7 @@ def check_folder(folder, *, half: bool = False) -> tuple[str | None, dict[str, l
         if not own:
             raise WeightsError(f"{folder} is not whole: {part!r} is missing. Fetch it again. {FALLBACK}")
         names |= own
-    variant, weights = choose_weights(parts, names, half=half, where=folder)
+    variant, weights = choose_weights(parts, names, half=half, where=str(folder))
     files: dict[str, list[Path]] = {}
     for name in sorted(weights):
         if name.endswith(".safetensors"):

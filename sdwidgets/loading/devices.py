@@ -15,7 +15,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def choose_device(device="auto") -> tuple[torch.device, str]:
+def choose_device(device: str | torch.device = "auto") -> tuple[torch.device, str]:
     """(device, why). "auto" is CUDA, then Apple's MPS, then the CPU. DeviceError for one that is missing."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if isinstance(device, str) and device.strip().lower() == "auto":
@@ -35,7 +35,7 @@ def choose_device(device="auto") -> tuple[torch.device, str]:
     return chosen, ""
 
 
-def choose_dtype(dtype="auto", device="cpu") -> tuple[torch.dtype, str]:
+def choose_dtype(dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> tuple[torch.dtype, str]:
     """(dtype, why). "auto" is bfloat16 on CUDA from compute capability 8 on and on CPUs with AMX; float16 on
     older CUDA cards (they only emulate bfloat16); float32 elsewhere (bfloat16 without AMX was slower).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .checkpoint import check_folder, choose_weights, read_index
@@ -13,9 +14,11 @@ _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is
 _SPARE = 500_000_000  # bytes of disk that must stay free for everything else
 
 
-def fetch_first(hub_ids, revision=None, *, half: bool = False, say=print) -> tuple[Path, str]:
+def fetch_first(
+    hub_ids: Sequence[str], revision: str | None = None, *, half: bool = False, say: Callable[[str], None] = print
+) -> tuple[Path, str]:
     """`fetch` from the first of these repositories that is there: (folder, its id), or the first error."""
-    errors = []
+    errors: list[Exception] = []
     for hub_id in hub_ids:
         try:
             folder = fetch(hub_id, revision if not errors else None, half=half, say=say)
@@ -28,7 +31,7 @@ def fetch_first(hub_ids, revision=None, *, half: bool = False, say=print) -> tup
     raise errors[0]
 
 
-def fetch(hub_id: str, revision: str | None = None, *, half: bool = False, say=print) -> Path:
+def fetch(hub_id: str, revision: str | None = None, *, half: bool = False, say: Callable[[str], None] = print) -> Path:
     """The folder of a hub repository's pipeline, downloaded where the cache does not have it yet.
 
     `half` prefers the repository's fp16 files, half the size. Without a network, with HF_HUB_OFFLINE=1, or

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
 
 
 def gigabytes(count: float) -> str:
@@ -23,7 +28,7 @@ def free_ram() -> int:
     return psutil.virtual_memory().available
 
 
-def free_bytes(device) -> int:
+def free_bytes(device: str | torch.device) -> int:
     """Bytes free on a torch device: the card's own for CUDA, main memory elsewhere."""
     if getattr(device, "type", str(device)) == "cuda":
         import torch
@@ -34,7 +39,7 @@ def free_bytes(device) -> int:
     return free_ram()
 
 
-def free_disk(folder) -> int:
+def free_disk(folder: str | Path) -> int:
     """Bytes free where `folder` is, or will be made."""
     folder = Path(folder).expanduser().absolute()
     while not folder.exists():
@@ -42,7 +47,7 @@ def free_disk(folder) -> int:
     return shutil.disk_usage(folder).free
 
 
-def decode_bytes(pipe, height: int, width: int) -> int:
+def decode_bytes(pipe: DiffusionPipeline, height: int, width: int) -> int:
     """About the peak memory of `vae.decode` for one picture, which is what large pictures fail on.
 
     The widest part is the last block, at full size with as many channels as the second-finest level. On a CPU,

@@ -110,8 +110,8 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
         except FileNotFoundError as error:
             raise UnknownModelError(str(error)) from None
     if row is not None:
-        ids = [text] if "/" in text and text not in row.formerly else [row.hub_id]
-        ids += [i for i in (row.hub_id, *row.mirrors) if i not in ids]
+        own = text if "/" in text and text not in row.formerly else row.hub_id
+        ids = [i for i in dict.fromkeys([own, row.hub_id, *row.mirrors]) if i]
         return hub.fetch_first(ids, revision or row.revision, half=half)[0], row.name
     path = Path(text).expanduser()
     if path.is_dir():

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..parts import find_denoiser
 from .errors import WeightsError
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DiffusionPipeline
+
 DECODER = "decoder.safetensors"
 
 
-def make_turbo(pipe, folder: Path, title: str) -> str:
+def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:
     """Add the LoRA of extras/turbo to the denoiser's weights, for good, take its scheduler, and the decoder of extras/small-decoder.
 
     Returns a few words on what it is now.
@@ -33,7 +37,9 @@ def make_turbo(pipe, folder: Path, title: str) -> str:
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
-    find_denoiser(pipe)._sdwidgets_turbo = True  # `code_export.code` has no other way to know what is in the weights
+    vars(find_denoiser(pipe))["_sdwidgets_turbo"] = (
+        True  # `code_export.code` has no other way to know what is in the weights
+    )
     told = "turbo: four steps without guidance"
     part = folder / "extras" / "small-decoder"
     if not part.is_dir():
@@ -47,7 +53,7 @@ def make_turbo(pipe, folder: Path, title: str) -> str:
     return f"{told}, a small decoder"
 
 
-def with_small_decoder(vae, folder):
+def with_small_decoder(vae: AutoencoderKL, folder: Path) -> AutoencoderKL:
     """An autoencoder with the decoder that `sdwidgets train small-decoder` made for it, as an `AsymmetricAutoencoderKL` of its own.
 
     vae: an `AutoencoderKL`, whose encoder is copied; folder: config.json, and `DECODER` with the weights of the decoder alone.
