@@ -212,7 +212,7 @@ def _refuse_large_pictures(data: bytes) -> None:
 
 def _check(trace: Trace) -> None:
     """Raises ValueError unless every array has the shape and kind that a trace's array has."""
-    shape = trace[0].latents.shape if len(trace) else ()
+    shape: tuple[int, ...] = trace[0].latents.shape if len(trace) else ()
     for step in trace:
         if step.process not in ("vp", "ve", "flow") or not (
             math.isfinite(step.timestep) and math.isfinite(step.alpha)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
+import sdwidgets
 from tools import make_site
 
 NOTEBOOKS = sorted((make_site.ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
@@ -90,3 +91,12 @@ def test_a_picture_from_the_network_becomes_its_name():
         cells=[nbformat.v4.new_markdown_cell("[![Open](https://a.b/c.svg)](https://d.e) ![x](y.png)")]
     )
     assert make_site.offline(book).cells[0].source == "[Open](https://d.e) ![x](y.png)"
+
+
+def test_the_reference_has_what_the_package_names(site):
+    text = "".join(page.read_text("utf-8") for page in (site / "reference").glob("*.html"))
+    homes = (getattr(sdwidgets, name) for name in sdwidgets.__all__ if name != "__version__")
+    names = {f"{home.__module__}.{home.__qualname__}" for home in homes}
+    missing = sorted(name for name in names if f'id="{name}"' not in text)
+    assert not missing, f"on no page of MODULES in tools/make_site.py: {missing}"
+    assert "predicted x0" in text and "ValueError" in text

@@ -35,6 +35,9 @@ def stage(folder: Path, notebooks: Path = ROOT / "notebooks") -> None:
             (folder / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(offline(nbformat.read(path, as_version=4)), folder / "notebooks" / name)
     (folder / "index.md").write_text(index(names, meetup()), encoding="utf-8")
+    (folder / "reference").mkdir()
+    for title, page in reference().items():
+        (folder / "reference" / f"{title.replace(' ', '-').lower()}.md").write_text(page, encoding="utf-8")
 
 
 def offline(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -49,8 +52,8 @@ def index(names: list[Path], group: Meetup) -> str:
     """The first page: what this is (README's first words), the evening, the lessons, the solutions."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     what = re.search(r"^# .+?\n\n(.+?)\n\n", readme, re.DOTALL)[1]
-    lessons = [name for name in names if len(name.parts) == 1]
-    solutions = [name for name in names if name.parts[0] == "solutions"]
+    lessons = ["notebooks" / name for name in names if len(name.parts) == 1]
+    solutions = ["notebooks" / name for name in names if name.parts[0] == "solutions"]
     parts = [
         "# Stable Diffusion on a laptop",
         what,
@@ -61,14 +64,44 @@ def index(names: list[Path], group: Meetup) -> str:
         parts.append(
             tree("Solutions", solutions, "Every notebook ends with exercises; try them before you look here.")
         )
+    pages = [Path("reference", title.replace(" ", "-").lower()) for title in MODULES]
+    parts.append(tree("Reference", pages))
     parts += [f"## The evening\n\nHeld first at [{group.name}]({group.address}).", group.markdown()]
     return "\n\n".join(parts) + "\n"
 
 
 def tree(caption: str, names: list[Path], words: str = "") -> str:
     """A section with a list of pages, which are in the side bar too."""
-    lines = "\n".join(f"notebooks/{name.with_suffix('').as_posix()}" for name in names)
+    lines = "\n".join(name.with_suffix("").as_posix() for name in names)
     return f"## {caption}\n\n{words}\n\n```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n\n{lines}\n```"
+
+
+#: modules whose functions a notebook calls by their module's name
+MODULES = {
+    "A run as data": ("recording", "trace", "trace_io", "latents", "statistics"),
+    "Pictures": ("plots",),
+    "Loading": ("loading.pipeline", "loading.catalog", "loading.doctor", "acceleration"),
+    "Generation": ("generation.schedulers", "generation.tasks", "generation.batch", "generation.code_export"),
+    "Analysis": tuple(
+        f"analysis.{name}"
+        for name in "noise_schedules denoiser guidance autoencoder attention prompt_to_prompt sampling anatomy".split()
+    ),
+    "Views": tuple(
+        f"widgets.{name}" for name in "replay latent_lab noise_explorer race guidance_explorer xray view".split()
+    ),
+    "The course": ("course.demos", "course.facts", "course.meetup", "course.colab"),
+    "The Playground": ("widgets.playground.widget",),
+    "The carried model": ("pocket.world.scenes", "pocket.world.datasheet", "pocket.training.floor", "pocket.judges"),
+}
+
+
+def reference() -> dict[str, str]:
+    """Every public function and class with its docstring, by Sphinx's autodoc: title -> page."""
+    return {title: "\n\n".join([f"# {title}", *map(automodule, modules)]) + "\n" for title, modules in MODULES.items()}
+
+
+def automodule(name: str) -> str:
+    return f"## `sdwidgets.{name}`\n\n```{{eval-rst}}\n.. automodule:: sdwidgets.{name}\n```"
 
 
 def build(output: Path = OUTPUT, notebooks: Path = ROOT / "notebooks") -> subprocess.CompletedProcess:

@@ -3,12 +3,14 @@
 `tools/make_site.py` puts notebooks and this folder together before it calls Sphinx, so the paths here are those of its folder.
 """
 
+import re
+
 project = "Stable Diffusion on a laptop"
 author = "The sdwidgets authors"
 copyright = "the sdwidgets authors, CC BY 4.0"
 html_title = "Stable Diffusion on a laptop"
 
-extensions = ["myst_nb", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.autodoc"]
 exclude_patterns = ["vendor"]
 suppress_warnings = [
     "myst.xref_missing",  # links to files of the repository, which are no pages here
@@ -33,3 +35,33 @@ html_js_files = ["theme.js"]
 html_show_sphinx = False
 html_copy_source = False
 html_favicon = None
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "no-value": True}
+maximum_signature_line_length = 90
+
+ITEM = re.compile(r"\s|- |[\w., ]{1,80}: ")  # what begins a line of its own: an argument, or something indented
+
+
+def as_paragraphs(app, what, name, obj, options, lines: list[str]) -> None:
+    """A docstring is plain text: paragraphs, a line for each argument, and code in backticks."""
+    joined: list[str] = []
+    for line in "\n".join(lines).strip().splitlines():
+        if joined and joined[-1] and line and not ITEM.match(line):
+            joined[-1] += " " + line
+        else:
+            joined.append(line)
+    lines[:] = [f"| {quoted(line)}".rstrip() for line in joined] + [""]
+
+
+def quoted(line: str) -> str:
+    """A line of plain text as reStructuredText."""
+    parts = re.split(r"`+", line)
+    parts[::2] = [re.sub(r"([*_|\\])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"\\ ``{part}``\\ " for part in parts[1::2]]
+    return "".join(parts)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_paragraphs)
