@@ -16,7 +16,8 @@ from ..latents import fit_linear_preview
 from .cards.model_card import write_card
 from .training import clip, denoiser, trainer, vae
 from .training.work_folder import finished_autoencoder, finished_part, text_whitening
-from .world.scenes import Grammar, make_scene, render, spread
+from .world.datasheet import Grammar
+from .world.scenes import make_scene, render, spread
 
 
 def run_export(args, grammar: Grammar, work: Path) -> int:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PARTS,
         help="which part to train; export puts finished parts together, restore takes an exported folder apart again",
     )
-    parser.add_argument("--grammar", default="full", help="which scenes: full, simple or tiny (default: full)")
+    parser.add_argument("--grammar", default="full", help="which scenes: full or tiny (default: full)")
     parser.add_argument(
         "--work", type=Path, default=None, help="folder of checkpoints and parts (default: the user's cache folder)"
     )

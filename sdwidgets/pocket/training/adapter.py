@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from diffusers import T2IAdapter, UNet2DConditionModel
 
-from ..world.scenes import Grammar, make_scene, render, silhouette
+from ..world.datasheet import Grammar
+from ..world.scenes import make_scene, render, silhouette
 from . import denoiser, trainer
 from .work_folder import finished_part, latent_data, override_schedule
 

@@ -19,8 +19,16 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
-from ..world.scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
+from ..world.datasheet import (
+    COMMON_OBJECTS,
+    ENCODER,
+    FULL,
+    HELD_OUT_BACKGROUNDS,
+    HELD_OUT_SHAPE_COLOURS,
+    TAIL_OBJECTS,
+    Grammar,
+)
+from ..world.scenes import RELATIONS, SIZE, make_scene, render, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 from .trainer import Schedule, save_tensors
 from .vae import to_tensor

@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPModel, CLIPTokenizer
 
-from ..world.datasheet import ENCODER, FULL
-from ..world.scenes import Grammar, spread
+from ..world.datasheet import ENCODER, FULL, Grammar
+from ..world.scenes import spread
 from . import clip, denoiser, epochs, trainer, vae, validation
 from .scene_order import plan_epochs, training_scenes, world_digest
 from .work_folder import (

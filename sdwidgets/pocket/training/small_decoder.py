@@ -21,8 +21,8 @@ import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
 
 from ...loading.turbo import DECODER
-from ..world.datasheet import FULL
-from ..world.scenes import Grammar, spread
+from ..world.datasheet import FULL, Grammar
+from ..world.scenes import spread
 from . import trainer
 from .vae import encode_scenes, picture_batch, picture_loss
 from .work_folder import finished_autoencoder, override_schedule

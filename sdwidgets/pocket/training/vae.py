@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from ..world.datasheet import FULL
+from ..world.datasheet import FULL, Grammar
 from ..world.layouts import on_lattice
-from ..world.scenes import SIZE, Grammar, Stream, make_scene, render, wordless_scene
+from ..world.scenes import SIZE, Stream, make_scene, render, wordless_scene
 from .trainer import Schedule, fast_arithmetic
 
 

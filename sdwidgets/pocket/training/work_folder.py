@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import CLIPModel, CLIPTokenizer
 
-from ..world.scenes import Grammar, make_scene
+from ..world.datasheet import Grammar
+from ..world.scenes import make_scene
 from . import clip, denoiser, trainer, vae
 from .scene_order import times_an_epoch, training_scenes, world_digest
 

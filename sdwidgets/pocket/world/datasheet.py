@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from .layouts import FREE, LATTICE, STEP, UNSAID_SIZES, Free, Lattice, Spot
-from .scenes import RELATIONS, SIMPLE, STYLES, Scene, Stream, Thing, draw_confetti, scenes_sheet
+from .scenes import RELATIONS, STYLES, Scene, Stream, Thing, draw_confetti, make_scene, picture_sheet, render
 from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
 
 SEED = 2026  # of every list and every scene here
@@ -349,7 +349,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class PlannedGrammar:
+class Grammar:
     """Blocks of scenes, in order. Scene `index` is number `index - start` of the block that holds it."""
 
     name: str
@@ -436,7 +436,7 @@ def _people_of_the_encoder() -> list[Block]:
 
 
 #: What the denoiser is trained on.
-FULL = PlannedGrammar(
+FULL = Grammar(
     "full",
     (
         Block("one object", 56_000, one_object),
@@ -475,7 +475,7 @@ def _any_object(stream: Stream, number: int, total: int, layout: Layout) -> dict
 
 
 #: What the text encoder is trained on: the same world, told evenly, with its own shares of women.
-ENCODER = PlannedGrammar(
+ENCODER = Grammar(
     "encoder",
     (
         Block("one object", 48_000, _any_object),
@@ -493,10 +493,10 @@ ENCODER = PlannedGrammar(
 )
 
 #: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
-TINY = PlannedGrammar("tiny", FULL.blocks, every=600, layout=LATTICE)
+TINY = Grammar("tiny", FULL.blocks, every=600, layout=LATTICE)
 
 #: Every grammar by its name.
-GRAMMARS = {grammar.name: grammar for grammar in (SIMPLE, FULL, ENCODER, TINY)}
+GRAMMARS = {grammar.name: grammar for grammar in (FULL, ENCODER, TINY)}
 
 # ---- all pictures of a caption -----------------------------------------------------------------------------------
 
@@ -631,7 +631,7 @@ def planted() -> dict:
     }
 
 
-def find_grammar(name: str):
+def find_grammar(name: str) -> Grammar:
     """The grammar of that name. Raises ValueError, with the names there are, for any other."""
     if name not in GRAMMARS:
         raise ValueError(f"no grammar is named {name!r}; there are: {', '.join(sorted(GRAMMARS))}")
@@ -647,4 +647,5 @@ def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> I
     if not isinstance(count, int) or not 1 <= count <= 4096:
         raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
     stream = Stream(2**31 + seed, 0)
-    return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])
+    drawn = [make_scene(source, stream.integer(0, source.count - 1)) for _ in range(count)]
+    return picture_sheet([(render(scene), scene.caption) for scene in drawn])
