@@ -278,8 +278,9 @@ def main() -> int:
     else:
         tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
         rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
-        print("\n" + table.training_table(rows))
     report = {"bench": "learning" if args.learn else "training", "machine": machine, "turns": args.turns, "rows": rows}
+    if not args.learn:
+        print("\n" + table.describe(report))
     harness.write(report, args.json)
     return 0
 

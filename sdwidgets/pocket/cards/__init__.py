@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def rendered(template: str, values: dict, filters: dict | None = None) -> str:
-    """A template of this folder with its values. A value that it names and is not there is an error."""
+def rendered(template: Path, values: dict, filters: dict | None = None) -> str:
+    """A Jinja template with its values. A value that it names and is not there is an error."""
     import jinja2  # comes with PyTorch
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(template.parent),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"fmt": format, "listed": listed, "rows": table_rows} | (filters or {})
-    return environment.get_template(template).render(values)
+    return environment.get_template(template.name).render(values)
 
 
 def listed(rows: Iterable, form: str, separator: str = ", ") -> str:

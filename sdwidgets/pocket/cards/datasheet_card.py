@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 from ...paths import data_folder
 from ..world.scenes import SIZE
@@ -59,7 +60,7 @@ def datasheet_card(planted: dict) -> str:
         "occupations": occupations,
         "tail": [[count, ", ".join(objects)] for count, objects in sorted(rare.items())],
     }
-    return rendered("datasheet_card.md.jinja", values)
+    return rendered(Path(__file__).with_suffix(".md.jinja"), values)
 
 
 def write_datasheet() -> None:

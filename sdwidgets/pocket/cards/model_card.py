@@ -82,7 +82,7 @@ def model_card(
         "lowest": lambda groups: sorted(groups.items(), key=lambda item: item[1][0] / item[1][1])[:5],
         "shares": lambda groups: [(group, right / n) for group, (right, n) in groups.items()],
     }  # fmt: skip
-    return rendered("model_card.md.jinja", values, filters)
+    return rendered(Path(__file__).with_suffix(".md.jinja"), values, filters)
 
 
 def _is_missing(section) -> bool:
