@@ -355,19 +355,6 @@ def test_a_readme_without_its_markers_is_refused():
         table.between_markers("nothing")
 
 
-def test_group_norm_by_hand_is_group_norm():
-    """The bench compares like with like: the same answers and the same gradients as torch's, in either memory format."""
-    from bench.training import GroupNormByHand
-
-    x, weight, bias = (
-        torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((3, 12, 5, 4), (12,), (12,))
-    )
-    for picture in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
-        by_hand = GroupNormByHand.apply(picture, weight, bias, 4, 1e-5)
-        assert torch.allclose(by_hand, torch.nn.functional.group_norm(x, 4, weight, bias, 1e-5))
-        assert torch.autograd.gradcheck(lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias))
-
-
 def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):
     from bench import maps
 
