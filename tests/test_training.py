@@ -872,7 +872,10 @@ def test_the_encoder_that_ships_passed_its_gate():
 
 
 def test_the_bench_measures_each_change_against_the_plain_recipe():
-    changes = Change("plain", "1", {"batch_size": 1}), Change("plain attention", "?", {"batch_size": 1, "attention": "plain"})
+    changes = (
+        Change("plain", "1", {"batch_size": 1}),
+        Change("plain attention", "?", {"batch_size": 1, "attention": "plain"}),
+    )
     plain, other = speed("denoiser", changes, turns=1)
     assert (plain["change"], plain["ratio"]) == ("plain", 1.0) and other["expected"] == "?"
     for row in (plain, other):

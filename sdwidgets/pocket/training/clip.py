@@ -19,15 +19,8 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ..world.datasheet import (
-    COMMON_OBJECTS,
-    ENCODER,
-    FULL,
-    HELD_OUT_BACKGROUNDS,
-    HELD_OUT_SHAPE_COLOURS,
-    TAIL_OBJECTS,
-    Grammar,
-)
+from ..world import datasheet
+from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
 from ..world.scenes import RELATIONS, SIZE, make_scene, render, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 from .trainer import Schedule, save_tensors
@@ -267,7 +260,7 @@ class ClipTraining(torch.nn.Module):
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2
 
 
-def clip_loss_at(grammar: Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
+def clip_loss_at(grammar: datasheet.Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
     """The loss of training step `step`, for `training.train`. Captions are padded to the batch's longest."""
 
     def loss_at(model, step, batch_size, accelerator):
@@ -328,7 +321,7 @@ def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: 
 
 @torch.no_grad()
 def beats_hard_negative(
-    clip: CLIPModel, tokenizer: CLIPTokenizer, grammar: Grammar, count: int = 200, seed: int = 1
+    clip: CLIPModel, tokenizer: CLIPTokenizer, grammar: datasheet.Grammar, count: int = 200, seed: int = 1
 ) -> dict[str, float]:
     """How often a scene's caption beats its own hard negative, in 0..1 (a coin reaches 0.5), by kind of change and for "any".
 
