@@ -192,37 +192,20 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     machine = harness.machine()
-    autoencoder = denoiser_parts(args.work)
-    data, fixed = (
-        encoded(args.work, *autoencoder),
-        validation.Validation.prepare(*autoencoder, args.work / "encoded" / "floor.safetensors"),
-    )
+    parts = work_folder.frozen_autoencoder(args.work), *work_folder.frozen_text(args.work)
+    data = encoded(args.work, *parts)
+    fixed = validation.Validation.prepare(*parts, args.work / "encoded" / "floor.safetensors")
     whitening = work_folder.text_whitening(sheet.FULL, args.work)
     report = json.loads(args.json.read_text()) if args.json.exists() else {"bench": "arms", "rows": []}
     for name in args.arms:
         if any(row["arm"] == name and row["minutes"] == args.minutes for row in report["rows"]):
             continue
         row = run(name, data, fixed, whitening, args.minutes, args.work)
-        report = (
-            json.loads(args.json.read_text()) if args.json.exists() else report
-        )  # another process may have added to it
+        if args.json.exists():  # another process may have added to it
+            report = json.loads(args.json.read_text())
         report["rows"] = [r for r in report["rows"] if r["arm"] != name] + [row]
         harness.write(report | {"machine": machine}, args.json)
     return 0
-
-
-def denoiser_parts(work: Path):
-    """(autoencoder, text encoder, tokenizer) of a work folder."""
-    from diffusers import AutoencoderKL
-    from transformers import CLIPModel, CLIPTokenizer
-
-    autoencoder = AutoencoderKL.from_pretrained(work_folder.finished_part(work, "vae")).eval()
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(work_folder.finished_part(work, "clip")))
-    return (
-        autoencoder.to(memory_format=torch.channels_last),
-        encoder,
-        CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
-    )
 
 
 if __name__ == "__main__":

@@ -19,12 +19,13 @@ import torch
 from ...generation.schedulers import make_scheduler
 from ...loading.turbo import with_small_decoder
 from ...statistics import share
+from ..training.vae import reconstructed
 from ..world import datasheet as sheet
-from ..world.scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
+from ..world.scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, pictures_of
 from . import memorization, prompt_sets
 from .background import main_colours
 from .exposures import shown
-from .reconstruction import reconstructed, reconstruction_rows
+from .reconstruction import reconstruction_rows
 from .sampling import Evaluator
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
@@ -75,19 +76,15 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
     }
 
 
-def measure_ceiling(evaluator: Evaluator, name: str, split: str, batch_size: int = 16) -> dict:
+def measure_ceiling(evaluator: Evaluator, name: str, split: str) -> dict:
     """What the judge reads rightly of a row's own scenes, drawn by code and given back by the autoencoder: a `share`.
 
     A model that draws through this decoder cannot be expected to do better, whatever it learns.
     """
-    row, right = prompt_sets.ROWS[name], []
+    row = prompt_sets.ROWS[name]
     scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
-    for start in range(0, len(scenes), batch_size):
-        batch = scenes[start : start + batch_size]
-        pictures = np.stack([np.asarray(render(scene)) for scene in batch])
-        seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
-        right += map(row.right, batch, seen)
-    return share(right)
+    seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures_of(scenes)))
+    return share(list(map(row.right, scenes, seen)))
 
 
 def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
@@ -161,7 +158,7 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     ]
     drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", asked)])
     captions = [scene.caption for scene in true]
-    rendered = np.stack([np.asarray(render(scene)) for scene in true])
+    rendered = pictures_of(true)
     cosine = functools.partial(_cosines, clip, evaluator.pipe.tokenizer)
     shuffled = captions[count // 2 :] + captions[: count // 2]
     return {
@@ -227,7 +224,7 @@ def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dic
     """
     prints, owners, known = memorization.training_prints()
     times = shown(extras.training)
-    rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
+    rendered = _small(pictures_of(known))
     asked: dict[object, list[Scene]] = {}
     for number in range(pictures):
         for place, mark in enumerate(sheet.FINGERPRINTS):
@@ -329,12 +326,9 @@ def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
 def _readable(evaluator: Evaluator, count: int) -> float:
     """The share of a true print's squares that are read after the autoencoder, over `count` prints: the most to be found."""
     prints, _, known = memorization.training_prints()
-    some, hits = np.linspace(0, len(known) - 1, count).astype(int), []
-    for start in range(0, count, 16):
-        here = some[start : start + 16]
-        pictures = np.stack([np.asarray(render(known[place])) for place in here])
-        read = memorization.read_confetti(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
-        hits += np.diag(memorization.agreement(read, prints[here])).tolist()
+    some = np.linspace(0, len(known) - 1, count).astype(int)
+    pictures = reconstructed(evaluator.pipe.vae, pictures_of(known[place] for place in some))
+    hits = np.diag(memorization.agreement(memorization.read_confetti(pictures), prints[some]))
     return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
 
 
@@ -447,7 +441,7 @@ def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
 def _true_variety(scene: Scene) -> float:
     """Of two independent true scenes of a caption the expected squared difference: twice the variance over all that there are."""
     known, odds = zip(*sheet.alternatives(scene), strict=True)
-    seen = np.stack([np.asarray(render(one)) for one in known]).reshape(len(known), -1) / 255
+    seen = pictures_of(known).reshape(len(known), -1) / 255
     return 2 * float((np.array(odds) @ seen**2 - (np.array(odds) @ seen) ** 2).mean())
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from ..world import datasheet
 from ..world.layouts import FREE, LATTICE
-from ..world.scenes import STYLES, Scene, Stream, render
+from ..world.scenes import STYLES, Scene, Stream
 from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
 
 _COLOURS = tuple(COLOURS)
@@ -113,8 +111,3 @@ class Exam:
 
 #: Thresholds are set on TUNE, with sizes and places as free as can be; the gate uses TEST, on the lattice.
 TUNE, TEST = Exam(2), Exam(3, LATTICE)
-
-
-def pictures_of(scenes) -> np.ndarray:
-    """The scenes drawn: (n, 128, 128, 3) uint8."""
-    return np.stack([np.asarray(render(scene)) for scene in scenes])

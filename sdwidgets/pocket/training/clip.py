@@ -21,7 +21,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..world import datasheet
 from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
-from ..world.scenes import RELATIONS, SIZE, make_scene, render, spread
+from ..world.scenes import RELATIONS, SIZE, make_scene, pictures_of, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 from .trainer import Schedule, save_tensors
 from .vae import to_tensor
@@ -269,7 +269,7 @@ def clip_loss_at(grammar: datasheet.Grammar, config: ClipConfig, tokenizer: CLIP
         captions = [scene.caption for scene in scenes]
         captions += [wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
-        pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
+        pictures = to_tensor(pictures_of(scenes))
         return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
 
     return loss_at
@@ -345,7 +345,7 @@ def _share_that_beats(clip: CLIPModel, tokenizer: CLIPTokenizer, pairs: list[tup
     """The share of (scene, wrong caption) whose own caption is nearer to the picture."""
     scenes, wrong = zip(*pairs, strict=True)
     tokens = tokenizer([scene.caption for scene in scenes] + list(wrong), padding=True, return_tensors="pt").input_ids
-    pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
+    pictures = to_tensor(pictures_of(scenes))
     image = clip.visual_projection(clip.vision_model(pictures).pooler_output)
     text = F.normalize(clip.text_projection(clip.text_model(tokens).pooler_output), dim=-1)
     own, other = ((image * half).sum(-1) for half in text.split(len(scenes)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ..world.datasheet import ENCODER, FULL, Grammar
 from ..world.scenes import spread
@@ -19,6 +19,8 @@ from .work_folder import (
     encoder_digest,
     finish,
     finished_part,
+    frozen_autoencoder,
+    frozen_text,
     latent_data,
     override_schedule,
     text_whitening,
@@ -145,16 +147,6 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
     return branch.folder, dataclasses.replace(config, schedule=schedule)
 
 
-def _validation(work: Path) -> validation.Validation:
-    """The fixed scenes of this work folder's autoencoder and encoder; their floor is worked out once."""
-    autoencoder = (
-        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
-    return validation.Validation.prepare(autoencoder, encoder, tokenizer, work / "encoded" / "floor.safetensors")
-
-
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened.
 
@@ -187,7 +179,12 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     unet = denoiser.for_training(denoiser.build_unet(config))
     model = denoiser.DenoiserTraining(unet, config, whitening)
     odds = denoiser.timestep_odds(denoiser.build_scheduler(), config)
-    fixed = _validation(work) if grammar is FULL else None
+    floors = work / "encoded" / "floor.safetensors"
+    fixed = (
+        validation.Validation.prepare(frozen_autoencoder(work), *frozen_text(work), floors)
+        if grammar is FULL
+        else None
+    )
 
     def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
         if trainer.passed(samples, config.schedule.batch_size):

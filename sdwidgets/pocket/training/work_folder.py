@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..world.datasheet import Grammar
 from ..world.scenes import make_scene
@@ -72,6 +72,17 @@ def finished_autoencoder(work: Path) -> Path:
     return first
 
 
+def frozen_autoencoder(work: Path) -> AutoencoderKL:
+    """The trained autoencoder, as it encodes fastest."""
+    return AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+
+
+def frozen_text(work: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """The trained text encoder and its tokenizer."""
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+    return encoder, CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
+
+
 GATE = 0.99
 
 
@@ -124,11 +135,8 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     if told != (now := {"scenes": len(indices), "origin": origin}):
         trainer.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    autoencoder = (
-        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(device, memory_format=torch.channels_last)
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)
+    autoencoder, (encoder, tokenizer) = frozen_autoencoder(work).to(device), frozen_text(work)
+    encoder.to(device)
     captions = [make_scene(grammar, index).caption for index in indices]
     rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
     told = list(rows)
@@ -169,8 +177,7 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
     file = work / "encoded" / "whitening.safetensors"
     if not file.exists():
-        tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-        encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+        encoder, tokenizer = frozen_text(work)
         some = np.random.default_rng(grammar.count).permutation(grammar.count)[:WHITENING_SCENES].tolist()
         captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
         states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
@@ -181,7 +188,7 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
 
 def encoder_digest(work: Path) -> str:
     """`trainer.digest` of the trained text encoder."""
-    return trainer.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
+    return trainer.digest(frozen_text(work)[0])
 
 
 def override_schedule(config, args):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import random
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,6 +194,11 @@ def render(scene: Scene) -> Image.Image:
         picture.paste((0, 0, 0), (0, 0), shadow)
         picture.paste((255, 255, 255), (0, 0), letters)
     return picture
+
+
+def pictures_of(scenes: Iterable[Scene]) -> np.ndarray:
+    """The scenes drawn: (n, 128, 128, 3) uint8."""
+    return np.stack([np.asarray(render(scene)) for scene in scenes])
 
 
 def silhouette(picture: Image.Image, threshold: int = 24) -> Image.Image:
