@@ -88,9 +88,10 @@ def test_what_fails_is_kept_and_told(capsys):
     told = capsys.readouterr()
     assert "SystemExit" in told.err and "no browser" in told.out
     assert harness.failed(report) and harness.failed({"avx2": report}) and not harness.failed({"b": report["b"]})
-    (line,) = table.missing(report, ("a", "b", "c", "d"))
-    assert line == "Not measured: a (failed: SystemExit: in ./bench); b (no browser); d."
-    assert table.passes({"live": report["b"]}) == []
+    lacking = table.unmeasured(report, ("a", "b", "c", "d"))
+    assert lacking == ["a (failed: SystemExit: in ./bench)", "b (no browser)", "d"]
+    text = table.describe({"bench": "cpu", "model": "tiny", "machine": harness.machine(), "live": report["b"]})
+    assert "live mode" not in text and "; live (no browser); choices" in text
 
 
 def test_rates_of_this_machine_are_found():
