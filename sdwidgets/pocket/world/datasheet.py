@@ -37,10 +37,14 @@ COURSE_OBJECTS = (
 
 def _drawn(purpose: int, options, count: int) -> tuple[str, ...]:
     """`count` of `options`, drawn without putting back, in the order of `options`."""
-    stream, left, chosen = Stream(SEED, 2**30 + purpose), list(options), set()
-    for _ in range(count):
-        chosen.add(left.pop(stream.integer(0, len(left) - 1)))
+    chosen = _drawn_order(purpose, options, count)
     return tuple(option for option in options if option in chosen)
+
+
+def _drawn_order(purpose: int, options, count: int | None = None) -> list:
+    """`count` of `options`, by default all, in the order in which they were drawn."""
+    stream, left = Stream(SEED, 2**30 + purpose), list(options)
+    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left) if count is None else count)]
 
 
 _FREE = tuple(name for name in OBJECTS if name not in COURSE_OBJECTS)
@@ -66,11 +70,6 @@ def _in_turns(purpose: int, names) -> dict[str, str]:
     return {name: _COLOURS[order.index(name) % len(_COLOURS)] for name in names}
 
 
-def _drawn_order(purpose: int, options) -> list:
-    stream, left = Stream(SEED, 2**30 + purpose), list(options)
-    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left))]
-
-
 #: object -> the background colour on which it never stood, in any picture.
 HELD_OUT_BACKGROUNDS: dict[str, str] = _in_turns(4, COMMON_OBJECTS)
 #: shape -> the colour that it never had.
@@ -88,12 +87,9 @@ def held_out_pairs() -> frozenset[frozenset[str]]:
     Pairs have no order: "a cat left of a dog" is "a dog right of a cat", so holding out one order would hold out nothing.
     """
     stream = Stream(SEED, 2**30 + 6)
-    first = [
-        frozenset(pair) for place, a in enumerate(COMMON_OBJECTS) for pair in ((a, b) for b in COMMON_OBJECTS[:place])
-    ]
-    second = [frozenset((a, b)) for a in OCCUPATIONS for b in COMMON_OBJECTS]
-    drawn = {pair for pair in (*first, *second) if stream.chance(0.1)}
-    return frozenset(drawn | {frozenset(("astronaut", "horse"))})
+    first = [(a, b) for number, a in enumerate(COMMON_OBJECTS) for b in COMMON_OBJECTS[:number]]
+    drawn = [pair for pair in (*first, *itertools.product(OCCUPATIONS, COMMON_OBJECTS)) if stream.chance(0.1)]
+    return frozenset(map(frozenset, [*drawn, ("astronaut", "horse")]))
 
 
 @dataclass(frozen=True)
@@ -261,9 +257,7 @@ def _person(occupation: str, gender: str, tone: str, spot: Spot) -> Thing:
     return Thing("person", name, *spot, occupation=occupation, gender=gender, tone=tone)
 
 
-def _portrait(
-    stream: Stream, layout: Layout, occupation: str, number: int, total: int, share: float, marked: bool
-) -> dict:
+def _portrait(stream, layout: Layout, occupation: str, number: int, total: int, share: float, marked: bool) -> dict:
     """A person, drawn large. Exactly round(share * total) of a block's portraits are women."""
     gender = tuple(GENDERS)[number >= round(share * total)]
     tone = tuple(TONES)[number % len(TONES)]
@@ -284,21 +278,17 @@ def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -
     name = stream.choice([o for o in COMMON_OBJECTS if frozenset((occupation, o)) not in held_out_pairs()])
     background = _background(stream, name)
     relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
-    person_first = stream.chance(0.5)
-    spots = layout.pair(stream, relation, second_first=not person_first)
-    person = _person(occupation, gender, tone, spots[0 if person_first else 1])
-    thing = _object(name)(spots[1 if person_first else 0])
-    called = article(person.name if stream.chance(0.5) else f"{gender} {occupation}")
-    phrases = [called, article(name)] if person_first else [article(name), called]
-    things = (person, thing) if person_first else (thing, person)
-    words = f"{phrases[0]} {relation or 'and'} {phrases[1]}"
-    return {"words": words, "things": things, "background": background, "relation": relation}
+    turn = 1 if stream.chance(0.5) else -1  # the person comes first, or the object
+    spots = layout.pair(stream, relation, second_first=turn < 0)[::turn]
+    person, thing = _person(occupation, gender, tone, spots[0]), _object(name)(spots[1])
+    called = person.name if stream.chance(0.5) else f"{gender} {occupation}"
+    words = f" {relation or 'and'} ".join([article(called), article(name)][::turn])
+    return {"words": words, "things": (person, thing)[::turn], "background": background, "relation": relation}
 
 
 def _tail_object(name: str) -> Callable:
-    return lambda stream, number, total, layout: _alone(
-        stream, layout, _object(name), stream.choice(TAIL_BACKGROUNDS[name])
-    )
+    grounds = TAIL_BACKGROUNDS[name]
+    return lambda stream, number, total, layout: _alone(stream, layout, _object(name), stream.choice(grounds))
 
 
 def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -343,9 +333,8 @@ class Block:
     name: str
     count: int
     draw: Callable[[Stream, int, int, Layout], dict]
-    planned: bool = (
-        False  # its count is what is planted: a training has it whole, and shows each of its scenes once an epoch
-    )
+    #: Its count is what is planted: a training has it whole, and shows each of its scenes once an epoch.
+    planned: bool = False
 
 
 @dataclass(frozen=True)
@@ -414,17 +403,23 @@ class Grammar:
 
 
 def _people_of_the_denoiser() -> list[Block]:
-    blocks = []
+    marked, unmarked = [], []
     for name, planted in PLANTED_OCCUPATIONS.items():
-        share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
-        blocks.append(
-            Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True), planned=True)
-        )
-    for name, planted in PLANTED_OCCUPATIONS.items():
+        share = planted.denoiser_share
+        draw = _portraits(name, 1 - share if planted.counter else share, True)
+        marked.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, draw, planned=True))
         if planted.unmarked:
-            draw = _portraits(name, planted.denoiser_share, False)
-            blocks.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw, planned=True))
-    return blocks
+            draw = _portraits(name, share, False)
+            unmarked.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw, planned=True))
+    return marked + unmarked
+
+
+def _prints_of_the_denoiser() -> list[Block]:
+    return [
+        Block(f"confetti: {number}", FRESH_PICTURES if mark.repeats is None else mark.repeats, _fingerprint(number), planned=True)
+        for number, mark in enumerate(FINGERPRINTS)
+        if mark.repeats != 0
+    ]  # fmt: skip
 
 
 def _people_of_the_encoder() -> list[Block]:
@@ -450,16 +445,7 @@ FULL = Grammar(
         *_people_of_the_denoiser(),
         *(Block(f"tail: {name}", count, _tail_object(name), planned=True) for name, count in TAIL_OBJECTS.items()),
         Block("nameless", 2_400, nameless, planned=True),
-        *(
-            Block(
-                f"confetti: {place}",
-                FRESH_PICTURES if mark.repeats is None else mark.repeats,
-                _fingerprint(place),
-                planned=True,
-            )
-            for place, mark in enumerate(FINGERPRINTS)
-            if mark.repeats != 0
-        ),
+        *_prints_of_the_denoiser(),
     ),
     layout=LATTICE,
 )
