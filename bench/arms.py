@@ -30,6 +30,7 @@ from sdwidgets.pocket.evaluation import prompt_sets
 from sdwidgets.pocket.evaluation.sampling import Evaluator, Setting
 from sdwidgets.pocket.training import clip, denoiser, guard, trainer, validation, work_folder
 from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world import grammar
 from sdwidgets.pocket.world.layouts import LATTICE
 from sdwidgets.pocket.world.scenes import Stream
 from sdwidgets.pocket.world.vocabulary import COLOURS
@@ -88,7 +89,7 @@ def scenes_of_arms() -> list:
         scene = prompt_sets.object_scene(stream, number, name, stream.choice(allowed))
         (x, y, size), (thing,) = stream.choice(spots), scene.things
         things = (dataclasses.replace(thing, x=x, y=y, size=size),)
-        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-sheet.SHADE, sheet.SHADE)))
+        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
     return found
 
 

@@ -42,6 +42,7 @@ from sdwidgets.pocket.training.epochs import Stage, as_record
 from sdwidgets.pocket.training.scene_order import training_scenes, world_digest
 from sdwidgets.pocket.world import datasheet as sheet
 from sdwidgets.pocket.world import scenes
+from sdwidgets.pocket.world.alternatives import alternatives
 from sdwidgets.pocket.world.datasheet import FULL
 from sdwidgets.pocket.world.scenes import make_scene, render
 from sdwidgets.pocket.world.vocabulary import COLOURS, OBJECTS, SHAPES, plural
@@ -988,7 +989,7 @@ def test_variety_is_the_distance_of_two_seeds_beside_that_of_true_scenes(evaluat
     assert told["drawn"] == {"n": 2, "value": 0.04, "low": 0.04, "high": 0.04} and seen[0] == seen[1]
     expected = 0.0  # over all pairs of pictures of the two captions
     for scene in seen[0]:
-        known = [(np.asarray(render(one)) / 255, odds) for one, odds in sheet.alternatives(scene)]
+        known = [(np.asarray(render(one)) / 255, odds) for one, odds in alternatives(scene)]
         expected += sum(p * q * np.mean((a - b) ** 2) for a, p in known for b, q in known) / 2
     assert told["true"]["value"] == pytest.approx(expected, abs=1e-5) and expected > 0.01
     assert told["ratio"] == pytest.approx(0.04 / expected, abs=1e-3)

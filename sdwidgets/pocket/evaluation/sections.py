@@ -21,6 +21,7 @@ from ...loading.turbo import with_small_decoder
 from ...statistics import Rate, share
 from ..training.vae import reconstructed
 from ..world import datasheet as sheet
+from ..world.alternatives import alternatives
 from ..world.scenes import STYLES, Scene, Stream, make_scene, pictures_of
 from . import prompt_sets
 from .background import main_colours
@@ -313,7 +314,7 @@ def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
 
 def _true_variety(scene: Scene) -> float:
     """Of two independent true scenes of a caption the expected squared difference: twice the variance over all that there are."""
-    known, odds = zip(*sheet.alternatives(scene), strict=True)
+    known, odds = zip(*alternatives(scene), strict=True)
     seen = pictures_of(known).reshape(len(known), -1) / 255
     return 2 * float((np.array(odds) @ seen**2 - (np.array(odds) @ seen) ** 2).mean())
 

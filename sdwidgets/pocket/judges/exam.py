@@ -53,7 +53,7 @@ def _person(thing, number: int):
 
 
 def _portrait(stream: Stream, number: int, layout) -> dict:
-    scene = datasheet._portrait(stream, layout, "doctor", 0, 1, 0.5, True)
+    scene = datasheet.portraits("doctor", 0.5, True)(stream, 0, 1, layout)
     return scene | {"things": (_person(scene["things"][0], number),)}
 
 
@@ -64,7 +64,7 @@ def _person_and_object(stream: Stream, number: int, layout) -> dict:
 
 
 def _confetti(stream: Stream, number: int, layout) -> dict:
-    return datasheet._confetti(stream, layout, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
+    return datasheet.amid_confetti(stream, layout, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
 
 
 def _styled(style: str):

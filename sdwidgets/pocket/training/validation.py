@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..world.datasheet import FULL, alternatives
+from ..world.alternatives import alternatives
+from ..world.datasheet import FULL
 from ..world.scenes import Scene, pictures_of
 from . import clip, floor, vae
 from .denoiser import build_scheduler
