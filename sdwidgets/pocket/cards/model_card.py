@@ -65,7 +65,7 @@ def model_card(
         "metadata": _metadata(sections), "encoder_scenes": ENCODER.count, "energy": energy, "sd1_hours": SD1_HOURS, "margin": MARGIN,
         "turbo_loss": TURBO_LOSS, "held_out_style": HELD_OUT_STYLE, "well": WELL, "even": 1 / len(TONES), "against": _against,
         "sizes": {part: f"{sizes[part]:,}" if sizes and part in sizes else "" for part in ("vae", "text_encoder", "unet")},
-        "emphasis": _emphasis(unet), "stages": _stages(training), "look": measured[-1] if measured else None,
+        "stages": _stages(training), "look": measured[-1] if measured else None,
         "errors_by_kind": _errors_by_kind(measured[-1]) if measured else [], "shown_cell": lambda blocks: _shown_cell(times, blocks),
     }  # fmt: skip
     values |= (
@@ -152,13 +152,6 @@ def _decibels(parts: Iterable[tuple[str, str]], record: dict) -> str:
     """How far training the decoder on raised the PSNR, for (words, key) of each kind of pixels."""
     before, after = record["psnr before"], record["psnr"]
     return listed(((words, before[key], after[key]) for words, key in parts), "{} {:.1f} to {:.1f} dB")
-
-
-def _emphasis(config: dict) -> str:
-    """Which timesteps counted most; records of before November 2026 weighted them, later ones draw them."""
-    if "snr_gamma" in config:
-        return f"Min-SNR weights with gamma {config['snr_gamma']:g}"
-    return f"timesteps drawn so that log SNR is normal, {config['log_snr_mean']:g} ± {config['log_snr_std']:g}"
 
 
 def _stages(training: dict) -> list[list[str]]:
