@@ -187,8 +187,7 @@ def main(args: argparse.Namespace) -> int:
         arithmetic=arithmetic,
         limit=args.limit,
     )
-    file = folder / "training.json"
-    training = json.loads(file.read_text()) if file.is_file() else None
+    training = json.loads(file.read_text()) if (file := folder / "training.json").is_file() else None
     work = args.work or default_work(args.model)
     extras = Extras(
         training=training,
