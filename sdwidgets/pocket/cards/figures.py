@@ -51,8 +51,8 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
 
 def _known(x: Sequence[float], shares: Sequence[dict]) -> np.ndarray:
     """(4, n): places, rates and both ends of their intervals, of the shares that are known."""
-    found = [(at, one["rate"], one["low"], one["high"]) for at, one in zip(x, shares, strict=True)]
-    return np.array([row for row in found if row[1] is not None], float).reshape(-1, 4).T
+    points = [(at, one["rate"], one["low"], one["high"]) for at, one in zip(x, shares, strict=True)]
+    return np.array([row for row in points if row[1] is not None], float).reshape(-1, 4).T
 
 
 def _band(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str) -> None:
@@ -80,9 +80,9 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
         raise ValueError("there is no checkpoint to draw; evaluate some with --checkpoints")
     ax = new_axes(ax)
     unit = "samples" if all(line["samples"] for line in lines) else "step"
-    x = [line[unit] if line[unit] is not None else place for place, line in enumerate(lines, 1)]
-    for place, name in enumerate(curve["attributes"]):
-        _band(ax, x, [line[name] for line in lines], COLORS[place % len(COLORS)], name)
+    x = [line[unit] if line[unit] is not None else number for number, line in enumerate(lines, 1)]
+    for number, name in enumerate(curve["attributes"]):
+        _band(ax, x, [line[name] for line in lines], COLORS[number % len(COLORS)], name)
     ax.set_xscale("log")
     ticks = x[:: -(-len(x) // 8)]
     ax.set_xticks(ticks, [_short(tick) for tick in ticks])
@@ -98,9 +98,9 @@ def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
     if not section["lines"]:
         raise ValueError("there is no model to draw; the section caption_swaps holds at least one")
     ax, line = new_axes(ax), section["lines"][-1]
-    for place, name in enumerate(section["attributes"]):
+    for number, name in enumerate(section["attributes"]):
         growth = 100 * np.array(line[name]["by timestep"])
-        ax.plot(section["timesteps"], growth, ".-", color=COLORS[place % len(COLORS)], label=name)
+        ax.plot(section["timesteps"], growth, ".-", color=COLORS[number % len(COLORS)], label=name)
     ax.axhline(0, color="0.6", lw=1)
     ax.set_xlabel("timestep (0: no noise, 1,000: nothing but noise)")
     ax.set_ylabel("growth of the loss, %")
@@ -118,8 +118,8 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     from ..training.validation import DECISIVE
 
     ax, samples = new_axes(ax), [look["samples"] for look in snapshots]
-    for place, timestep in enumerate(map(str, DECISIVE)):
-        color = COLORS[place % len(COLORS)]
+    for number, timestep in enumerate(map(str, DECISIVE)):
+        color = COLORS[number % len(COLORS)]
         ax.plot(samples, [look["error"][timestep] for look in snapshots], ".-", color=color, label=f"t = {timestep}")
         ax.plot(samples, [look["floor"][timestep] for look in snapshots], "--", color=color, lw=1.5)
     ax.plot([], [], "--", color="0.35", lw=1.5, label="its floor")
@@ -202,10 +202,10 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
         raise ValueError("no share could be read; the section `shares` holds no rate")
     ax = new_axes(ax)
     ax.plot([0, 1], [0, 1], ":", color="0.35", lw=1.5, label="as planted")
-    for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
+    for number, dose in enumerate(sorted({line["unmarked"] for line in lines})):
         own = [line for line in lines if line["unmarked"] == dose]
         x = [line["denoiser_share"] for line in own]
-        _points(ax, x, own, COLORS[place], f"{dose:,} pictures planned\nthat leave it unsaid")
+        _points(ax, x, own, COLORS[number], f"{dose:,} pictures planned\nthat leave it unsaid")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of women planted among the denoiser's pictures")
     _as_share(ax, "share of women drawn")
@@ -239,7 +239,7 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
     counted: Counter = Counter()
     for row in rows:
         if row["name"] == name:
-            counted.update({(asked, seen): number for asked, seen, number in row["mistakes"]})
+            counted.update({(true, seen): number for true, seen, number in row["mistakes"]})
     if not counted:
         raise ValueError(f"no mistake is told of the row {name!r}; give an evaluation's rows")
     new = ax is None
@@ -248,7 +248,7 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
     if new:
         ax.figure.set_size_inches(8, 1.4 + 0.4 * len(shown))
     ax.barh(range(len(shown)), [number for _, number in shown], color=COLORS[0])
-    ax.set_yticks(range(len(shown)), [f"{asked}: {seen}" for (asked, seen), _ in shown])
+    ax.set_yticks(range(len(shown)), [f"{true}: {seen}" for (true, seen), _ in shown])
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("pictures; asked for: read")

@@ -151,14 +151,14 @@ def _hardware_values(records: dict[str, dict]) -> dict:
 def _decibels(parts: Iterable[tuple[str, str]], record: dict) -> str:
     """How far training the decoder on raised the PSNR, for (words, key) of each kind of pixels."""
     before, after = record["psnr before"], record["psnr"]
-    return listed(((words, before[key], after[key]) for words, key in parts), "{} {:.1f} to {:.1f} dB")
+    return listed(((what, before[key], after[key]) for what, key in parts), "{} {:.1f} to {:.1f} dB")
 
 
 def _stages(training: dict) -> list[list[str]]:
     """The stages of a denoiser's training as cells of a table, where its record tells of them."""
-    if (found := order_of(training)) is None:
+    if (planned := order_of(training)) is None:
         return []
-    record, (stages, order) = training["denoiser"], found
+    record, (stages, order) = training["denoiser"], planned
     settings, end = [], 0  # (first sample, end, what the timesteps and the encoder were)
     for stage in record["stages"]:
         settings.append((end, end := end + stage["samples"], stage))
@@ -209,8 +209,8 @@ def _evaluation_values(evaluation: dict) -> dict:
     rows, exam = evaluation.get("rows", ()), evaluation.get("judge exam")
     names = {row["name"] for row in rows}
     doubts = {
-        name: not_read(words, exam)
-        for name, words in SECTIONS_REST_ON.items()
+        name: not_read(attributes, exam)
+        for name, attributes in SECTIONS_REST_ON.items()
         if ("shares" if name == "skin tones" else name) in evaluation
     }
     values = {
@@ -310,14 +310,14 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, f
     """Pearson's r of two columns with its 95% interval (Fisher's z); None of fewer than four pairs, or of a constant."""
     if len(x) < 4 or np.std(x) == 0 or np.std(y) == 0:
         return None
-    found = pearsonr(x, y)
-    return float(found.statistic), *map(float, found.confidence_interval())
+    result = pearsonr(x, y)
+    return float(result.statistic), *map(float, result.confidence_interval())
 
 
 def _follows(lines: Sequence[dict], planted: str) -> str:
     """The correlation of the drawn shares of women with a planted column."""
-    found = correlation([line[planted] for line in lines], [line["rate"] for line in lines])
-    return "not known" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*found)
+    r = correlation([line[planted] for line in lines], [line["rate"] for line in lines])
+    return "not known" if r is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*r)
 
 
 def _prints_values(evaluation: dict, times: dict[str, int]) -> dict:
@@ -329,16 +329,18 @@ def _prints_values(evaluation: dict, times: dict[str, int]) -> dict:
     for number, mark in enumerate(FINGERPRINTS):
         blocks.setdefault("fresh" if mark.repeats is None else mark.repeats, []).append(f"confetti: {number}")
     for line in section["lines"]:
-        repeats, found = line["repeats"], own_found(section["captions"], line["repeats"])
+        repeats, own_prints = line["repeats"], own_found(section["captions"], line["repeats"])
         own = "" if line["own"] is None else f"{line['own']:.3f}"
         if repeats == 0:
-            rows.append(["never", "never", "has none", "has none", found["other"], own])
+            rows.append(["never", "never", "has none", "has none", own_prints["other"], own])
         else:
             name, cell = (
                 "100 pictures, all different" if repeats == "fresh" else repeats,
                 _shown_cell(times, blocks[repeats]),
             )
-            rows.append([name, cell, _rate(found["captions"]), _rate(found["pictures"]), found["other"], own])
+            rows.append(
+                [name, cell, _rate(own_prints["captions"]), _rate(own_prints["pictures"]), own_prints["other"], own]
+            )
     never = []
     for repeats in sorted(repeats for repeats in blocks if repeats not in (0, "fresh")) if times else ():
         if missed := sum(times[block] == 0 for block in blocks[repeats]):

@@ -24,14 +24,14 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
     """
     prints, owners, known = training_prints()
     times, rendered = shown(extras.training), _small(pictures_of(known))
-    asked: dict[int | str, list[int]] = {}  # repeats -> captions, once for each picture
+    prompted: dict[int | str, list[int]] = {}  # repeats -> captions, once for each picture
     for _ in range(pictures):
         for number, mark in enumerate(FINGERPRINTS):
-            asked.setdefault(_repeats(mark), []).append(number)
-    asked = {repeats: captions[: evaluator.cap(len(captions))] for repeats, captions in asked.items()}
-    comparisons = sum(map(len, asked.values())) * len(prints)
-    found: dict[int, list[dict]] = {}
-    for repeats, captions in sorted(asked.items(), key=lambda item: -1 if item[0] == "fresh" else item[0]):
+            prompted.setdefault(_repeats(mark), []).append(number)
+    prompted = {repeats: captions[: evaluator.cap(len(captions))] for repeats, captions in prompted.items()}
+    comparisons = sum(map(len, prompted.values())) * len(prints)
+    by_caption: dict[int, list[dict]] = {}
+    for repeats, captions in sorted(prompted.items(), key=lambda item: -1 if item[0] == "fresh" else item[0]):
         turn = {number: iter(range(pictures)) for number in captions}
         scenes = [prompt_sets.fingerprint_scene(number, next(turn[number])) for number in captions]
         drawn = np.concatenate([batch for _, batch in evaluator.pictures(f"confetti, {repeats}", scenes)])
@@ -40,7 +40,7 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
             captions, agreement(read, prints), squares_in(read), _nearest(_small(drawn), rendered), strict=True
         ):
             best, own = int(hits.max()), int(hits[owners == number].max(initial=-1))
-            found.setdefault(number, []).append(
+            by_caption.setdefault(number, []).append(
                 {
                     "own": own if own >= 0 else None,
                     "best": best,
@@ -50,7 +50,7 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
                     "pixels": float(distance),
                 }
             )
-    lines = [_caption_line(n, rows) | {"shown": times.get(f"confetti: {n}")} for n, rows in sorted(found.items())]
+    lines = [_caption_line(n, rows) | {"shown": times.get(f"confetti: {n}")} for n, rows in sorted(by_caption.items())]
     usual = threshold(comparisons)
     return {
         "threshold": usual,
