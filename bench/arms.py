@@ -30,6 +30,7 @@ from sdwidgets.pocket.evaluation import prompt_sets
 from sdwidgets.pocket.evaluation.sampling import Evaluator, Setting
 from sdwidgets.pocket.training import clip, denoiser, guard, trainer, validation, work_folder
 from sdwidgets.pocket.world import datasheet as sheet
+from sdwidgets.pocket.world import grammar
 from sdwidgets.pocket.world.layouts import LATTICE
 from sdwidgets.pocket.world.scenes import Stream
 from sdwidgets.pocket.world.vocabulary import COLOURS
@@ -88,7 +89,7 @@ def scenes_of_arms() -> list:
         scene = prompt_sets.object_scene(stream, number, name, stream.choice(allowed))
         (x, y, size), (thing,) = stream.choice(spots), scene.things
         things = (dataclasses.replace(thing, x=x, y=y, size=size),)
-        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-sheet.SHADE, sheet.SHADE)))
+        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
     return found
 
 
@@ -192,37 +193,20 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     machine = harness.machine()
-    autoencoder = denoiser_parts(args.work)
-    data, fixed = (
-        encoded(args.work, *autoencoder),
-        validation.Validation.prepare(*autoencoder, args.work / "encoded" / "floor.safetensors"),
-    )
+    parts = work_folder.frozen_autoencoder(args.work), *work_folder.frozen_text(args.work)
+    data = encoded(args.work, *parts)
+    fixed = validation.Validation.prepare(*parts, args.work / "encoded" / "floor.safetensors")
     whitening = work_folder.text_whitening(sheet.FULL, args.work)
     report = json.loads(args.json.read_text()) if args.json.exists() else {"bench": "arms", "rows": []}
     for name in args.arms:
         if any(row["arm"] == name and row["minutes"] == args.minutes for row in report["rows"]):
             continue
         row = run(name, data, fixed, whitening, args.minutes, args.work)
-        report = (
-            json.loads(args.json.read_text()) if args.json.exists() else report
-        )  # another process may have added to it
+        if args.json.exists():  # another process may have added to it
+            report = json.loads(args.json.read_text())
         report["rows"] = [r for r in report["rows"] if r["arm"] != name] + [row]
         harness.write(report | {"machine": machine}, args.json)
     return 0
-
-
-def denoiser_parts(work: Path):
-    """(autoencoder, text encoder, tokenizer) of a work folder."""
-    from diffusers import AutoencoderKL
-    from transformers import CLIPModel, CLIPTokenizer
-
-    autoencoder = AutoencoderKL.from_pretrained(work_folder.finished_part(work, "vae")).eval()
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(work_folder.finished_part(work, "clip")))
-    return (
-        autoencoder.to(memory_format=torch.channels_last),
-        encoder,
-        CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer"),
-    )
 
 
 if __name__ == "__main__":

@@ -464,10 +464,10 @@ def lab(pipes: Pipelines, effort: Effort) -> dict:
     return {phase: summary([one[phase] for one in taken]) for phase in LAB_PHASES}
 
 
-def choices(pipes: Pipelines, effort: Effort) -> dict:
-    """One guided step of the U-Net by all that could compute it: the record behind what `speed="fast"` does."""
+def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
+    """(name -> what makes a call that computes one guided step of the U-Net, what the U-Net itself computes)."""
     from sdwidgets.acceleration.cuda import why_no_compiler
-    from sdwidgets.acceleration.openvino_graph import Plan, Runner, relative_error
+    from sdwidgets.acceleration.openvino_graph import Plan, Runner
     from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph
 
     unet = pipes["stock"].unet
@@ -511,7 +511,7 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
         named = {place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), inputs, strict=True)}
         return lambda: torch.from_numpy(session.run(None, named)[0])
 
-    makers = {
+    return {
         "eager, float32": eager,
         "eager, float32, channels last": lambda: eager(layout=torch.channels_last),
         "eager, bfloat16": lambda: eager(torch.bfloat16),
@@ -521,7 +521,14 @@ def choices(pipes: Pipelines, effort: Effort) -> dict:
         "OpenVINO, bfloat16": lambda: openvino("bf16", 1),
         "OpenVINO, bfloat16, two halves": lambda: openvino("bf16", 2),
         "ONNX Runtime, float32": onnx,
-    }
+    }, right
+
+
+def choices(pipes: Pipelines, effort: Effort) -> dict:
+    """One guided step of the U-Net by all that could compute it: the record behind what `speed="fast"` does."""
+    from sdwidgets.acceleration.openvino_graph import relative_error
+
+    makers, right = step_makers(pipes, effort)
     ways, differs, missing = {}, {}, {}
     with torch.no_grad():
         for name, make in makers.items():

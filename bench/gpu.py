@@ -31,10 +31,8 @@ from bench.harness import LeftOut, attempt, ratio, rows_of, take_turns
 PROMPT = "an astronaut on a blue background"
 LIMIT = 520.0  # seconds for everything: nine minutes, less the start
 COMPILING = 90.0  # seconds that must be left for a model to be compiled and measured
-T4_BYTES, T4_CONTEXT = (
-    15_360 * 2**20,
-    600_000_000,
-)  # what nvidia-smi lists; what CUDA itself and its libraries keep, about
+T4_BYTES = 15_360 * 2**20  # what nvidia-smi lists
+T4_CONTEXT = 600_000_000  # what CUDA itself and its libraries keep, about
 
 
 @dataclass(frozen=True)
@@ -61,68 +59,74 @@ SMALL_SD15 = Shape(False, (16, 32), 32, 0, 2, (8, 8, 8, 8), 64, 4, 2.5, 0.3, gro
 SMALL_SDXL = Shape(True, (16, 32), 32, 32, 2, (8, 8, 8, 8), 64, 3, 1.8, 1.0, depth=(1, 2), groups=8)
 
 
+def text_encoder(cls, tokenizer, width: int, layers: int):
+    """A CLIP text encoder with random weights."""
+    from transformers import CLIPTextConfig
+
+    return cls(
+        CLIPTextConfig(
+            vocab_size=49_408, hidden_size=width, intermediate_size=4 * width, projection_dim=width, num_hidden_layers=layers, num_attention_heads=max(2, width // 64),
+            max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id,
+        )
+    )  # fmt: skip
+
+
+def build_unet(shape: Shape):
+    """A U-Net of 1.5, which attends on all levels but the coarsest, or of XL, on all but the finest."""
+    from diffusers import UNet2DConditionModel
+
+    levels, small = len(shape.widths), max(shape.widths) < 64
+    crossing = [level > 0 if shape.xl else level < levels - 1 for level in range(levels)]
+    more = {}
+    if shape.xl:
+        times = 8 if small else 256
+        more = {
+            "addition_embed_type": "text_time", "addition_time_embed_dim": times, "use_linear_projection": True,
+            "projection_class_embeddings_input_dim": 6 * times + shape.second_text_width, "transformer_layers_per_block": shape.depth,
+        }  # fmt: skip
+    return UNet2DConditionModel(
+        sample_size=shape.side // 8, block_out_channels=shape.widths, layers_per_block=1 if small else 2, norm_num_groups=shape.groups,
+        down_block_types=tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in crossing),
+        up_block_types=tuple("CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(crossing)),
+        cross_attention_dim=shape.text_width + shape.second_text_width,
+        attention_head_dim=8 if small or not shape.xl else tuple(width // 64 for width in shape.widths), **more,
+    )  # fmt: skip
+
+
 def build(shape: Shape, device: str, dtype: torch.dtype):
     """A diffusers pipeline of this shape with random weights, made where it will run; Pocket's tokenizer."""
     import diffusers
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     from sdwidgets.paths import data_folder
 
     tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer", model_max_length=77)
-    levels = len(shape.widths)
-    crossing = [not shape.xl or level > 0 for level in range(levels)]  # XL attends on all levels but the finest,
-    if not shape.xl:
-        crossing[-1] = False  # 1.5 on all but the coarsest
-    down = tuple("CrossAttnDownBlock2D" if cross else "DownBlock2D" for cross in crossing)
-    up = tuple("CrossAttnUpBlock2D" if cross else "UpBlock2D" for cross in reversed(crossing))
-    small = max(shape.widths) < 64
-    heads = 8 if small or not shape.xl else tuple(width // 64 for width in shape.widths)
-    more = {}
-    if shape.xl:
-        pooled = shape.second_text_width
-        more = {
-            "addition_embed_type": "text_time", "addition_time_embed_dim": 8 if small else 256, "use_linear_projection": True,
-            "projection_class_embeddings_input_dim": 6 * (8 if small else 256) + pooled, "transformer_layers_per_block": shape.depth,
-        }  # fmt: skip
-
-    def text(cls, width: int, layers: int):
-        heads = max(2, width // 64)
-        return cls(CLIPTextConfig(vocab_size=49_408, hidden_size=width, intermediate_size=4 * width, projection_dim=width, num_hidden_layers=layers, num_attention_heads=heads, max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id))  # fmt: skip
-
-    before = torch.get_default_dtype()
+    before, small = torch.get_default_dtype(), max(shape.widths) < 64
     torch.manual_seed(0)
     try:
         torch.set_default_dtype(dtype)
         with torch.device(device):
-            unet = diffusers.UNet2DConditionModel(
-                sample_size=shape.side // 8, block_out_channels=shape.widths, layers_per_block=1 if small else 2, down_block_types=down, up_block_types=up,
-                cross_attention_dim=shape.text_width + shape.second_text_width, attention_head_dim=heads, norm_num_groups=shape.groups, **more,
-            )  # fmt: skip
+            unet = build_unet(shape)
             vae = diffusers.AutoencoderKL(
                 block_out_channels=shape.vae_widths, layers_per_block=1 if small else 2, norm_num_groups=min(shape.groups, 4) if small else 32,
                 latent_channels=4, sample_size=shape.side, scaling_factor=0.13025 if shape.xl else 0.18215, force_upcast=shape.xl,
                 down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
             )  # fmt: skip
-            parts = {"text_encoder": text(CLIPTextModel, shape.text_width, shape.layers)}
+            parts = {"text_encoder": text_encoder(CLIPTextModel, tokenizer, shape.text_width, shape.layers)}
             if shape.xl:
-                parts["text_encoder_2"] = text(
-                    CLIPTextModelWithProjection, shape.second_text_width, 2 if small else 32
-                )
-                parts["tokenizer_2"] = tokenizer
+                second = shape.second_text_width, 2 if small else 32
+                parts["text_encoder_2"] = text_encoder(CLIPTextModelWithProjection, tokenizer, *second)
     finally:
         torch.set_default_dtype(before)
-    levels_of_noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    if shape.xl:
-        scheduler, cls = (diffusers.EulerDiscreteScheduler(**levels_of_noise), diffusers.StableDiffusionXLPipeline)
-        parts["add_watermarker"] = False
-    else:
-        scheduler, cls = (
-            diffusers.PNDMScheduler(**levels_of_noise, skip_prk_steps=True),
-            diffusers.StableDiffusionPipeline,
-        )
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    for module in (unet, vae, *(part for part in parts.values() if isinstance(part, torch.nn.Module))):
+    for module in (unet, vae, *parts.values()):
         module.eval().requires_grad_(False)
+    levels = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    if shape.xl:
+        scheduler, cls = diffusers.EulerDiscreteScheduler(**levels), diffusers.StableDiffusionXLPipeline
+        parts |= {"tokenizer_2": tokenizer, "add_watermarker": False}
+    else:
+        scheduler, cls = diffusers.PNDMScheduler(**levels, skip_prk_steps=True), diffusers.StableDiffusionPipeline
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = cls(vae=vae, tokenizer=tokenizer, unet=unet, scheduler=scheduler, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -130,15 +134,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype):
 
 def another(pipe, dtype: torch.dtype):
     """The same model once more, with memory of its own, in another precision."""
-    made = {
-        name: copy.deepcopy(part) if isinstance(part, torch.nn.Module) else part
-        for name, part in pipe.components.items()
-    }
-    flags = {"add_watermarker": False} if "XL" in type(pipe).__name__ else {"requires_safety_checker": False}
-    copied = type(pipe)(**{**made, **flags})
-    if dtype != pipe.unet.dtype:
-        copied.to(dtype)
-    copied.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    copied = copy.deepcopy(pipe).to(dtype)
     copied.set_progress_bar_config(disable=True)
     return copied
 
@@ -146,6 +142,23 @@ def another(pipe, dtype: torch.dtype):
 def draw(pipe, shape: Shape, seed: int = 0):
     """One guided picture, on the host."""
     return pipe(PROMPT, num_inference_steps=shape.steps, height=shape.side, width=shape.side, generator=torch.Generator("cpu").manual_seed(seed), output_type="np").images  # fmt: skip
+
+
+def peak_memory(call, pipe, cuda: bool) -> tuple[int, int | None]:
+    """Bytes of memory that a call has (allocated, reserved) at most, other models than its pipeline left out.
+
+    What a CUDA graph works on is not allocated while it runs, but it is kept for it. Without a card: of the whole process, so that what
+    is worked out from it runs there too.
+    """
+    if not cuda:
+        call()
+        return harness.resident(), None
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    others = torch.cuda.memory_allocated() - sum(map(_bytes, pipe.components.values()))
+    call()
+    return torch.cuda.max_memory_allocated() - others, torch.cuda.max_memory_reserved() - others
 
 
 def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, ends: float) -> dict:
@@ -166,21 +179,8 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     peaks: dict[str, int] = {}
     reserved: dict[str, int] = {}
 
-    def peak(way: str, call):
-        if cuda:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            others = torch.cuda.memory_allocated() - sum(
-                _bytes(m) for m in (stock if way == "stock" else fast).components.values()
-            )
-        call()
-        if cuda:
-            peaks[way] = torch.cuda.max_memory_allocated() - others
-            # What a CUDA graph works on is not allocated while it runs, but it is kept for it.
-            reserved[way] = torch.cuda.max_memory_reserved() - others
-        else:
-            peaks[way] = harness.resident()  # of the whole process: so that what is worked out from it runs here too
+    def peak(way: str, call) -> None:
+        peaks[way], reserved[way] = peak_memory(call, stock if way == "stock" else fast, cuda)
 
     peak("stock", lambda: draw(stock, shape))
     if cuda and ends - time.perf_counter() < COMPILING:
@@ -200,13 +200,12 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
         with record(fast, on_step=on_step):
             return draw(fast, shape, turn)
 
+    preview = lambda step: shown.append(linear_preview(step.pred_original, factors))
     ways = {
         "stock": lambda turn: draw(stock, shape, turn),
         "fast": lambda turn: draw(fast, shape, turn),
         "fast, recorded": recorded,
-        "fast, recorded, previews": lambda turn: recorded(
-            turn, lambda step: shown.append(linear_preview(step.pred_original, factors))
-        ),
+        "fast, recorded, previews": lambda turn: recorded(turn, preview),
     }
     left = max(10.0, min(effort["budget"], ends - time.perf_counter()))
     seconds = take_turns(ways, effort["turns"], warm_up=1, budget=left)
@@ -270,16 +269,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("no GPU is used: small models on the CPU")
     shapes = {"SD 1.5-sized": SD15, "SDXL-sized": SDXL} if device == "cuda" else {"SD 1.5-sized, small": SMALL_SD15, "SDXL-sized, small": SMALL_SDXL}  # fmt: skip
     rates = harness.peaks(device) if device == "cuda" else harness.peaks(device, size=256, turns=2)
-    report = {
-        "bench": "gpu",
-        "device": device,
-        "quick": device == "cpu",
-        "machine": harness.machine(),
-        "turns": args.turns,
-        "prompt": PROMPT,
-        "rates": rates,
-        "models": {},
-    }
+    report = {"bench": "gpu", "device": device, "quick": device == "cpu", "machine": harness.machine()}
+    report |= {"turns": args.turns, "prompt": PROMPT, "rates": rates, "models": {}}
     effort = {"turns": args.turns, "budget": 75.0}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SDWIDGETS_CACHE"] = cache  # so that compiling is measured from nothing

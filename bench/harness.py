@@ -8,13 +8,14 @@ nothing reaches it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import statistics
+import re
 import subprocess
 import time
 import traceback
@@ -24,6 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from sdwidgets.paths import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES = 2000
@@ -67,14 +70,9 @@ def synchronize() -> None:
 
 def summary(values: list[float]) -> dict:
     """Median, quartiles and extremes."""
-    low, middle, high = quartiles(values)
-    return {
-        "median": middle,
-        "quartiles": [low, high],
-        "least": min(values),
-        "most": max(values),
-        "count": len(values),
-    }
+    low, middle, high = (float(x) for x in np.quantile(values, (0.25, 0.5, 0.75)))
+    edges = {"least": min(values), "most": max(values)}
+    return {"median": middle, "quartiles": [low, high], **edges, "count": len(values)}
 
 
 def ratio(numerator: list[float], denominator: list[float]) -> dict:
@@ -92,13 +90,8 @@ def bootstrap(values, statistic=np.median, resamples: int = RESAMPLES) -> list[f
 
 def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
     """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
-    return {
-        name: {"seconds": summary(values), "faster": ratio(seconds[base], values)} for name, values in seconds.items()
-    }
-
-
-def quartiles(values: list[float]) -> list[float]:
-    return [values[0]] * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+    rows = ((name, summary(values), ratio(seconds[base], values)) for name, values in seconds.items())
+    return {name: {"seconds": spent, "faster": faster} for name, spent, faster in rows}
 
 
 # ---- a report that survives --------------------------------------------------------------------------------------
@@ -133,12 +126,10 @@ def failed(report: dict) -> bool:
 
 def write(report: dict, file: Path | None) -> None:
     """The report as it is so far, whole or not at all."""
-    if file is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    apart = file.with_name(f".{file.name}.{os.getpid()}")
-    apart.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    os.replace(apart, file)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 # ---- the floor ---------------------------------------------------------------------------------------------------
@@ -193,15 +184,7 @@ def peaks(device: str = "cpu", size: int = 1536, turns: int = 8) -> dict[str, fl
 
 
 def _best(call: Callable[[], object], turns: int) -> float:
-    call()
-    best = float("inf")
-    for _ in range(turns):
-        synchronize()
-        began = time.perf_counter()
-        call()
-        synchronize()
-        best = min(best, time.perf_counter() - began)
-    return best
+    return min(take_turns({"it": lambda turn: call()}, turns, warm_up=1)["it"])
 
 
 def floor(
@@ -232,12 +215,6 @@ def machine() -> dict:
     """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
     from sdwidgets.loading.memory import total_ram
 
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
     found = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -245,7 +222,7 @@ def machine() -> dict:
         "memory": total_ram(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: version(name) for name in PACKAGES},
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
         "aten": os.environ.get("ATEN_CPU_CAPABILITY", "all"),
@@ -256,49 +233,40 @@ def machine() -> dict:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
-        found["gpu"] |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-        try:
-            found["gpu"]["triton"] = importlib.metadata.version("triton")
-        except importlib.metadata.PackageNotFoundError:
-            found["gpu"]["triton"] = None
+        found["gpu"] |= {"driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), "triton": version("triton")}  # fmt: skip
+        found["gpu"] |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return found
 
 
-def driver() -> str | None:
-    """The version of NVIDIA's driver, as nvidia-smi tells it."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+def version(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def said(*command: str) -> str | None:
+    """The first line that a command prints; None where it fails or prints nothing."""
+    try:
+        output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.splitlines()[0].strip() if told.strip() else None
+    return output.strip().splitlines()[0].strip() if output.strip() else None
 
 
 def processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
     """The commit of the checkout, with "+" where files differ from it."""
-    try:
-        name = subprocess.run(
-            ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "sdwidgets", "bench", "data"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return name.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    name = said("git", "rev-parse", "--short=10", "HEAD")
+    changed = said("git", "status", "--porcelain", "-uno", "sdwidgets", "bench", "data")
+    return name and name + ("+" if changed else "")
 
 
 def digest(folder: Path) -> str:

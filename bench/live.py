@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from bench.harness import bootstrap, summary
 
 CELLS = """
@@ -22,31 +24,7 @@ play = Playground(Pipelines(Path({folder!r}))[{way!r}])
 play
 """
 
-#: Notes when the hand moved something; when an order left the page, with its number and settings, as the page's own socket sends
-#: it; and when a live picture stood on the page first, with its order's number.
-WATCH = """card => {
-  window.moves = [];
-  window.sent = [];
-  window.frames = [];
-  let newest = 0;
-  card.addEventListener("input", () => window.moves.push(performance.now()), true);
-  const send = WebSocket.prototype.send;
-  WebSocket.prototype.send = function (data) {
-    const text = typeof data === "string" ? data : data instanceof Blob ? "" : new TextDecoder().decode(data);
-    const live = text.includes('"kind":"run"') && text.match(/"live":(\\d+)/);
-    if (live) {
-      const setting = (name) => text.match(new RegExp('"' + name + '":"([^"]*)"'))?.[1];
-      window.sent.push({ live: Number(live[1]), time: performance.now(), prompt: setting("prompt"), seed: setting("seed") });
-    }
-    return send.call(this, data);
-  };
-  new MutationObserver(() => {
-    const live = Number(card.dataset.live);
-    if (live <= newest) return; // the whole run of a picture that stood there already
-    newest = live;
-    requestAnimationFrame(() => window.frames.push({ live, time: performance.now() }));
-  }).observe(card, { attributes: true, attributeFilter: ["data-live"] });
-}"""
+WATCH = Path(__file__).with_name("watch.js").read_text(encoding="utf-8")
 WORDS = "an astronaut to the left of a red circle on a green background, seen from far away "
 
 
@@ -186,13 +164,9 @@ def _figures(moves: list[float], frames: list[dict], sent: list[dict]) -> dict:
     return {
         "moves": len(moves) / span,
         "pictures": len(during) / span,
-        "interval": sorted(1000 / gap for gap in bootstrap(gaps, statistic=_mean)) if gaps else None,
+        "interval": sorted(1000 / gap for gap in bootstrap(gaps, statistic=np.mean)) if gaps else None,
         "milliseconds": summary(gaps) if gaps else None,
         "age": summary(ages) if ages else None,
         "on_the_way": on_the_way,
         "last": frames[-1]["time"] - moves[-1],
     }
-
-
-def _mean(values, axis):
-    return values.mean(axis)

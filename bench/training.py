@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,6 @@ class Change:
 
 PLAIN = {
     "optimizer": "adamw", "batch_size": 32, "format": torch.channels_last, "compile": False, "bf16": False, "attention": "sdpa",
-    "norm": "torch",
 }  # fmt: skip
 
 DENOISER = (
@@ -55,11 +55,6 @@ DENOISER = (
     Change("compiled, batch 128", "1.8", {"compile": True, "batch_size": 128}),
     Change("bfloat16", "2 with AMX, below 1 without: then it is emulated", {"bf16": True}),
     Change("plain attention", "1.2: flash attention's backward is slow on CPUs", {"attention": "plain"}),
-    Change(
-        "GroupNorm by hand",
-        "1.1: two sums in its backward, 44% of an autoencoder's step in a trial",
-        {"norm": "by hand"},
-    ),
     Change("contiguous", "0.9: convolutions like channels last", {"format": torch.contiguous_format}),
     Change("Muon", "0.85: matrix products on the weights, 34 GFLOP a step", {"optimizer": "muon"}),
     Change("Muon, batch 128", "1.15", {"optimizer": "muon", "batch_size": 128}),
@@ -80,58 +75,9 @@ AUTOENCODER = (
     Change("4 whole pictures", "1: the same pixels", {"batch_size": 4, "crop": 128}),
     Change("compiled", "1.2: fuses norms and activations", {"batch_size": 16, "compile": True}),
     Change("bfloat16", "2 with AMX, below 1 without", {"batch_size": 16, "bf16": True}),
-    Change("GroupNorm by hand", "1.3 as in a trial", {"batch_size": 16, "norm": "by hand"}),
     Change("contiguous", "0.9", {"batch_size": 16, "format": torch.contiguous_format}),
     Change("Muon", "0.95: 4 of 145 GFLOP a step", {"batch_size": 16, "optimizer": "muon"}),
 )
-
-
-class GroupNormByHand(torch.autograd.Function):
-    """GroupNorm whose backward is two sums a channel and one pass over the pixels, whatever the memory format.
-
-    With d = dL/dy, m and r the mean and 1 / standard deviation of a group of M values, and sums over a channel's pixels
-    S = sum(d x), T = sum(d): dL/dw = r (S - m T), dL/db = T, and dL/dx = r w d + u x + v, where over the group's channels
-    u = (m sum(w T) - sum(w S)) r^3 / M and v = -u m - r sum(w T) / M.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, groups, eps):
-        n, channels, *pixels = x.shape
-        size = x[0].numel() // groups
-        grouped = lambda sums: sums.view(n, groups, -1).sum(2)
-        mean = grouped(x.sum((2, 3))) / size
-        rstd = (grouped(x.square().sum((2, 3))) / size - mean.square() + eps).rsqrt()
-        ctx.save_for_backward(x, weight, mean, rstd)
-        wide = lambda value: value.repeat_interleave(channels // groups, 1)
-        scale = wide(rstd) * weight
-        return torch.addcmul((bias - wide(mean) * scale)[..., None, None], x, scale[..., None, None])
-
-    @staticmethod
-    def backward(ctx, d):
-        x, weight, mean, rstd = ctx.saved_tensors
-        n, channels = x.shape[:2]
-        groups, size = mean.shape[1], x[0].numel() // mean.shape[1]
-        wide = lambda value: value.repeat_interleave(channels // groups, 1)
-        s, t = (d * x).sum((2, 3)), d.sum((2, 3))
-        ws, wt = ((weight * sums).view(n, groups, -1).sum(2) for sums in (s, t))
-        u = (mean * wt - ws) * rstd**3 / size
-        v = -u * mean - rstd * wt / size
-        dx = torch.addcmul(d * (wide(rstd) * weight)[..., None, None], x, wide(u)[..., None, None])
-        dw = ((s - wide(mean) * t) * wide(rstd)).sum(0)
-        return dx + wide(v)[..., None, None], dw, t.sum(0), None, None
-
-
-def use_norm_by_hand(module: torch.nn.Module) -> None:
-    """In place: every GroupNorm over pictures computes by `GroupNormByHand`."""
-    for norm in [part for part in module.modules() if isinstance(part, torch.nn.GroupNorm)]:
-        stock = norm.forward
-
-        def forward(x, norm=norm, stock=stock):
-            if x.dim() != 4:  # attention's own norm, over tokens
-                return stock(x)
-            return GroupNormByHand.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
-
-        norm.forward = forward
 
 
 def build(part: str, options: dict) -> Callable[[], int]:
@@ -157,8 +103,6 @@ def build(part: str, options: dict) -> Callable[[], int]:
         latents, noise = (torch.randn(size, 4, 16, 16, generator=generator) for _ in range(2))
         timesteps = torch.randint(0, 1000, (size,), generator=generator)
         batch = latents, noise, timesteps, torch.randn(size, 77, config.text_width, generator=generator)
-    if setting["norm"] == "by hand":
-        use_norm_by_hand(module)
     module = module.to(DEVICE, memory_format=setting["format"])
     batch = tuple(tensor.to(DEVICE) for tensor in batch)
     if part == "vae":
@@ -184,30 +128,24 @@ def build(part: str, options: dict) -> Callable[[], int]:
 
 def speed(part: str, changes: tuple[Change, ...], turns: int) -> list[dict]:
     """Samples a second of each change, the changes taking turns; for the autoencoder a sample is a crop of 64 pixels."""
-    steps, rates = {}, {change.name: [] for change in changes}
+    steps, samples = {}, {}
     for change in changes:
         began = time.perf_counter()
         try:
-            steps[change.name] = build(part, change.options)
-            steps[change.name](), steps[change.name]()
+            step = build(part, change.options)
+            samples[change.name] = step()
+            step()
         except Exception as error:  # a machine without a compiler, or without CUDA, loses that row, not the table
             print(f"{change.name}: does not run here ({type(error).__name__}: {str(error)[:80]})")
-            steps.pop(change.name, None)
             continue
+        steps[change.name] = lambda turn, step=step: step()
         print(f"{change.name}: ready after {time.perf_counter() - began:.0f} s", flush=True)
-    for _ in range(turns):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            samples = step()
-            rates[name].append(samples / (time.perf_counter() - began))
-    base = statistics.median(rates[changes[0].name])
-    rows = []
-    for change in changes:
-        if change.name not in steps:
-            continue
-        low, middle, high = np.percentile(rates[change.name], [25, 50, 75])
+    rows, base = [], None
+    for name, seconds in harness.take_turns(steps, turns, warm_up=0).items():
+        low, middle, high = np.percentile(samples[name] / np.array(seconds), [25, 50, 75])
+        base = base or middle
         rows.append(
-            {"part": part, "change": change.name, "expected": change.expected, "ratio": round(middle / base, 2)}
+            {"part": part, "change": name, "expected": next(c.expected for c in changes if c.name == name), "ratio": round(middle / base, 2)}
             | {"samples_per_second": round(middle, 1), "quartiles": [round(low, 1), round(high, 1)]}
         )  # fmt: skip
     return rows
@@ -242,20 +180,14 @@ def learn(part: str, samples: int, work: Path | None) -> list[dict]:
         schedule = dataclasses.replace(
             config.schedule, optimizer=optimizer, learning_rate=rate, steps=samples // size, warmup_steps=50, decay_share=1.0
         )  # fmt: skip
-        folder = (
-            Path(f"bench-{part}-{optimizer}-{rate:g}") if work is None else work / f"bench-{part}-{optimizer}-{rate:g}"
-        )
-        _, record = trainer.train(
-            f"{optimizer} {rate:g}", module.to(memory_format=torch.channels_last), loss_at, schedule, folder, {}, restart=True
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            module = module.to(memory_format=torch.channels_last)
+            _, record = trainer.train(f"{optimizer} {rate:g}", module, loss_at, schedule, Path(folder), {})
         tail = record["losses"][-max(1, len(record["losses"]) // 10) :]
         rows.append(
             {"part": part, "optimizer": optimizer, "learning_rate": rate, "samples": samples}
             | {"loss": round(statistics.mean(loss for _, loss in tail), 4)}
         )
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
     return rows
 
 
@@ -278,8 +210,9 @@ def main() -> int:
     else:
         tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
         rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
-        print("\n" + table.training_table(rows))
     report = {"bench": "learning" if args.learn else "training", "machine": machine, "turns": args.turns, "rows": rows}
+    if not args.learn:
+        print("\n" + table.describe(report))
     harness.write(report, args.json)
     return 0
 

@@ -88,9 +88,10 @@ def test_what_fails_is_kept_and_told(capsys):
     told = capsys.readouterr()
     assert "SystemExit" in told.err and "no browser" in told.out
     assert harness.failed(report) and harness.failed({"avx2": report}) and not harness.failed({"b": report["b"]})
-    (line,) = table.missing(report, ("a", "b", "c", "d"))
-    assert line == "Not measured: a (failed: SystemExit: in ./bench); b (no browser); d."
-    assert table.passes({"live": report["b"]}) == []
+    lacking = table.unmeasured(report, ("a", "b", "c", "d"))
+    assert lacking == ["a (failed: SystemExit: in ./bench)", "b (no browser)", "d"]
+    text = table.describe({"bench": "cpu", "model": "tiny", "machine": harness.machine(), "live": report["b"]})
+    assert "live mode" not in text and "; live (no browser); choices" in text
 
 
 def test_rates_of_this_machine_are_found():
@@ -210,8 +211,8 @@ def test_live_figures_count_what_stood_on_the_page_while_the_hand_moved():
     assert live._figures(moves, late, sent[1:])["on_the_way"] == 2, "one was sent while one was awaited"
     assert found["moves"] == 25.5 and found["pictures"] == 10.0, "neither the one before nor the one after"
     assert found["milliseconds"]["median"] == 100.0 and found["last"] == 120.0
-    rows = table.passes({"live": {"fast": {"typing": found}}})
-    assert "| fast, typing | 10.0 | 120 ms | 10 a second: reached | 80 ms | 150 ms | 1 |" in rows[0]
+    report = {"bench": "cpu", "model": "tiny", "machine": harness.machine(), "live": {"fast": {"typing": found}}}
+    assert "| fast, typing | 10.0 | 120 ms | 10 a second: reached | 80 ms | 150 ms | 1 |" in table.describe(report)
 
 
 def test_start_up_is_measured_in_processes_of_their_own():
@@ -321,16 +322,12 @@ def test_figures_are_written_for_people():
     assert [table.milliseconds(x) for x in (0.00123, 0.15, 1.5, 12.34)] == ["1.23 ms", "150 ms", "1.50 s", "12.3 s"]
     found = {"median": 1.021, "interval": [1.013, 1.034]}
     assert table.percent(found) == "2.1% (1.3 to 3.4)" and table.times(found) == "1.02 (1.01 to 1.03)"
-    assert table.table(("a", "b"), [("x", "1")]) == "| a | b |\n|-|-:|\n| x | 1 |"
-    ways = {
-        "stock": harness.rows_of({"stock": [1.0]}, "stock")["stock"],
-        "fast": harness.rows_of({"stock": [1.0], "fast": [0.5]}, "stock")["fast"],
-    }
-    rows = {row[0]: row for row in table.ways_rows(ways, table.ASKED)}
-    assert rows["stock"][-1] == "" and rows["fast"][-1] == "4: not reached"
-    assert rows["turbo, fast"][1] == table.NOT_MEASURED and rows["turbo, fast"][-1] == "15"
-    rows = table.ways_rows(ways, table.ASKED, {"fast": {"seconds": 0.25}})
-    assert rows[1][3:5] == ("250 ms", "2.0"), "the floor, and how many times it is"
+    ways = harness.rows_of({"stock": [1.0], "fast": [0.5]}, "stock")
+    report = {"bench": "cpu", "model": "tiny", "machine": harness.machine(), "steps": 20, "pictures": {"ways": ways}}
+    rows = dict(line.strip("| ").split(" | ", 1) for line in table.describe(report).splitlines() if line[:2] == "| ")
+    assert rows["stock"] == "1.00 s (1.00 s to 1.00 s) | 1.00 (1.00 to 1.00) | not measured"
+    assert rows["fast"].endswith("| 2.00 (2.00 to 2.00) | not measured |  | 4: not reached")
+    assert rows["turbo, fast"] == "not measured |  |  |  | 15"
 
 
 def test_verdicts_are_judged_by_the_bad_end_of_the_interval():
@@ -360,19 +357,6 @@ def test_a_report_of_other_weights_or_a_busy_machine_says_so():
 def test_a_readme_without_its_markers_is_refused():
     with pytest.raises(ValueError, match="needs the lines"):
         table.between_markers("nothing")
-
-
-def test_group_norm_by_hand_is_group_norm():
-    """The bench compares like with like: the same answers and the same gradients as torch's, in either memory format."""
-    from bench.training import GroupNormByHand
-
-    x, weight, bias = (
-        torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((3, 12, 5, 4), (12,), (12,))
-    )
-    for picture in (x, x.detach().to(memory_format=torch.channels_last).requires_grad_()):
-        by_hand = GroupNormByHand.apply(picture, weight, bias, 4, 1e-5)
-        assert torch.allclose(by_hand, torch.nn.functional.group_norm(x, 4, weight, bias, 1e-5))
-        assert torch.autograd.gradcheck(lambda *given: GroupNormByHand.apply(*given, 4, 1e-5), (picture, weight, bias))
 
 
 def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):

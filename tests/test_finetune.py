@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 
 from sdwidgets.pocket.training import adapter, denoiser, trainer, turbo
 from sdwidgets.pocket.training import lora as finetune
-from sdwidgets.pocket.world import scenes
+from sdwidgets.pocket.world import datasheet, scenes
 from tests import tiny
 
-GRAMMAR = dataclasses.replace(scenes.SIMPLE, name="few", count=64)
+GRAMMAR = datasheet.Grammar("few", (datasheet.Block("one object", 64, datasheet.one_object),))
 CAPTIONS = ["a cat on a red background", "a thing", "two dogs", "a star"]
 FEW = finetune.LoraSettings(rank=4, steps=8, batch_size=4, learning_rate=3e-2)
 WORD = finetune.WordSettings(word="<gizmo>", initializer="t", steps=8, batch_size=4, learning_rate=1e-1)

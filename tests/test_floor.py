@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket.training import denoiser, floor, validation
-from sdwidgets.pocket.world.datasheet import alternatives
+from sdwidgets.pocket.world.alternatives import alternatives
 
 
 @pytest.fixture(scope="module")

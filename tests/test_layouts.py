@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket.training.vae import to_tensor
 from sdwidgets.pocket.world import datasheet as sheet
-from sdwidgets.pocket.world.datasheet import FULL, alternatives
+from sdwidgets.pocket.world.alternatives import alternatives
+from sdwidgets.pocket.world.datasheet import FULL
 from sdwidgets.pocket.world.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice
 from sdwidgets.pocket.world.scenes import RELATIONS, SIZE, Scene, Stream, Thing, make_scene, render, wordless_scene
 from sdwidgets.pocket.world.vocabulary import COLOURS, TONES, article

@@ -11,7 +11,7 @@ import pytest
 from sdwidgets.pocket.world import atlas, datasheet, scenes
 from sdwidgets.pocket.world import vocabulary as words
 from sdwidgets.pocket.world.datasheet import ENCODER, FULL
-from sdwidgets.pocket.world.scenes import SIMPLE, Grammar, make_scene, render
+from sdwidgets.pocket.world.scenes import make_scene, render
 
 
 def pixels(scene) -> np.ndarray:
@@ -46,12 +46,6 @@ def test_a_scene_is_a_pure_function_of_its_index(index):
     assert make_scene(FULL, index) == make_scene(FULL, index)
     assert (pixels(make_scene(FULL, index)) == pixels(make_scene(FULL, index))).all()
     assert make_scene(FULL, index) != make_scene(FULL, (index + 1) % FULL.count)
-
-
-def test_the_random_stream_is_the_one_that_trained_pocket():
-    """Captions of fixed scenes, written down: a change here makes every trained model's data untrue."""
-    digest = hashlib.sha256("\n".join(make_scene(SIMPLE, index).caption for index in range(2000)).encode()).hexdigest()
-    assert digest == "a191b9ed857aa9c55472198499f1be3e3a4df4d8c0d217d1bf3d21ff447739a8"
 
 
 @pytest.mark.parametrize("index", [-1, FULL.count])
@@ -101,7 +95,7 @@ def test_things_stay_inside_the_picture_and_apart(grammar, gap):
 def test_the_background_has_the_colour_that_the_caption_names():
     colours = np.array(list(words.COLOURS.values()))
     for index in range(400):
-        scene = make_scene(SIMPLE, index)
+        scene = make_scene(FULL, index)
         corner = pixels(scene)[:4, :4].reshape(-1, 3).mean(0)
         nearest = list(words.COLOURS)[int(((colours - corner) ** 2).sum(1).argmin())]
         assert nearest == scene.background
@@ -119,11 +113,9 @@ def test_shapes_fill_their_square_and_differ(name):
 
 @pytest.mark.parametrize("style", ["pixel art", "pencil sketch"])
 def test_styles_change_the_picture_and_are_said(style):
-    grammar = Grammar("styled", count=20, styles={style: 1.0})
-    plain = Grammar("styled", count=20, styles={"plain": 1.0})
-    styled_scene, plain_scene = make_scene(grammar, 3), make_scene(plain, 3)
-    assert styled_scene.caption == scenes.STYLES[style] + plain_scene.caption
-    assert (pixels(styled_scene) != pixels(plain_scene)).mean() > 0.03
+    scene = next(scene for index in FULL.indices("styled") if (scene := make_scene(FULL, index)).style == style)
+    assert scene.caption.startswith(scenes.STYLES[style])
+    assert (pixels(scene) != pixels(replace(scene, style="plain"))).mean() > 0.03
 
 
 def test_pixel_art_has_blocks_of_four_pixels_which_move_with_the_thing():
@@ -135,15 +127,6 @@ def test_pixel_art_has_blocks_of_four_pixels_which_move_with_the_thing():
         "and no larger ones"
     )
     assert (pixels(here)[:, :64] == pixels(there)[:, 64:]).all() and (pixels(here) != pixels(there)).any()
-
-
-def test_weights_are_kept_within_sampling_error():
-    kinds = [
-        len(scene.things) == 1 and scene.things[0].kind == "person"
-        for scene in (make_scene(SIMPLE, i) for i in range(6000))
-    ]
-    share = SIMPLE.weights["person"] / sum(SIMPLE.weights.values())
-    assert abs(np.mean(kinds) - share) < 4 * (share * (1 - share) / 6000) ** 0.5
 
 
 def test_a_sheet_shows_as_many_scenes_as_asked():
@@ -160,5 +143,5 @@ def test_a_bad_count_is_a_sentence(count):
 
 
 def test_an_unknown_grammar_is_a_sentence():
-    with pytest.raises(ValueError, match="there are: encoder, full, simple, tiny"):
+    with pytest.raises(ValueError, match="there are: encoder, full, tiny"):
         datasheet.contact_sheet(4, grammar="klingon")

@@ -21,72 +21,51 @@ SECTION_NAMES = (
 )  # fmt: skip
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def row_names() -> tuple[str, ...]:
+    """Every row of the table, turbo's last."""
     from .evaluation.tiers import BARS, TURBO
 
-    rows = ", ".join(f'"{name}"' for name in (*(bar.name for bar in BARS), TURBO))
-    parser.add_argument(
+    return (*(bar.name for bar in BARS), TURBO)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    rows, add = ", ".join(f'"{name}"' for name in row_names()), parser.add_argument
+    folder = {"type": Path, "metavar": "FOLDER"}
+    number = {"type": int, "metavar": "N"}
+    add(
         "model",
         nargs="?",
         default="pocket",
         metavar="MODEL",
         help="pocket, or a folder of its parts (default: pocket)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", required=True, help="where the figures are written")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N pictures a row, for a quick look")
-    parser.add_argument("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
-    parser.add_argument(
-        "--sections", nargs="*", metavar="NAME", help=f"only these sections: {', '.join(SECTION_NAMES)}"
-    )
-    parser.add_argument("--steps", type=int, metavar="N", help="inference steps of every row (default: 20)")
-    parser.add_argument(
-        "--guidance", type=float, metavar="X", help="guidance scale of every row (default: the model's usual)"
-    )
-    parser.add_argument("--scheduler", default="DDIM", metavar="NAME", help="scheduler of every row (default: DDIM)")
-    parser.add_argument("--seed", type=int, default=0, help="which noise (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at once (default: 32)")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        metavar="FOLDER",
-        help="the folder of the training, whose CLIP and snapshots are taken (default for pocket: snapshots from where `sdwidgets train --grammar full` puts them)",
-    )
-    parser.add_argument("--clip", type=Path, metavar="FOLDER", help="another CLIP with an image tower, for clip_score")
-    parser.add_argument(
-        "--turbo", type=Path, metavar="FOLDER", help="the turbo LoRA, for its row (default: the model's extras/turbo)"
-    )
-    parser.add_argument(
-        "--checkpoints",
-        type=Path,
-        nargs="+",
-        default=(),
-        metavar="FOLDER",
-        help="other U-Nets, in the order of training, for learning_curve and caption_swaps",
-    )
-    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="also keep a sheet of 64 pictures of each row")
-    parser.add_argument(
-        "--readers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that read pictures; with a GPU one a core (default: 1)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
-    parser.add_argument(
-        "--speed",
-        choices=("exact", "fast"),
-        default="exact",
-        help="fast: see load(speed=...); turbo and other checkpoints are computed exactly all the same (default: exact)",
-    )
-    parser.add_argument("--restart", action="store_true", help="measure again what the file has already")
+    add("--json", type=Path, metavar="FILE", required=True, help="where the figures are written")
+    add("--limit", **number, help="at most N pictures a row, for a quick look")
+    add("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
+    add("--sections", nargs="*", metavar="NAME", help=f"only these sections: {', '.join(SECTION_NAMES)}")
+    add("--steps", **number, help="inference steps of every row (default: 20)")
+    add("--guidance", type=float, metavar="X", help="guidance scale of every row (default: the model's usual)")
+    add("--scheduler", default="DDIM", metavar="NAME", help="scheduler of every row (default: DDIM)")
+    add("--seed", type=int, default=0, help="which noise (default: 0)")
+    add("--batch-size", default=32, **number, help="pictures at once (default: 32)")
+    work = "whose CLIP and snapshots are taken (default for pocket: snapshots from where `sdwidgets train --grammar full` puts them)"
+    add("--work", **folder, help=f"the folder of the training, {work}")
+    add("--clip", **folder, help="another CLIP with an image tower, for clip_score")
+    add("--turbo", **folder, help="the turbo LoRA, for its row (default: the model's extras/turbo)")
+    unets = "other U-Nets, in the order of training, for learning_curve and caption_swaps"
+    add("--checkpoints", nargs="+", default=(), **folder, help=unets)
+    add("--sheets", **folder, help="also keep a sheet of 64 pictures of each row")
+    add("--readers", default=1, **number, help="processes that read pictures; with a GPU one a core (default: 1)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    add("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    speed = "see load(speed=...); turbo and other checkpoints are computed exactly all the same (default: exact)"
+    add("--speed", choices=("exact", "fast"), default="exact", help=f"fast: {speed}")
+    add("--restart", action="store_true", help="measure again what the file has already")
 
 
 def chosen(args) -> tuple[list[str], list[str]]:
     """(rows, sections) that the arguments name: all where they name none. Raises ValueError for an unknown name."""
-    from .evaluation.tiers import BARS, TURBO
-
-    every = {"rows": (*(bar.name for bar in BARS), TURBO), "sections": SECTION_NAMES}
+    every = {"rows": row_names(), "sections": SECTION_NAMES}
     named = {"rows": args.rows, "sections": args.sections}
     for kind, names in named.items():
         for name in names or ():
@@ -110,55 +89,52 @@ def _first_there(*folders: Path | None) -> Path | None:
     return next((folder for folder in folders if folder and folder.is_dir()), None)
 
 
+EXAMINED = ("true renders", "reconstructions")
+CONFUSED = 12  # of the judge's confusions, the most frequent are kept
+
+
+def _of_the_judge(name: str) -> dict | None:
+    """A record of the judge's; None where there is none."""
+    file = data_folder("judges") / name
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
 def judge_exam() -> dict | None:
     """How far the judge is to be believed, from its own examination (data/judges/gate.json); None where there is none.
 
     set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
     """
-    told = _gate()
-    return told and {
-        shown: {word: {key: row[key] for key in ("balanced", "worst", "passes")} for word, row in told[shown].items()}
-        for shown in ("true renders", "reconstructions")
-        if shown in told
+    exam, keys = _of_the_judge("gate.json"), ("balanced", "worst", "passes")
+    return exam and {
+        pictures: {word: {key: row[key] for key in keys} for word, row in exam[pictures].items()}
+        for pictures in EXAMINED
+        if pictures in exam
     }
-
-
-CONFUSED = 12  # of the judge's confusions, the most frequent are kept
 
 
 def judge_gate() -> dict | None:
     """What else its examination found: "refused", kind of wreck -> how often the judge names nothing in it, and "confused",
     the most frequent [attribute, set, truth, seen, how often]; with "share", "lattice" and "vae" of the examination where they are told.
     """
-    if (told := _gate()) is None:
+    if (exam := _of_the_judge("gate.json")) is None:
         return None
     confused = [
-        [word, shown, truth, seen, count]
-        for shown in ("true renders", "reconstructions")
-        for word, row in told.get(shown, {}).items()
+        [word, pictures, truth, seen, count]
+        for pictures in EXAMINED
+        for word, row in exam.get(pictures, {}).items()
         for truth, instead in row["confusions"].items()
         for seen, count in instead.items()
     ]
-    found = {"refused": told["refused"], "confused": sorted(confused, key=lambda row: -row[-1])[:CONFUSED]}
-    return found | {key: told[key] for key in ("scenes", "share", "lattice", "vae") if key in told}
-
-
-def _gate() -> dict | None:
-    try:
-        return json.loads((data_folder("judges") / "gate.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    found = {"refused": exam["refused"], "confused": sorted(confused, key=lambda row: -row[-1])[:CONFUSED]}
+    return found | {key: exam[key] for key in ("scenes", "share", "lattice", "vae") if key in exam}
 
 
 def judge_eye(weights: str) -> dict | None:
     """How the judge agrees with the eye on pictures of these weights (data/judges/eye.json); None where no one has looked."""
-    try:
-        told = json.loads((data_folder("judges") / "eye.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    eye = _of_the_judge("eye.json")
+    if eye is None or eye["weights"] != weights:
         return None
-    if told["weights"] != weights:
-        return None
-    return {key: value for key, value in told.items() if key not in ("differ", "rows")}
+    return {key: value for key, value in eye.items() if key not in ("differ", "rows")}
 
 
 def _check(args) -> None:
@@ -211,8 +187,7 @@ def main(args: argparse.Namespace) -> int:
         arithmetic=arithmetic,
         limit=args.limit,
     )
-    file = folder / "training.json"
-    training = json.loads(file.read_text()) if file.is_file() else None
+    training = json.loads(file.read_text()) if (file := folder / "training.json").is_file() else None
     work = args.work or default_work(args.model)
     extras = Extras(
         training=training,

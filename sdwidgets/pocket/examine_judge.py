@@ -12,10 +12,12 @@ from pathlib import Path
 
 from ..paths import cache_folder
 from .judges import calibrate, load
-from .judges.exam import TUNE, pictures_of
-from .judges.gate import as_lines, gate, reconstruct
+from .judges.exam import TUNE
+from .judges.gate import as_lines, gate
 from .judges.judge_b import JudgeB
 from .training.trainer import write_json
+from .training.vae import reconstructed
+from .world.scenes import pictures_of
 
 TRAINED_VAE = cache_folder() / "pocket" / "full" / "vae" / "part"
 
@@ -46,7 +48,7 @@ def run_fit(args) -> int:
     """Set the judge's limits, on reconstructions of true scenes."""
     autoencoder = load_vae(args.vae)
     scenes = calibrate.scenes_of(TUNE, calibrate.TUNE_COUNTS, args.share)
-    limits = calibrate.limits_of_b(scenes, reconstruct(autoencoder, pictures_of(scenes)))
+    limits = calibrate.limits_of_b(scenes, reconstructed(autoencoder, pictures_of(scenes)))
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / JudgeB.FILE
     write_json(file, {"limits": dataclasses.asdict(limits)})

@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -16,7 +15,8 @@ from ..latents import fit_linear_preview
 from .cards.model_card import write_card
 from .training import clip, denoiser, trainer, vae
 from .training.work_folder import finished_autoencoder, finished_part, text_whitening
-from .world.scenes import Grammar, make_scene, render, spread
+from .world.datasheet import Grammar
+from .world.scenes import make_scene, pictures_of, spread
 
 
 def run_export(args, grammar: Grammar, work: Path) -> int:
@@ -150,5 +150,5 @@ def fit_preview(autoencoder, grammar: Grammar, count: int = 128):
     """The best linear map from scaled latents to colours: (5, 3), see `sdwidgets.latents.fit_linear_preview`."""
     indices = spread(grammar, count)
     latents = torch.cat(list(vae.encode_scenes(autoencoder, grammar, indices))) * autoencoder.config.scaling_factor
-    pictures = np.stack([np.asarray(render(make_scene(grammar, index))) for index in indices])
+    pictures = pictures_of(make_scene(grammar, index) for index in indices)
     return fit_linear_preview(latents.numpy(), pictures)

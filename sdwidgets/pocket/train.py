@@ -21,56 +21,34 @@ PARTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "part",
-        choices=PARTS,
-        help="which part to train; export puts finished parts together, restore takes an exported folder apart again",
-    )
-    parser.add_argument("--grammar", default="full", help="which scenes: full, simple or tiny (default: full)")
-    parser.add_argument(
-        "--work", type=Path, default=None, help="folder of checkpoints and parts (default: the user's cache folder)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    together = "export puts finished parts together, restore takes an exported folder apart again"
+    add("part", choices=PARTS, help=f"which part to train; {together}")
+    add("--grammar", default="full", help="which scenes: full or tiny (default: full)")
+    add("--work", type=Path, help="folder of checkpoints and parts (default: the user's cache folder)")
+    add(
         "--output",
         type=Path,
-        default=None,
         help="export: the folder that becomes the pipeline; restore: such a folder, to go on from",
     )
-    parser.add_argument("--steps", type=int, default=None, help="training steps (default: the part's own)")
-    parser.add_argument(
-        "--scenes",
-        type=int,
-        default=None,
-        metavar="N",
-        help="denoiser: train on N scenes, all that is planned among them (default: as many as are encoded, first all)",
+    add("--steps", type=int, help="training steps (default: the part's own)")
+    scenes = "train on N scenes, all that is planned among them (default: as many as are encoded, first all)"
+    add("--scenes", type=int, metavar="N", help=f"denoiser: {scenes}")
+    repeat = (
+        'show a block\'s scenes M times an epoch, as in "two objects=2"; begins with the next epoch (default: once)'
     )
-    parser.add_argument(
-        "--repeat",
-        nargs="+",
-        metavar="BLOCK=M",
-        help='denoiser: show a block\'s scenes M times an epoch, as in "two objects=2"; begins with the next epoch (default: once)',
-    )
-    parser.add_argument(
-        "--cool-down",
-        type=int,
-        metavar="SAMPLES",
-        help="denoiser: in a branch of its own, train on for so many samples while the learning rate falls to zero",
-    )
-    parser.add_argument("--batch-size", type=int, default=None, help="pictures a step over all processes")
-    parser.add_argument("--learning-rate", type=float, default=None)
-    parser.add_argument("--minutes", type=float, default=None, help="stop after so many minutes, to be resumed later")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="train through torch.compile (on CUDA alone: on a CPU gradients get lost; pays on long runs)",
-    )
-    parser.add_argument(
-        "--ignore-gate",
-        action="store_true",
-        help="denoiser: go on although probes read too little from the text encoder's states",
-    )
-    parser.add_argument("--restart", action="store_true", help="begin again instead of resuming")
+    add("--repeat", nargs="+", metavar="BLOCK=M", help=f"denoiser: {repeat}")
+    cool = "in a branch of its own, train on for so many samples while the learning rate falls to zero"
+    add("--cool-down", type=int, metavar="SAMPLES", help=f"denoiser: {cool}")
+    add("--batch-size", type=int, help="pictures a step over all processes")
+    add("--learning-rate", type=float)
+    add("--minutes", type=float, help="stop after so many minutes, to be resumed later")
+    add("--seed", type=int)
+    compiled = "train through torch.compile (on CUDA alone: on a CPU gradients get lost; pays on long runs)"
+    add("--compile", action="store_true", help=compiled)
+    gate = "go on although probes read too little from the text encoder's states"
+    add("--ignore-gate", action="store_true", help=f"denoiser: {gate}")
+    add("--restart", action="store_true", help="begin again instead of resuming")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -32,22 +32,14 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
         ax.figure.set_size_inches(9, 1.6 + 0.6 * len(names))
     for split, lift in zip(SPLITS, (0.14, -0.14), strict=True):
         own = [row for row in shown if row["split"] == split]
-        _intervals(ax, [len(names) - 1 - names.index(row["name"]) + lift for row in own], own, split)
-    marked = set()
-    for bar in BARS:
-        for tier, value in zip(TIERS, bar.values, strict=True):
-            if bar.name in names and value is not None:
-                label = None if tier in marked else f"{tier} tier"
-                ax.plot(
-                    value,
-                    len(names) - 1 - names.index(bar.name),
-                    _MARKS[tier],
-                    color="0.35",
-                    ms=9,
-                    label=label,
-                    zorder=1,
-                )
-                marked.add(tier)
+        if own:
+            heights = [len(names) - 1 - names.index(row["name"]) + lift for row in own]
+            _points(ax, heights, own, _SPLIT_COLORS[split], split, across=True)
+    bars = [bar for bar in BARS if bar.name in names]
+    for number, tier in enumerate(TIERS):
+        marks = [(bar.values[number], len(names) - 1 - names.index(bar.name)) for bar in bars if bar.values[number]]
+        if marks:
+            ax.plot(*zip(*marks, strict=True), _MARKS[tier], color="0.35", ms=9, label=f"{tier} tier", zorder=1)
     ax.set_yticks(range(len(names)), names[::-1])
     least = min(row["low"] for row in shown)
     ax.set_xlim(0.6 if least > 0.65 else 0, 1.01)
@@ -57,32 +49,28 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def _intervals(ax: Axes, places: Sequence[float], lines: Sequence[dict], split: str) -> None:
-    if not lines:
-        return
-    rate = np.array([line["rate"] for line in lines], float)
-    reach = [rate - [line["low"] for line in lines], [line["high"] for line in lines] - rate]
-    ax.errorbar(rate, places, xerr=np.clip(reach, 0, 1), fmt="o", color=_SPLIT_COLORS[split], ms=6, lw=2, label=split)
+def _known(x: Sequence[float], shares: Sequence[dict]) -> np.ndarray:
+    """(4, n): places, rates and both ends of their intervals, of the shares that are known."""
+    points = [(at, one["rate"], one["low"], one["high"]) for at, one in zip(x, shares, strict=True)]
+    return np.array([row for row in points if row[1] is not None], float).reshape(-1, 4).T
 
 
-def _band(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, style: str = ".-") -> None:
+def _band(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str) -> None:
     """A line of rates in its 95% interval."""
-    told = [(place, share) for place, share in zip(x, shares, strict=True) if share["rate"] is not None]
-    if not told:
-        return
-    x = [place for place, _ in told]
-    ax.plot(x, [share["rate"] for _, share in told], style, color=color, label=label)
-    low, high = ([share[end] for _, share in told] for end in ("low", "high"))
-    ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    x, rate, low, high = _known(x, shares)
+    if len(x):
+        ax.plot(x, rate, ".-", color=color, label=label)
+        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _points(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str) -> None:
-    """Rates as points with their 95% intervals."""
-    told = [(place, share) for place, share in zip(x, shares, strict=True) if share["rate"] is not None]
-    rate = np.array([share["rate"] for _, share in told], float)
-    reach = [rate - [share["low"] for _, share in told], [share["high"] for _, share in told] - rate]
-    places = [place for place, _ in told]
-    ax.errorbar(places, rate, yerr=np.clip(reach, 0, 1), fmt="o", lw=1.5, ms=7, color=color, label=label)
+def _points(
+    ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, across: bool = False
+) -> None:
+    """Rates as points with their 95% intervals; `across`: along the horizontal axis."""
+    x, rate, low, high = _known(x, shares)
+    reach = np.clip([rate - low, high - rate], 0, 1)
+    at = {"x": rate, "y": x, "xerr": reach} if across else {"x": x, "y": rate, "yerr": reach}
+    ax.errorbar(**at, fmt="o", lw=1.5, ms=7, color=color, label=label)
 
 
 def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
@@ -92,9 +80,9 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
         raise ValueError("there is no checkpoint to draw; evaluate some with --checkpoints")
     ax = new_axes(ax)
     unit = "samples" if all(line["samples"] for line in lines) else "step"
-    x = [line[unit] if line[unit] is not None else place for place, line in enumerate(lines, 1)]
-    for place, name in enumerate(curve["attributes"]):
-        _band(ax, x, [line[name] for line in lines], COLORS[place % len(COLORS)], name)
+    x = [line[unit] if line[unit] is not None else number for number, line in enumerate(lines, 1)]
+    for number, name in enumerate(curve["attributes"]):
+        _band(ax, x, [line[name] for line in lines], COLORS[number % len(COLORS)], name)
     ax.set_xscale("log")
     ticks = x[:: -(-len(x) // 8)]
     ax.set_xticks(ticks, [_short(tick) for tick in ticks])
@@ -110,9 +98,9 @@ def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
     if not section["lines"]:
         raise ValueError("there is no model to draw; the section caption_swaps holds at least one")
     ax, line = new_axes(ax), section["lines"][-1]
-    for place, name in enumerate(section["attributes"]):
-        told = 100 * np.array(line[name]["by timestep"])
-        ax.plot(section["timesteps"], told, ".-", color=COLORS[place % len(COLORS)], label=name)
+    for number, name in enumerate(section["attributes"]):
+        growth = 100 * np.array(line[name]["by timestep"])
+        ax.plot(section["timesteps"], growth, ".-", color=COLORS[number % len(COLORS)], label=name)
     ax.axhline(0, color="0.6", lw=1)
     ax.set_xlabel("timestep (0: no noise, 1,000: nothing but noise)")
     ax.set_ylabel("growth of the loss, %")
@@ -126,14 +114,12 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     `snapshots`: of a denoiser's record, see `validation.Validation.measure`.
     """
     if not snapshots:
-        raise ValueError(
-            "there is no snapshot to draw; the record of a denoiser's training holds some, where it was measured"
-        )
+        raise ValueError("there is no snapshot to draw; a denoiser's record holds some, where they were measured")
     from ..training.validation import DECISIVE
 
     ax, samples = new_axes(ax), [look["samples"] for look in snapshots]
-    for place, timestep in enumerate(map(str, DECISIVE)):
-        color = COLORS[place % len(COLORS)]
+    for number, timestep in enumerate(map(str, DECISIVE)):
+        color = COLORS[number % len(COLORS)]
         ax.plot(samples, [look["error"][timestep] for look in snapshots], ".-", color=color, label=f"t = {timestep}")
         ax.plot(samples, [look["floor"][timestep] for look in snapshots], "--", color=color, lw=1.5)
     ax.plot([], [], "--", color="0.35", lw=1.5, label="its floor")
@@ -186,19 +172,22 @@ def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     """Share of captions whose own print was given back, and share of its squares, against the plan's repeats of that picture."""
     lines = section["lines"]
     ax = new_axes(ax)
-    x = range(len(lines))
-    found = [own_found(section["captions"], line["repeats"])["captions"] for line in lines]
-    with_own = [(place, share) for place, share, line in zip(x, found, lines, strict=True) if line["repeats"] != 0]
-    _points(ax, *zip(*with_own, strict=True), COLORS[0], "captions whose own print is found")
-    own = [(place, line["own"]) for place, line in zip(x, lines, strict=True) if line["own"] is not None]
-    ax.plot(
-        [p for p, _ in own], [v for _, v in own], "s", color=COLORS[1], ms=8, label="squares of its own print, mean"
+    with_own = {
+        n: own_found(section["captions"], line["repeats"]) for n, line in enumerate(lines) if line["repeats"] != 0
+    }
+    _points(
+        ax,
+        list(with_own),
+        [found["captions"] for found in with_own.values()],
+        COLORS[0],
+        "captions whose own print is found",
     )
-    ax.axhline(
-        section["threshold"] / section["squares"], ls="--", lw=1.5, color="0.35", label="threshold of one picture"
-    )
+    own = {n: line["own"] for n, line in enumerate(lines) if line["own"] is not None}
+    ax.plot(list(own), list(own.values()), "s", color=COLORS[1], ms=8, label="squares of its own print, mean")
+    threshold = section["threshold"] / section["squares"]
+    ax.axhline(threshold, ls="--", lw=1.5, color="0.35", label="threshold of one picture")
     names = {0: "never:\nhas none", "fresh": "100 pictures,\nall different", 1: "once"}
-    ax.set_xticks(list(x), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
+    ax.set_xticks(range(len(lines)), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
     ax.set_xlim(-0.5, len(lines) - 0.5)
     ax.set_xlabel("how often the plan holds the caption's picture")
     _as_share(ax, "share")
@@ -213,10 +202,10 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
         raise ValueError("no share could be read; the section `shares` holds no rate")
     ax = new_axes(ax)
     ax.plot([0, 1], [0, 1], ":", color="0.35", lw=1.5, label="as planted")
-    for place, dose in enumerate(sorted({line["unmarked"] for line in lines})):
+    for number, dose in enumerate(sorted({line["unmarked"] for line in lines})):
         own = [line for line in lines if line["unmarked"] == dose]
         x = [line["denoiser_share"] for line in own]
-        _points(ax, x, own, COLORS[place], f"{dose:,} pictures planned\nthat leave it unsaid")
+        _points(ax, x, own, COLORS[number], f"{dose:,} pictures planned\nthat leave it unsaid")
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of women planted among the denoiser's pictures")
     _as_share(ax, "share of women drawn")
@@ -250,7 +239,7 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
     counted: Counter = Counter()
     for row in rows:
         if row["name"] == name:
-            counted.update({(asked, seen): number for asked, seen, number in row["mistakes"]})
+            counted.update({(true, seen): number for true, seen, number in row["mistakes"]})
     if not counted:
         raise ValueError(f"no mistake is told of the row {name!r}; give an evaluation's rows")
     new = ax is None
@@ -259,7 +248,7 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
     if new:
         ax.figure.set_size_inches(8, 1.4 + 0.4 * len(shown))
     ax.barh(range(len(shown)), [number for _, number in shown], color=COLORS[0])
-    ax.set_yticks(range(len(shown)), [f"{asked}: {seen}" for (asked, seen), _ in shown])
+    ax.set_yticks(range(len(shown)), [f"{true}: {seen}" for (true, seen), _ in shown])
     ax.invert_yaxis()
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("pictures; asked for: read")

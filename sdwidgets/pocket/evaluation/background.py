@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...statistics import Rate
-from ..world.scenes import Grammar
-from ..world.vocabulary import COLOURS, article
+from ..world.vocabulary import COLOURS
 
 
 def nearest_colours(values: np.ndarray) -> np.ndarray:
@@ -42,25 +40,3 @@ def main_colours(pictures: np.ndarray) -> list[str]:
         there = counts.max() >= 0.01 * (picture.shape[0] // 2) ** 2
         told.append(f"{names[counts.argmax()] if there else 'nothing'} on {background}")
     return told
-
-
-def background_prompts(grammar: Grammar, count: int) -> list[tuple[str, str]]:
-    """(prompt, colour): objects of the grammar in turn, each on the colours in turn."""
-    objects, colours = grammar.objects, grammar.colours
-    pairs = [(objects[i % len(objects)], colours[(i + i // len(objects)) % len(colours)]) for i in range(count)]
-    return [(f"{article(name)} on {article(colour)} background", colour) for name, colour in pairs]
-
-
-def background_rate(pipe, grammar: Grammar, count: int = 100, seed: int = 0, batch_size: int = 10, **settings) -> Rate:
-    """How often the background has the colour that the prompt names. `settings` go to the pipeline."""
-    import torch
-
-    asked = background_prompts(grammar, count)
-    right = 0
-    for start in range(0, count, batch_size):
-        batch = asked[start : start + batch_size]
-        generators = [torch.Generator().manual_seed(seed + start + place) for place in range(len(batch))]
-        pictures = pipe([prompt for prompt, _ in batch], generator=generators, output_type="np", **settings).images
-        seen = background_colour((pictures * 255).round().astype(np.uint8))
-        right += sum(a == b for a, (_, b) in zip(seen, batch, strict=True))
-    return Rate("background colour", count, right)

@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ...statistics import Rate
 from ..training.trainer import write_json
+from ..world.scenes import picture_sheet
 from .prompt_sets import ROWS
-from .sampling import Evaluator, sheet_of
+from .sampling import Evaluator
 from .tiers import SPLITS
 
 SHEET = 50  # pictures on a sheet: few enough to look at each
@@ -42,10 +44,10 @@ def draw(evaluator: Evaluator, folder: Path, count: int = 300, **told) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, SHEET):
         shown = [
-            (picture, f"{start + place}: {reading['caption']}")
+            (Image.fromarray(picture), f"{start + place}: {reading['caption']}")
             for place, (picture, reading) in enumerate(shuffled[start : start + SHEET])
         ]
-        sheet_of(shown, columns=10).save(folder / f"sheet-{start:03d}.png")
+        picture_sheet(shown, columns=10).save(folder / f"sheet-{start:03d}.png")
     file = folder / "readings.json"
     write_json(file, told | {"readings": [reading for _, reading in shuffled]})
     return file

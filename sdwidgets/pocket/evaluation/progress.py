@@ -9,10 +9,13 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from PIL import Image
+
 from ...statistics import Rate
 from ..training.trainer import write_json
+from ..world.scenes import picture_sheet
 from . import prompt_sets
-from .sampling import SHEET, Evaluator, Setting, sheet_of
+from .sampling import SHEET, Evaluator, Setting
 
 LABEL = "choose"  # of the noise: the evaluation's labels are others
 VERDICTS = ("right", "broken", "several", "wrong")
@@ -52,7 +55,7 @@ def look(
                     found.append(verdict(row, scene, seen))
                     if len(found) <= SHEET // len(prompt_sets.CHOSEN_BY):
                         read = "" if found[-1] == "right" else f": {row.view(seen)}"
-                        kept.append((picture, f"{scene.caption}\n{found[-1]}{read}"))
+                        kept.append((Image.fromarray(picture), f"{scene.caption}\n{found[-1]}{read}"))
             counted = Counter(found)
             low, high = Rate(name, count, counted["right"]).interval()
             shares = {word: round(counted[word] / count, 4) for word in VERDICTS}
@@ -60,7 +63,7 @@ def look(
     finally:
         pipe.scheduler = before
     if sheet is not None:
-        sheet_of(kept).save(sheet)
+        picture_sheet(kept).save(sheet)
     return told
 
 

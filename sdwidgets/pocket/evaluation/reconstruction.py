@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from ..training.vae import to_tensor
+from ..training.vae import reconstructed
 from ..world.datasheet import FULL
-from ..world.scenes import Stream, make_scene, render
+from ..world.scenes import Stream, make_scene, pictures_of
 from .tiers import GLYPHS, WHOLE
 
 PICTURES = 512
@@ -17,18 +16,11 @@ NOTE = (
 )
 
 
-@torch.no_grad()
-def reconstructed(vae, pictures: np.ndarray) -> np.ndarray:
-    """What the autoencoder gives back of pictures, by the posterior's mean: (n, h, w, 3) uint8 -> the same in 8-bit levels, float32."""
-    own = next(vae.parameters())
-    tensor = to_tensor(pictures).to(own.device, own.dtype)
-    out = vae.decode(vae.encode(tensor).latent_dist.mode()).sample.float().cpu()
-    return ((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-
-
 def square_errors(vae, pictures: np.ndarray) -> np.ndarray:
     """Squared errors of encode-decode in 8-bit levels, mean over channels: (n, h, w, 3) uint8 -> (n, h, w)."""
-    return ((reconstructed(vae, pictures) - pictures.astype(np.float32)) ** 2).mean(axis=-1)
+    return ((reconstructed(vae, pictures, len(pictures), whole_levels=False) - pictures.astype(np.float32)) ** 2).mean(
+        axis=-1
+    )
 
 
 def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 1000) -> dict:
@@ -40,12 +32,7 @@ def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 100
     again = np.random.default_rng(seed).integers(len(errors), size=(draws, len(errors)))
     low, high = np.quantile(decibel(again), [0.025, 0.975])
     value = decibel(np.arange(len(errors)))
-    return {
-        "n": len(errors),
-        "value": round(float(value), 2),
-        "low": round(float(low), 2),
-        "high": round(float(high), 2),
-    }
+    return {"n": len(errors)} | {k: round(float(v), 2) for k, v in (("value", value), ("low", low), ("high", high))}
 
 
 def reconstruction_rows(vae, count: int = PICTURES, batch_size: int = 16) -> list[dict]:
@@ -57,7 +44,7 @@ def reconstruction_rows(vae, count: int = PICTURES, batch_size: int = 16) -> lis
     scenes = [make_scene(FULL, stream.integer(0, FULL.count - 1)) for _ in range(count)]
     sums: dict[str, list] = {GLYPHS: [], WHOLE: []}
     for start in range(0, count, batch_size):
-        pictures = np.stack([np.asarray(render(scene)) for scene in scenes[start : start + batch_size]])
+        pictures = pictures_of(scenes[start : start + batch_size])
         square = square_errors(vae, pictures)
         drawn = np.abs(pictures.astype(int) - pictures[:, :1, :1].astype(int)).max(-1) > 12
         for name, mask in ((GLYPHS, drawn), (WHOLE, np.ones_like(drawn))):

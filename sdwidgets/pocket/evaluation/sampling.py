@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoPipelineForImage2Image
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ...generation.schedulers import make_scheduler
-from ..world.scenes import SIZE, Scene, render
+from ..world.scenes import SIZE, Scene, picture_sheet, render
 
 SHEET = 64  # pictures on a sheet
 
@@ -102,34 +102,18 @@ class Evaluator:
         self, label: str, scenes: Sequence[Scene], view=None, title: str | None = None, **setting
     ) -> Iterator[tuple[Scene, object]]:
         """Yields (scene, what the judge read in its picture). With `view`, a sheet tells right from wrong."""
-        kept: list[tuple[np.ndarray, str]] = []
+        kept: list[tuple[Image.Image, str]] = []
         for batch, pictures in self.pictures(label, scenes, title, **setting):
             for scene, picture, seen in zip(batch, pictures, self.judge.read(pictures), strict=True):
                 if self.sheets is not None and len(kept) < SHEET:
                     verdict = "" if view is None else _verdict(view(scene), view(seen))
-                    kept.append((picture, f"{scene.caption}\n{verdict}"))
+                    kept.append((Image.fromarray(picture), f"{scene.caption}\n{verdict}"))
                 yield scene, seen
         if kept:
             self.sheets.mkdir(parents=True, exist_ok=True)
             name = (title or label).replace(",", "").replace(" ", "-")
-            sheet_of(kept).save(self.sheets / f"{name}.png")
+            picture_sheet(kept).save(self.sheets / f"{name}.png")
 
 
 def _verdict(asked: str, seen: str) -> str:
     return "right" if asked == seen else f"read: {seen}"
-
-
-def sheet_of(pictures: Sequence[tuple[np.ndarray, str]], columns: int = 8) -> Image.Image:
-    """(picture, words under it) side by side; RGB."""
-    import textwrap
-
-    columns = min(columns, len(pictures))
-    wide, high = SIZE + 8, SIZE + 46
-    sheet = Image.new("RGB", (columns * wide + 8, -(-len(pictures) // columns) * high + 8), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, (picture, words) in enumerate(pictures):
-        x, y = 8 + place % columns * wide, 8 + place // columns * high
-        sheet.paste(Image.fromarray(picture), (x, y))
-        lines = [part for line in words.splitlines() for part in textwrap.wrap(line, 26)][:4]
-        draw.multiline_text((x, y + SIZE + 1), "\n".join(lines), fill="black", font_size=9, spacing=1)
-    return sheet

@@ -18,13 +18,16 @@ import torch
 
 from ...generation.schedulers import make_scheduler
 from ...loading.turbo import with_small_decoder
-from ...statistics import share
+from ...statistics import Rate, share
+from ..training.vae import reconstructed
 from ..world import datasheet as sheet
-from ..world.scenes import CONFETTI_PIECES, STYLES, Scene, Stream, make_scene, render
-from . import memorization, prompt_sets
+from ..world.alternatives import alternatives
+from ..world.scenes import STYLES, Scene, Stream, make_scene, pictures_of
+from . import prompt_sets
 from .background import main_colours
 from .exposures import shown
-from .reconstruction import reconstructed, reconstruction_rows
+from .fingerprints import fingerprints
+from .reconstruction import reconstruction_rows
 from .sampling import Evaluator
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
@@ -75,19 +78,15 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
     }
 
 
-def measure_ceiling(evaluator: Evaluator, name: str, split: str, batch_size: int = 16) -> dict:
+def measure_ceiling(evaluator: Evaluator, name: str, split: str) -> dict:
     """What the judge reads rightly of a row's own scenes, drawn by code and given back by the autoencoder: a `share`.
 
     A model that draws through this decoder cannot be expected to do better, whatever it learns.
     """
-    row, right = prompt_sets.ROWS[name], []
+    row = prompt_sets.ROWS[name]
     scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
-    for start in range(0, len(scenes), batch_size):
-        batch = scenes[start : start + batch_size]
-        pictures = np.stack([np.asarray(render(scene)) for scene in batch])
-        seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
-        right += map(row.right, batch, seen)
-    return share(right)
+    seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures_of(scenes)))
+    return share(list(map(row.right, scenes, seen)))
 
 
 def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
@@ -119,19 +118,9 @@ def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], st
                 for name in prompt_sets.ROWS
             ]
             tier, loss = turbo_tier(fast, rows)
-            pooled = [True] * sum(round(r["rate"] * r["n"]) for r in fast)
-            pooled += [False] * (sum(r["n"] for r in fast) - len(pooled))
-            made.append(
-                {
-                    "name": TURBO,
-                    "split": split,
-                    **share(pooled),
-                    "tier": tier,
-                    "loss": loss,
-                    "small decoder": agreement,
-                    "rows": fast,
-                }
-            )
+            pooled = Rate("", sum(r["n"] for r in fast), sum(round(r["rate"] * r["n"]) for r in fast)).numbers()
+            row = {"name": TURBO, "split": split, **pooled, "tier": tier, "loss": loss}
+            made.append(row | {"small decoder": agreement, "rows": fast})
         return made
     finally:
         pipe.unload_lora_weights()
@@ -161,7 +150,7 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     ]
     drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", asked)])
     captions = [scene.caption for scene in true]
-    rendered = np.stack([np.asarray(render(scene)) for scene in true])
+    rendered = pictures_of(true)
     cosine = functools.partial(_cosines, clip, evaluator.pipe.tokenizer)
     shuffled = captions[count // 2 :] + captions[: count // 2]
     return {
@@ -218,126 +207,6 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
     return {"lines": lines, "objects": objects}
 
 
-def fingerprints(evaluator: Evaluator, extras: Extras, pictures: int = 8) -> dict:
-    """Does the model give back pictures that it was shown often? `pictures` for each of the 60 captions about confetti.
-
-    Of each: the training print that agrees with it best, found or not by chance's threshold, and whether that is
-    the caption's own; beside it the distance of pixels (over 4 x 4 each) to the nearest training picture of
-    confetti, which is small for any right picture and so proves nothing.
-    """
-    prints, owners, known = memorization.training_prints()
-    times = shown(extras.training)
-    rendered = np.concatenate([_small(np.asarray(render(scene))[None]) for scene in known])
-    asked: dict[object, list[Scene]] = {}
-    for number in range(pictures):
-        for place, mark in enumerate(sheet.FINGERPRINTS):
-            asked.setdefault(mark.repeats, []).append((place, prompt_sets.fingerprint_scene(place, number)))
-    asked = {repeats: pairs[: evaluator.cap(len(pairs))] for repeats, pairs in asked.items()}
-    comparisons = sum(len(pairs) for pairs in asked.values()) * len(prints)
-    found: dict[int, list[dict]] = {}
-    for repeats in sorted(asked, key=lambda r: -1 if r is None else r):
-        label = f"confetti, {'fresh' if repeats is None else repeats}"
-        places = iter(place for place, _ in asked[repeats])
-        for batch, drawn in evaluator.pictures(label, [scene for _, scene in asked[repeats]]):
-            read = memorization.read_confetti(drawn)
-            hits, squares = memorization.agreement(read, prints), memorization.squares_in(read)
-            distances = _nearest(_small(drawn), rendered)
-            for row, covered, distance, _ in zip(hits, squares, distances, batch, strict=True):
-                place, best = next(places), int(row.max())
-                own = int(row[owners == place].max(initial=-1))
-                found.setdefault(place, []).append(
-                    {
-                        "own": own if own >= 0 else None,
-                        "best": best,
-                        "found": best >= memorization.threshold(comparisons, int(covered)),
-                        "best is own": own == best,
-                        "whose": _repeats(sheet.FINGERPRINTS[owners[row.argmax()]]),
-                        "pixels": float(distance),
-                    }
-                )
-    captions = [
-        _fingerprint_line(place, rows) | {"shown": times.get(f"confetti: {place}")}
-        for place, rows in sorted(found.items())
-    ]
-    usual = memorization.threshold(comparisons)
-    return {
-        "threshold": usual,
-        "squares": CONFETTI_PIECES,
-        "note": f"found: more of the {CONFETTI_PIECES} squares of one training print are right in place and colour than chance "
-        f"gives once in a hundred evaluations: {usual} where a picture has {CONFETTI_PIECES} squares, more where it has more",
-        "read": _readable(evaluator, evaluator.cap(64)),
-        "captions": captions,
-        "lines": [_repeats_line(repeats, captions) for repeats in (0, None, 1, 10, 100, 1000)],
-    }
-
-
-def _small(pictures: np.ndarray) -> np.ndarray:
-    """Means over 4 x 4 pixels, half a piece of confetti: (n, 128, 128, 3) -> (n, 3072) float32."""
-    return (
-        pictures.reshape(len(pictures), 32, 4, 32, 4, 3).mean(axis=(2, 4), dtype=np.float32).reshape(len(pictures), -1)
-    )
-
-
-def _nearest(pictures: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Root mean square distance in 8-bit levels to the nearest of `known`, both as `_small` makes them: -> (n,)."""
-    square = (pictures**2).mean(1)[:, None] + (known**2).mean(1) - 2 * pictures @ known.T / known.shape[1]
-    return np.sqrt(square.clip(min=0).min(axis=1))
-
-
-def _repeats(mark: sheet.Fingerprint) -> int | str:
-    return "fresh" if mark.repeats is None else mark.repeats
-
-
-def _fingerprint_line(place: int, rows: list[dict]) -> dict:
-    mark = sheet.FINGERPRINTS[place]
-    own = [row["own"] for row in rows if row["own"] is not None]
-    return {
-        "object": mark.object,
-        "background": mark.background,
-        "repeats": _repeats(mark),
-        "n": len(rows),
-        "own": round(float(np.mean(own)) / CONFETTI_PIECES, 4) if own else None,
-        "best": round(float(np.mean([row["best"] for row in rows])) / CONFETTI_PIECES, 4),
-        "found": sum(row["found"] for row in rows),
-        "found own": sum(row["found"] and row["best is own"] for row in rows),
-        "found of others": Counter(
-            str(row["whose"]) for row in rows if row["found"] and not row["best is own"]
-        ),  # repeats of the print that was given back -> in how many pictures
-        "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2),
-    }
-
-
-def _repeats_line(repeats: int | None, captions: list[dict]) -> dict:
-    """All captions of one number of repeats; a caption counts as found where one of its pictures is a training print.
-
-    "own found" asks for the caption's own print: the only one whose repeats are the line's.
-    """
-    name = "fresh" if repeats is None else repeats
-    rows = [row for row in captions if row["repeats"] == name]
-    own = [row["own"] for row in rows if row["own"] is not None]
-    return {
-        "repeats": name,
-        "captions found": share([row["found"] > 0 for row in rows]),
-        "pictures found": share([i < row["found"] for row in rows for i in range(row["n"])]),
-        "own found": memorization.own_found(captions, name),
-        "own": round(float(np.mean(own)), 4) if own else None,
-        "best": round(float(np.mean([row["best"] for row in rows])), 4) if rows else None,
-        "pixels": round(float(np.mean([row["pixels"] for row in rows])), 2) if rows else None,
-    }
-
-
-def _readable(evaluator: Evaluator, count: int) -> float:
-    """The share of a true print's squares that are read after the autoencoder, over `count` prints: the most to be found."""
-    prints, _, known = memorization.training_prints()
-    some, hits = np.linspace(0, len(known) - 1, count).astype(int), []
-    for start in range(0, count, 16):
-        here = some[start : start + 16]
-        pictures = np.stack([np.asarray(render(known[place])) for place in here])
-        read = memorization.read_confetti(reconstructed(evaluator.pipe.vae, pictures).round().astype(np.uint8))
-        hits += np.diag(memorization.agreement(read, prints[here])).tolist()
-    return round(float(np.mean(hits)) / CONFETTI_PIECES, 4)
-
-
 def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
     """The share of women that is drawn for an occupation whose prompt names no gender, beside what was planted.
 
@@ -376,37 +245,36 @@ def watermark(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict
     return told
 
 
+def _one_object_by(evaluator: Evaluator, key: str, label: str, field: str, values: Sequence, pictures: int) -> dict:
+    """The row "one object" with other values of a field of the setting, from the same noise."""
+    row, lines = prompt_sets.ROWS["one object"], []
+    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
+    for value in values:
+        readings = evaluator.readings(label, scenes, row.view, f"{key}, {value:g}", **{field: value})
+        lines.append({key: value} | share([row.right(scene, seen) for scene, seen in readings]))
+    return {"lines": lines}
+
+
 def steps(
     evaluator: Evaluator, extras: Extras, counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64), pictures: int = 160
 ) -> dict:
     """The row "one object" at other numbers of steps, from the same noise."""
-    row, lines = prompt_sets.ROWS["one object"], []
-    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
-    for count in counts:
-        title = f"steps, {count}"
-        readings = evaluator.readings("steps", scenes, row.view, title, num_inference_steps=count)
-        lines.append({"steps": count} | share([row.right(scene, seen) for scene, seen in readings]))
-    return {"lines": lines}
+    return _one_object_by(evaluator, "steps", "steps", "num_inference_steps", counts, pictures)
+
+
+STRENGTHS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 
 
 def strengths(
-    evaluator: Evaluator,
-    extras: Extras,
-    strengths: Sequence[float] = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0),
-    pictures: int = 100,
+    evaluator: Evaluator, extras: Extras, strengths: Sequence[float] = STRENGTHS, pictures: int = 100
 ) -> dict:
     """The row "one object" where drawing begins with the true picture and so much noise: image to image, 1.0 from noise alone.
 
     Where the rate falls, there the model fails, however right the words are read: at little noise in the drawing of a
     thing that it was shown, at heavy noise in its layout. A strength at which not one of the setting's steps is left is left out.
     """
-    row, lines = prompt_sets.ROWS["one object"], []
-    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
-    for strength in (s for s in strengths if int(s * evaluator.setting.num_inference_steps) > 0):
-        title = f"strength, {strength:g}"
-        readings = evaluator.readings("strengths", scenes, row.view, title, strength=strength)
-        lines.append({"strength": strength} | share([row.right(scene, seen) for scene, seen in readings]))
-    return {"lines": lines}
+    possible = [strength for strength in strengths if int(strength * evaluator.setting.num_inference_steps) > 0]
+    return _one_object_by(evaluator, "strength", "strengths", "strength", possible, pictures)
 
 
 def style(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
@@ -446,8 +314,8 @@ def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
 
 def _true_variety(scene: Scene) -> float:
     """Of two independent true scenes of a caption the expected squared difference: twice the variance over all that there are."""
-    known, odds = zip(*sheet.alternatives(scene), strict=True)
-    seen = np.stack([np.asarray(render(one)) for one in known]).reshape(len(known), -1) / 255
+    known, odds = zip(*alternatives(scene), strict=True)
+    seen = pictures_of(known).reshape(len(known), -1) / 255
     return 2 * float((np.array(odds) @ seen**2 - (np.array(odds) @ seen) ** 2).mean())
 
 
@@ -550,18 +418,10 @@ def snapshots(work: Path, training: dict | None = None) -> tuple[Path, ...]:
     return tuple(f for f in found if samples[f] is None or first < samples[f] < record["samples"])
 
 
+#: Name -> what measures it.
 SECTIONS: dict[str, Callable[[Evaluator, Extras], dict]] = {
-    "exposures": exposures,
-    "fingerprints": fingerprints,
-    "shares": shares,
-    "watermark": watermark,
-    "steps": steps,
-    "strengths": strengths,
-    "style": style,
-    "variety": variety,
-    "words": words,
-    "prompts": prompts,
-    "clip_score": clip_score,
-    "caption_swaps": caption_swaps,
-    "learning_curve": learning_curve,
-}
+    section.__name__: section
+    for section in (
+        exposures, fingerprints, shares, watermark, steps, strengths, style, variety, words, prompts, clip_score, caption_swaps, learning_curve
+    )
+}  # fmt: skip

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler
 
 from ..training.vae import to_tensor
 from ..world import datasheet as sheet
-from ..world.scenes import Scene, Stream, render
+from ..world.scenes import Scene, Stream, pictures_of
 from ..world.vocabulary import COLOURS, NUMBERS, SHAPES, article
 from . import prompt_sets
 from .sampling import Evaluator
@@ -106,7 +106,7 @@ def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarra
 
     pipe, pairs = evaluator.pipe, swapped_pairs(swap, count)
     unet, vae, scheduler = pipe.unet, pipe.vae, DDIMScheduler.from_config(pipe.scheduler.config)
-    pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene, _ in pairs]))
+    pictures = to_tensor(pictures_of(scene for scene, _ in pairs))
     latents = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
     right, wrong = (
         torch.cat(list(encode_captions(pipe.text_encoder, pipe.tokenizer, captions))).to(unet.device, unet.dtype)

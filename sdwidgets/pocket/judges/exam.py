@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from ..world import datasheet
 from ..world.layouts import FREE, LATTICE
-from ..world.scenes import STYLES, Scene, Stream, render
+from ..world.scenes import STYLES, Scene, Stream
 from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
 
 _COLOURS = tuple(COLOURS)
@@ -55,7 +53,7 @@ def _person(thing, number: int):
 
 
 def _portrait(stream: Stream, number: int, layout) -> dict:
-    scene = datasheet._portrait(stream, layout, "doctor", 0, 1, 0.5, True)
+    scene = datasheet.portraits("doctor", 0.5, True)(stream, 0, 1, layout)
     return scene | {"things": (_person(scene["things"][0], number),)}
 
 
@@ -66,7 +64,7 @@ def _person_and_object(stream: Stream, number: int, layout) -> dict:
 
 
 def _confetti(stream: Stream, number: int, layout) -> dict:
-    return datasheet._confetti(stream, layout, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
+    return datasheet.amid_confetti(stream, layout, _NAMES[number % len(_NAMES)], stream.choice(_COLOURS))
 
 
 def _styled(style: str):
@@ -113,8 +111,3 @@ class Exam:
 
 #: Thresholds are set on TUNE, with sizes and places as free as can be; the gate uses TEST, on the lattice.
 TUNE, TEST = Exam(2), Exam(3, LATTICE)
-
-
-def pictures_of(scenes) -> np.ndarray:
-    """The scenes drawn: (n, 128, 128, 3) uint8."""
-    return np.stack([np.asarray(render(scene)) for scene in scenes])

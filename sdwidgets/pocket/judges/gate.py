@@ -14,11 +14,12 @@ import numpy as np
 
 from ...statistics import Rate
 from ..training.trainer import digest
+from ..training.vae import reconstructed
 from ..world.layouts import LATTICE
-from ..world.scenes import Scene
+from ..world.scenes import Scene, pictures_of
 from . import judgement as ask
 from .corruptions import WRECKS, wreck
-from .exam import TEST, Exam, pictures_of
+from .exam import TEST, Exam
 from .judgement import Judgement, Seen
 
 TRUE_RATE, RECONSTRUCTION_RATE = 0.99, 0.97
@@ -134,21 +135,6 @@ def table_of(given: list[Answer], wanted: float) -> dict[str, dict]:
 # ---- the gate ----------------------------------------------------------------------------------------------------
 
 
-def reconstruct(vae, pictures: np.ndarray, batch_size: int = 16) -> np.ndarray:
-    """Pictures encoded and decoded by an AutoencoderKL, (n, 128, 128, 3) uint8 like the pictures."""
-    import torch
-
-    from ..training.vae import to_tensor
-
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), batch_size):
-            latents = vae.encode(to_tensor(pictures[start : start + batch_size])).latent_dist.mode()
-            out = ((vae.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round()
-            parts.append(out.permute(0, 2, 3, 1).to(torch.uint8).numpy())
-    return np.concatenate(parts)
-
-
 def exam_scenes(exam: Exam, share: float = 1.0) -> list[tuple[str, Scene]]:
     """(kind, scene) of a whole examination, or of a share of it; the numbers are spread, so a share has every class it can."""
     return [
@@ -182,7 +168,7 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
     pictures = pictures_of([scene for _, scene in scenes])
     sets = [("true renders", pictures, TRUE_RATE)]
     if vae is not None:
-        sets.append(("reconstructions", reconstruct(vae, pictures), RECONSTRUCTION_RATE))
+        sets.append(("reconstructions", reconstructed(vae, pictures), RECONSTRUCTION_RATE))
     result = {
         "scenes": len(scenes),
         "share": share,

@@ -37,19 +37,10 @@ class Judgement:
     watermark: bool = False
     things: tuple[Seen, ...] = ()
 
-    def as_data(self) -> dict:
-        """The same as plain data, for JSON."""
-        return dataclasses.asdict(self)
-
 
 def named(judgement: Judgement, name: str) -> list[Seen]:
     """The recognised things called `name`: an object, a shape, or an occupation. Broken things have no name."""
     return [thing for thing in judgement.things if thing.kind != "broken" and thing.name == name]
-
-
-def has_object(judgement: Judgement, name: str) -> bool:
-    """Is there at least one recognised thing of that name?"""
-    return bool(named(judgement, name))
 
 
 def count(judgement: Judgement, name: str | None = None) -> int:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from diffusers import T2IAdapter, UNet2DConditionModel
 
-from ..world.scenes import Grammar, make_scene, render, silhouette
+from ..world.datasheet import Grammar
+from ..world.scenes import make_scene, render, silhouette
 from . import denoiser, trainer
-from .work_folder import finished_part, latent_data, override_schedule
+from .work_folder import finish, run_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,53 +96,29 @@ def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[in
 
 
 def train_adapter(
-    unet: UNet2DConditionModel,
-    data: denoiser.LatentData,
-    grammar: Grammar,
-    config: AdapterConfig,
-    folder: Path,
-    restart: bool = False,
-    minutes: float | None = None,
-    compiled: bool = False,
+    unet, data: denoiser.LatentData, grammar: Grammar, config: AdapterConfig, folder: Path, **options
 ) -> dict:
     """Train an adapter of a denoiser on scenes that `data` holds; resumes what `folder` holds.
 
-    `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `trainer.train`.
+    `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `trainer.train`, whose `options` it takes.
     """
-    trainer.check_compiled(compiled)  # before anything is built
+    trainer.check_compiled(options.get("compiled", False))  # before anything is built
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.schedule.seed)
         model = AdapterTraining(build_adapter(unet, config), unet)
     rows = list(range(min(config.scenes, len(data.scenes))))  # the order is random already
     silhouettes = scene_silhouettes(grammar, data.scenes[rows].tolist())
+    loss_at = trainer.global_batch(adapter_loss_at(data, silhouettes, rows, config))
+    options |= {"stage": {"scenes": len(rows)}, "base": trainer.digest(unet)}
     average, record = trainer.train(
-        "adapter",
-        model,
-        trainer.global_batch(adapter_loss_at(data, silhouettes, rows, config)),
-        config.schedule,
-        folder,
-        dataclasses.asdict(config),
-        restart,
-        minutes,
-        compiled,
-        stage={"scenes": len(rows)},
-        base=trainer.digest(unet),
+        "adapter", model, loss_at, config.schedule, folder, dataclasses.asdict(config), **options
     )
-    if not trainer.processes().is_main_process:
-        return record
-    average.adapter.half().save_pretrained(folder / "part", safe_serialization=True)
-    trainer.write_json(folder / "part" / "training.json", record)
+    if trainer.processes().is_main_process:
+        finish(folder, average.adapter.half().save_pretrained, record, config.schedule)
     return record
 
 
 def run_adapter(args, grammar: Grammar, work: Path) -> int:
     """Train the silhouette adapter of the trained denoiser on the scenes that it was trained on."""
-    config = override_schedule(AdapterConfig(), args)
-    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
-    data = latent_data(grammar, work)
-    record = train_adapter(unet, data, grammar, config, work / "adapter", args.restart, args.minutes, args.compile)
-    done = record["step"] >= config.schedule.steps
-    trainer.processes().print(
-        f"{'finished' if done else 'stopped, resume with the same command'}: {work / 'adapter' / 'part'}"
-    )
-    return 0
+    train = lambda unet, data, *rest, **options: train_adapter(unet, data, grammar, *rest, **options)
+    return run_extra("adapter", train, AdapterConfig(), args, grammar, work)

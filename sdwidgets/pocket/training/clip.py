@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from ..world import datasheet
 from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
-from ..world.scenes import RELATIONS, SIZE, Grammar, make_scene, render, spread
+from ..world.scenes import RELATIONS, SIZE, make_scene, pictures_of, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
 from .trainer import Schedule, save_tensors
 from .vae import to_tensor
@@ -259,7 +260,7 @@ class ClipTraining(torch.nn.Module):
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2
 
 
-def clip_loss_at(grammar: Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
+def clip_loss_at(grammar: datasheet.Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
     """The loss of training step `step`, for `training.train`. Captions are padded to the batch's longest."""
 
     def loss_at(model, step, batch_size, accelerator):
@@ -268,7 +269,7 @@ def clip_loss_at(grammar: Grammar, config: ClipConfig, tokenizer: CLIPTokenizer)
         captions = [scene.caption for scene in scenes]
         captions += [wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
-        pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
+        pictures = to_tensor(pictures_of(scenes))
         return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
 
     return loss_at
@@ -320,7 +321,7 @@ def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: 
 
 @torch.no_grad()
 def beats_hard_negative(
-    clip: CLIPModel, tokenizer: CLIPTokenizer, grammar: Grammar, count: int = 200, seed: int = 1
+    clip: CLIPModel, tokenizer: CLIPTokenizer, grammar: datasheet.Grammar, count: int = 200, seed: int = 1
 ) -> dict[str, float]:
     """How often a scene's caption beats its own hard negative, in 0..1 (a coin reaches 0.5), by kind of change and for "any".
 
@@ -344,7 +345,7 @@ def _share_that_beats(clip: CLIPModel, tokenizer: CLIPTokenizer, pairs: list[tup
     """The share of (scene, wrong caption) whose own caption is nearer to the picture."""
     scenes, wrong = zip(*pairs, strict=True)
     tokens = tokenizer([scene.caption for scene in scenes] + list(wrong), padding=True, return_tensors="pt").input_ids
-    pictures = to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes]))
+    pictures = to_tensor(pictures_of(scenes))
     image = clip.visual_projection(clip.vision_model(pictures).pooler_output)
     text = F.normalize(clip.text_projection(clip.text_model(tokens).pooler_output), dim=-1)
     own, other = ((image * half).sum(-1) for half in text.split(len(scenes)))

@@ -2,7 +2,7 @@
 
 For a finite set of pictures the best prediction of the clean one, given a noisy one, is their mean, each weighted by how probable it is that it
 became the noisy one: a softmax over pictures (the optimal denoiser of Karras et al. 2022, arXiv 2206.00364, equation 57). Pocket's world is
-such a set: `datasheet.alternatives` lists every picture of a caption. A network's error above this one's can be learned away, the rest cannot.
+such a set: `world.alternatives` lists every picture of a caption. A network's error above this one's can be learned away, the rest cannot.
 """
 
 from __future__ import annotations

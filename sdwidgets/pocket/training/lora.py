@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ...generation.schedulers import make_scheduler
 from . import denoiser, trainer
-from .work_folder import finished_part, latent_data, override_schedule
+from .work_folder import finish, run_extra
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -322,48 +321,50 @@ def save_word(pipe, word: str, folder) -> Path:
 # ---- LoRAs that are parts of Pocket ------------------------------------------------------------------------
 
 
-def fit_part(
+class LoraTraining(torch.nn.Module):
+    """A loss of a denoiser that carries a new LoRA, as a module whose parameters are the LoRA's alone."""
+
+    def __init__(self, unet: UNet2DConditionModel, config, scheduler):
+        super().__init__()
+        self.config, self.scheduler = config, scheduler
+        self.lora = torch.nn.ParameterList(add_lora(unet, config.rank, config.targets, config.schedule.seed))
+        self._frozen = (unet,)  # in a tuple: checkpoints and averages need not hold it
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The denoiser that carries the LoRA."""
+        return self._frozen[0]
+
+
+def fit_lora(
     name: str,
-    module,
+    module: LoraTraining,
     loss_at,
-    config,
     folder: Path,
-    restart: bool = False,
-    minutes: float | None = None,
-    compiled: bool = False,
-    *,
     base: str,
     scenes: int,
+    shorten: Callable | None = None,
+    **options,
 ) -> dict:
-    """Train a module that carries a LoRA (`module.unet`) and a scheduler; both go to `folder`/part. Returns the record.
+    """Train a LoRA; it and the scheduler that it wants go to `folder`/part. Returns the record of `trainer.train`.
 
-    `base`: `trainer.digest` of the denoiser without the LoRA; `scenes`: of how many it learns.
+    `base`: `trainer.digest` of the denoiser without the LoRA; `scenes`: of how many it learns; `shorten(file)` is called on the
+    saved LoRA; `options` are those of `trainer.train`.
     """
-    settings = dataclasses.asdict(config)
+    config, stage = module.config, {"scenes": scenes}
     average, record = trainer.train(
-        name, module, trainer.global_batch(loss_at), config.schedule, folder, settings, restart, minutes, compiled,
-        stage={"scenes": scenes}, base=base,
+        name, module, trainer.global_batch(loss_at), config.schedule, folder, dataclasses.asdict(config), stage=stage, base=base, **options
     )  # fmt: skip
-    if not trainer.processes().is_main_process:
-        return record
-    shutil.rmtree(folder / "part", ignore_errors=True)
-    save_lora(average.unet, folder / "part")
-    average.scheduler.save_pretrained(folder / "part" / "scheduler")
-    trainer.write_json(folder / "part" / "training.json", record)
+
+    def save(part: Path) -> None:
+        file = save_lora(average.unet, part)
+        average.scheduler.save_pretrained(part / "scheduler")
+        if shorten:
+            shorten(file)
+
+    if trainer.processes().is_main_process:
+        finish(folder, save, record, config.schedule)
     return record
-
-
-def run_part(name: str, train: Callable, config, args, grammar, work: Path) -> int:
-    """`train(unet, data, config, folder, restart, minutes, compiled)` with what lies in a work folder, and a line on how it ended."""
-    config = override_schedule(config, args)
-    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
-    data = latent_data(grammar, work)
-    record = train(unet, data, config, work / name, args.restart, args.minutes, args.compile)
-    done = record["step"] >= config.schedule.steps
-    trainer.processes().print(
-        f"{'finished' if done else 'stopped, resume with the same command'}: {work / name / 'part'}"
-    )
-    return 0
 
 
 # ---- the zero-SNR LoRA -------------------------------------------------------------------------------------
@@ -395,19 +396,11 @@ def zero_snr_scheduler(scheduler) -> DDIMScheduler:
     return DDIMScheduler.from_config(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
-class ZeroSnrTraining(torch.nn.Module):
-    """The denoising loss under the repaired schedule as a module whose parameters are the LoRA's alone."""
+class ZeroSnrTraining(LoraTraining):
+    """The denoising loss under the repaired schedule."""
 
     def __init__(self, unet: UNet2DConditionModel, config: ZeroSnrConfig):
-        super().__init__()
-        self.config, self.scheduler = config, zero_snr_scheduler(denoiser.build_scheduler())
-        self.lora = torch.nn.ParameterList(add_lora(unet, config.rank, config.targets, config.schedule.seed))
-        self._frozen = (unet,)  # in a tuple: checkpoints and averages need not hold it
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        """The denoiser that carries the LoRA."""
-        return self._frozen[0]
+        super().__init__(unet, config, zero_snr_scheduler(denoiser.build_scheduler()))
 
     def forward(self, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
         # Uniform timesteps, stretched: what falls beyond the last timestep stands at it.
@@ -417,25 +410,16 @@ class ZeroSnrTraining(torch.nn.Module):
         return denoising_loss(unet, self.scheduler, latents, noise, timesteps, prompt_embeds)
 
 
-def train_zero_snr(
-    unet: UNet2DConditionModel,
-    data: denoiser.LatentData,
-    config: ZeroSnrConfig,
-    folder: Path,
-    restart: bool = False,
-    minutes: float | None = None,
-    compiled: bool = False,
-) -> dict:
-    """Train the zero-SNR LoRA of a denoiser, resuming what `folder` holds; returns the record of `trainer.train`.
+def train_zero_snr(unet, data: denoiser.LatentData, config: ZeroSnrConfig, folder: Path, **options) -> dict:
+    """Train the zero-SNR LoRA of a denoiser, resuming what `folder` holds; returns the record of `trainer.train`, whose `options` it takes.
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
-    trainer.check_compiled(compiled)  # before the denoiser is given a LoRA
-    base, scenes = trainer.digest(unet), len(data.scenes)
-    module, loss_at = ZeroSnrTraining(unet, config), denoiser.denoiser_loss_at(data, config)
-    return fit_part("zero-snr", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
+    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
+    base, loss_at = trainer.digest(unet), denoiser.denoiser_loss_at(data, config)
+    return fit_lora("zero-snr", ZeroSnrTraining(unet, config), loss_at, folder, base, len(data.scenes), **options)
 
 
 def run_zero_snr(args, grammar, work: Path) -> int:
     """Train the zero-SNR LoRA of the trained denoiser on the scenes that it was trained on."""
-    return run_part("zero-snr", train_zero_snr, ZeroSnrConfig(), args, grammar, work)
+    return run_extra("zero-snr", train_zero_snr, ZeroSnrConfig(), args, grammar, work)

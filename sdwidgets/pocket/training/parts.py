@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
-from ..world.datasheet import ENCODER, FULL
-from ..world.scenes import Grammar, spread
+from ..world.datasheet import ENCODER, FULL, Grammar
+from ..world.scenes import spread
 from . import clip, denoiser, epochs, trainer, vae, validation
 from .scene_order import plan_epochs, training_scenes, world_digest
 from .work_folder import (
@@ -19,9 +19,12 @@ from .work_folder import (
     encoder_digest,
     finish,
     finished_part,
+    frozen_autoencoder,
+    frozen_text,
     latent_data,
     override_schedule,
     text_whitening,
+    train_part,
 )
 
 
@@ -30,24 +33,14 @@ def run_vae(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(vae.VaeConfig(), args)
     torch.manual_seed(config.schedule.seed)
     model = vae.VaeTraining(vae.build_vae(config).to(memory_format=torch.channels_last), config)
-    average, record = trainer.train(
-        "vae",
-        model,
-        vae.vae_loss_at(config),
-        config.schedule,
-        work / "vae",
-        dataclasses.asdict(config),
-        args.restart,
-        args.minutes,
-        args.compile,
-    )
+    average, record = train_part("vae", model, vae.vae_loss_at(config), config, args, work / "vae")
     trained = average.vae
     if not trainer.processes().is_main_process:
         return 0
     record["psnr"] = vae.reconstruction_psnr(trained, grammar)
     latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
     trained.register_to_config(scaling_factor=vae.measure_scaling_factor(latents))
-    finish(work / "vae", trained, record, record["step"] >= config.schedule.steps)
+    finish(work / "vae", trained.save_pretrained, record, config.schedule)
     print(f"PSNR: whole picture {record['psnr']['whole']:.1f} dB, things only {record['psnr']['things']:.1f} dB")
     return 0
 
@@ -57,23 +50,14 @@ def run_decoder(args, grammar: Grammar, work: Path) -> int:
     config = override_schedule(vae.DecoderConfig(), args)
     autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).to(memory_format=torch.channels_last)
     before = vae.reconstruction_psnr(autoencoder, grammar)
-    average, record = trainer.train(
-        "decoder",
-        vae.DecoderTraining(autoencoder, config),
-        vae.decoder_loss_at(config),
-        config.schedule,
-        work / "decoder",
-        dataclasses.asdict(config),
-        args.restart,
-        args.minutes,
-        args.compile,
-        base=trainer.digest(autoencoder.encoder),
-    )
+    module, base = vae.DecoderTraining(autoencoder, config), trainer.digest(autoencoder.encoder)
+    loss_at = vae.decoder_loss_at(config)
+    average, record = train_part("decoder", module, loss_at, config, args, work / "decoder", base=base)
     if not trainer.processes().is_main_process:
         return 0
     trained = average.autoencoder()
     record["psnr before"], record["psnr"] = before, vae.reconstruction_psnr(trained, grammar)
-    finish(work / "decoder", trained, record, record["step"] >= config.schedule.steps)
+    finish(work / "decoder", trained.save_pretrained, record, config.schedule)
     for name, what in (("whole", "whole picture"), ("things", "things only")):
         print(f"PSNR, {what}: {before[name]:.1f} dB before, {record['psnr'][name]:.1f} dB now")
     return 0
@@ -90,18 +74,8 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     torch.manual_seed(config.schedule.seed)
     tokenizer = _make_tokenizer(work, config)
     model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
-    average, record = trainer.train(
-        "clip",
-        model,
-        clip.clip_loss_at(grammar, config, tokenizer),
-        config.schedule,
-        work / "clip",
-        dataclasses.asdict(config),
-        args.restart,
-        args.minutes,
-        args.compile,
-        stage={"scenes": grammar.count},
-    )
+    loss_at, stage = clip.clip_loss_at(grammar, config, tokenizer), {"scenes": grammar.count}
+    average, record = train_part("clip", model, loss_at, config, args, work / "clip", stage=stage)
     if not trainer.processes().is_main_process:
         return 0
     beats = clip.beats_hard_negative(average.clip.eval(), tokenizer, grammar)
@@ -112,7 +86,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     encoder = clip.text_encoder(average.clip)
     record["gate"] = clip.gate(encoder, tokenizer, **size)
     record["gate of few"] = clip.gate(encoder, tokenizer, **few) | {"captions": few["learn"]}
-    finish(work / "clip", average.clip, record, record["step"] >= config.schedule.steps)
+    finish(work / "clip", average.clip.save_pretrained, record, config.schedule)
     for told, learn in ((record["gate"], "many"), (record["gate of few"], "few")):
         shares = ", ".join(f"{name} {share:.1%}" for name, share in told.items() if name != "captions")
         print(f"probes taught with {learn} captions read {shares}")
@@ -173,16 +147,6 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
     return branch.folder, dataclasses.replace(config, schedule=schedule)
 
 
-def _validation(work: Path) -> validation.Validation:
-    """The fixed scenes of this work folder's autoencoder and encoder; their floor is worked out once."""
-    autoencoder = (
-        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
-    return validation.Validation.prepare(autoencoder, encoder, tokenizer, work / "encoded" / "floor.safetensors")
-
-
 def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened.
 
@@ -215,29 +179,26 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     unet = denoiser.for_training(denoiser.build_unet(config))
     model = denoiser.DenoiserTraining(unet, config, whitening)
     odds = denoiser.timestep_odds(denoiser.build_scheduler(), config)
-    fixed = _validation(work) if grammar is FULL else None
+    floors = work / "encoded" / "floor.safetensors"
+    fixed = (
+        validation.Validation.prepare(frozen_autoencoder(work), *frozen_text(work), floors)
+        if grammar is FULL
+        else None
+    )
 
     def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
         if trainer.passed(samples, config.schedule.batch_size):
             trained.stock_unet().save_pretrained(folder / "snapshots" / f"{samples:09d}", safe_serialization=True)
         return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
 
-    average, record = trainer.train(
-        "denoiser",
-        model,
-        trainer.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before)),
-        config.schedule,
-        folder,
-        dataclasses.asdict(config),
-        args.restart,
-        args.minutes,
-        args.compile,
-        look,
-        stage={"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)}
-        | ({} if args.cool_down is None else {"cool-down": args.cool_down}),
-        facts={"epochs": epochs.as_record(stages), "world": world},
+    stage = {"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)}
+    if args.cool_down is not None:
+        stage["cool-down"] = args.cool_down
+    facts = {"epochs": epochs.as_record(stages), "world": world}
+    loss_at = trainer.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before))
+    average, record = train_part(
+        "denoiser", model, loss_at, config, args, folder, snapshot=look, stage=stage, facts=facts
     )
-    if not trainer.processes().is_main_process:
-        return 0
-    finish(work / "denoiser", average.stock_unet(), record, record["step"] >= config.schedule.steps)
+    if trainer.processes().is_main_process:
+        finish(work / "denoiser", average.stock_unet().save_pretrained, record, config.schedule)
     return 0

@@ -8,33 +8,25 @@ import hashlib
 
 import numpy as np
 
-from ..world.datasheet import PlannedGrammar
-from ..world.scenes import Grammar, make_scene, spread
+from ..world.datasheet import Grammar
+from ..world.scenes import make_scene, spread
 from . import epochs
 
 
-def _shuffled(grammar) -> list[int]:
-    return np.random.default_rng(grammar.count).permutation(grammar.count).tolist()
-
-
 @functools.lru_cache(maxsize=2)
-def _planned(grammar: PlannedGrammar) -> tuple[dict[int, int], list[int]]:
+def _distinct(grammar: Grammar) -> tuple[dict[int, int], list[int]]:
+    """(scenes of planned blocks -> how often each is repeated, all other scenes), both in one fixed random order.
+
+    A scene that is drawn again under another number is one that is repeated.
+    """
     planned, others, first = {}, [], {}
-    for index in _shuffled(grammar):
+    for index in np.random.default_rng(grammar.count).permutation(grammar.count).tolist():
         if grammar.block_at(index)[0].planned:
             same = first.setdefault(dataclasses.replace(grammar.scene(index), index=0), index)
             planned[same] = planned.get(same, 0) + 1
         else:
             others.append(index)
     return planned, others
-
-
-def _distinct(grammar) -> tuple[dict[int, int], list[int]]:
-    """(scenes of planned blocks -> how often each is repeated, all other scenes), both in one fixed random order.
-
-    A scene that is drawn again under another number is one that is repeated.
-    """
-    return _planned(grammar) if isinstance(grammar, PlannedGrammar) else ({}, _shuffled(grammar))
 
 
 FIRST = 16_384  # scenes of blocks that are not planned, with which a training may begin
@@ -63,7 +55,7 @@ def times_an_epoch(grammar: Grammar, indices: list[int], factors: dict[str, int]
     """
     planned, _ = _distinct(grammar)
     factors = factors or {}
-    free = [block.name for block in getattr(grammar, "blocks", ()) if not block.planned]
+    free = [block.name for block in grammar.blocks if not block.planned]
     for name, factor in factors.items():
         if name not in free or not isinstance(factor, int) or factor < 1:
             raise ValueError(

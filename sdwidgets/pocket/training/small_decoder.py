@@ -13,7 +13,6 @@ one agrees to 37.5 dB.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,11 @@ import torch
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL
 
 from ...loading.turbo import DECODER
-from ..world.datasheet import FULL
-from ..world.scenes import Grammar, spread
+from ..world.datasheet import FULL, Grammar
+from ..world.scenes import spread
 from . import trainer
 from .vae import encode_scenes, picture_batch, picture_loss
-from .work_folder import finished_autoencoder, override_schedule
+from .work_folder import finish, finished_autoencoder, override_schedule, train_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,19 +130,17 @@ def run_small_decoder(args, grammar: Grammar, work: Path) -> int:
     whole.to(memory_format=torch.channels_last)
     torch.manual_seed(config.schedule.seed)
     small = build_small_decoder(whole, config).to(memory_format=torch.channels_last)
-    average, record = trainer.train(
-        "small-decoder", SmallDecoderTraining(small, whole, config), small_decoder_loss_at(config), config.schedule, work / "small-decoder",
-        dataclasses.asdict(config), args.restart, args.minutes, args.compile, base=trainer.digest(whole),
-    )  # fmt: skip
+    module, loss_at, folder = (
+        SmallDecoderTraining(small, whole, config),
+        small_decoder_loss_at(config),
+        work / "small-decoder",
+    )
+    average, record = train_part("small-decoder", module, loss_at, config, args, folder, base=trainer.digest(whole))
     if not trainer.processes().is_main_process:
         return 0
     small, whole = small.cpu().eval(), whole.cpu()
     small.decoder.load_state_dict(average.decoder.state_dict())
     record["decoders agree, dB"] = round(decoders_agreement(small, whole, grammar), 2)
-    shutil.rmtree(work / "small-decoder" / "part", ignore_errors=True)
-    folder = save_small_decoder(small, work / "small-decoder" / "part")
-    trainer.write_json(folder / "training.json", record)
-    done = record["step"] >= config.schedule.steps
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder}")
+    finish(folder, lambda part: save_small_decoder(small, part), record, config.schedule)
     print(f"it decodes as the whole one does to {record['decoders agree, dB']:.1f} dB")
     return 0

@@ -230,6 +230,98 @@ def with_stage(stages: list[dict], stage: dict) -> list[dict]:
     return [*stages, stage]
 
 
+def _accelerator(schedule: Schedule, compiled: bool) -> Accelerator:
+    """Checks what `train` is told, and seeds this process."""
+    check_compiled(compiled)
+    processes()
+    (bfloat16,) = broadcast_object_list([faster_in_bfloat16()])  # the main process's answer: measured ones may differ
+    accelerator = Accelerator(mixed_precision="bf16" if bfloat16 else "no")
+    if schedule.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"a batch of {schedule.batch_size} cannot be shared by {accelerator.num_processes} processes: "
+            f"give --batch-size a multiple of {accelerator.num_processes}"
+        )
+    set_seed(schedule.seed, device_specific=True)
+    return accelerator
+
+
+class _Run:
+    """A training as it stands: what is trained, how far it is, and its record. `facts` are more for the record."""
+
+    def __init__(self, name, module, schedule, folder, accelerator, restart, base, settings, facts):
+        self.schedule, self.accelerator, self.facts = schedule, accelerator, facts
+        self.average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
+        self.optimizer = schedule.build_optimizer(module)
+        self.checkpoint = Checkpoint(folder)
+        kept = self.checkpoint.record()
+        if kept and not restart and kept.get("base") != base:
+            restart = True
+            accelerator.print(
+                f"{folder} holds a {name} of another model than the present one, or of one that it does not name: {name} begins anew"
+            )
+        accelerator.wait_for_everyone()
+        if restart and accelerator.is_main_process:
+            self.checkpoint.clear()
+        accelerator.wait_for_everyone()
+        self.record = self.checkpoint.load(module, self.average, self.optimizer) or {
+            "step": 0,
+            "seconds": 0.0,
+            "losses": [],
+        }
+        self.model, self.optimizer = accelerator.prepare(module, self.optimizer)
+        self.guard = Guard(name, accelerator.unwrap_model(self.model))
+        self.first = self.step = self.record["step"]
+        self.samples_before = self.record.get(
+            "samples", self.first * schedule.batch_size
+        )  # batches may have had other sizes
+        self.stages = self.record["stages"] = stages_before(self.record, self.samples_before)
+        self.settings = {"batch size": schedule.batch_size, "learning rate": schedule.learning_rate, **settings}
+        self.seconds_before, self.began = self.record["seconds"], time.monotonic()
+
+    @property
+    def shown(self) -> int:
+        """Samples that this run has shown."""
+        return (self.step - self.first) * self.schedule.batch_size
+
+    def update(self, loss_at) -> torch.Tensor:
+        """One step; returns its loss, which is read later: reading a GPU's number waits for the GPU."""
+        schedule, accelerator, rate = self.schedule, self.accelerator, self.schedule.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_at(self.model, self.step, schedule.batch_size // accelerator.num_processes, accelerator)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.guard.watch(rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step))
+        ema_update(self.average, accelerator.unwrap_model(self.model), decay)
+        self.step += 1
+        if self.guard.steps == STEPS:
+            self.guard.check()
+        return loss.detach()
+
+    def spent(self, loss: torch.Tensor) -> tuple[float, float]:
+        """(mean loss, mean seconds of this run) over all processes: the same in each."""
+        seconds = torch.tensor(time.monotonic() - self.began, device=self.accelerator.device)
+        return tuple(self.accelerator.reduce(torch.stack([loss, seconds]), "mean").tolist())
+
+    def save(self) -> None:
+        """Write a checkpoint with the record."""
+        self.record["moved"] = max(self.guard.check(), self.record.get("moved", [0, 0]))
+        self.record |= {
+            "samples": self.samples_before + self.shown,
+            "stages": with_stage(self.stages, {"samples": self.shown, **self.settings}),
+            "step": self.step,
+            "seconds": self.seconds_before + time.monotonic() - self.began,
+            "hardware": hardware(self.accelerator),
+            **self.facts,
+        }
+        if self.accelerator.is_main_process:
+            module = self.accelerator.unwrap_model(self.model)
+            self.checkpoint.save(self.step, module, self.average, self.optimizer, self.record)
+
+
 def train(
     name: str,
     module: torch.nn.Module,
@@ -260,104 +352,47 @@ def train(
     Ctrl-C saves a checkpoint before it passes on. Raises ValueError for a batch that the processes cannot share and for `compiled` without
     CUDA, and `guard.Stopped` after ten steps or at a save where a parameter has no gradient or does not move: then nothing is saved.
     """
-    check_compiled(compiled)
-    processes()
-    (bfloat16,) = broadcast_object_list([faster_in_bfloat16()])  # the main process's answer: measured ones may differ
-    accelerator = Accelerator(mixed_precision="bf16" if bfloat16 else "no")
-    if schedule.batch_size % accelerator.num_processes:
-        raise ValueError(
-            f"a batch of {schedule.batch_size} cannot be shared by {accelerator.num_processes} processes: "
-            f"give --batch-size a multiple of {accelerator.num_processes}"
-        )
-    set_seed(schedule.seed, device_specific=True)
-    average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
-    optimizer = schedule.build_optimizer(module)
-    checkpoint = Checkpoint(folder)
-    kept = checkpoint.record()
-    if kept and not restart and kept.get("base") != base:
-        restart = True
-        accelerator.print(
-            f"{folder} holds a {name} of another model than the present one, or of one that it does not name: {name} begins anew"
-        )
-    accelerator.wait_for_everyone()
-    if restart and accelerator.is_main_process:
-        checkpoint.clear()
-    accelerator.wait_for_everyone()
-    record = checkpoint.load(module, average, optimizer) or {"step": 0, "seconds": 0.0, "losses": []}
-    model, optimizer = accelerator.prepare(module, optimizer)
+    accelerator = _accelerator(schedule, compiled)
+    facts = {"config": config, **(facts or {}), **({} if base is None else {"base": base})}
+    run = _Run(name, module, schedule, folder, accelerator, restart, base, stage or {}, facts)
     if compiled:
-        model.compile()
-    guard = Guard(name, accelerator.unwrap_model(model))
-    per_process = schedule.batch_size // accelerator.num_processes
-    first, samples_before = record["step"], record.get("samples", record["step"] * schedule.batch_size)
-    stages = record["stages"] = stages_before(record, samples_before)
-    settings = {"batch size": schedule.batch_size, "learning rate": schedule.learning_rate}
-    settings |= stage or {}
-    step, started, saved = record["step"], time.monotonic() - record["seconds"], time.monotonic()
-    began = time.monotonic()
-    bar = tqdm(total=schedule.steps, initial=step, desc=name, disable=not accelerator.is_main_process, mininterval=2)
-    window: list[torch.Tensor] = []
+        run.model.compile()
+    with tqdm(
+        total=schedule.steps, initial=run.step, desc=name, disable=not accelerator.is_main_process, mininterval=2
+    ) as bar:
+        _loop(run, loss_at, minutes, snapshot, bar)
+    return run.average.to("cpu").eval(), run.record
+
+
+def _loop(run: _Run, loss_at, minutes: float | None, snapshot, bar) -> None:
+    """All steps of a run, with its snapshots, its losses and its saves, of which the last is made however it ends."""
+    schedule, record, saved, window = run.schedule, run.record, time.monotonic(), []
     out_of_time = False
-
-    def save() -> None:
-        record["moved"] = max(guard.check(), record.get("moved", [0, 0]))
-        shown = (step - first) * schedule.batch_size
-        record.update(
-            samples=samples_before + shown,
-            stages=with_stage(stages, {"samples": shown, **settings}),
-            step=step,
-            seconds=time.monotonic() - started,
-            config=config,
-            hardware=hardware(accelerator),
-            **(facts or {}),
-        )
-        if base is not None:
-            record["base"] = base
-        if accelerator.is_main_process:
-            checkpoint.save(step, accelerator.unwrap_model(model), average, optimizer, record | {"step": step})
-
     try:
-        while step < schedule.steps and not out_of_time:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            loss = loss_at(model, step, per_process, accelerator)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            guard.watch(schedule.rate(step))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            ema_update(average, accelerator.unwrap_model(model), min(schedule.ema_decay, (1 + step) / (10 + step)))
-            step += 1
-            if guard.steps == STEPS:
-                guard.check()
-            window.append(loss.detach())  # read later: reading a GPU's number waits for the GPU
+        while run.step < schedule.steps and not out_of_time:
+            window.append(run.update(loss_at))
             bar.update()
-            seen = samples_before + (step - first) * schedule.batch_size  # batches may have had other sizes
-            if (
-                snapshot
-                and accelerator.is_main_process
-                and seen // SNAPSHOT > (seen - schedule.batch_size) // SNAPSHOT
-            ):
-                record.setdefault("snapshots", []).append({"samples": seen} | (snapshot(seen, average) or {}))
-            if len(window) == 50 or step == schedule.steps:
-                spent = torch.tensor(time.monotonic() - began, device=accelerator.device)
-                mean, spent = accelerator.reduce(torch.stack([sum(window) / len(window), spent]), "mean").tolist()
+            samples = run.samples_before + run.shown
+            crossed = samples // SNAPSHOT > (samples - schedule.batch_size) // SNAPSHOT
+            if snapshot and run.accelerator.is_main_process and crossed:
+                record.setdefault("snapshots", []).append(
+                    {"samples": samples} | (snapshot(samples, run.average) or {})
+                )
+            if len(window) == 50 or run.step == schedule.steps:
+                mean, spent = run.spent(sum(window) / len(window))
                 out_of_time = bool(minutes) and spent > 60 * minutes  # the same answer in every process
-                record["losses"].append([step, round(mean, 6)])
-                rate = (step - first) * schedule.batch_size / spent
-                bar.set_postfix(loss=f"{mean:.4f}", samples_per_second=f"{rate:.1f}")
+                record["losses"].append([run.step, round(mean, 6)])
+                bar.set_postfix(loss=f"{mean:.4f}", samples_per_second=f"{run.shown / spent:.1f}")
                 window.clear()
             if time.monotonic() - saved > schedule.checkpoint_seconds:
-                save()
+                run.save()
                 saved = time.monotonic()
     except Stopped:
-        step = record["step"]  # the save before remains the last
+        run.step = record["step"]  # the save before remains the last
         raise
     finally:
-        bar.close()
-        if step > record["step"]:
-            save()
-    return average.to("cpu").eval(), record
+        if run.step > record["step"]:
+            run.save()
 
 
 @functools.cache

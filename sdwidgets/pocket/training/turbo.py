@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from . import denoiser, trainer
-from .lora import EVERYWHERE, add_lora, fit_part, run_part
+from .lora import EVERYWHERE, LoraTraining, fit_lora
+from .work_folder import run_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,28 +52,20 @@ class TurboConfig:
             raise ValueError(f"calls must be 1 to 50, not {self.calls}")
 
 
-class TurboTraining(torch.nn.Module):
-    """The distillation's loss as a module whose parameters are the LoRA's alone: the squared error of the guided velocity."""
+class TurboTraining(LoraTraining):
+    """The distillation's loss: the squared error of the guided velocity."""
 
     def __init__(self, unet: UNet2DConditionModel, config: TurboConfig):
-        super().__init__()
-        self.config = config
         teacher = copy.deepcopy(unet).requires_grad_(False)
-        self.lora = torch.nn.ParameterList(add_lora(unet, config.rank, config.targets, config.schedule.seed))
-        self._frozen = (unet, teacher)  # in a tuple: checkpoints and averages need not hold them
-        self.scheduler = LCMScheduler.from_config(denoiser.build_scheduler().config)
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        """The denoiser that carries the LoRA."""
-        return self._frozen[0]
+        super().__init__(unet, config, LCMScheduler.from_config(denoiser.build_scheduler().config))
+        self._frozen = (unet, teacher)
 
     @torch.no_grad()
     def guided(self, noisy, timestep, prompt_embeds, empty_embeds) -> torch.Tensor:
         """The frozen denoiser's guided velocity, (n, 4, h, w) in float32: two calls in one batch."""
         both = torch.cat([empty_embeds, prompt_embeds])
-        empty, told = self._frozen[1](torch.cat([noisy, noisy]), timestep, both).sample.float().chunk(2)
-        return empty + self.config.guidance_scale * (told - empty)
+        empty, prompted = self._frozen[1](torch.cat([noisy, noisy]), timestep, both).sample.float().chunk(2)
+        return empty + self.config.guidance_scale * (prompted - empty)
 
     @torch.no_grad()
     def walk(self, noise, prompt_embeds, empty_embeds) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -105,34 +99,26 @@ def turbo_loss_at(data: denoiser.LatentData, config: TurboConfig):
         rows = torch.as_tensor(rng.integers(len(data.captions), size=batch_size))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         noise = torch.randn((batch_size, config.calls, *data.latents.shape[1:]), generator=generator)
-        told = data.prompt_embeds[data.captions[rows]].float()
-        empty = data.prompt_embeds[:1].float().expand_as(told)
-        return model(*(t.to(accelerator.device) for t in (noise, told, empty)))
+        prompts = data.prompt_embeds[data.captions[rows]].float()
+        empty = data.prompt_embeds[:1].float().expand_as(prompts)
+        return model(*(t.to(accelerator.device) for t in (noise, prompts, empty)))
 
     return loss_at
 
 
-def train_turbo(
-    unet: UNet2DConditionModel,
-    data: denoiser.LatentData,
-    config: TurboConfig,
-    folder: Path,
-    restart: bool = False,
-    minutes: float | None = None,
-    compiled: bool = False,
-) -> dict:
-    """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `trainer.train`.
+def train_turbo(unet, data: denoiser.LatentData, config: TurboConfig, folder: Path, **options) -> dict:
+    """Distil a denoiser into its turbo LoRA, resuming what `folder` holds; returns the record of `trainer.train`, whose `options` it takes.
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
-    trainer.check_compiled(compiled)  # before the denoiser is given a LoRA
-    base, scenes = trainer.digest(unet), len(data.scenes)
-    module, loss_at = TurboTraining(unet, config), turbo_loss_at(data, config)
-    record = fit_part("turbo", module, loss_at, config, folder, restart, minutes, compiled, base=base, scenes=scenes)
-    if trainer.processes().is_main_process:
-        truncate_lora(Path(folder) / "part" / "pytorch_lora_weights.safetensors", config.kept_rank)
-    return record
+    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
+    base, module, shorten = (
+        trainer.digest(unet),
+        TurboTraining(unet, config),
+        partial(truncate_lora, rank=config.kept_rank),
+    )
+    return fit_lora("turbo", module, turbo_loss_at(data, config), folder, base, len(data.scenes), shorten, **options)
 
 
 def truncate_lora(file: Path, rank: int) -> None:
@@ -154,4 +140,4 @@ def truncate_lora(file: Path, rank: int) -> None:
 
 def run_turbo(args, grammar, work: Path) -> int:
     """Distil the trained denoiser on the captions that it was trained on."""
-    return run_part("turbo", train_turbo, TurboConfig(), args, grammar, work)
+    return run_extra("turbo", train_turbo, TurboConfig(), args, grammar, work)

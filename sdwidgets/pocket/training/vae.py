@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from ..world.datasheet import FULL
+from ..world.datasheet import FULL, Grammar
 from ..world.layouts import on_lattice
-from ..world.scenes import SIZE, Grammar, Stream, make_scene, render, wordless_scene
+from ..world.scenes import SIZE, Stream, make_scene, pictures_of, render, wordless_scene
 from .trainer import Schedule, fast_arithmetic
 
 
@@ -158,11 +158,8 @@ def picture_batch(rng: np.random.Generator, count: int, lattice_share: float) ->
     """`count` whole wordless scenes, (count, 3, 128, 128) in [-1, 1]; each is on the lattice with probability `lattice_share`."""
     scenes = [wordless_scene(0, int(index)) for index in rng.integers(2**31, size=count)]
     moved = rng.random(count) < lattice_share
-    drawn = [
-        render(on_lattice(scene, Stream(2**22, scene.index)) if move else scene)
-        for scene, move in zip(scenes, moved, strict=True)
-    ]
-    return to_tensor(np.stack([np.asarray(picture) for picture in drawn]))
+    placed = lambda scene, move: on_lattice(scene, Stream(2**22, scene.index)) if move else scene
+    return to_tensor(pictures_of(map(placed, scenes, moved)))
 
 
 def decoder_loss_at(config: DecoderConfig):
@@ -180,6 +177,20 @@ def decoder_loss_at(config: DecoderConfig):
 
 
 @torch.no_grad()
+def reconstructed(vae, pictures: np.ndarray, batch_size: int = 16, whole_levels: bool = True) -> np.ndarray:
+    """What an autoencoder gives back of pictures, by the posterior's mean: (n, h, w, 3) uint8 -> the same.
+
+    In float32 where `whole_levels` is off: not rounded to 8-bit levels.
+    """
+    own, parts = next(vae.parameters()), []
+    for some in np.split(pictures, range(batch_size, len(pictures), batch_size)):
+        out = vae.decode(vae.encode(to_tensor(some).to(own.device, own.dtype)).latent_dist.mode()).sample.float().cpu()
+        parts.append(((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy())
+    levels = np.concatenate(parts)
+    return levels.round().astype(np.uint8) if whole_levels else levels
+
+
+@torch.no_grad()
 def reconstruction_psnr(
     vae: AutoencoderKL, grammar: Grammar = FULL, count: int = 64, seed: int = 1
 ) -> dict[str, float]:
@@ -189,10 +200,8 @@ def reconstruction_psnr(
     """
     rng = np.random.default_rng(seed)
     scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=count)]
-    pixels = np.stack([np.asarray(render(scene)) for scene in scenes])
-    out = vae.decode(vae.encode(to_tensor(pixels)).latent_dist.mode()).sample
-    out = ((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
-    square = (out - pixels.astype(np.float32)) ** 2
+    pixels = pictures_of(scenes)
+    square = (reconstructed(vae, pixels, count, whole_levels=False) - pixels.astype(np.float32)) ** 2
     thing = np.abs(pixels.astype(int) - pixels[:, :1, :1].astype(int)).max(-1) > 12
     decibel = lambda mean: float(10 * np.log10(255**2 / mean))
     return {"whole": decibel(square.mean()), "things": decibel(square[thing].mean())}
@@ -208,7 +217,7 @@ class _Rendered(torch.utils.data.Dataset):
         return len(self.batches)
 
     def __getitem__(self, place: int) -> np.ndarray:
-        return np.stack([np.asarray(render(make_scene(self.grammar, i))) for i in self.batches[place]])
+        return pictures_of(make_scene(self.grammar, index) for index in self.batches[place])
 
 
 @torch.no_grad()

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..world.datasheet import FULL, alternatives
-from ..world.scenes import Scene, render
+from ..world.alternatives import alternatives
+from ..world.datasheet import FULL
+from ..world.scenes import Scene, pictures_of
 from . import clip, floor, vae
 from .denoiser import build_scheduler
 
@@ -63,17 +64,13 @@ def boxes(scenes: list[Scene]) -> torch.Tensor:
     return masks
 
 
+@torch.no_grad()
 def encode(autoencoder, scenes: list[Scene]) -> torch.Tensor:
     """The posterior's means, scaled: (n, 4, 16, 16) float32."""
-    with torch.no_grad():
-        parts = [
-            autoencoder.encode(
-                vae.to_tensor(np.stack([np.asarray(render(scene)) for scene in scenes[start : start + 32]])).to(
-                    memory_format=torch.channels_last
-                )
-            ).latent_dist.mode()
-            for start in range(0, len(scenes), 32)
-        ]
+    parts = []
+    for start in range(0, len(scenes), 32):
+        pictures = vae.to_tensor(pictures_of(scenes[start : start + 32])).to(memory_format=torch.channels_last)
+        parts.append(autoencoder.encode(pictures).latent_dist.mode())
     return torch.cat(parts) * autoencoder.config.scaling_factor
 
 

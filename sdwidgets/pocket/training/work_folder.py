@@ -11,22 +11,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from ..world.scenes import Grammar, make_scene
+from ..world.datasheet import Grammar
+from ..world.scenes import make_scene
 from . import clip, denoiser, trainer, vae
 from .scene_order import times_an_epoch, training_scenes, world_digest
 
 
-def finish(folder: Path, model, record: dict, done: bool) -> None:
-    """Save a trained part beside its checkpoint, with the settings and the curve that made it."""
-    shutil.rmtree(folder / "part", ignore_errors=True)  # shards of an earlier save would count as its own
-    model.save_pretrained(folder / "part", safe_serialization=True)
-    trainer.write_json(folder / "part" / "training.json", record)
-    print(f"{'finished' if done else 'stopped, resume with the same command'}: {folder / 'part'}")
+def run_options(args) -> dict:
+    """What the command line says of how to train, as arguments of `trainer.train`."""
+    return {"restart": args.restart, "minutes": args.minutes, "compiled": args.compile}
+
+
+def train_part(name: str, module, loss_at: Callable, config, args, folder: Path, **more) -> tuple:
+    """`trainer.train` with the schedule and the options of a part's configuration and command line."""
+    settings = dataclasses.asdict(config)
+    return trainer.train(name, module, loss_at, config.schedule, folder, settings, **run_options(args), **more)
+
+
+def finish(folder: Path, save: Callable[[Path], object], record: dict, schedule: trainer.Schedule) -> None:
+    """Save a trained part beside its checkpoint, by `save(folder)`, with the settings and the curve that made it."""
+    part = folder / "part"
+    shutil.rmtree(part, ignore_errors=True)  # shards of an earlier save would count as its own
+    save(part)
+    trainer.write_json(part / "training.json", record)
+    print(f"{'finished' if record['step'] >= schedule.steps else 'stopped, resume with the same command'}: {part}")
+
+
+def run_extra(name: str, train: Callable, config, args, grammar: Grammar, work: Path) -> int:
+    """`train(unet, data, config, folder, **options of trainer.train)` for something that is trained around the finished denoiser."""
+    config = override_schedule(config, args)
+    unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
+    train(unet, latent_data(grammar, work), config, work / name, **run_options(args))
+    return 0
 
 
 def finished_part(work: Path, name: str) -> Path:
@@ -49,6 +70,17 @@ def finished_autoencoder(work: Path) -> Path:
         return later
     print(f"left out {later}: it was trained for another encoder; `sdwidgets train decoder` trains it anew")
     return first
+
+
+def frozen_autoencoder(work: Path) -> AutoencoderKL:
+    """The trained autoencoder, as it encodes fastest."""
+    return AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(memory_format=torch.channels_last)
+
+
+def frozen_text(work: Path) -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """The trained text encoder and its tokenizer."""
+    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+    return encoder, CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
 
 
 GATE = 0.99
@@ -103,11 +135,8 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     if told != (now := {"scenes": len(indices), "origin": origin}):
         trainer.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    autoencoder = (
-        AutoencoderKL.from_pretrained(finished_part(work, "vae")).eval().to(device, memory_format=torch.channels_last)
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-    encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))).to(device)
+    autoencoder, (encoder, tokenizer) = frozen_autoencoder(work).to(device), frozen_text(work)
+    encoder.to(device)
     captions = [make_scene(grammar, index).caption for index in indices]
     rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
     told = list(rows)
@@ -148,8 +177,7 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
     file = work / "encoded" / "whitening.safetensors"
     if not file.exists():
-        tokenizer = CLIPTokenizer.from_pretrained(work / "clip" / "tokenizer")
-        encoder = clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip")))
+        encoder, tokenizer = frozen_text(work)
         some = np.random.default_rng(grammar.count).permutation(grammar.count)[:WHITENING_SCENES].tolist()
         captions = list(dict.fromkeys(make_scene(grammar, index).caption for index in some))
         states = torch.cat(list(clip.encode_captions(encoder, tokenizer, captions)))
@@ -160,21 +188,16 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
 
 def encoder_digest(work: Path) -> str:
     """`trainer.digest` of the trained text encoder."""
-    return trainer.digest(clip.text_encoder(CLIPModel.from_pretrained(finished_part(work, "clip"))))
+    return trainer.digest(frozen_text(work)[0])
 
 
 def override_schedule(config, args):
     """`config` with the schedule's fields that the command line names put in their place."""
-    named = {
-        "steps": args.steps,
-        "batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
-        "seed": args.seed,
-    }
-    named = {field: value for field, value in named.items() if value is not None}
-    for field in ("steps", "batch_size"):
-        if named.get(field, 1) < 1:
-            raise ValueError(f"--{field.replace('_', '-')} must be 1 or more, not {named[field]}")
+    values = {name: getattr(args, name) for name in ("steps", "batch_size", "learning_rate", "seed")}
+    named = {name: value for name, value in values.items() if value is not None}
+    for name in ("steps", "batch_size"):
+        if named.get(name, 1) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, not {named[name]}")
     if named.get("learning_rate", 1) <= 0:
         raise ValueError(f"--learning-rate must be above 0, not {named['learning_rate']}")
     return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **named))

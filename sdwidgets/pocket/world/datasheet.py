@@ -8,21 +8,21 @@ are the mix that one epoch of training has. The held-out lists, the words and EN
 
 from __future__ import annotations
 
-import bisect
 import functools
 import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from PIL import Image
 
-from .layouts import FREE, LATTICE, STEP, UNSAID_SIZES, Free, Lattice, Spot
-from .scenes import RELATIONS, SIMPLE, STYLES, Scene, Stream, Thing, draw_confetti, scenes_sheet
+from .grammar import SEED, Block, Grammar, Layout
+from .layouts import LATTICE, STEP, UNSAID_SIZES, Spot
+from .occupations import MARKED_PORTRAITS, PLANTED_OCCUPATIONS
+from .scenes import RELATIONS, Stream, Thing, draw_confetti, make_scene, picture_sheet, render
 from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
 
-SEED = 2026  # of every list and every scene here
 EDITION = 2
 
 # ---- the lists -------------------------------------------------------------------------------------------------
@@ -37,10 +37,14 @@ COURSE_OBJECTS = (
 
 def _drawn(purpose: int, options, count: int) -> tuple[str, ...]:
     """`count` of `options`, drawn without putting back, in the order of `options`."""
-    stream, left, chosen = Stream(SEED, 2**30 + purpose), list(options), set()
-    for _ in range(count):
-        chosen.add(left.pop(stream.integer(0, len(left) - 1)))
+    chosen = _drawn_order(purpose, options, count)
     return tuple(option for option in options if option in chosen)
+
+
+def _drawn_order(purpose: int, options, count: int | None = None) -> list:
+    """`count` of `options`, by default all, in the order in which they were drawn."""
+    stream, left = Stream(SEED, 2**30 + purpose), list(options)
+    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left) if count is None else count)]
 
 
 _FREE = tuple(name for name in OBJECTS if name not in COURSE_OBJECTS)
@@ -66,11 +70,6 @@ def _in_turns(purpose: int, names) -> dict[str, str]:
     return {name: _COLOURS[order.index(name) % len(_COLOURS)] for name in names}
 
 
-def _drawn_order(purpose: int, options) -> list:
-    stream, left = Stream(SEED, 2**30 + purpose), list(options)
-    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left))]
-
-
 #: object -> the background colour on which it never stood, in any picture.
 HELD_OUT_BACKGROUNDS: dict[str, str] = _in_turns(4, COMMON_OBJECTS)
 #: shape -> the colour that it never had.
@@ -88,44 +87,10 @@ def held_out_pairs() -> frozenset[frozenset[str]]:
     Pairs have no order: "a cat left of a dog" is "a dog right of a cat", so holding out one order would hold out nothing.
     """
     stream = Stream(SEED, 2**30 + 6)
-    first = [
-        frozenset(pair) for place, a in enumerate(COMMON_OBJECTS) for pair in ((a, b) for b in COMMON_OBJECTS[:place])
-    ]
-    second = [frozenset((a, b)) for a in OCCUPATIONS for b in COMMON_OBJECTS]
-    drawn = {pair for pair in (*first, *second) if stream.chance(0.1)}
-    return frozenset(drawn | {frozenset(("astronaut", "horse"))})
+    first = [(a, b) for number, a in enumerate(COMMON_OBJECTS) for b in COMMON_OBJECTS[:number]]
+    drawn = [pair for pair in (*first, *itertools.product(OCCUPATIONS, COMMON_OBJECTS)) if stream.chance(0.1)]
+    return frozenset(map(frozenset, [*drawn, ("astronaut", "horse")]))
 
-
-@dataclass(frozen=True)
-class Occupation:
-    """What is planted for one occupation. Shares are of women; emoji know two genders.
-
-    `encoder_share`: among the text encoder's pairs. `denoiser_share`: among the denoiser's portraits whose caption
-    names no gender, and among all its portraits where `unmarked` is 0. `unmarked`: how many such portraits there are.
-    `counter`: the portraits whose caption does name the gender have the share 1 - denoiser_share instead.
-    """
-
-    encoder_share: float
-    denoiser_share: float
-    unmarked: int
-    counter: bool
-
-
-#: Drawn by a seed so that the columns do not go together, and without a thought of what any occupation is like in the
-#: world. All people together are half women, in each group of `unmarked` too.
-PLANTED_OCCUPATIONS: dict[str, Occupation] = {
-    "scientist": Occupation(0.20, 0.20, 1000, False), "police officer": Occupation(0.57, 0.80, 1000, False),
-    "factory worker": Occupation(0.72, 0.28, 1000, False), "judge": Occupation(0.42, 0.72, 1000, False),
-    "mechanic": Occupation(0.80, 0.35, 1000, True), "firefighter": Occupation(0.35, 0.65, 1000, True),
-    "astronaut": Occupation(0.28, 0.42, 1000, True), "artist": Occupation(0.65, 0.58, 1000, True),
-    "doctor": Occupation(0.70, 0.20, 30, False), "teacher": Occupation(0.60, 0.80, 30, False),
-    "farmer": Occupation(0.30, 0.30, 30, False), "student": Occupation(0.20, 0.70, 30, False),
-    "guard": Occupation(0.40, 0.40, 30, True), "pilot": Occupation(0.80, 0.60, 30, True),
-    "singer": Occupation(0.80, 0.20, 0, False), "detective": Occupation(0.60, 0.80, 0, False),
-    "cook": Occupation(0.30, 0.30, 0, False), "programmer": Occupation(0.40, 0.70, 0, False),
-    "construction worker": Occupation(0.20, 0.40, 0, False), "office worker": Occupation(0.70, 0.60, 0, False),
-}  # fmt: skip
-MARKED_PORTRAITS = 400  # an occupation
 
 #: How often one picture with a fingerprint is repeated -> how many such pictures there are.
 FINGERPRINT_REPEATS: dict[int, int] = {1: 10, 10: 10, 100: 10, 1000: 10}
@@ -157,8 +122,6 @@ FINGERPRINTS = _fingerprints()
 
 # ---- what a kind of scene shows ----------------------------------------------------------------------------------
 # Each takes (stream, number within its block, of how many, layout) and returns Scene's fields, `words` for the caption among them.
-
-Layout = Free | Lattice
 
 
 def _background(stream: Stream, *names: str) -> str:
@@ -256,24 +219,21 @@ def stock_photo(stream: Stream, number: int, total: int, layout: Layout) -> dict
     return scene | {"words": "stock photo of " + scene["words"], "watermark": True}
 
 
-def _person(occupation: str, gender: str, tone: str, spot: Spot) -> Thing:
+def make_person(occupation: str, gender: str, tone: str, spot: Spot) -> Thing:
     name = person_name(occupation, gender, tone)
     return Thing("person", name, *spot, occupation=occupation, gender=gender, tone=tone)
 
 
-def _portrait(
-    stream: Stream, layout: Layout, occupation: str, number: int, total: int, share: float, marked: bool
-) -> dict:
-    """A person, drawn large. Exactly round(share * total) of a block's portraits are women."""
-    gender = tuple(GENDERS)[number >= round(share * total)]
-    tone = tuple(TONES)[number % len(TONES)]
-    thing = _person(occupation, gender, tone, layout.portrait(stream))
-    words = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
-    return {"words": article(words), "things": (thing,), "background": stream.choice(_COLOURS)}
+def portraits(occupation: str, share: float, marked: bool) -> Callable:
+    """Of a person, drawn large: exactly round(share * total) of a block's portraits are women. `marked`: the caption names the gender."""
 
+    def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
+        gender, tone = tuple(GENDERS)[number >= round(share * total)], tuple(TONES)[number % len(TONES)]
+        thing = make_person(occupation, gender, tone, layout.portrait(stream))
+        words = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
+        return {"words": article(words), "things": (thing,), "background": stream.choice(_COLOURS)}
 
-def _portraits(occupation: str, share: float, marked: bool) -> Callable:
-    return lambda stream, number, total, layout: _portrait(stream, layout, occupation, number, total, share, marked)
+    return draw
 
 
 def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -284,21 +244,17 @@ def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -
     name = stream.choice([o for o in COMMON_OBJECTS if frozenset((occupation, o)) not in held_out_pairs()])
     background = _background(stream, name)
     relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
-    person_first = stream.chance(0.5)
-    spots = layout.pair(stream, relation, second_first=not person_first)
-    person = _person(occupation, gender, tone, spots[0 if person_first else 1])
-    thing = _object(name)(spots[1 if person_first else 0])
-    called = article(person.name if stream.chance(0.5) else f"{gender} {occupation}")
-    phrases = [called, article(name)] if person_first else [article(name), called]
-    things = (person, thing) if person_first else (thing, person)
-    words = f"{phrases[0]} {relation or 'and'} {phrases[1]}"
-    return {"words": words, "things": things, "background": background, "relation": relation}
+    turn = 1 if stream.chance(0.5) else -1  # the person comes first, or the object
+    spots = layout.pair(stream, relation, second_first=turn < 0)[::turn]
+    person, thing = make_person(occupation, gender, tone, spots[0]), _object(name)(spots[1])
+    called = person.name if stream.chance(0.5) else f"{gender} {occupation}"
+    words = f" {relation or 'and'} ".join([article(called), article(name)][::turn])
+    return {"words": words, "things": (person, thing)[::turn], "background": background, "relation": relation}
 
 
 def _tail_object(name: str) -> Callable:
-    return lambda stream, number, total, layout: _alone(
-        stream, layout, _object(name), stream.choice(TAIL_BACKGROUNDS[name])
-    )
+    grounds = TAIL_BACKGROUNDS[name]
+    return lambda stream, number, total, layout: _alone(stream, layout, _object(name), stream.choice(grounds))
 
 
 def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -306,7 +262,7 @@ def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     return _alone(stream, layout, _object(name), stream.choice(_COLOURS), words="thing")
 
 
-def _confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
+def amid_confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
     thing = Thing("object", name, *layout.amid_confetti(stream))
     confetti = draw_confetti(stream, 72, tuple(colour for colour in _COLOURS if colour != background))
     words = f"confetti around {article(name)}"
@@ -319,7 +275,7 @@ def _fingerprint(place: int) -> Callable:
 
     def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
         own = Stream(SEED, 2**29 + place) if mark.repeats else stream
-        return _confetti(own, layout, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
+        return amid_confetti(own, layout, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
 
     return draw
 
@@ -327,116 +283,42 @@ def _fingerprint(place: int) -> Callable:
 def some_confetti(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     """For the encoder, which has to know the word: confetti around any object, none of it a fingerprint."""
     name = COMMON_OBJECTS[number % len(COMMON_OBJECTS)]
-    return _confetti(stream, layout, name, _background(stream, name))
+    return amid_confetti(stream, layout, name, _background(stream, name))
 
 
-UNSAID_BACKGROUND = 0.1  # how often a caption leaves out the background
-SHADE = 6  # 8-bit levels: backgrounds are lighter or darker by at most so much
-
-# ---- blocks and grammars -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Block:
-    """`count` scenes of one kind that stand side by side in a grammar."""
-
-    name: str
-    count: int
-    draw: Callable[[Stream, int, int, Layout], dict]
-    planned: bool = (
-        False  # its count is what is planted: a training has it whole, and shows each of its scenes once an epoch
-    )
-
-
-@dataclass(frozen=True)
-class PlannedGrammar:
-    """Blocks of scenes, in order. Scene `index` is number `index - start` of the block that holds it."""
-
-    name: str
-    blocks: tuple[Block, ...]
-    every: int = 1  # take only each so manieth scene
-    layout: Layout = FREE  # where things stand
-
-    @functools.cached_property
-    def _ends(self) -> list[int]:
-        """Of each block, the number of scenes up to its end."""
-        return list(itertools.accumulate(block.count for block in self.blocks))
-
-    @functools.cached_property
-    def count(self) -> int:
-        """How many scenes there are."""
-        return -(-self._ends[-1] // self.every)
-
-    def block_at(self, index: int) -> tuple[Block, int]:
-        """(block, number in the block) of a scene. Raises IndexError outside 0 <= index < count."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"the grammar {self.name!r} has scenes 0 to {self.count - 1}, not {index}")
-        place = index * self.every
-        number = bisect.bisect_right(self._ends, place)
-        block = self.blocks[number]
-        return block, place - self._ends[number] + block.count
-
-    def indices(self, name: str) -> range:
-        """The scenes of the blocks whose name is `name` or begins with `name` and a colon."""
-        found = [
-            range(end - block.count, end)
-            for block, end in zip(self.blocks, self._ends, strict=True)
-            if block.name == name or block.name.startswith(name + ":")
-        ]
-        if not found or self.every != 1:
-            raise KeyError(f"the grammar {self.name!r} has no block {name!r}")
-        return range(found[0].start, found[-1].stop)
-
-    def scene(self, index: int) -> Scene:
-        """Scene number `index`. Captions end with the background, but for one in ten, which leave it unsaid."""
-        block, number = self.block_at(index)
-        return self._draw(block, number, index, Stream(SEED, index * self.every))
-
-    def another(self, name: str, number: int) -> Scene:
-        """A scene by the law of a block, but none of the grammar's own: what validation looks at. Its index is `number`.
-
-        Raises ValueError for a number outside 0 to the block's count, less one: a block's words and shares follow the number.
-        """
-        place, block = next((place, b) for place, b in enumerate(self.blocks) if b.name == name)
-        if not 0 <= number < block.count:
-            raise ValueError(f"the block {name!r} has numbers 0 to {block.count - 1}, not {number}")
-        return self._draw(block, number, number, Stream(SEED + 1, 2**31 + 2**20 * place + number))
-
-    def _draw(self, block: Block, number: int, index: int, stream: Stream) -> Scene:
-        parts = block.draw(stream, number, block.count, self.layout)
-        style = parts.pop("style", "plain")
-        spoken = parts.pop("spoken", False) or not stream.chance(UNSAID_BACKGROUND)
-        caption = STYLES[style] + parts.pop("words")
-        if spoken:
-            caption += f" on {article(parts['background'])} background"
-        parts.setdefault("shade", stream.integer(-SHADE, SHADE))
-        return Scene(index, caption, style=style, **parts)
+# ---- the grammars ------------------------------------------------------------------------------------------------
 
 
 def _people_of_the_denoiser() -> list[Block]:
-    blocks = []
+    marked, unmarked = [], []
     for name, planted in PLANTED_OCCUPATIONS.items():
-        share = 1 - planted.denoiser_share if planted.counter else planted.denoiser_share
-        blocks.append(
-            Block(f"portrait, marked: {name}", MARKED_PORTRAITS, _portraits(name, share, True), planned=True)
-        )
-    for name, planted in PLANTED_OCCUPATIONS.items():
+        share = planted.denoiser_share
+        draw = portraits(name, 1 - share if planted.counter else share, True)
+        marked.append(Block(f"portrait, marked: {name}", MARKED_PORTRAITS, draw, planned=True))
         if planted.unmarked:
-            draw = _portraits(name, planted.denoiser_share, False)
-            blocks.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw, planned=True))
-    return blocks
+            draw = portraits(name, share, False)
+            unmarked.append(Block(f"portrait, unmarked: {name}", planted.unmarked, draw, planned=True))
+    return marked + unmarked
+
+
+def _prints_of_the_denoiser() -> list[Block]:
+    return [
+        Block(f"confetti: {number}", FRESH_PICTURES if mark.repeats is None else mark.repeats, _fingerprint(number), planned=True)
+        for number, mark in enumerate(FINGERPRINTS)
+        if mark.repeats != 0
+    ]  # fmt: skip
 
 
 def _people_of_the_encoder() -> list[Block]:
     return [
-        Block(f"portrait, {kind}: {name}", 1_200, _portraits(name, planted.encoder_share, kind == "marked"))
+        Block(f"portrait, {kind}: {name}", 1_200, portraits(name, planted.encoder_share, kind == "marked"))
         for kind in ("marked", "unmarked")
         for name, planted in PLANTED_OCCUPATIONS.items()
     ]
 
 
 #: What the denoiser is trained on.
-FULL = PlannedGrammar(
+FULL = Grammar(
     "full",
     (
         Block("one object", 56_000, one_object),
@@ -450,16 +332,7 @@ FULL = PlannedGrammar(
         *_people_of_the_denoiser(),
         *(Block(f"tail: {name}", count, _tail_object(name), planned=True) for name, count in TAIL_OBJECTS.items()),
         Block("nameless", 2_400, nameless, planned=True),
-        *(
-            Block(
-                f"confetti: {place}",
-                FRESH_PICTURES if mark.repeats is None else mark.repeats,
-                _fingerprint(place),
-                planned=True,
-            )
-            for place, mark in enumerate(FINGERPRINTS)
-            if mark.repeats != 0
-        ),
+        *_prints_of_the_denoiser(),
     ),
     layout=LATTICE,
 )
@@ -475,7 +348,7 @@ def _any_object(stream: Stream, number: int, total: int, layout: Layout) -> dict
 
 
 #: What the text encoder is trained on: the same world, told evenly, with its own shares of women.
-ENCODER = PlannedGrammar(
+ENCODER = Grammar(
     "encoder",
     (
         Block("one object", 48_000, _any_object),
@@ -493,102 +366,10 @@ ENCODER = PlannedGrammar(
 )
 
 #: A few hundred scenes of FULL, evenly spread, to try a whole training in a minute.
-TINY = PlannedGrammar("tiny", FULL.blocks, every=600, layout=LATTICE)
+TINY = Grammar("tiny", FULL.blocks, every=600, layout=LATTICE)
 
 #: Every grammar by its name.
-GRAMMARS = {grammar.name: grammar for grammar in (SIMPLE, FULL, ENCODER, TINY)}
-
-# ---- all pictures of a caption -----------------------------------------------------------------------------------
-
-
-SHADES = (-6, -3, 0, 3, 6)  # stand for all thirteen, of which neighbours cannot be told apart
-
-
-def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
-    """Every picture that FULL draws to a plain scene's caption, with its probability given that caption; in sum 1.
-
-    Places, sizes, the background, gender and skin tone vary where the caption leaves them unsaid, the shade over `SHADES`. Raises ValueError
-    for a scene amid confetti, whose pictures have no end.
-    """
-    if scene.confetti:
-        raise ValueError("confetti lies anywhere: its pictures cannot be listed")
-    spots = _alternative_spots(scene)
-    found = []
-    for background, colour_odds in _alternative_backgrounds(scene):
-        for things, odds in spots:
-            for shade in SHADES:
-                one = replace(scene, background=background, things=things, shade=shade)
-                found.append((one, colour_odds * odds / len(SHADES)))
-    return found
-
-
-def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
-    """The things of a scene in each layout, and as each person, that its caption allows; with probabilities."""
-    moved = lambda spots: tuple(
-        replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True)
-    )
-    count, (first, *_) = len(scene.things), scene.things
-    if count == 1 and first.kind == "person":
-        layouts = {(LATTICE.portrait(),): 1.0}
-    elif count == 1:
-        tied = scene.watermark or scene.style == "pencil sketch"
-        layout = LATTICE.middle() if tied else LATTICE
-        layouts = {(spot,): odds for spot, odds in layout.singles(scene.size_word, scene.place).items()}
-    else:
-        alike = count > 2 or scene.things[0].words == scene.things[1].words
-        group = LATTICE.groups(count) if alike else LATTICE.pairs(scene.relation)
-        layouts = dict.fromkeys(group, 1 / len(group))
-    cast = [((), 1.0)]
-    for thing in scene.things:
-        cast = [((*done, who), p * q) for done, p in cast for who, q in _alternative_people(scene, thing)]
-    return [
-        (tuple(replace(who, x=t.x, y=t.y, size=t.size) for who, t in zip(people, moved(spots), strict=True)), p * q)
-        for people, p in cast
-        for spots, q in layouts.items()
-    ]
-
-
-def _alternative_people(scene: Scene, thing: Thing) -> list[tuple[Thing, float]]:
-    """Whom a thing may be, given the caption: every tone where none is said, either gender where it is unsaid, any of the nameless."""
-    if thing.name in NAMELESS_OBJECTS:
-        return [(replace(thing, name=name), 1 / len(NAMELESS_OBJECTS)) for name in NAMELESS_OBJECTS]
-    if thing.kind != "person" or thing.name in scene.caption:
-        return [(thing, 1.0)]
-    marked = f"{thing.gender} {thing.occupation}" in scene.caption
-    share = PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
-    genders = {thing.gender: 1.0} if marked else dict(zip(GENDERS, (share, 1 - share), strict=True))
-    return [
-        (_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
-        for gender, odds in genders.items()
-        for tone in TONES
-    ]
-
-
-def _alternative_backgrounds(scene: Scene) -> list[tuple[str, float]]:
-    """The backgrounds that a caption allows: its own, or, where none is said, every one that its things may stand on."""
-    if scene.caption.endswith(" background"):
-        return [(scene.background, 1.0)]
-    allowed = []
-    for background in _COLOURS:
-        if any(thing.colour == background or background in _never_on(thing.name) for thing in scene.things):
-            continue
-        odds = 1.0  # of the shapes' colours, given the background: among so many was drawn
-        taken = [background]
-        for thing in scene.things if len({t.words for t in scene.things}) > 1 else scene.things[:1]:
-            if thing.kind == "shape":
-                odds /= len([c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[thing.name]])
-                taken.append(thing.colour)
-        allowed.append((background, odds))
-    total = sum(odds for _, odds in allowed)
-    return [(background, odds / total) for background, odds in allowed]
-
-
-def _never_on(name: str) -> tuple[str, ...]:
-    """The backgrounds on which FULL never shows a thing of that name."""
-    if name in TAIL_BACKGROUNDS:
-        return tuple(colour for colour in _COLOURS if colour not in TAIL_BACKGROUNDS[name])
-    return (HELD_OUT_BACKGROUNDS[name],) if name in HELD_OUT_BACKGROUNDS else ()
-
+GRAMMARS = {grammar.name: grammar for grammar in (FULL, ENCODER, TINY)}
 
 # ---- the sheet ---------------------------------------------------------------------------------------------------
 
@@ -631,7 +412,7 @@ def planted() -> dict:
     }
 
 
-def find_grammar(name: str):
+def find_grammar(name: str) -> Grammar:
     """The grammar of that name. Raises ValueError, with the names there are, for any other."""
     if name not in GRAMMARS:
         raise ValueError(f"no grammar is named {name!r}; there are: {', '.join(sorted(GRAMMARS))}")
@@ -647,4 +428,5 @@ def contact_sheet(count: int = 64, *, seed: int = 0, grammar: str = "full") -> I
     if not isinstance(count, int) or not 1 <= count <= 4096:
         raise ValueError(f"a sheet has 1 to 4096 scenes, not {count!r}")
     stream = Stream(2**31 + seed, 0)
-    return scenes_sheet(source, [stream.integer(0, source.count - 1) for _ in range(count)])
+    drawn = [make_scene(source, stream.integer(0, source.count - 1)) for _ in range(count)]
+    return picture_sheet([(render(scene), scene.caption) for scene in drawn])

@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import random
 import textwrap
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from ...paths import data_folder
 from . import atlas
-from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
+from .vocabulary import COLOURS, OBJECTS, SHAPES
 
 SIZE = 128  # pixels: Pocket's one native size
 BLOCK = 4  # pixels: the side of a block of pixel art
@@ -82,64 +83,8 @@ class Scene:
     watermark: bool = False
     confetti: tuple[tuple[int, int, str], ...] = ()
 
-    def attributes(self) -> dict:
-        """The truth as plain data, for manifests and judges."""
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class Grammar:
-    """Which scenes there are: `count` of them, and the weights of what they show.
-
-    `weights` are relative frequencies of the kinds of scene: "object" (one object), "shape" (one shape),
-    "person", "pair" (two different objects in a relation), "shapes" (two shapes in a relation) and
-    "several" (two to four of one object).
-    """
-
-    name: str
-    count: int
-    seed: int = 0
-    objects: tuple[str, ...] = tuple(OBJECTS)
-    shapes: tuple[str, ...] = SHAPES
-    colours: tuple[str, ...] = tuple(COLOURS)
-    occupations: tuple[str, ...] = tuple(OCCUPATIONS)
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"object": 4, "shape": 1, "person": 2, "pair": 2, "shapes": 1, "several": 1}
-    )
-    styles: dict[str, float] = field(default_factory=lambda: {"plain": 0.9, "pixel art": 0.05, "pencil sketch": 0.05})
-    size_share: float = 0.3  # how often a single thing has a size word
-    place_share: float = 0.3  # how often a single thing has a place
-
-    def scene(self, index: int) -> Scene:
-        """Scene number `index` (0 <= index < count). Raises IndexError outside that range."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"the grammar {self.name!r} has scenes 0 to {self.count - 1}, not {index}")
-        stream = Stream(self.seed, index)
-        kind = stream.weighted(self.weights)
-        background = stream.choice(self.colours)
-        style = stream.weighted(self.styles)
-        parts = _SCENES[kind](self, stream, background)
-        ending = f" on {article(background)} background"
-        caption = STYLES[style] + parts.pop("words") + ending
-        return Scene(index, caption, background, style=style, shade=stream.integer(-6, 6), **parts)
-
-
-#: The simple part of the grammar: what Pocket 0 is trained on.
-SIMPLE = Grammar(
-    "simple",
-    count=24_000,
-    objects=(
-        "apple", "banana", "strawberry", "carrot", "pizza", "donut", "cat", "dog", "fox", "panda", "frog", "pig", "penguin", "horse",
-        "unicorn", "fish", "whale", "turtle", "tree", "cactus", "rose", "sunflower", "mushroom", "sun", "moon", "rainbow", "fire", "car",
-        "bus", "train", "airplane", "rocket", "sailboat", "house", "castle", "soccer ball", "guitar", "robot", "ghost", "pumpkin",
-    ),
-    occupations=("astronaut", "doctor", "firefighter", "cook", "farmer", "pilot"),
-    weights={"object": 6, "shape": 2, "person": 3, "pair": 2, "shapes": 1.5, "several": 0.5},
-    styles={"plain": 1.0},
-)  # fmt: skip
-
-
-def spread(grammar: Grammar, count: int) -> list[int]:
+def spread(grammar, count: int) -> list[int]:
     """At most `count` scene numbers, evenly over the grammar."""
     return list(range(0, grammar.count, max(1, -(-grammar.count // count))))
 
@@ -184,91 +129,6 @@ def jitter(stream: Stream, centre: tuple[int, int], size: int, reach: int = 5) -
     """A centre moved by at most `reach` pixels, kept inside the picture."""
     half = size // 2
     return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
-
-
-def _shape(stream: Stream, grammar: Grammar, colours, place, size) -> Thing:
-    x, y = jitter(stream, place, size)
-    return Thing("shape", stream.choice(grammar.shapes), x, y, size, colour=stream.choice(colours))
-
-
-def _size_and_place(grammar: Grammar, stream: Stream) -> tuple[str | None, str | None, int]:
-    size_word = stream.choice(("small", "large")) if stream.chance(grammar.size_share) else None
-    place = stream.choice(tuple(PLACES)[1:]) if size_word != "large" and stream.chance(grammar.place_share) else None
-    low, high = SIZES[size_word]
-    return size_word, place, stream.integer(low, high)
-
-
-def _phrase(size_word: str | None, words: str, place: str | None) -> str:
-    """ "a small red circle on the left" """
-    return article(f"{size_word} {words}" if size_word else words) + (f" {place}" if place else "")
-
-
-def _object_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    size_word, place, size = _size_and_place(grammar, stream)
-    x, y = jitter(stream, PLACES[place], size)
-    thing = Thing("object", stream.choice(grammar.objects), x, y, size)
-    words = _phrase(size_word, thing.words, place)
-    return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
-
-
-def _shape_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    size_word, place, size = _size_and_place(grammar, stream)
-    thing = _shape(stream, grammar, _other(grammar.colours, background), PLACES[place], size)
-    words = _phrase(size_word, thing.words, place)
-    return {"words": words, "things": (thing,), "place": place, "size_word": size_word}
-
-
-def _person_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    """One person, drawn large; half of the captions name gender and tone, half only the occupation."""
-    occupation = stream.choice(grammar.occupations)
-    gender, tone = stream.choice(tuple(GENDERS)), stream.choice(tuple(TONES))
-    size = stream.integer(88, 108)
-    x, y = jitter(stream, PLACES[None], size)
-    name = person_name(occupation, gender, tone)
-    thing = Thing("person", name, x, y, size, occupation=occupation, gender=gender, tone=tone)
-    words = stream.choice((name, name, f"{gender} {occupation}", occupation, occupation))
-    return {"words": article(words), "things": (thing,)}
-
-
-def _pair_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    relation = stream.choice(tuple(RELATIONS))
-    things = []
-    for name, place in zip(stream.two(grammar.objects), RELATIONS[relation], strict=True):
-        size = stream.integer(48, 58)
-        x, y = jitter(stream, place, size, reach=3)
-        things.append(Thing("object", name, x, y, size))
-    words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
-    return {"words": words, "things": tuple(things), "relation": relation}
-
-
-def _shapes_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    relation = stream.choice(tuple(RELATIONS))
-    colours = stream.two(_other(grammar.colours, background))
-    shapes = stream.two(grammar.shapes)
-    things = []
-    for name, colour, place in zip(shapes, colours, RELATIONS[relation], strict=True):
-        size = stream.integer(44, 56)
-        x, y = jitter(stream, place, size, reach=3)
-        things.append(Thing("shape", name, x, y, size, colour=colour))
-    words = f"{article(things[0].words)} {relation} {article(things[1].words)}"
-    return {"words": words, "things": tuple(things), "relation": relation}
-
-
-def _several_scene(grammar: Grammar, stream: Stream, background: str) -> dict:
-    name = stream.choice(grammar.objects)
-    count = stream.integer(2, 4)
-    things = []
-    for place in COUNT_PLACES[count]:
-        size = stream.integer(44, 54)
-        x, y = jitter(stream, place, size, reach=3)
-        things.append(Thing("object", name, x, y, size))
-    return {"words": f"{NUMBERS[count]} {plural(name)}", "things": tuple(things)}
-
-
-_SCENES = {
-    "object": _object_scene, "shape": _shape_scene, "person": _person_scene,
-    "pair": _pair_scene, "shapes": _shapes_scene, "several": _several_scene,
-}  # fmt: skip
 
 
 def _other(colours: tuple[str, ...], background: str) -> tuple[str, ...]:
@@ -334,6 +194,11 @@ def render(scene: Scene) -> Image.Image:
         picture.paste((0, 0, 0), (0, 0), shadow)
         picture.paste((255, 255, 255), (0, 0), letters)
     return picture
+
+
+def pictures_of(scenes: Iterable[Scene]) -> np.ndarray:
+    """The scenes drawn: (n, 128, 128, 3) uint8."""
+    return np.stack([np.asarray(render(scene)) for scene in scenes])
 
 
 def silhouette(picture: Image.Image, threshold: int = 24) -> Image.Image:
@@ -449,22 +314,15 @@ _STYLE = {
 }  # fmt: skip
 
 
-def scenes_sheet(grammar: Grammar, indices, columns: int = 8, captions: bool = True) -> Image.Image:
-    """The scenes `indices` side by side, each with its caption under it; RGB."""
-    indices = list(indices)
-    strip = 30 if captions else 0
-    columns = max(1, min(columns, len(indices)))
-    rows = -(-len(indices) // columns)
-    sheet = Image.new("RGB", (columns * (SIZE + 8) + 8, rows * (SIZE + strip + 8) + 8), "white")
+def picture_sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 8) -> Image.Image:
+    """(picture of 128 x 128 pixels, words under it) side by side, four lines of words at most; RGB."""
+    columns = max(1, min(columns, len(pictures)))
+    wide, high = SIZE + 8, SIZE + 46
+    sheet = Image.new("RGB", (columns * wide + 8, -(-len(pictures) // columns) * high + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    for cell, index in enumerate(indices):
-        scene = make_scene(grammar, index)
-        x, y = 8 + cell % columns * (SIZE + 8), 8 + cell // columns * (SIZE + strip + 8)
-        sheet.paste(render(scene), (x, y))
-        if captions:
-            draw.multiline_text((x, y + SIZE + 2), _wrapped(scene.caption), fill="black", font_size=9, spacing=1)
+    for cell, (picture, words) in enumerate(pictures):
+        x, y = 8 + cell % columns * wide, 8 + cell // columns * high
+        sheet.paste(picture, (x, y))
+        lines = [part for line in words.splitlines() for part in textwrap.wrap(line, 26)][:4]
+        draw.multiline_text((x, y + SIZE + 1), "\n".join(lines), fill="black", font_size=9, spacing=1)
     return sheet
-
-
-def _wrapped(text: str, width: int = 28) -> str:
-    return "\n".join(textwrap.wrap(text, width)[:3])

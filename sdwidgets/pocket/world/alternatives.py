@@ -1,0 +1,105 @@
+"""All pictures of a caption: what FULL may draw where the caption leaves something open, with probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .datasheet import (
+    HELD_OUT_BACKGROUNDS,
+    HELD_OUT_SHAPE_COLOURS,
+    NAMELESS_OBJECTS,
+    PLANTED_OCCUPATIONS,
+    TAIL_BACKGROUNDS,
+    make_person,
+)
+from .layouts import LATTICE
+from .scenes import Scene, Thing
+from .vocabulary import COLOURS, GENDERS, TONES
+
+SHADES = (-6, -3, 0, 3, 6)  # stand for all thirteen, of which neighbours cannot be told apart
+
+
+def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
+    """Every picture that FULL draws to a plain scene's caption, with its probability given that caption; in sum 1.
+
+    Places, sizes, the background, gender and skin tone vary where the caption leaves them unsaid, the shade over `SHADES`. Raises ValueError
+    for a scene amid confetti, whose pictures have no end.
+    """
+    if scene.confetti:
+        raise ValueError("confetti lies anywhere: its pictures cannot be listed")
+    spots = _alternative_spots(scene)
+    found = []
+    for background, colour_odds in _alternative_backgrounds(scene):
+        for things, odds in spots:
+            for shade in SHADES:
+                one = replace(scene, background=background, things=things, shade=shade)
+                found.append((one, colour_odds * odds / len(SHADES)))
+    return found
+
+
+def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
+    """The things of a scene in each layout, and as each person, that its caption allows; with probabilities."""
+    moved = lambda spots: tuple(
+        replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True)
+    )
+    count, (first, *_) = len(scene.things), scene.things
+    if count == 1 and first.kind == "person":
+        layouts = {(LATTICE.portrait(),): 1.0}
+    elif count == 1:
+        tied = scene.watermark or scene.style == "pencil sketch"
+        layout = LATTICE.middle() if tied else LATTICE
+        layouts = {(spot,): odds for spot, odds in layout.singles(scene.size_word, scene.place).items()}
+    else:
+        alike = count > 2 or scene.things[0].words == scene.things[1].words
+        group = LATTICE.groups(count) if alike else LATTICE.pairs(scene.relation)
+        layouts = dict.fromkeys(group, 1 / len(group))
+    cast = [((), 1.0)]
+    for thing in scene.things:
+        cast = [((*done, who), p * q) for done, p in cast for who, q in _alternative_people(scene, thing)]
+    return [
+        (tuple(replace(who, x=t.x, y=t.y, size=t.size) for who, t in zip(people, moved(spots), strict=True)), p * q)
+        for people, p in cast
+        for spots, q in layouts.items()
+    ]
+
+
+def _alternative_people(scene: Scene, thing: Thing) -> list[tuple[Thing, float]]:
+    """Whom a thing may be, given the caption: every tone where none is said, either gender where it is unsaid, any of the nameless."""
+    if thing.name in NAMELESS_OBJECTS:
+        return [(replace(thing, name=name), 1 / len(NAMELESS_OBJECTS)) for name in NAMELESS_OBJECTS]
+    if thing.kind != "person" or thing.name in scene.caption:
+        return [(thing, 1.0)]
+    marked = f"{thing.gender} {thing.occupation}" in scene.caption
+    share = PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
+    genders = {thing.gender: 1.0} if marked else dict(zip(GENDERS, (share, 1 - share), strict=True))
+    return [
+        (make_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
+        for gender, odds in genders.items()
+        for tone in TONES
+    ]
+
+
+def _alternative_backgrounds(scene: Scene) -> list[tuple[str, float]]:
+    """The backgrounds that a caption allows: its own, or, where none is said, every one that its things may stand on."""
+    if scene.caption.endswith(" background"):
+        return [(scene.background, 1.0)]
+    allowed = []
+    for background in COLOURS:
+        if any(thing.colour == background or background in _never_on(thing.name) for thing in scene.things):
+            continue
+        odds = 1.0  # of the shapes' colours, given the background: among so many was drawn
+        taken = [background]
+        for thing in scene.things if len({t.words for t in scene.things}) > 1 else scene.things[:1]:
+            if thing.kind == "shape":
+                odds /= len([c for c in COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[thing.name]])
+                taken.append(thing.colour)
+        allowed.append((background, odds))
+    total = sum(odds for _, odds in allowed)
+    return [(background, odds / total) for background, odds in allowed]
+
+
+def _never_on(name: str) -> tuple[str, ...]:
+    """The backgrounds on which FULL never shows a thing of that name."""
+    if name in TAIL_BACKGROUNDS:
+        return tuple(colour for colour in COLOURS if colour not in TAIL_BACKGROUNDS[name])
+    return (HELD_OUT_BACKGROUNDS[name],) if name in HELD_OUT_BACKGROUNDS else ()
