@@ -17,7 +17,7 @@ from PIL import Image
 
 import sdwidgets
 from sdwidgets.trace import Settings, Step, Trace
-from sdwidgets.widgets import html, replay
+from sdwidgets.widgets import replay
 
 EVIL = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> <!-- \u2028 سلام 🧑🏽‍🚀"
 
@@ -279,7 +279,7 @@ def test_the_widget_of_a_trace_is_driven_by_code_and_tells_what_the_reader_chose
 
 
 def test_the_speeds_are_those_of_the_script():
-    script = (html.STATIC / "replay.js").read_text("utf-8")
+    script = replay.Replay.bundle()
     (offered,) = re.findall(r"const SPEEDS = (\[.*\]);", script)
-    assert tuple(float(value) for value, _ in json.loads(offered)) == replay.SPEEDS
-    assert float(re.search(r"const USUAL = (\d+);", script).group(1)) * 6 == 30  # steps a second
+    assert dict(json.loads(offered)) == replay.SPEEDS
+    assert float(re.search(r"const STEPS_A_SECOND = (\d+);", script).group(1)) * 6 == 30

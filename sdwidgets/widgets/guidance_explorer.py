@@ -32,7 +32,7 @@ class GuidanceExplorer(View):
     """
 
     script = ("guidance_explorer.js",)
-    start = {"scale": None, "step": 0}
+    default_state = {"scale": None, "step": 0}
 
     def __init__(self, traces: Sequence, pictures: Sequence[Mapping | None] | None = None, **state):
         traces = list(traces)
@@ -88,7 +88,7 @@ class GuidanceExplorer(View):
             pictures.append(decode_predictions(pipe, trace) if decode else None)
         return cls(traces, pictures)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "scale":
             if value not in self.scales:
                 told = ", ".join(f"{scale:g}" for scale in self.scales)
@@ -99,7 +99,7 @@ class GuidanceExplorer(View):
             raise ValueError(f"a step is a whole number from 0 to {steps - 1}, not {value!r}")
         return int(value)
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """The finished pictures in a row, each under its scale."""
         side, gap, label = 160, 6, 22
         sheet = Image.new("RGB", (len(self.traces) * (side + gap) + gap, side + label + 2 * gap), "white")

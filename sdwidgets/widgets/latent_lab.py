@@ -34,7 +34,7 @@ class LatentLab(View):
     """
 
     script = ("latent_lab.js",)
-    start = {"show": SHOWS[0], "channel": 0, "change": "as it is", "wipe": 0.5, "place": 0.5}
+    default_state = {"show": SHOWS[0], "channel": 0, "change": "as it is", "wipe": 0.5, "place": 0.5}
 
     def __init__(self, originals, reconstructions, latents, changed=None, between=None, names=("A", "B"), **state):
         self.originals = _pictures(originals, "originals")
@@ -166,7 +166,7 @@ class LatentLab(View):
                 break
         return data | pictures
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         """See the class; a value that cannot be shown is a ValueError that names what can."""
         if name in ("wipe", "place"):
             value = float(value)
@@ -183,7 +183,7 @@ class LatentLab(View):
             raise ValueError(f"{name} cannot be {value!r} here; it can be: {listed}")
         return int(value) if name == "channel" else value
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """Original, reconstruction and error; below, where they were made, each channel off, or the way between."""
         side = min(192, max(self.originals.shape[1:3]))
         rows = [

@@ -30,7 +30,7 @@ class NoiseExplorer(View):
     """
 
     script = ("curves.js", "noise_explorer.js")
-    start = {"t": 400, "schedule": ""}
+    default_state = {"t": 400, "schedule": ""}
 
     def __init__(self, latents, noise, factors=None, picture=None, schedules: Sequence[Schedule | str] = tuple(SCHEDULES), **state):  # fmt: skip
         latents, noise = np.asarray(latents, np.float32), np.asarray(noise, np.float32)
@@ -64,7 +64,7 @@ class NoiseExplorer(View):
                 for s in self.schedules.values()
             ],
         }  # fmt: skip
-        first = {"schedule": next(iter(self.schedules)), "t": min(self.start["t"], self.ticks - 1)}
+        first = {"schedule": next(iter(self.schedules)), "t": min(self.default_state["t"], self.ticks - 1)}
         super().__init__(data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state})
 
     @classmethod
@@ -84,7 +84,7 @@ class NoiseExplorer(View):
         noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy()
         return cls(latents, noise, factors_for(pipe), shown, schedules, **state)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "schedule" and value not in self.schedules:
             raise ValueError(f"there is no schedule {str(value)[:40]!r} here; there are: {', '.join(self.schedules)}")
         if name == "t":
@@ -95,11 +95,11 @@ class NoiseExplorer(View):
 
     def noised(self, label: str, t: int) -> np.ndarray:
         """The latents at tick t of a schedule, (channels, h, w): signal x0 + noise e."""
-        chosen = self.schedules[self.checked("schedule", label)]
-        t = self.checked("t", t)
+        chosen = self.schedules[self.validate_state("schedule", label)]
+        t = self.validate_state("t", t)
         return (chosen.signal[t] * self.latents + chosen.noise[t] * self.noise).astype(np.float32)
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """Schedules down, five moments across, the present one in the middle of none: all evenly over the clock."""
         moments = np.linspace(0, self.ticks - 1, 6).round().astype(int)
         side, left, top, gap = 96, 120, 22, 4

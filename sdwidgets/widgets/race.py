@@ -33,7 +33,7 @@ class SchedulerRace(View):
     """
 
     script = ("curves.js", "race.js")
-    start = {"at": 1.0, "by": "share", "show": "x0"}
+    default_state = {"at": 1.0, "by": "share", "show": "x0"}
 
     def __init__(self, traces: Mapping[str, Trace], reference: Trace | None = None, sentences: Mapping[str, str] | None = None, **state):  # fmt: skip
         self.traces, self.reference = dict(traces), reference
@@ -141,7 +141,7 @@ class SchedulerRace(View):
     def _picture(self, trace: Trace) -> bytes | None:
         return None if trace.images is None else webp(trace.images[0], MAX_PICTURE, quality=88)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         allowed = {"by": BY, "show": SHOWS}.get(name)
         if allowed and value not in allowed:
             raise ValueError(f"{name} is {' or '.join(map(repr, allowed))}, not {str(value)[:40]!r}")
@@ -151,7 +151,7 @@ class SchedulerRace(View):
             return float(value)
         return value
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """Schedulers down, five moments of each run's own way across: what each believed then."""
         shares = (0, 0.25, 0.5, 0.75, 1)
         side, left, top, gap = 112, 140, 22, 4

@@ -28,7 +28,8 @@ ARRAYS = {  # what the row of channels can show -> the attribute of a Step
 }
 MAX_LATENTS, MAX_PREDICTION = (64 * 64 * 4, 32 * 32 * 4)  # numbers a step; larger arrays are thinned for showing
 MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
-SPEEDS = (0.5, 1, 2, 4, 6, 12)  # times five steps a second: 6 is 30 steps a second, 12 is 60
+STEPS_A_SECOND = 5  # at speed 1
+SPEEDS = {0.5: "½×", 1: "1×", 2: "2×", 4: "4×", 6: "30/s", 12: "60/s"}  # and how the page calls them
 
 
 def describe(trace) -> dict:
@@ -168,7 +169,8 @@ class Replay(View):
     """
 
     script = ("replay.js",)
-    start: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
+    constants: ClassVar = {"SPEEDS": list(SPEEDS.items()), "STEPS_A_SECOND": STEPS_A_SECOND}
+    default_state: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
 
     def __init__(self, trace, **state):
         if not trace.steps:
@@ -176,7 +178,7 @@ class Replay(View):
         self.trace = trace
         super().__init__(describe(trace), f"Steps of the run {first_of(trace.settings.prompt) or ''}", **state)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "step" and value is not None:
             last = len(self.data["frames"]) - 1
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -last - 1 <= value <= last:
@@ -186,13 +188,13 @@ class Replay(View):
             return int(value) % (last + 1)
         if name == "view" and value not in self.views:
             raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
-        if name == "speed" and value not in SPEEDS:
+        if name == "speed" and value not in tuple(SPEEDS):
             raise ValueError(f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}")
         if name in ("playing", "loop") and not isinstance(value, bool):
             raise ValueError(f"{name} is True or False, not {value!r}")
         return value
 
-    def carried(self) -> str:
+    def extra_html(self) -> str:
         return trace_io.to_html(self.trace)
 
     @property
@@ -205,7 +207,7 @@ class Replay(View):
             if name in had or name == "difference" and {"cond", "uncond"} <= had
         )
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         return contact_sheet(self.trace)
 
 

@@ -37,7 +37,7 @@ class PromptXray(View):
     """
 
     script = ("curves.js", "xray.js")
-    start = {"token": 0, "step": 0, "layers": "all"}
+    default_state = {"token": 0, "step": 0, "layers": "all"}
 
     def __init__(self, trace, maps, known_words: Iterable[str] | None = None, **state):
         if not len(maps) or not len(trace):
@@ -74,7 +74,7 @@ class PromptXray(View):
             pipe(prompt, generator=generator, **settings)
         return cls(trace, maps, known_words=known_words)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "token":
             columns = self.maps.find(value)
             return columns[0] if len(columns) == 1 else columns
@@ -93,7 +93,7 @@ class PromptXray(View):
             self.state["token"], None if step == 0 else step - 1, None if layers == "all" else layers
         )
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
         tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]

@@ -13,9 +13,6 @@ const VIEWS = { // what the row of channels can show: button, and the caption in
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
 
-const USUAL = 5; // steps a second at speed 1
-const SPEEDS = [["0.5", "½×"], ["1", "1×"], ["2", "2×"], ["4", "4×"], ["6", "30/s"], ["12", "60/s"]]; // as in replay.py
-
 class Replay {
   /** `heading` shows prompt and settings above the pictures, for a page where no controls do. */
   constructor({ heading = true } = {}) {
@@ -32,8 +29,8 @@ class Replay {
 
     this.hero = h("canvas", { role: "img", class: "smooth" });
     this.heroCaption = h("figcaption");
-    this.standing = h("canvas", { role: "img", class: "hard" });
-    this.standingCaption = h("figcaption");
+    this.currentLatents = h("canvas", { role: "img", class: "hard" });
+    this.currentLatentsCaption = h("figcaption");
     this.curve = s("svg", { role: "img" });
     this.views = h("div", { class: "views", role: "radiogroup", "aria-label": "What the row of channels shows" });
     this.channels = h("div", { class: "channels" });
@@ -47,7 +44,7 @@ class Replay {
       keydown: (event) => { if (event.key === " ") { event.preventDefault(); this.toggle(); } },
     });
     this.speed = h("select", { "aria-label": "Speed of play", change: () => this.tell() },
-      ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === "1" }, text)));
+      ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === 1 }, text)));
     this.status = h("output", { class: "status", for: id });
     this.badge = h("span", { class: "badge" });
     this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Larger type and fewer things",
@@ -56,7 +53,7 @@ class Replay {
     this.warning = h("p", { class: "note", role: "status", hidden: true });
     this.main = h("div", { class: "stage" },
       h("figure", { class: "hero" }, this.hero, this.heroCaption),
-      h("figure", { class: "standing" }, this.standing, this.standingCaption),
+      h("figure", { class: "standing" }, this.currentLatents, this.currentLatentsCaption),
       h("figure", { class: "schedule" }, this.curve,
         h("figcaption", {}, h("b", {}, "How far it is: "), "noise is traded for picture, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
@@ -80,7 +77,7 @@ class Replay {
     this.run = run;
     this.frames = [];
     this.range.max = Math.max(0, this.length - 1);
-    this.hero.style.aspectRatio = this.standing.style.aspectRatio = run.aspect;
+    this.hero.style.aspectRatio = this.currentLatents.style.aspectRatio = run.aspect;
     this.warning.hidden = !run.note;
     this.warning.textContent = run.note ?? "";
     if (run.badge) this.badge.textContent = run.badge;
@@ -129,9 +126,9 @@ class Replay {
     this.heroCaption.replaceChildren(...(k < this.run.total
       ? [h("b", {}, "What it believes now: "), "the picture it predicts, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
       : [h("b", {}, "The finished picture")]));
-    paintLinear(this.standing, frame.arrays.latents, this.run.factors);
-    this.standing.setAttribute("aria-label", `Latents in rough colours, ${words}`);
-    this.standingCaption.replaceChildren(h("b", {}, "Where it stands: "),
+    paintLinear(this.currentLatents, frame.arrays.latents, this.run.factors);
+    this.currentLatents.setAttribute("aria-label", `Latents in rough colours, ${words}`);
+    this.currentLatentsCaption.replaceChildren(h("b", {}, "Where it stands: "),
       ...(k < this.run.total ? ["the noisy latents, ", ...sub("x", "t")] : ["the finished latents"]),
       this.run.grey ? ", in grey: no colours are known for this model" : ", in rough colours");
     this.paintChannels(frame);
@@ -305,7 +302,7 @@ class Replay {
     const tick = (now) => {
       this.timer = 0;
       if (!this.card.isConnected) return this.pause();
-      due = Math.min(1.5, due + ((now - (before ?? now)) / 1000) * USUAL * Number(this.speed.value)); // no race after a pause
+      due = Math.min(1.5, due + ((now - (before ?? now)) / 1000) * STEPS_A_SECOND * Number(this.speed.value)); // no race after a pause
       before = now;
       if (due > 0.95) { // clocks of screens are not exact: two frames of 60 a second are one step of 30
         due -= 1;
