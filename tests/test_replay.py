@@ -202,7 +202,7 @@ def test_a_trace_without_steps_is_words_only():
 @pytest.mark.parametrize(("steps", "tiles"), [(1, 1), (7, 7), (50, 12)])
 def test_the_contact_sheet_shows_evenly_chosen_steps(steps, tiles):
     sheet = replay.contact_sheet(a_trace(steps=steps, previews=False))
-    assert sheet.size == (min(6, tiles) * 132 + 4, -(-tiles // 6) * 150 + 4)
+    assert sheet.size == (min(6, tiles) * 134 + 6, -(-tiles // 6) * 154 + 6)
 
 
 def test_a_page_appears_whole_or_not_at_all(tmp_path):

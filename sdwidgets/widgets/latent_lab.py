@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..latents import CHANGES, changed_channels
 from .replay import pack, webp
+from .still_image import captioned
 from .view import View
 
 SHOWS = ("there and back", "channels", "between")
@@ -185,7 +186,7 @@ class LatentLab(View):
 
     def static_image(self) -> Image.Image:
         """Original, reconstruction and error; below, where they were made, each channel off, or the way between."""
-        side = min(192, max(self.originals.shape[1:3]))
+        side = max(160, min(192, self.originals.shape[2]))
         rows = [
             [
                 (self.originals[0], "original"),
@@ -203,7 +204,7 @@ class LatentLab(View):
                     for i in chosen
                 ]
             )
-        return _sheet(rows, side)
+        return captioned(rows, side)
 
 
 latent_lab = LatentLab.from_pipeline
@@ -244,26 +245,3 @@ def _bytes(value) -> int:
     if isinstance(value, dict):
         return sum(map(_bytes, value.values()))
     return len(value) if isinstance(value, bytes) else sum(map(_bytes, value or ()))
-
-
-def _sheet(rows: list, side: int) -> Image.Image:
-    """Rows of (picture, words), each picture at most `side` pixels, its words below."""
-    label, gap = 20, 6
-    height, width = rows[0][0][0].shape[:2]
-    scale = side / max(height, width)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    across = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (across * (max(w, 160) + gap) + gap, len(rows) * (h + label + gap) + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for down, row in enumerate(rows):
-        for along, (picture, words) in enumerate(row):
-            x, y = gap + along * (max(w, 160) + gap), gap + down * (h + label + gap)
-            sheet.paste(Image.fromarray(picture).resize((w, h), Image.Resampling.BICUBIC), (x, y))
-            draw.text(
-                (x + w / 2 if w >= 160 else x, y + h + 3),
-                words,
-                fill="#333333",
-                font=font,
-                anchor="ma" if w >= 160 else "la",
-            )
-    return sheet

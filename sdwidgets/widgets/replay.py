@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
 from . import html
+from .still_image import captioned
 from .view import View
 
 ARRAYS = {  # what the row of channels can show -> the attribute of a Step
@@ -49,8 +50,8 @@ def describe(trace) -> dict:
     finite = all(np.isfinite(step.latents).all() and np.isfinite(step.noise_pred).all() for step in steps)
     notes = [] if finite else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
     if not trace.complete:
-        asked = settings.num_inference_steps
-        of = f" of {asked}" if asked and asked >= len(steps) else ""
+        total = settings.num_inference_steps
+        of = f" of {total}" if total and total >= len(steps) else ""
         notes.append(f"This run was stopped after step {len(steps)}{of}.")
     return {
         **about(settings, shape, trace.preview_factors),
@@ -66,7 +67,7 @@ def describe(trace) -> dict:
 def about(settings, shape, factors=None) -> dict:
     """What holds for every step: words for the heading, the shape of the latents, and the map to rough colours."""
     channels, height, width = (int(n) for n in shape)
-    told = {
+    facts = {
         "seed {}": first_of(settings.seed),
         "{} steps": settings.num_inference_steps,
         "guidance {:g}": settings.guidance_scale,
@@ -76,7 +77,7 @@ def about(settings, shape, factors=None) -> dict:
     return {
         "prompt": first_of(settings.prompt) or "",
         "negative_prompt": first_of(settings.negative_prompt) or "",
-        "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
+        "line": joined(facts),
         "prediction": settings.prediction_type,
         "shape": [channels, height, width],
         "aspect": pixels[0] / pixels[1],
@@ -92,6 +93,27 @@ def colour_map(factors, channels: int) -> np.ndarray:
     return np.concatenate([np.full((channels, 3), 1 / channels), np.zeros((1, 3))])
 
 
+def rough_picture(trace, i: int) -> np.ndarray:
+    """The linear preview of predicted x0 at step i, (h, w, 3) uint8."""
+    latents = trace[i].pred_original[0]
+    return linear_preview(latents, colour_map(trace.preview_factors, len(latents)))
+
+
+def finished_picture(trace) -> np.ndarray:
+    """The picture that came out, (H, W, 3) uint8; its rough colours where none was decoded."""
+    return trace.images[0] if trace.images is not None else rough_picture(trace, len(trace) - 1)
+
+
+def finished_latents(trace) -> np.ndarray:
+    """The last latents of a run's first picture, (channels, h, w): what the decoder got."""
+    return (trace.final_latents if trace.final_latents is not None else trace[-1].pred_original)[0]
+
+
+def joined(facts: dict) -> str:
+    """{"{} steps": 20, "seed {}": None} -> "20 steps": what is known, in one line."""
+    return " · ".join(form.format(value) for form, value in facts.items() if value is not None)
+
+
 def frame(step) -> dict:
     """One step as the page reads it, with packed arrays of the first picture of the batch."""
     arrays = {"x0": pack(step.pred_original[0], MAX_LATENTS)}
@@ -103,8 +125,7 @@ def frame(step) -> dict:
 
 def last_frame(trace) -> dict:
     """The place after the last step: the latents that the decoder got, and the picture itself."""
-    final = trace.final_latents if trace.final_latents is not None else trace.steps[-1].pred_original
-    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(final[0], MAX_LATENTS)}}
+    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(finished_latents(trace), MAX_LATENTS)}}
     if trace.images is not None:
         entry["picture"] = webp(trace.images[0], MAX_PICTURE, quality=90)
     return entry
@@ -200,12 +221,9 @@ class Replay(View):
     @property
     def views(self) -> tuple[str, ...]:
         """What the row of channels can show of this run."""
-        had = set().union(*(frame["arrays"] for frame in self.data["frames"]))
-        return tuple(
-            name
-            for name in (*ARRAYS, "difference")
-            if name in had or name == "difference" and {"cond", "uncond"} <= had
-        )
+        names = set().union(*(frame["arrays"] for frame in self.data["frames"]))
+        names |= {"difference"} if {"cond", "uncond"} <= names else set()
+        return tuple(name for name in (*ARRAYS, "difference") if name in names)
 
     def static_image(self) -> Image.Image:
         return contact_sheet(self.trace)
@@ -223,8 +241,8 @@ def export_html(trace, path: str | os.PathLike) -> Path:
 
 def mimebundle(trace) -> dict:
     """What a notebook keeps of a trace: the replay, a contact sheet, and words."""
-    words = {"text/plain": repr(trace)}
-    return {**Replay(trace)._repr_mimebundle_(), **words} if trace.steps else words
+    text = {"text/plain": repr(trace)}
+    return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
 
 
 # ---- the contact sheet ------------------------------------------------------------------------------------------------
@@ -232,31 +250,23 @@ def mimebundle(trace) -> dict:
 
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
-    steps = trace.steps
-    chosen = np.unique(np.linspace(0, max(0, len(steps) - 1), columns * rows).round().astype(int)) if steps else []
-    columns = min(columns, max(1, len(chosen)))
-    label, gap = 18, 4
-    size = (columns * (side + gap) + gap, math.ceil(len(chosen) / columns) * (side + label + gap) + gap)
-    sheet = Image.new("RGB", size if len(chosen) else (side, side), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, i in enumerate(chosen):
-        left, top = gap + place % columns * (side + gap), gap + place // columns * (side + label + gap)
-        tile = _picture(trace, i)
-        tile = tile.resize((side, max(1, round(side * tile.height / tile.width))), Image.Resampling.BICUBIC)
-        tile = tile.crop(
-            (0, max(0, (tile.height - side) // 2), side, max(0, (tile.height - side) // 2) + min(side, tile.height))
-        )
-        sheet.paste(tile, (left, top))
-        words = f"step {i + 1}, t = {steps[i].timestep:.0f}"
-        draw.text((left + side / 2, top + side + 3), words, fill="#333333", font=font, anchor="ma")
-    return sheet
+    chosen = (
+        np.unique(np.linspace(0, max(0, len(trace) - 1), columns * rows).round().astype(int)) if len(trace) else []
+    )
+    tiles = [(_square(_picture(trace, i), side), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
+    if not tiles:
+        return Image.new("RGB", (side, side), "white")
+    return captioned([tiles[i : i + columns] for i in range(0, len(tiles), columns)], side)
 
 
-def _picture(trace, i: int) -> Image.Image:
-    """Predicted x0 at step i: the decoded preview, the picture itself at the end, or rough colours."""
+def _square(picture: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
+
+
+def _picture(trace, i: int) -> np.ndarray:
+    """Predicted x0 at step i, (H, W, 3) uint8: the decoded preview, the picture itself at the end, or rough colours."""
     if trace.previews is not None and i < len(trace.previews):
-        return Image.fromarray(trace.previews[i])
-    if trace.complete and trace.images is not None and i == len(trace.steps) - 1:
-        return Image.fromarray(trace.images[0])
-    latents = trace.steps[i].pred_original[0]
-    return Image.fromarray(linear_preview(latents, colour_map(trace.preview_factors, len(latents))))
+        return trace.previews[i]
+    if trace.complete and trace.images is not None and i == len(trace) - 1:
+        return trace.images[0]
+    return rough_picture(trace, i)

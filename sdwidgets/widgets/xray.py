@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from ..latents import linear_preview
-from .replay import MAX_PICTURE, about, badge_parts, colour_map, pack, webp
+from .replay import MAX_PICTURE, about, badge_parts, colour_map, finished_picture, pack, webp
+from .still_image import captioned
 from .view import View
 
 MAX_BYTES, MAX_STEPS, MAX_SIDE = 400_000, 24, 32  # what a page carries of the maps
@@ -48,7 +48,7 @@ class PromptXray(View):
         self.trace, self.maps = trace, maps
         whole = [word for word in maps.words if word != maps.cut_word]
         self.unknown = unknown_words(whole, known_words)
-        self.picture = _picture(trace)
+        self.picture = finished_picture(trace)
         prompt = maps.prompt if maps.prompt is not None else ""
         super().__init__(self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state})
 
@@ -97,21 +97,10 @@ class PromptXray(View):
         """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
         tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
-        side, label, gap = 128, 20, 6
-        chosen = (sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)]) + rest
-        tiles = [("the picture", self.picture)]
-        for i in sorted(chosen):
-            tiles.append((self.maps.tokens[i].text[:16], overlay(self.picture, self.maps.heat(i))))
-        columns = min(5, len(tiles))
-        height = round(side * self.picture.shape[0] / self.picture.shape[1])
-        rows = math.ceil(len(tiles) / columns)
-        sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (height + label + gap) + gap), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-        for place, (words, pixels) in enumerate(tiles):
-            left, top = (gap + place % columns * (side + gap), gap + place // columns * (height + label + gap))
-            sheet.paste(Image.fromarray(pixels).resize((side, height), Image.Resampling.BICUBIC), (left, top))
-            draw.text((left + side / 2, top + height + 3), words, fill="#222222", font=font, anchor="ma")
-        return sheet
+        chosen = sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)] + rest
+        maps = [(overlay(self.picture, self.maps.heat(i)), self.maps.tokens[i].text[:16]) for i in sorted(chosen)]
+        tiles = [(self.picture, "the picture"), *maps]
+        return captioned([tiles[i : i + 5] for i in range(0, len(tiles), 5)], 128)
 
     def _data(self) -> dict:
         trace, maps = self.trace, self.maps
@@ -210,14 +199,6 @@ def _clearest(maps) -> int:
     words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
     chosen = [i for i in words if len(maps.words[maps.tokens[i].word]) >= 4] or words
     return max(chosen, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
-
-
-def _picture(trace) -> np.ndarray:
-    """The finished picture; rough colours of the last belief where none was decoded."""
-    if trace.images is not None:
-        return trace.images[0]
-    last = trace[len(trace) - 1].pred_original[0]
-    return linear_preview(last, colour_map(trace.preview_factors, len(last)))
 
 
 def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, list[int]]:

@@ -27,62 +27,46 @@ ENVELOPE = ("kind", "client", "number", "again", "delivery")
 class Message(NamedTuple):
     """fields: name -> its type, or a tuple of the values that are allowed; `object` is anything. A name with "?" may be left out."""
 
-    sentence: str
     fields: dict
+    sentence: str
 
 
 TO_KERNEL = {
-    "hello": Message("A view opens: it wants the state and all messages that are kept.", {}),
-    "poll": Message(
-        "It heard nothing for a while: what came after number `seen`? `lost`: one did not come by itself.",
-        {"seen": int, "lost": bool},
-    ),
-    "tokenize": Message("How is this prompt read?", {"text": str}),
-    "run": Message(
-        "Make a picture. `live`: with few steps and at once; its number in the live mode, counted by the view.",
-        {"settings": dict, "live?": int},
-    ),
-    "stop": Message("Stop the run.", {}),
-    "export_code": Message("The picture as a program.", {}),
-    "save_picture": Message("The picture's file, from byte `start` on: one chunk of it.", {"start": int}),
-    "upload": Message(
-        "A chunk of a file: a run to show, a source or a mask.",
-        {"purpose": ("run", "source", "mask"), "name": str, "size": int, "start": int, "chunk": bytes},
-    ),
-    "use_last": Message("Take the last picture as the source.", {}),
-    "restore": Message("Show a run of the history again.", {"run": int}),
-    "compare": Message("Two runs of the history side by side.", {"numbers": list}),
-    "reseed": Message("Make a run again from the noise of run `like`.", {"run": int, "like": int}),
-}
+    "hello": Message({}, "A view opens: it wants the state and all messages that are kept."),
+    "poll": Message({"seen": int, "lost": bool}, "It heard nothing lately; `lost`: a message did not come by itself."),
+    "tokenize": Message({"text": str}, "How is this prompt read?"),
+    "run": Message({"settings": dict, "live?": int}, "Make a picture; `live`: at once, and its number in the live mode."),
+    "stop": Message({}, "Stop the run."),
+    "export_code": Message({}, "The picture as a program."),
+    "save_picture": Message({"start": int}, "The picture's file: its chunk from byte `start` on."),
+    "upload": Message({"purpose": ("run", "source", "mask"), "name": str, "size": int, "start": int, "chunk": bytes}, "A chunk of a file."),
+    "use_last": Message({}, "Take the last picture as the source."),
+    "restore": Message({"run": int}, "Show a run of the history again."),
+    "compare": Message({"numbers": list}, "Two runs of the history side by side."),
+    "reseed": Message({"run": int, "like": int}, "Make a run again from the noise of run `like`."),
+}  # fmt: skip
+
+STATE = {"settings": dict, "schedulers": list, "tasks": list, "hidden": list, "badge": str, "history": list}
+PICTURES = {"source": object, "mask": object}  # PNG files or null
+COUNTS = {"tokens": list, "cut": list, "count": int, "limit": int, "marks": int}
+PAIR = {"numbers": list, "pictures": list, "differences": list, "same_seed": bool}
 
 TO_PAGE = {
-    "state": Message(
-        "Answers hello: what the controls offer and say. Messages after number `seen` follow.",
-        {"seen": int, "settings": dict, "schedulers": list, "tasks": list, "hidden": list, "badge": str, "history": list,
-         "source": object, "mask": object},
-    ),
-    "poll_reply": Message("Answers poll, after the messages.", {}),
-    "tokens": Message(
-        "Answers tokenize: the tokens that are read, those that are cut off, and the counts.",
-        {"text": str, "tokens": list, "cut": list, "count": int, "limit": int, "marks": int},
-    ),
-    "code": Message("Answers export_code.", {"text": str}),
-    "picture_file": Message("Answers save_picture.", {"start": int, "size": int, "chunk": bytes}),
-    "upload_reply": Message("Answers upload: `done` once the file is whole or refused.", {"done": bool, "refused": object}),
-    "compared": Message(
-        "Answers compare.", {"numbers": list, "pictures": list, "differences": list, "same_seed": bool}
-    ),
-    "source": Message("The source and the mask of the runs to come, PNG files or null.", {"source": object, "mask": object}),
-    "queued": Message("A run was accepted, with notes beside controls.", {"settings": dict, "notes": dict, "live": int}),
-    "errors": Message("Sentences beside the controls that are wrong, or above all (\"\").", {"errors": dict}),
-    "frames": Message("Steps of the run, from `first` on; the first ones say what `run` it is.", {"first": int, "frames": list, "run?": dict}),
-    "live": Message("The picture of a live run.", {"live": int, "picture": bytes, "seconds": float}),
-    "result": Message(
-        "A whole run: from now on it is shown. `entry`: its place in the history, or null; `numbers`: what the history keeps.",
-        {"run": dict, "entry": object, "numbers": list, "live": int},
-    ),
-    "pictures": Message("Decoded previews of the steps from `first` on.", {"first": int, "pictures": list}),
-    "done": Message("The run has ended; `failure`: a sentence if it failed.", {"badge": str, "failure": object, "live": int}),
+    "state": Message({"seen": int, **STATE, **PICTURES}, "Answers hello; the messages after number `seen` follow."),
+    "poll_reply": Message({}, "Answers poll, after the messages."),
+    "tokens": Message({"text": str, **COUNTS}, "Answers tokenize: tokens that are read, tokens that are cut off, and counts."),
+    "code": Message({"text": str}, "Answers export_code."),
+    "picture_file": Message({"start": int, "size": int, "chunk": bytes}, "Answers save_picture."),
+    "upload_reply": Message({"done": bool, "refused": object}, "Answers upload; `done`: the file is whole, or refused."),
+    "compared": Message(PAIR, "Answers compare."),
+    "source": Message(PICTURES, "Source and mask of the runs to come."),
+    "queued": Message({"settings": dict, "notes": dict, "live": int}, "A run was accepted; notes stand beside controls."),
+    "errors": Message({"errors": dict}, "Sentences beside the controls that are wrong; under \"\" those of no control."),
+    "frames": Message({"first": int, "frames": list, "run?": dict}, "Steps from `first` on; the first ones bring their `run`."),
+    "live": Message({"live": int, "picture": bytes, "seconds": float}, "The picture of a live run."),
+    "result": Message({"run": dict, "entry": object, "numbers": list, "live": int}, "A whole run, which is shown from now on, its place in the history, and what the history keeps."),
+    "pictures": Message({"first": int, "pictures": list}, "Decoded previews of the steps from `first` on."),
+    "done": Message({"badge": str, "failure": object, "live": int}, "The run has ended; `failure`: a sentence, or null."),
 }  # fmt: skip
 
 
