@@ -78,9 +78,9 @@ const DIVERGING = [
 ];
 
 function diverging(x) { // x in [-1, 1]
-  const place = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
-  const low = Math.min(Math.floor(place), DIVERGING.length - 2);
-  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (place - low));
+  const position = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
+  const low = Math.min(Math.floor(position), DIVERGING.length - 2);
+  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (position - low));
 }
 
 /** {shape, scale, data}: int8 numbers and the size of one unit; gives floats, channel after channel. */
@@ -113,6 +113,9 @@ function paintLinear(canvas, packed, factors) {
       return (clamp(x, -1, 1) + 1) * 127.5;
     }));
 }
+
+/** The bytes of a picture's file as a bitmap, a promise. */
+const decodePicture = (bytes, type = "image/webp") => createImageBitmap(new Blob([bytes], { type }));
 
 function paintBitmap(canvas, bitmap) {
   canvas.width = bitmap.width;

@@ -23,7 +23,7 @@ class HistoryStrip {
     if (this.tiles.has(number)) this.tiles.get(number).replaceWith(tile);
     else this.row.append(tile);
     this.tiles.set(number, tile);
-    paintBitmap(canvas, await createImageBitmap(new Blob([thumbnail], { type: "image/webp" })));
+    paintBitmap(canvas, await decodePicture(thumbnail));
   }
 
   /** Which runs there still are, and which is shown. */
@@ -59,7 +59,7 @@ class Compare {
   }
 
   async open({ numbers, pictures, differences, same_seed: sameSeed }) {
-    const [left, right] = await Promise.all(pictures.map((bytes) => createImageBitmap(new Blob([bytes], { type: "image/webp" }))));
+    const [left, right] = await Promise.all(pictures.map((bytes) => decodePicture(bytes)));
     paintBitmap(this.left, left);
     paintBitmap(this.right, right);
     this.pane.style.aspectRatio = left.width / left.height;

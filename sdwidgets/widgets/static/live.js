@@ -46,7 +46,7 @@ class Live {
     this.shown = live;
     this.answers = Math.max(this.answers, live);
     this.go();
-    const bitmap = await createImageBitmap(new Blob([picture], { type: "image/webp" }));
+    const bitmap = await decodePicture(picture);
     if (live < this.shown) return bitmap.close(); // a newer one was decoded first
     const { hero, heroCaption, card, badge } = this.view.replay;
     paintBitmap(hero, bitmap);

@@ -60,7 +60,7 @@ class SourceField {
     this.empty.hidden = this.has;
     this.pad.box.hidden = !this.has;
     if (!source) return;
-    const read = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png" }));
+    const read = (bytes) => decodePicture(bytes, "image/png");
     this.pad.open(await read(source));
     if (mask) this.pad.lay(await read(mask));
     if (this.runNext && this.task !== "inpaint") this.view.requestRun();
