@@ -100,7 +100,7 @@ def test_a_run_with_guidance_for_a_part_of_its_steps_says_so():
     ]
     part = sdwidgets.Trace(trace.settings, tuple(steps), trace.final_latents, trace.images)
     assert (
-        GuidanceExplorer([part]).data["runs"][0]["note"].startswith("2 of 4 steps of this run asked the network once")
+        GuidanceExplorer([part]).data["runs"][0]["note"].startswith("2 of 4 steps of this run called the network once")
     )
 
 

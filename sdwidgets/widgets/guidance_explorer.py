@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from .replay import MAX_LATENTS, badge_parts, colour_map, finished_picture, first_of, joined, pack, webp
+from .replay import MAX_LATENTS, about, badge_parts, finished_picture, first_of, pack, webp
 from .still_image import captioned
 from .view import View
 
@@ -63,7 +64,7 @@ class GuidanceExplorer(View):
         """Make one picture at several guidance scales, from the same noise, and show the runs in the guidance explorer.
 
         pipe: a diffusers pipeline of a model that takes `guidance_scale` at run time.
-        scales: each once, in any order. At 1 and below a pipeline asks for one prediction only, and the view says so.
+        scales: each once, in any order. At 1 and below a pipeline makes one prediction only, and the view says so.
         decode: send each step's three predicted pictures through the VAE; without it they are drawn by the linear preview.
         settings: passed on to the pipeline, e.g. negative_prompt, height and width.
 
@@ -109,22 +110,14 @@ guidance = GuidanceExplorer.from_pipeline
 
 
 def describe(traces: Sequence, pictures: Sequence[Mapping | None]) -> dict:
-    """What the page needs: words, and for every scale its finished picture and every step's pictures and arrows."""
+    """What the page needs: text, and for every scale its finished picture and every step's pictures and arrows."""
     first = traces[0]
-    settings, shape = first.settings, first[0].latents.shape[1:]
-    facts = {
-        "seed {}": settings.seed,
-        "{} steps": len(first),
-        "{}": (settings.scheduler or "").removesuffix("Scheduler") or None,
-    }
+    shared = replace(first.settings, guidance_scale=None, num_inference_steps=len(first))
+    facts = about(shared, first[0].latents.shape[1:], first.preview_factors)
     return {
-        "prompt": _prompt(first),
-        "line": joined(facts),
-        "prediction": settings.prediction_type,
-        "negative": bool(first_of(settings.negative_prompt)),
-        "factors": np.round(colour_map(first.preview_factors, int(shape[0])).astype(float), 4).tolist(),
-        "aspect": (settings.width or shape[2]) / (settings.height or shape[1]),
-        "badge": " · ".join(badge_parts(settings)),
+        **facts,
+        "negative": bool(facts["negative_prompt"]),
+        "badge": " · ".join(badge_parts(shared)),
         "runs": [_run(trace, decoded) for trace, decoded in zip(traces, pictures, strict=True)],
     }
 
@@ -155,11 +148,11 @@ def _run(trace, pictures: Mapping | None) -> dict:
     note = None
     if lacking == len(steps):
         note = (
-            f"At guidance {scale:g} this run asked the network once a step, so there is one prediction, and no plane to draw."
+            f"At guidance {scale:g} this run called the network once a step, so there is one prediction, and no plane to draw."
             + (" A pipeline takes the prompt's prediction as it is at 1 and below." if scale <= 1 else "")
         )
     elif lacking:
-        note = f"{lacking} of {len(steps)} steps of this run asked the network once: guidance was off there."
+        note = f"{lacking} of {len(steps)} steps of this run called the network once: guidance was off there."
     return {
         "scale": float(scale),
         "note": note,
@@ -207,15 +200,12 @@ def _belong_together(traces: list, pictures: list) -> None:
         "latents' shape": [trace[0].latents.shape[1:] for trace in traces],
     }
     for name, values in what.items():
-        other = next((value for value in values if value != values[0]), None)
-        if any(value != values[0] for value in values):
-            raise ValueError(
-                f"the runs differ in their {name}, {values[0]!r} and {other!r}; only the guidance scale may differ"
-            )
+        if others := [value for value in values if value != values[0]]:
+            pair = f"{values[0]!r} and {others[0]!r}"
+            raise ValueError(f"the runs differ in their {name}, {pair}; only the guidance scale may differ")
     scales = [trace.settings.guidance_scale for trace in traces]
-    twice = next((scale for scale in scales if scales.count(scale) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two runs have guidance {twice:g}; give each scale once")
+    if twice := [scale for scale in scales if scales.count(scale) > 1]:
+        raise ValueError(f"two runs have guidance {twice[0]:g}; give each scale once")
     for trace, decoded in zip(traces, pictures, strict=True):
         for name, shown in (decoded or {}).items():
             if name not in NAMES or np.shape(shown)[:1] != (len(trace),) or np.shape(shown)[3:] != (3,):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from ..latents import linear_preview
 from ..trace import Trace
-from .replay import MAX_PICTURE, MAX_PREVIEW, badge_parts, colour_map, finished_latents, first_of, joined, pack, webp
+from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, first_of, pack, webp
 from .still_image import table
 from .view import View
 
@@ -39,28 +40,16 @@ class SchedulerRace(View):
     def __init__(self, traces: Mapping[str, Trace], reference: Trace | None = None, sentences: Mapping[str, str] | None = None, **state):  # fmt: skip
         self.traces, self.reference = dict(traces), reference
         _check(self.traces, reference)
-        first = next(iter(self.traces.values())).settings
-        line = {"seed {}": first_of(first.seed), "guidance {:g}": first.guidance_scale}
+        first = next(iter(self.traces.values()))
+        shared = replace(first.settings, num_inference_steps=None, scheduler=None)
+        data = about(shared, first[0].latents.shape[1:], first.preview_factors)
         if reference is not None:
-            steps = len(reference)
             name = (reference.settings.scheduler or "").removesuffix("Scheduler")
-            line[f"measured by {name} after {steps} calls"] = ""
-        channels, height, width = next(iter(self.traces.values()))[0].latents.shape[1:]
-        pixels = (first.width, first.height) if first.width and first.height else (width, height)
-        factors = next(iter(self.traces.values())).preview_factors
-        self.factors = colour_map(factors, channels)
-        data = {
-            "prompt": first_of(first.prompt) or "",
-            "line": joined(line),
-            "badge": " · ".join(badge_parts(first)),
-            "aspect": pixels[0] / pixels[1],
-            "factors": np.round(self.factors.astype(float), 4).tolist(),
-            "grey": factors is None,
-            "runs": [
-                self._run(label, trace, (sentences or {}).get(label, "")) for label, trace in self.traces.items()
-            ],
-            "reference": None if reference is None else self._picture(reference),
-        }
+            data["line"] += f" · measured by {name} after {len(reference)} calls"
+        self.factors = colour_map(first.preview_factors, first[0].latents.shape[1])
+        data["badge"] = " · ".join(badge_parts(shared))
+        data["reference"] = None if reference is None else self._picture(reference)
+        data["runs"] = [self._run(name, trace, (sentences or {}).get(name, "")) for name, trace in self.traces.items()]
         super().__init__(data, f"A race of schedulers: {', '.join(self.traces)}", **state)
 
     @classmethod
@@ -81,7 +70,8 @@ class SchedulerRace(View):
 
         schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. steps: for all, or {label: steps}. reference: the scheduler
         that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: each run's
-        predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline. Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
+        predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline.
+        Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
         """
         from ..analysis.sampling import run_with
         from ..generation.schedulers import find_scheduler
@@ -93,8 +83,7 @@ class SchedulerRace(View):
             raise ValueError(f"a race wants two or more different schedulers, not {', '.join(labels) or 'none'}")
         far = find_scheduler(reference, pipe).label if reference else None
         counts = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(schedulers, steps)
-        missing = [label for label in schedulers if label not in counts]
-        if missing:
+        if missing := [label for label in schedulers if label not in counts]:
             raise ValueError(f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler")
         settings["seed"] = seed
         traces = {
@@ -114,21 +103,17 @@ class SchedulerRace(View):
         latents. Empty without a reference."""
         if self.reference is None:
             return {}
-        return {
-            label: np.array([_distance(x0, finished_latents(self.reference)) for x0 in _predictions(trace)])
-            for label, trace in self.traces.items()
-        }
+        end = finished_latents(self.reference)
+        distance = lambda latents: float(np.sqrt(np.mean((latents - end) ** 2)))
+        return {name: np.array([distance(x0) for x0 in _predictions(trace)]) for name, trace in self.traces.items()}
 
     def _run(self, label: str, trace: Trace, sentence: str) -> dict:
-        frames = [
-            {"t": float(step.timestep), "x0": pack(step.pred_original[0], MAX_LATENTS), "xt": pack(step.scaled_latents[0], MAX_LATENTS)}
-            for step in trace
-        ]  # fmt: skip
-        last = pack(finished_latents(trace), MAX_LATENTS)
+        frame = lambda t, x0, xt: {"t": float(t), "x0": pack(x0, MAX_LATENTS), "xt": pack(xt, MAX_LATENTS)}
+        frames = [frame(step.timestep, step.pred_original[0], step.scaled_latents[0]) for step in trace]
         if trace.previews is not None:
-            for frame, preview in zip(frames, trace.previews, strict=True):
-                frame["picture"] = webp(preview, MAX_PREVIEW)
-        frames.append({"t": 0.0, "x0": last, "xt": last})
+            for entry, preview in zip(frames, trace.previews, strict=True):
+                entry["picture"] = webp(preview, MAX_PREVIEW)
+        frames.append(frame(0, finished_latents(trace), finished_latents(trace)))
         distances = self.distances.get(label)
         return {
             "label": label,
@@ -189,7 +174,3 @@ def _check(traces: dict[str, Trace], reference: Trace | None) -> None:
 
 def _predictions(trace: Trace) -> list[np.ndarray]:
     return [*(step.pred_original[0] for step in trace), finished_latents(trace)]
-
-
-def _distance(latents: np.ndarray, converged: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((latents - converged) ** 2)))

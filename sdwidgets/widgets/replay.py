@@ -65,7 +65,7 @@ def describe(trace) -> dict:
 
 
 def about(settings, shape, factors=None) -> dict:
-    """What holds for every step: words for the heading, the shape of the latents, and the map to rough colours."""
+    """What holds for every step: text for the heading, the shape of the latents, and the map to rough colours."""
     channels, height, width = (int(n) for n in shape)
     facts = {
         "seed {}": first_of(settings.seed),
@@ -124,7 +124,7 @@ def frame(step) -> dict:
 
 
 def last_frame(trace) -> dict:
-    """The place after the last step: the latents that the decoder got, and the picture itself."""
+    """The frame after the last step: the latents that the decoder got, and the picture itself."""
     entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(finished_latents(trace), MAX_LATENTS)}}
     if trace.images is not None:
         entry["picture"] = webp(trace.images[0], MAX_PICTURE, quality=90)
@@ -147,7 +147,7 @@ def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) ->
 
 
 def badge_parts(settings) -> list[str]:
-    """What made the picture, in words: model, device, number type."""
+    """What made the picture: model, device, number type."""
     model = Path(settings.model).name if settings.model else settings.pipeline
     device = (settings.device or "").split(":")[0]
     device = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}.get(device, device)
@@ -176,8 +176,8 @@ def first_of(value):
 
 
 class Replay(View):
-    """Every step of a recorded run under a scrubber: what the model believes (x0) large, where it stands (x_t) beside it,
-    how far it is on the schedule, and the channels that it computes on.
+    """Every step of a recorded run under a scrubber: the predicted picture (x0) large, the current latents (x_t) beside it,
+    the schedule, and the channels that it computes on.
 
     trace: a `Trace` of at least one step, or ValueError. What can be set:
 
@@ -240,7 +240,7 @@ def export_html(trace, path: str | os.PathLike) -> Path:
 
 
 def mimebundle(trace) -> dict:
-    """What a notebook keeps of a trace: the replay, a contact sheet, and words."""
+    """What a notebook keeps of a trace: the replay, a contact sheet, and text."""
     text = {"text/plain": repr(trace)}
     return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
 

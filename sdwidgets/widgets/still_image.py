@@ -1,4 +1,4 @@
-"""Still pictures of a view, for where no script runs: tiles in rows, with words. Pillow only."""
+"""Still pictures of a view, for where no script runs: tiles in rows, with captions. Pillow only."""
 
 from __future__ import annotations
 

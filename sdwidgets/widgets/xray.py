@@ -1,4 +1,4 @@
-"""The prompt X-ray: the tokens of a prompt, and for each the places of the picture that looked at it. Numpy and Pillow only.
+"""The prompt X-ray: the tokens of a prompt, and for each the positions of the picture that attend to it. Numpy and Pillow only.
 
 It is drawn from a `Trace` and the `AttentionMaps` of the same run; `sdwidgets.xray(pipe, prompt)` records both.
 """
@@ -17,7 +17,7 @@ from .still_image import captioned
 from .view import View
 
 MAX_BYTES, MAX_STEPS, MAX_SIDE = 400_000, 24, 32  # what a page carries of the maps
-MAX_BELIEF = 32 * 32 * 4  # numbers of a predicted picture
+MAX_PREDICTED = 32 * 32 * 4  # numbers of a predicted picture
 MAX_CUT = 60  # pieces of a prompt that was cut which are drawn
 # Nine stops of matplotlib's inferno (CC0, Nathaniel Smith and Stefan van der Walt): dark to bright, also for colour-blind eyes.
 HEAT = (
@@ -87,14 +87,14 @@ class PromptXray(View):
         return value
 
     def heat(self) -> np.ndarray:
-        """The map that is shown, (h, w) float32: the share of attention that each place gives to the token."""
+        """The map that is shown, (h, w) float32: the share of attention that each position gives to the token."""
         step, layers = self.state["step"], self.state["layers"]
         return self.maps.heat(
             self.state["token"], None if step == 0 else step - 1, None if layers == "all" else layers
         )
 
     def static_image(self) -> Image.Image:
-        """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
+        """The picture and the maps of eight tokens at most, over all steps and layers."""
         tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
         chosen = sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)] + rest
@@ -108,7 +108,7 @@ class PromptXray(View):
         sizes = {"all": max(((layer.height, layer.width) for layer in maps.layers), key=math.prod)}
         sizes |= {layer.block: (layer.height, layer.width) for layer in maps.layers}
         side, shown = _room(list(sizes.values()), len(maps.tokens), len(maps))
-        beliefs = [trace[min(i, len(trace) - 1)] for i in shown]
+        predicted = [trace[min(i, len(trace) - 1)] for i in shown]
         return {
             **about(trace.settings, trace[0].latents.shape[1:], trace.preview_factors),
             "prompt": maps.prompt or "",
@@ -128,8 +128,8 @@ class PromptXray(View):
             "unknown": sorted(self.unknown),
             "total": len(maps),
             "steps": [
-                {"number": i + 1, "t": float(maps.timesteps[i]), "x0": pack(step.pred_original[0], MAX_BELIEF)}
-                for i, step in zip(shown, beliefs, strict=True)
+                {"number": i + 1, "t": float(maps.timesteps[i]), "x0": pack(step.pred_original[0], MAX_PREDICTED)}
+                for i, step in zip(shown, predicted, strict=True)
             ],
             "blocks": [self._block(name, size, side, shown) for name, size in sizes.items()],
             "colours": [list(colour) for colour in HEAT],
@@ -186,10 +186,10 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
     height, width = picture.shape[:2]
     low = float(heat.min()) if low is None else low
     high = float(heat.max()) if high is None else high
-    place = np.clip((np.asarray(heat, np.float32) - low) / max(high - low, 1e-9), 0, 1)
-    place = np.asarray(Image.fromarray(place).resize((width, height), Image.Resampling.BILINEAR))
+    level = np.clip((np.asarray(heat, np.float32) - low) / max(high - low, 1e-9), 0, 1)
+    level = np.asarray(Image.fromarray(level).resize((width, height), Image.Resampling.BILINEAR))
     stops = np.linspace(0, 1, len(HEAT))
-    colours = np.stack([np.interp(place, stops, channel) for channel in np.array(HEAT).T], -1)
+    colours = np.stack([np.interp(level, stops, channel) for channel in np.array(HEAT).T], -1)
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]  # ITU-R BT.601 luma
     return np.clip(THROUGH * grey + (1 - THROUGH) * colours, 0, 255).round().astype(np.uint8)
 
@@ -218,5 +218,5 @@ def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, l
 def _bytes(array: np.ndarray) -> dict:
     """Numbers as bytes between their least and most: they differ by little beside their size."""
     low, high = float(array.min()), float(array.max())
-    places = np.round((array - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    return {"shape": list(array.shape), "low": low, "high": high, "data": places.tobytes()}
+    levels = np.round((array - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    return {"shape": list(array.shape), "low": low, "high": high, "data": levels.tobytes()}
