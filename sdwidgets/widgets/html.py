@@ -11,6 +11,7 @@ import html
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -34,16 +35,18 @@ def for_script(value) -> str:
 
     Takes dicts, lists, numbers, text, and bytes, which `decodeBinary` of common.js reads back.
     """
-    text = json.dumps(_base64(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    value = replace_bytes(value, lambda data: {"b64": base64.b64encode(data).decode("ascii")})
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _base64(value):
+def replace_bytes(value, convert: Callable[[bytes], dict]):
+    """The same dicts and lists with `convert(data)` instead of bytes."""
     if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode("ascii")}
+        return convert(value)
     if isinstance(value, dict):
-        return {key: _base64(item) for key, item in value.items()}
-    return [_base64(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: replace_bytes(item, convert) for key, item in value.items()}
+    return [replace_bytes(item, convert) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, state: dict | None = None) -> str:

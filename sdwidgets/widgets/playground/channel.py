@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 
+from ..html import replace_bytes
 from .protocol import ENVELOPE, TO_PAGE, find_fault
 
 DELIVERIES = ("auto", "push", "pull", "sync")
@@ -120,13 +121,8 @@ def _check(kind: str, message: dict) -> None:
 
 
 def without_bytes(value, buffers: list[bytes]):
-    """The same data with {"at": i} in the place of bytes, which go to `buffers` in that order.
+    """The same data with {"at": i} instead of bytes, which go to `buffers` in that order.
 
     ipywidgets does this for traits alone, and a trait is neither numbered nor sent again.
     """
-    if isinstance(value, bytes):
-        buffers.append(value)
-        return {"at": len(buffers) - 1}
-    if isinstance(value, dict):
-        return {key: without_bytes(item, buffers) for key, item in value.items()}
-    return [without_bytes(item, buffers) for item in value] if isinstance(value, (list, tuple)) else value
+    return replace_bytes(value, lambda data: buffers.append(data) or {"at": len(buffers) - 1})

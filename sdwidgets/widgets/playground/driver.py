@@ -151,14 +151,16 @@ def copy_settings(settings: dict) -> dict:
     return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in settings.items()}
 
 
-def as_number(text: str) -> int | float | str:
-    """ "7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
-    for kind in (int, float):
+def as_number(value):
+    """ "7" -> 7, "7.5" -> 7.5, also inside a list; anything else stays as it is, for the check of settings to name."""
+    if isinstance(value, list):
+        return [as_number(item) for item in value]
+    for kind in (int, float) if isinstance(value, str) else ():
         try:
-            return kind(text)
+            return kind(value)
         except ValueError:
             pass
-    return text
+    return value
 
 
 def defaults(pipe) -> dict:

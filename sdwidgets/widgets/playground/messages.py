@@ -77,13 +77,8 @@ class Messages:
         self._channel.send("tokens", client, **tokens(self._session.pipe, text))
 
     def run(self, client: str, settings: dict, live: int = 0) -> None:
-        number = lambda value: as_number(value) if isinstance(value, str) else value
         chosen = {name: settings[name] for name in set_by_hand() if name in settings}
-        for name, value in chosen.items():
-            if CONTROLS[name].kind in (int, float):
-                chosen[name] = number(value)
-            elif CONTROLS[name].kind is list and isinstance(value, list):
-                chosen[name] = [number(item) for item in value]
+        chosen |= {name: as_number(value) for name, value in chosen.items() if CONTROLS[name].kind is not str}
         self._session.start(self._session.request(live, **chosen), client, 0.0 if live else DEBOUNCE)
 
     def stop(self, client: str) -> None:
