@@ -39,7 +39,7 @@ const ON_A_SLIDE = `
   .on-a-slide .heading h2 { font-size: 1em; }
   .on-a-slide .heading p { margin: 0; }
   .on-a-slide svg { zoom: ${TEXT * SMALL / 11}; } /* curves are drawn for text of 11 pixels */
-  .on-a-slide :is(.value, .status, .told, small) { font-size: ${TEXT * SMALL}px; }
+  .on-a-slide :is(.value, .status, .told, .reading, small) { font-size: ${TEXT * SMALL}px; }
   .on-a-slide .bar { padding: 8px 16px 10px; }
   .on-a-slide .status { min-width: 0; }
 

@@ -100,7 +100,7 @@ def test_a_run_with_guidance_for_a_part_of_its_steps_says_so():
     ]
     part = sdwidgets.Trace(trace.settings, tuple(steps), trace.final_latents, trace.images)
     assert (
-        GuidanceExplorer([part]).data["runs"][0]["note"].startswith("2 of 4 steps of this run asked the network once")
+        GuidanceExplorer([part]).data["runs"][0]["note"].startswith("2 of 4 steps of this run called the network once")
     )
 
 
@@ -147,7 +147,7 @@ def test_text_stays_text(tmp_path):
 
 
 def test_the_still_picture_shows_every_scale():
-    sheet = np.asarray(a_view(1.0, 2.0, 8.0).still()).astype(int)
+    sheet = np.asarray(a_view(1.0, 2.0, 8.0).static_image()).astype(int)
     assert sheet.shape[1] == 3 * 166 + 6
     thirds = [sheet[60:120, 6 + i * 166 : 150 + i * 166] for i in range(3)]
     assert (abs(thirds[0] - thirds[2]) > 2).any() and not (thirds[1] == 255).all()

@@ -137,7 +137,7 @@ def test_the_page_stays_small_whatever_the_pictures():
 
 
 def test_the_still_shows_what_there_is():
-    both, one = a_lab().still(), a_lab(two=False, changes=()).still()
+    both, one = a_lab().static_image(), a_lab(two=False, changes=()).static_image()
     assert both.height > 2.5 * one.height and len(np.unique(np.asarray(both))) > 50
 
 

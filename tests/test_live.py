@@ -11,32 +11,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdwidgets.widgets.playground import driver, session
+from sdwidgets.widgets.playground import driver, runner
 from tests import tiny
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
 
 
-def order(play, live: int, **settings) -> None:
+def request(play, live: int, **settings) -> None:
     play.page("run", settings=settings, live=live)
 
 
-def test_a_hand_that_never_rests_sees_pictures_and_the_last_one_is_its_own(make):  # noqa: F811
+def test_a_reader_who_never_pauses_sees_pictures_and_the_last_one_is_its_own(make):  # noqa: F811
     play = make(autorun=False, num_inference_steps=30)
     for live in range(1, 41):
-        order(play, live, seed=str(live))
+        request(play, live, seed=str(live))
         time.sleep(0.01)
     trace = play.wait(SECONDS)
     shown = [m["live"] for m in play.sent if m["kind"] == "live"]
     assert trace.settings.seed == 40 and shown[-1] == 40 and shown == sorted(set(shown))
-    assert [m["live"] for m in play.sent if m["kind"] == "run"][-1] == 40
-    assert "frames" not in play.kinds() and len(play._mail._kept) <= 8  # not one for each order
+    assert [m["live"] for m in play.sent if m["kind"] == "result"][-1] == 40
+    assert "frames" not in play.kinds() and len(play._session.channel._kept) <= 8  # not one for each request
     assert trace.settings.num_inference_steps == driver.LIVE_STEPS and play.settings["num_inference_steps"] == 30
     assert len(play.history) == 1  # a row of live runs leaves one
 
 
 def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
-    """While a run is held up, orders replace each other, and it may finish: it takes less than the patience."""
-    monkeypatch.setattr(session, "PATIENCE", SECONDS)
+    """While a run is held up, requests replace each other, and it may finish: it takes less than the patience."""
+    monkeypatch.setattr(runner, "PATIENCE", SECONDS)
     play = make(autorun=False)
     inside, go, runs = threading.Event(), threading.Event(), []
 
@@ -47,10 +47,10 @@ def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
     hook = play.pipe.unet.register_forward_pre_hook(hold)
     try:
         play.heard = lambda message: message["kind"] == "live" and runs.append(message["live"])
-        order(play, 1, seed=1)
+        request(play, 1, seed=1)
         assert inside.wait(SECONDS)
         for live in range(2, 200):
-            order(play, live, seed=live)
+            request(play, live, seed=live)
         go.set()
         assert play.wait(SECONDS).settings.seed == 199
     finally:
@@ -60,40 +60,40 @@ def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
 
 
 def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(session, "PATIENCE", 0.0)
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
     monkeypatch.setattr(driver, "LIVE_STEPS", 500)
     play = make(autorun=False, num_inference_steps=500)
     inside = threading.Event()
     hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
     try:
-        order(play, 1)
+        request(play, 1)
         assert inside.wait(SECONDS)
-        order(play, 2, num_inference_steps=2)
+        request(play, 2, num_inference_steps=2)
         assert len(play.wait(SECONDS)) == 2
     finally:
         hook.remove()
     assert [m["live"] for m in play.sent if m["kind"] == "live"] == [2]
 
 
-def test_a_run_is_described_only_when_the_hand_rests(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(session, "REST", SECONDS)
+def test_a_run_is_described_only_when_nothing_is_moved(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(runner, "IDLE_SECONDS", SECONDS)
     play, shown = make(autorun=False), []
 
-    def follow(message):  # the next order comes as soon as a picture is there
+    def follow(message):  # the next request comes as soon as a picture is there
         if message["kind"] == "live":
             shown.append(message["live"])
             if message["live"] == 8:
-                monkeypatch.setattr(session, "REST", 0.0)
+                monkeypatch.setattr(runner, "IDLE_SECONDS", 0.0)
             else:
-                threading.Thread(target=order, args=(play, message["live"] + 1)).start()
+                threading.Thread(target=request, args=(play, message["live"] + 1)).start()
 
     play.heard = follow
-    order(play, 1)
+    request(play, 1)
     end = time.monotonic() + SECONDS
     while len(shown) < 8 and time.monotonic() < end:
         time.sleep(0.02)
     assert play.wait(SECONDS).complete and shown == list(range(1, 9))
-    assert play.kinds().count("run") == 1
+    assert play.kinds().count("result") == 1
 
 
 def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
@@ -102,7 +102,7 @@ def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
     inside = threading.Event()
     hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
     try:
-        order(play, 1)
+        request(play, 1)
         assert inside.wait(SECONDS)
         play.stop()
         assert not play.wait(SECONDS).complete
@@ -113,19 +113,19 @@ def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
 
 def test_generate_after_live_takes_all_the_steps(make):  # noqa: F811
     play = make(autorun=False, num_inference_steps=9)
-    order(play, 1, seed=4)
+    request(play, 1, seed=4)
     few = play.wait(SECONDS)
-    order(play, 0, seed=4)
+    request(play, 0, seed=4)
     full = play.wait(SECONDS)
     assert (len(few), len(full)) == (6, 9) and len(play.history) == 2
     assert play.restore(1).wait(SECONDS) is few and play.settings["num_inference_steps"] == 6
 
 
-def test_a_refused_live_order_is_a_sentence_and_the_one_before_it_stays(make):  # noqa: F811
+def test_a_refused_live_request_is_a_sentence_and_the_one_before_it_stays(make):  # noqa: F811
     play = make(autorun=False)
-    order(play, 1, seed=1)
-    order(play, 2, seed="-1")
-    assert play.sent[-1]["kind"] in ("errors", "live", "run", "done")
+    request(play, 1, seed=1)
+    request(play, 2, seed="-1")
+    assert play.sent[-1]["kind"] in ("errors", "live", "result", "done")
     assert [m for m in play.sent if m["kind"] == "errors"][0]["errors"].keys() == {"seed"}
     assert play.wait(SECONDS).settings.seed == 1
 
@@ -147,7 +147,7 @@ def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811
     pipe.unet = copy.deepcopy(pipe.unet)  # it is shared, and an adapter that is deleted leaves its layers
     pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"]), adapter_name="pocket-turbo")
     play = make(pipe, autorun=False, num_inference_steps=20, guidance_scale=5.0)
-    order(play, 1, seed=3, guidance_scale=5.0)
+    request(play, 1, seed=3, guidance_scale=5.0)
     trace = play.wait(SECONDS)
     settings = trace.settings
     assert (len(trace), settings.scheduler, settings.guidance_scale) == (4, "LCMScheduler", 1.0)
@@ -157,7 +157,7 @@ def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811
 def test_every_task_can_be_live(make):  # noqa: F811
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     play = make(autorun=False, num_inference_steps=20, task="image", source=picture)
-    order(play, 1)
+    request(play, 1)
     trace = play.wait(SECONDS)
     assert len(trace) == 6 and trace.settings.strength == 0.6
 
@@ -171,7 +171,7 @@ def test_a_prompt_that_is_too_long_fills_no_output_while_it_is_typed(make, caplo
     before = logging.get_verbosity()
     try:
         logging.set_verbosity_warning()
-        order(play, 1, prompt=long)
+        request(play, 1, prompt=long)
         play.wait(SECONDS)
         assert not [r for r in caplog.records if "truncated" in r.getMessage()]
         assert logging.get_verbosity() == logging.WARNING
@@ -191,7 +191,7 @@ def test_a_live_run_leaves_a_core_to_the_page(make):  # noqa: F811
     play = make(autorun=False)
     hook = play.pipe.unet.register_forward_pre_hook(lambda *_: threads.append(_spared.get()))
     try:
-        order(play, 1, seed=1)
+        request(play, 1, seed=1)
         play.wait(SECONDS)
         play.run(seed=2).wait(SECONDS)
     finally:

@@ -76,5 +76,5 @@ def test_text_stays_text():
 
 
 def test_the_still_fades_from_picture_to_noise():
-    still = np.asarray(an_explorer(factors=None).still().convert("L"), np.float32)
+    still = np.asarray(an_explorer(factors=None).static_image().convert("L"), np.float32)
     assert still.shape[0] > 5 * 100 and still.std() > 5

@@ -226,9 +226,9 @@ def test_a_giant_picture_in_a_compact_trace_is_not_decoded(trace, tmp_path):
 def give(play, data: bytes, name: str = "cat.png", piece: int = 512 * 1024) -> dict:
     """As the page does: a piece, an answer, the next piece. Returns the last answer."""
     for at in range(0, max(1, len(data)), piece):
-        message = {"kind": "file", "client": "page", "name": name, "size": len(data), "start": at}
+        message = {"kind": "upload", "client": "page", "purpose": "run", "name": name, "size": len(data), "start": at}
         play._handle_custom_msg(message, [memoryview(data[at : at + piece])])
-        answer = [m for m in play.sent if m["kind"] == "file"][-1]
+        answer = [m for m in play.sent if m["kind"] == "upload_reply"][-1]
         if answer["refused"]:
             break
     return answer
@@ -237,17 +237,17 @@ def give(play, data: bytes, name: str = "cat.png", piece: int = 512 * 1024) -> d
 def test_a_dropped_picture_restores_controls_and_run(make):  # noqa: F811
     first = make(autorun=False, num_inference_steps=4, scheduler="DPM++ 2M Karras", guidance_scale=2.5)
     trace = first.run(prompt="a dog", seed=77).wait(SECONDS)
-    first.page("passport", start=0)
+    first.page("save_picture", start=0)
     data = first.buffers[-1][0]
     while len(data) < first.sent[-1]["size"]:
-        first.page("passport", start=len(data))
+        first.page("save_picture", start=len(data))
         data += first.buffers[-1][0]
     second = make(autorun=False)
-    assert give(second, data, piece=1000) == {"kind": "file", "client": "page", "done": True, "refused": None}
+    assert give(second, data, piece=1000) == {"kind": "upload_reply", "client": "page", "done": True, "refused": None}
     second.wait(SECONDS)
     told = ("prompt", "seed", "num_inference_steps", "scheduler", "guidance_scale")
     assert [second.settings[name] for name in told] == ["a dog", 77, 4, "DPM++ 2M Karras", 2.5]
-    assert [kind for kind in second.kinds() if kind != "file"] == ["queued", "run", "done"]
+    assert [kind for kind in second.kinds() if kind != "upload_reply"] == ["queued", "result", "done"]
     assert np.array_equal(second.trace.images, trace.images)
     again = second.run().wait(SECONDS)  # Generate makes it again, bit for bit
     assert np.array_equal(again.images, trace.images)
@@ -263,17 +263,18 @@ def test_a_refused_file_changes_nothing(make, trace, tmp_path):  # noqa: F811
     for data in (plain_png(), whole[:3000], jpeg(), to_png(flow)):
         refused = give(play, data, "<b>.png")["refused"]
         assert refused and refused[0].isupper() or refused.startswith("'")
-    for message in ({"size": 10**12, "start": 0}, {"size": 100, "start": 50}, {"size": "x", "start": 0}, {"size": 3, "start": 0, "name": 7}):  # fmt: skip
-        play._handle_custom_msg({"kind": "file", "client": "page", **message}, [b"12345"])
+    upload = {"kind": "upload", "client": "page", "purpose": "run", "name": "a.png"}
+    for numbers in ({"size": 10**12, "start": 0}, {"size": 100, "start": 50}, {"size": 3, "start": 0}):
+        play._handle_custom_msg({**upload, **numbers}, [b"12345"])
         assert play.sent[-1]["refused"]
     assert play.settings == settings and play.trace is before
-    assert {message["kind"] for message in play.sent[sent:]} == {"file"}
+    assert {message["kind"] for message in play.sent[sent:]} == {"upload_reply"}
 
 
 def test_a_run_under_way_gives_way_to_a_dropped_one(make, trace):  # noqa: F811
     play = make(num_inference_steps=500)
     play.run()
     play.show(trace)
-    assert play.wait(SECONDS) is trace and play.kinds().count("run") == 1
+    assert play.wait(SECONDS) is trace and play.kinds().count("result") == 1
     with pytest.raises(RuntimeError, match="no picture yet"):
         make(autorun=False).save("nowhere.png")

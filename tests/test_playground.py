@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import re
 import sys
 import threading
 import weakref
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
+import traitlets
 
 from sdwidgets.generation.validation import SettingsError
-from sdwidgets.widgets.playground import channel, driver, history, messages, session, widget
+from sdwidgets.widgets.playground import channel, driver, history, messages, runner
 from sdwidgets.widgets.playground.widget import Playground
 from sdwidgets.widgets.playground.worker import Worker
 from tests import tiny
@@ -84,10 +88,10 @@ def test_what_the_run_changed_in_the_pipeline_is_put_back(make):
 
 
 def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(make, monkeypatch):
-    monkeypatch.setattr(session, "PROGRESS", 0.0)  # no step waits for the next message
+    monkeypatch.setattr(runner, "PROGRESS", 0.0)  # no step waits for the next message
     play = make(num_inference_steps=4)
     play.run().wait(SECONDS)
-    assert play.kinds() == ["queued", "frames", "frames", "frames", "frames", "run", "pictures", "done"]
+    assert play.kinds() == ["queued", "frames", "frames", "frames", "frames", "result", "pictures", "done"]
     assert [m["number"] for m in play.sent] == list(range(1, 9))
     assert [m["first"] for m in play.sent if m["kind"] == "frames"] == [0, 1, 2, 3]
     assert play.sent[1]["run"]["total"] == 4 and len(play.sent[5]["run"]["frames"]) == 5
@@ -95,13 +99,13 @@ def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(mak
 
 
 def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
-    monkeypatch.setattr(session, "PROGRESS", 1e9)
+    monkeypatch.setattr(runner, "PROGRESS", 1e9)
     play = make(num_inference_steps=6)
     play.run().wait(SECONDS)
     assert play.kinds() == [
         "queued",
         "frames",
-        "run",
+        "result",
         "pictures",
         "pictures",
         "done",
@@ -119,18 +123,18 @@ def test_the_newest_settings_win(make, monkeypatch):
         play.page("run", settings={"seed": str(seed), "num_inference_steps": "2"})
     trace = play.wait(SECONDS)
     assert trace.settings.seed == 20 and len(trace) == 2
-    assert play.kinds().count("queued") == 21 and play.kinds().count("run") == 1  # what was replaced is never shown
+    assert play.kinds().count("queued") == 21 and play.kinds().count("result") == 1  # what was replaced is never shown
 
 
 def test_stop_keeps_the_steps_so_far(make, monkeypatch):
-    monkeypatch.setattr(session, "PROGRESS", 0.0)
+    monkeypatch.setattr(runner, "PROGRESS", 0.0)
     play = make(num_inference_steps=500)
-    told = []
+    steps = []
 
     def after_three(message):
         if message["kind"] == "frames":
-            told.append(message)
-            if len(told) == 3:
+            steps.append(message)
+            if len(steps) == 3:
                 play.stop()
 
     play.heard = after_three
@@ -139,15 +143,15 @@ def test_stop_keeps_the_steps_so_far(make, monkeypatch):
     assert play.sent[-1]["kind"] == "done" and "stopped after step 4 of 500" in play.sent[-2]["run"]["note"]
 
 
-def test_a_run_that_was_stopped_before_it_began_is_told_too(make):
+def test_the_page_hears_of_a_run_that_was_stopped_before_it_began(make):
     play = make()
-    play._worker.submit(lambda stale: threading.Event().wait(0.5))  # the thread is busy
+    play._session.worker.submit(lambda cancelled: threading.Event().wait(0.5))  # the thread is busy
     play.page("run", settings={})
     play.page("stop")
-    play._worker.wait(SECONDS)
+    play._session.worker.wait(SECONDS)
     play.page("run", settings={})
     play.stop()
-    assert play.kinds()[-1] == "done" and play._worker.wait(SECONDS) and play.trace is None
+    assert play.kinds()[-1] == "done" and play._session.worker.wait(SECONDS) and play.trace is None
 
 
 def test_two_playgrounds_of_one_pipeline_take_turns(make):
@@ -223,7 +227,7 @@ def test_bad_input_is_a_sentence_at_its_control_and_the_widget_lives_on(make, na
 @pytest.mark.parametrize("prompt", ["", "x" * 10_000, "مرحبا بالعالم", "🧑🏽‍🚀🚀", "<script>alert(1)</script>"])
 def test_any_text_is_a_prompt(make, prompt):
     play = make(num_inference_steps=1)
-    play.page("tokens", text=prompt)
+    play.page("tokenize", text=prompt)
     counted = play.sent[-1]
     assert counted["text"] == prompt and counted["client"] == "page"
     play.page("run", settings={"prompt": prompt})
@@ -250,17 +254,17 @@ def test_typed_numbers():
 
 def test_tokens_say_what_is_read_and_what_is_cut():
     pipe = tiny.pipeline("sd")
-    for words in (3, 75, 76, 200):
-        found = driver.tokens(pipe, "a " * words)
-        assert found["count"] == words + 2 and found["limit"] == 77 and found["marks"] == 2
-        assert len(found["tokens"]) == min(words, 75)
-        assert len(found["cut"]) == min(max(0, words - 75), driver.MAX_CUT)
+    for count in (3, 75, 76, 200):
+        tokens = driver.tokens(pipe, "a " * count)
+        assert tokens["count"] == count + 2 and tokens["limit"] == 77 and tokens["marks"] == 2
+        assert len(tokens["tokens"]) == min(count, 75)
+        assert len(tokens["cut"]) == min(max(0, count - 75), driver.MAX_CUT)
 
 
 def test_the_pieces_of_one_character_are_one_chip():
-    found = driver.tokens(tiny.pipeline("sd"), "a 🚀 b")
-    assert [text for text, _ in found["tokens"]] == ["a", "🚀", "b"]
-    assert sum(pieces for _, pieces in found["tokens"]) == found["count"] - 2
+    tokens = driver.tokens(tiny.pipeline("sd"), "a 🚀 b")
+    assert [text for text, _ in tokens["tokens"]] == ["a", "🚀", "b"]
+    assert sum(pieces for _, pieces in tokens["tokens"]) == tokens["count"] - 2
 
 
 # ---- delivery -------------------------------------------------------------------------------------------------------
@@ -269,16 +273,18 @@ def test_the_pieces_of_one_character_are_one_chip():
 def test_push_sends_from_the_worker(make):
     play = make(delivery="push")
     play.run().wait(SECONDS)
-    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "run"} == {"sdwidgets-worker"}
+    assert {t.name for t, m in zip(play.threads, play.sent, strict=True) if m["kind"] == "result"} == {
+        "sdwidgets-worker"
+    }
 
 
-def test_pull_sends_nothing_from_the_worker_and_everything_when_asked(make):
+def test_pull_sends_nothing_from_the_worker_and_everything_at_a_poll(make):
     play = make(delivery="pull")
     play.run()
-    assert play._worker.wait(SECONDS)
+    assert play._session.worker.wait(SECONDS)
     assert play.kinds() == ["queued"]
-    play.page("tick", seen=1)
-    assert play.kinds()[-2:] == ["done", "tock"]
+    play.page("poll", seen=1, lost=False)
+    assert play.kinds()[-2:] == ["done", "poll_reply"]
     numbers = [message["number"] for message in play.sent if "number" in message]
     assert numbers == sorted(numbers) and {m["number"] for m in play.sent[1:-1]} >= {numbers[-1]}
     assert set(play.threads) == {threading.current_thread()}
@@ -290,35 +296,35 @@ def test_waiting_in_a_cell_delivers_too(make):
     assert play.kinds()[-1] == "done" and set(play.threads) == {threading.current_thread()}
 
 
-def test_sync_runs_where_it_is_asked(make):
+def test_sync_runs_in_the_caller(make):
     play = make(delivery="sync")
     play.run()
     assert play.kinds()[-1] == "done" and play.trace.complete  # before any wait
     assert set(play.threads) == {threading.current_thread()} and play.wait() is play.trace
 
 
-def test_auto_pushes_until_news_are_missed_then_lets_the_page_pull(make):
+def test_auto_pushes_until_messages_are_missed_then_lets_the_page_poll(make):
     play = make(delivery="auto")
-    play.page("tick", seen=0)
-    assert play._mail.delivery == "push"
-    play.page("tick", seen=0, lost=True)
+    play.page("poll", seen=0, lost=False)
+    assert play._session.channel.delivery == "push"
+    play.page("poll", seen=0, lost=True)
     play.run().wait(SECONDS)
     assert set(play.threads) == {threading.current_thread()}
     stubborn = make(delivery="push")
-    stubborn.page("tick", seen=0, lost=True)
-    assert stubborn._mail.delivery == "push"
+    stubborn.page("poll", seen=0, lost=True)
+    assert stubborn._session.channel.delivery == "push"
 
 
 def test_auto_pulls_on_colab(make, monkeypatch):
-    monkeypatch.setattr(widget.sys, "modules", {**sys.modules, "google.colab": None})
-    assert make()._mail.delivery == "pull"
+    monkeypatch.setattr(channel.sys, "modules", {**sys.modules, "google.colab": None})
+    assert make()._session.channel.delivery == "pull"
 
 
 def test_auto_is_synchronous_where_there_are_no_threads(make, monkeypatch):
     play = make()
     monkeypatch.setattr(threading.Thread, "start", _no_threads)
     play.run()
-    assert play.trace.complete and play._mail.delivery == "sync"
+    assert play.trace.complete and play._session.channel.delivery == "sync"
 
 
 def _no_threads(self):
@@ -330,7 +336,7 @@ def test_a_page_that_comes_late_gets_everything(make):
     play.run(seed=9).wait(SECONDS)
     play.sent.clear()
     play.page("hello")
-    assert play.kinds() == ["state", "queued", "run", "pictures", "done"]  # the run stands for its steps
+    assert play.kinds() == ["state", "queued", "result", "pictures", "done"]  # the run stands for its steps
     state = play.sent[0]
     assert state["client"] == "page" and state["settings"]["seed"] == 9 and state["seen"] == 0
     assert dict(state["schedulers"])["DDIM"] and state["hidden"] == []
@@ -341,10 +347,10 @@ def test_the_first_page_starts_the_first_run(make):
     play.page("hello")
     assert play.wait(SECONDS).complete
     play.page("hello")
-    assert play._worker.idle
+    assert play._session.worker.idle
     quiet = make(autorun=False)
     quiet.page("hello")
-    assert quiet._worker.idle and quiet.trace is None
+    assert quiet._session.worker.idle and quiet.trace is None
 
 
 def test_bytes_travel_beside_the_message():
@@ -356,13 +362,104 @@ def test_bytes_travel_beside_the_message():
     assert buffers == [b"x", b"yz"]
 
 
+# ---- what code observes ----------------------------------------------------------------------------------------------
+
+
+def observed(play, *names):
+    """What observers of a Playground see: (name, new value, name of the thread)."""
+    seen = []
+    play.observe(lambda change: seen.append((change.name, change.new, threading.current_thread().name)), [*names])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("delivery", "thread"), [("push", "sdwidgets-worker"), ("pull", "MainThread"), ("sync", "MainThread")]
+)
+def test_trace_image_and_settings_can_be_observed(make, delivery, thread):
+    play = make(delivery=delivery, autorun=False)
+    seen = observed(play, "trace", "image", "settings")
+    before = play.settings
+    trace = play.run(prompt="a cat", seed=4).wait(SECONDS)
+    assert [name for name, _, _ in seen] == ["settings", "trace", "image"]
+    assert {name for _, _, name in seen[1:]} == {thread} and seen[0][2] == "MainThread"
+    assert seen[0][1]["seed"] == 4 and before["seed"] == 0 and play.settings is not before
+    assert seen[1][1] is trace is play.trace and np.array_equal(play.image, trace.images[0])
+    first = play.settings
+    play.run(border=[1, 2, 3, 4]).wait(SECONDS)
+    assert first["border"] == [25, 25, 25, 25] and play.settings["border"] is not play._session.settings["border"]
+    for name in ("trace", "image", "settings"):
+        with pytest.raises(traitlets.TraitError, match="read-only"):
+            setattr(play, name, None)
+    assert not {"trace", "image", "settings"} & set(play.keys), "the page gets messages, not traits"
+
+
+def test_a_run_of_the_history_or_of_a_file_is_observed_too(make, monkeypatch):
+    monkeypatch.setattr(history, "TRACES", 1)
+    play = make(delivery="sync", autorun=False)
+    first = play.run(prompt="a cat", seed=1).wait()
+    second = play.run(prompt="a dog", seed=2).wait()
+    seen = observed(play, "trace", "image", "settings")
+    play.restore(2)  # it is shown already, with its settings
+    assert seen == []
+    play.restore(1)  # made again
+    assert [name for name, _, _ in seen] == ["settings", "trace", "image"]
+    assert np.array_equal(play.image, first.images[0]) and play.settings["prompt"] == "a cat"
+    assert play.show(second).trace is second and play.settings["seed"] == 2
+    assert np.array_equal(seen[-1][1], second.images[0])
+
+
+def test_a_trait_can_be_linked_to_another_widget(make):
+    play, text = make(delivery="sync", autorun=False), ipywidgets.Text()
+    traitlets.dlink((play, "settings"), (text, "value"), lambda settings: settings["prompt"])
+    play.run(prompt="a boat")
+    assert text.value == "a boat"
+
+
+def test_a_stopped_run_has_no_image(make):
+    play = make(autorun=False, num_inference_steps=500)
+    play.heard = lambda message: message["kind"] == "frames" and play.stop()
+    trace = play.run().wait(SECONDS)
+    assert not trace.complete and play.trace is trace and play.image is None
+
+
+@pytest.mark.parametrize("delivery", ["push", "sync"])
+def test_an_observer_that_breaks_stops_nothing(make, delivery, capsys):
+    play = make(delivery=delivery, autorun=False)
+    play.observe(lambda change: 1 / 0, ["trace", "settings"])
+    trace = play.run(seed=3).wait(SECONDS)
+    assert trace.complete and np.array_equal(play.image, trace.images[0]) and play.kinds()[-1] == "done"
+    assert capsys.readouterr().err.count("ZeroDivisionError") == 2
+
+
+@pytest.mark.parametrize("delivery", ["push", "pull", "sync"])
+@pytest.mark.parametrize("name", ["settings", "trace"])
+def test_an_observer_may_start_the_next_run(make, delivery, name):
+    play = make(delivery=delivery, autorun=False, num_inference_steps=1)
+    play.observe(lambda change: play.settings["seed"] == 1 and play.run(seed=2), name)
+    play.run(seed=1)
+    for _ in range(3):
+        play.wait(SECONDS)
+    assert play.trace.settings.seed == play.settings["seed"] == 2
+
+
+def test_an_editor_sees_every_setting():
+    made, run = inspect.signature(Playground).parameters, inspect.signature(Playground.run).parameters
+    names = driver.set_by_hand()
+    assert [*made] == ["pipe", *names, "source", "mask", "autorun", "delivery"]
+    assert [*run] == ["self", *names, "source", "mask"]
+    assert made["seed"].annotation == "int | None" and made["seed"].default is None
+    assert run["seed"].annotation == "int" and run["seed"].default is ...
+    for name in names:
+        assert re.search(rf"\b{name}\b.*:", Playground.__doc__), f"the docstring explains {name}"
+
+
 # ---- letting go -----------------------------------------------------------------------------------------------------
 
 
 def test_a_closed_playground_lets_everything_go():
     play = Watched(tiny.pipeline("sd"), num_inference_steps=2)
     play.run().wait(SECONDS)
-    thread, gone = play._worker._thread, weakref.ref(play)
+    thread, gone = play._session.worker._thread, weakref.ref(play)
     assert thread.daemon
     trace = play.trace
     play.close()
@@ -382,7 +479,7 @@ def test_closing_stops_a_run():
     play.heard = lambda message: message["kind"] == "frames" and first.set()
     play.run()
     assert first.wait(SECONDS)
-    thread = play._worker._thread
+    thread = play._session.worker._thread
     play.close()
     thread.join(SECONDS)
     assert not thread.is_alive() and play.trace is None
@@ -393,7 +490,7 @@ def test_many_runs_keep_few_traces(make):
     traces = [weakref.ref(play.run(seed=seed).wait(SECONDS)) for seed in range(30)]
     gc.collect()
     assert sum(trace() is not None for trace in traces) == history.TRACES and traces[-1]() is play.trace
-    assert len(play.history) == history.RUNS and len(play._mail._kept) <= 5
+    assert len(play.history) == history.RUNS and len(play._session.channel._kept) <= 5
     assert sum(t.name == "sdwidgets-worker" and t.is_alive() for t in threading.enumerate()) <= 1
 
 
@@ -404,15 +501,15 @@ def test_the_worker_does_only_the_newest():
     worker, done = Worker(), []
     running, go = threading.Event(), threading.Event()
 
-    def slow(stale):
+    def slow(cancelled):
         running.set()
         go.wait(SECONDS)
-        done.append(("slow", stale()))
+        done.append(("slow", cancelled()))
 
     worker.submit(slow)
     assert running.wait(SECONDS) and not worker.idle
     for i in range(5):
-        worker.submit(lambda stale, i=i: done.append((i, stale())))
+        worker.submit(lambda cancelled, i=i: done.append((i, cancelled())))
     assert worker.waiting
     go.set()
     assert worker.wait(SECONDS)
@@ -422,12 +519,12 @@ def test_the_worker_does_only_the_newest():
         worker.submit(slow)
 
 
-def test_a_job_that_waits_can_be_put_off_and_forgotten():
+def test_a_job_that_waits_can_be_delayed_and_dropped():
     worker, done = Worker(), []
-    worker.submit(lambda stale: done.append("never"), delay=SECONDS)
+    worker.submit(lambda cancelled: done.append("never"), delay=SECONDS)
     assert worker.cancel() is True and worker.wait(SECONDS) and worker.cancel() is False
-    worker.submit(lambda stale: done.append("never"), delay=SECONDS)
-    worker.submit(lambda stale: done.append("now"))
+    worker.submit(lambda cancelled: done.append("never"), delay=SECONDS)
+    worker.submit(lambda cancelled: done.append("now"))
     assert worker.wait(SECONDS) and done == ["now"]
     worker.close()
 

@@ -146,7 +146,7 @@ def test_a_prompt_stays_text():
 
 
 def test_the_still_shows_every_run():
-    still = a_race(previews=True).still()
+    still = a_race(previews=True).static_image()
     assert still.height > 3 * 100 and len(still.getcolors(maxcolors=2**24)) > 100
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import sdwidgets
 from sdwidgets.trace import Settings, Step, Trace
-from sdwidgets.widgets import html, replay
+from sdwidgets.widgets import replay
 
 EVIL = "</script><script>alert(1)</script> \"'><img src=x onerror=alert(2)> <!-- \u2028 سلام 🧑🏽‍🚀"
 
@@ -202,7 +202,7 @@ def test_a_trace_without_steps_is_words_only():
 @pytest.mark.parametrize(("steps", "tiles"), [(1, 1), (7, 7), (50, 12)])
 def test_the_contact_sheet_shows_evenly_chosen_steps(steps, tiles):
     sheet = replay.contact_sheet(a_trace(steps=steps, previews=False))
-    assert sheet.size == (min(6, tiles) * 132 + 4, -(-tiles // 6) * 150 + 4)
+    assert sheet.size == (min(6, tiles) * 134 + 6, -(-tiles // 6) * 154 + 6)
 
 
 def test_a_page_appears_whole_or_not_at_all(tmp_path):
@@ -279,7 +279,7 @@ def test_the_widget_of_a_trace_is_driven_by_code_and_tells_what_the_reader_chose
 
 
 def test_the_speeds_are_those_of_the_script():
-    script = (html.STATIC / "replay.js").read_text("utf-8")
+    script = replay.Replay.bundle()
     (offered,) = re.findall(r"const SPEEDS = (\[.*\]);", script)
-    assert tuple(float(value) for value, _ in json.loads(offered)) == replay.SPEEDS
-    assert float(re.search(r"const USUAL = (\d+);", script).group(1)) * 6 == 30  # steps a second
+    assert dict(json.loads(offered)) == replay.SPEEDS
+    assert float(re.search(r"const STEPS_A_SECOND = (\d+);", script).group(1)) * 6 == 30

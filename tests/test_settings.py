@@ -12,8 +12,7 @@ from sdwidgets.generation import code_export
 from sdwidgets.generation.batch import Request
 from sdwidgets.generation.validation import SettingsError, check_settings
 from sdwidgets.trace import CONTROLS, Control, Settings, Trace
-from sdwidgets.widgets.playground.history import differences
-from sdwidgets.widgets.playground.session import Order
+from sdwidgets.widgets.playground.history import RunRequest, differences
 from sdwidgets.widgets.playground.widget import Playground
 from tests import tiny
 
@@ -74,13 +73,11 @@ def test_an_imaginary_setting_goes_through_the_playground(play, tmp_path):
     assert play.settings["eta"] == 0.5
     first = play.run().wait()
     assert first.settings.eta == 0.5
-    play._mail.tell = play._mail.post = lambda *args, **more: None  # no page is there
-    desk = next(iter(play._msg_callbacks.callbacks)).__self__
-    desk.run({"eta": "0.75"}, "a page")
+    play._handle_custom_msg({"kind": "run", "client": "a page", "settings": {"eta": "0.75"}}, [])
     second = play.wait()
     assert play.settings["eta"] == 0.75 and second.settings.eta == 0.75
     assert abs(first.images.astype(int) - second.images).max() > 0, "the pipeline took it"
-    a, b = (past.order for past in play.history)
+    a, b = (entry.request for entry in play.history)
     assert ["Eta", "0.5", "0.75"] in differences(a, b)
     assert "eta=0.75" in play.code()
     assert "eta" in code_export.keywords(play.pipe, play.settings)
@@ -122,6 +119,6 @@ def test_a_batch_draws_from_text():
         Request("tiny", prompt="a cat", border=[1, 1, 1, 1])
 
 
-def test_orders_of_the_same_settings_do_not_differ():
-    order = Order({name: control.start for name, control in CONTROLS.items() if control.page})
-    assert differences(order, order) == []
+def test_requests_of_the_same_settings_do_not_differ():
+    request = RunRequest({name: control.start for name, control in CONTROLS.items() if control.page})
+    assert differences(request, request) == []

@@ -226,7 +226,7 @@ def test_the_page_sends_a_picture_and_a_mask(make):  # noqa: F811
     play = make(autorun=False, num_inference_steps=2)
     data = encoded(picture(100, 80), "JPEG")
     message = {
-        "kind": "file",
+        "kind": "upload",
         "client": "page",
         "purpose": "source",
         "name": "photo.jpg",
@@ -234,9 +234,9 @@ def test_the_page_sends_a_picture_and_a_mask(make):  # noqa: F811
         "start": 0,
     }
     play._handle_custom_msg(message, [data])
-    told = [m for m in play.sent if m["kind"] == "source"][-1]
+    shown = [m for m in play.sent if m["kind"] == "source"][-1]
     assert play.source.size == (64, 48) or play.source.size == (64, 56)
-    assert told["client"] == "" and play.sent[-1]["refused"] is None
+    assert shown["client"] == "" and play.sent[-1]["refused"] is None
     data = encoded(hole(play.source.size))
     play._handle_custom_msg({**message, "purpose": "mask", "size": len(data)}, [data])
     play.page("run", settings={"task": "inpaint", "strength": "1.0", "border": ["25"] * 4})
@@ -245,7 +245,7 @@ def test_the_page_sends_a_picture_and_a_mask(make):  # noqa: F811
     data = b"not a picture"
     play._handle_custom_msg({**message, "size": len(data)}, [data])
     assert "no picture that can be read" in play.sent[-1]["refused"] and play.source.size[0] == 64
-    play.page("last")
+    play.page("use_last")
     assert np.array_equal(np.asarray(play.source), trace.images[0]) and play.mask is None
     assert read_passport(to_png(trace)).mask is not None
 

@@ -15,14 +15,14 @@ EVIL = "</script><img src=x onerror=alert(1)> & <!-- \u2028"
 
 class Replay(View):  # named as the JavaScript class that its script holds
     script = ("replay.js",)
-    start = {"step": 0}
+    default_state = {"step": 0}
 
-    def checked(self, name, value):
+    def validate_state(self, name, value):
         if not 0 <= value < 3:
             raise ValueError(f"step is 0 to 2, not {value}")
         return value
 
-    def still(self):
+    def static_image(self):
         return Image.new("RGB", (8, 4), "red")
 
 

@@ -133,7 +133,7 @@ def test_no_text_becomes_html():
 
 def test_a_run_without_a_decoded_picture_has_rough_colours():
     view = a_view(output_type="latent")
-    assert view.picture.shape == (8, 6, 3) and view.still().width > 300
+    assert view.picture.shape == (8, 6, 3) and view.static_image().width > 300
     assert len(view.to_html()) > 1000
 
 
@@ -164,9 +164,9 @@ def test_an_overlay_is_dark_where_it_is_least_and_bright_where_it_is_most():
 
 def test_the_still_shows_the_picture_and_the_maps():
     view = a_view()
-    still = np.asarray(view.still()).astype(int)
-    tile = np.asarray(view.still().crop((6, 6, 6 + 128, 6 + 170)))
+    still = np.asarray(view.static_image()).astype(int)
+    tile = np.asarray(view.static_image().crop((6, 6, 6 + 128, 6 + 170)))
     assert tile.std() > 0 and still.shape[1] > 4 * 128
-    assert (np.asarray(a_view(prompt="two blue dogs").still()).shape[1] > 4 * 128) and not np.array_equal(
-        still, np.asarray(a_view(seed=1).still()).astype(int)
+    assert (np.asarray(a_view(prompt="two blue dogs").static_image()).shape[1] > 4 * 128) and not np.array_equal(
+        still, np.asarray(a_view(seed=1).static_image()).astype(int)
     )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from ..latents import linear_preview
-from .replay import MAX_LATENTS, badge_parts, colour_map, pack, webp
+from .replay import MAX_LATENTS, about, badge_parts, finished_picture, first_of, pack, webp
+from .still_image import captioned
 from .view import View
 
 NAMES = ("uncond", "cond", "guided")
@@ -32,7 +33,7 @@ class GuidanceExplorer(View):
     """
 
     script = ("guidance_explorer.js",)
-    start = {"scale": None, "step": 0}
+    default_state = {"scale": None, "step": 0}
 
     def __init__(self, traces: Sequence, pictures: Sequence[Mapping | None] | None = None, **state):
         traces = list(traces)
@@ -46,7 +47,7 @@ class GuidanceExplorer(View):
             "scale": self.scales[min(len(self.scales) - 1, len(self.scales) // 2)],
             "step": len(self.traces[0]) // 3,
         }
-        super().__init__(describe(self.traces, [found for _, found in pairs]), title, **(shown | state))
+        super().__init__(describe(self.traces, [decoded for _, decoded in pairs]), title, **(shown | state))
 
     @classmethod
     def from_pipeline(
@@ -63,7 +64,7 @@ class GuidanceExplorer(View):
         """Make one picture at several guidance scales, from the same noise, and show the runs in the guidance explorer.
 
         pipe: a diffusers pipeline of a model that takes `guidance_scale` at run time.
-        scales: each once, in any order. At 1 and below a pipeline asks for one prediction only, and the view says so.
+        scales: each once, in any order. At 1 and below a pipeline makes one prediction only, and the view says so.
         decode: send each step's three predicted pictures through the VAE; without it they are drawn by the linear preview.
         settings: passed on to the pipeline, e.g. negative_prompt, height and width.
 
@@ -88,52 +89,36 @@ class GuidanceExplorer(View):
             pictures.append(decode_predictions(pipe, trace) if decode else None)
         return cls(traces, pictures)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "scale":
             if value not in self.scales:
-                told = ", ".join(f"{scale:g}" for scale in self.scales)
-                raise ValueError(f"no run was recorded at guidance {value!r}; there are: {told}")
+                scales = ", ".join(f"{scale:g}" for scale in self.scales)
+                raise ValueError(f"no run was recorded at guidance {value!r}; there are: {scales}")
             return float(value)
         steps = len(self.traces[0])
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < steps:
             raise ValueError(f"a step is a whole number from 0 to {steps - 1}, not {value!r}")
         return int(value)
 
-    def still(self) -> Image.Image:
-        """The finished pictures in a row, each under its scale."""
-        side, gap, label = 160, 6, 22
-        sheet = Image.new("RGB", (len(self.traces) * (side + gap) + gap, side + label + 2 * gap), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-        for place, (trace, scale) in enumerate(zip(self.traces, self.scales, strict=True)):
-            left = gap + place * (side + gap)
-            draw.text((left, gap), f"guidance {scale:g}", fill="#333333", font=font)
-            picture = Image.fromarray(_finished(trace))
-            picture.thumbnail((side, side)) if picture.width > side else None
-            sheet.paste(picture.resize((side, round(side * picture.height / picture.width))), (left, gap + label))
-        return sheet
+    def static_image(self) -> Image.Image:
+        """The finished pictures in a row, each above its scale."""
+        pairs = zip(self.traces, self.scales, strict=True)
+        return captioned([[(finished_picture(trace), f"guidance {scale:g}") for trace, scale in pairs]], 160)
 
 
 guidance = GuidanceExplorer.from_pipeline
 
 
 def describe(traces: Sequence, pictures: Sequence[Mapping | None]) -> dict:
-    """What the page needs: words, and for every scale its finished picture and every step's pictures and arrows."""
+    """What the page needs: text, and for every scale its finished picture and every step's pictures and arrows."""
     first = traces[0]
-    settings, shape = first.settings, first[0].latents.shape[1:]
-    told = {
-        "seed {}": settings.seed,
-        "{} steps": len(first),
-        "{}": (settings.scheduler or "").removesuffix("Scheduler") or None,
-    }
+    shared = replace(first.settings, guidance_scale=None, num_inference_steps=len(first))
+    facts = about(shared, first[0].latents.shape[1:], first.preview_factors)
     return {
-        "prompt": _prompt(first),
-        "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
-        "prediction": settings.prediction_type,
-        "negative": bool(settings.negative_prompt and _one(settings.negative_prompt)),
-        "factors": np.round(colour_map(first.preview_factors, int(shape[0])).astype(float), 4).tolist(),
-        "aspect": (settings.width or shape[2]) / (settings.height or shape[1]),
-        "badge": " · ".join(badge_parts(settings)),
-        "runs": [_run(trace, found) for trace, found in zip(traces, pictures, strict=True)],
+        **facts,
+        "negative": bool(facts["negative_prompt"]),
+        "badge": " · ".join(badge_parts(shared)),
+        "runs": [_run(trace, decoded) for trace, decoded in zip(traces, pictures, strict=True)],
     }
 
 
@@ -163,46 +148,39 @@ def _run(trace, pictures: Mapping | None) -> dict:
     note = None
     if lacking == len(steps):
         note = (
-            f"At guidance {scale:g} this run asked the network once a step, so there is one prediction, and no plane to draw."
+            f"At guidance {scale:g} this run called the network once a step, so there is one prediction, and no plane to draw."
             + (" A pipeline takes the prompt's prediction as it is at 1 and below." if scale <= 1 else "")
         )
     elif lacking:
-        note = f"{lacking} of {len(steps)} steps of this run asked the network once: guidance was off there."
-    return {"scale": float(scale), "note": note, "finished": webp(_finished(trace), MAX_PICTURE, 85), "steps": steps}
+        note = f"{lacking} of {len(steps)} steps of this run called the network once: guidance was off there."
+    return {
+        "scale": float(scale),
+        "note": note,
+        "finished": webp(finished_picture(trace), MAX_PICTURE, 85),
+        "steps": steps,
+    }
 
 
 def _step(trace, i: int, pictures: Mapping | None) -> dict:
     step, kind = trace[i], trace.settings.prediction_type
     x0 = {"guided": step.pred_original}
-    found = {"t": float(step.timestep)}
+    entry = {"t": float(step.timestep)}
     if step.noise_pred_uncond is not None and step.noise_pred_cond is not None:
         halves = [np.nan_to_num(half[0]) for half in (step.noise_pred_uncond, step.noise_pred_cond, step.noise_pred)]
-        told = plane(*halves)
-        found["plane"] = {name: np.round(told[name], 4).tolist() for name in (*NAMES, "angle", "outside")}
+        drawn = plane(*halves)
+        entry["plane"] = {name: np.round(drawn[name], 4).tolist() for name in (*NAMES, "angle", "outside")}
         x0 |= {name: step.half_original(name, kind) for name in ("uncond", "cond")}
     else:
-        found["length"] = round(float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4)
+        entry["length"] = round(float(np.sqrt(np.mean(np.nan_to_num(step.noise_pred[0]).astype(np.float64) ** 2))), 4)
     for name, latent in x0.items():
         decoded = (pictures or {}).get(name)
         quality = 75 if name == "guided" else 60  # the halves are shown small
-        found[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, quality)
-    return found
-
-
-def _finished(trace) -> np.ndarray:
-    """The picture that came out; its rough colours where the run kept none."""
-    if trace.images is not None:
-        return trace.images[0]
-    last = trace[-1].pred_original[0]
-    return linear_preview(last, colour_map(trace.preview_factors, len(last)))
-
-
-def _one(text):
-    return (text[0] if text else "") if isinstance(text, (list, tuple)) else text
+        entry[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, quality)
+    return entry
 
 
 def _prompt(trace) -> str:
-    return str(_one(trace.settings.prompt) or "")
+    return str(first_of(trace.settings.prompt) or "")
 
 
 def _belong_together(traces: list, pictures: list) -> None:
@@ -222,17 +200,14 @@ def _belong_together(traces: list, pictures: list) -> None:
         "latents' shape": [trace[0].latents.shape[1:] for trace in traces],
     }
     for name, values in what.items():
-        other = next((value for value in values if value != values[0]), None)
-        if any(value != values[0] for value in values):
-            raise ValueError(
-                f"the runs differ in their {name}, {values[0]!r} and {other!r}; only the guidance scale may differ"
-            )
+        if others := [value for value in values if value != values[0]]:
+            pair = f"{values[0]!r} and {others[0]!r}"
+            raise ValueError(f"the runs differ in their {name}, {pair}; only the guidance scale may differ")
     scales = [trace.settings.guidance_scale for trace in traces]
-    twice = next((scale for scale in scales if scales.count(scale) > 1), None)
-    if twice is not None:
-        raise ValueError(f"two runs have guidance {twice:g}; give each scale once")
-    for trace, found in zip(traces, pictures, strict=True):
-        for name, shown in (found or {}).items():
+    if twice := [scale for scale in scales if scales.count(scale) > 1]:
+        raise ValueError(f"two runs have guidance {twice[0]:g}; give each scale once")
+    for trace, decoded in zip(traces, pictures, strict=True):
+        for name, shown in (decoded or {}).items():
             if name not in NAMES or np.shape(shown)[:1] != (len(trace),) or np.shape(shown)[3:] != (3,):
                 raise ValueError(
                     f"pictures[{name!r}] of shape {np.shape(shown)} does not fit: names are {', '.join(NAMES)}, and each is"

@@ -11,6 +11,7 @@ import html
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -22,52 +23,52 @@ STATIC = Path(__file__).parent / "static"
 TRUST = "To move it, trust this notebook: <code>jupyter trust NAME.ipynb</code>, or run the cell again."
 
 
-def front_end(*scripts: str) -> str:
-    """The style, as a constant CSS, the shared helpers, and these scripts of `static` in one text."""
-    css = (STATIC / "look.css").read_text("utf-8")
+def bundle_scripts(*scripts: str, **constants) -> str:
+    """The style, as a constant CSS, these constants, the shared helpers, and these scripts of `static` in one text."""
+    constants = {"CSS": (STATIC / "look.css").read_text("utf-8"), **constants}
     texts = [(STATIC / script).read_text("utf-8") for script in ("common.js", *scripts)]
-    return "\n".join([f"const CSS = {for_script(css)};", *texts])
+    return "\n".join([*(f"const {name} = {for_script(value)};" for name, value in constants.items()), *texts])
 
 
 def for_script(value) -> str:
     """JSON that may stand inside a script element: no text in it can end the element or open a comment.
 
-    Takes dicts, lists, numbers, text, and bytes, which `revive` of common.js reads back.
+    Takes dicts, lists, numbers, text, and bytes, which `decodeBinary` of common.js reads back.
     """
-    text = json.dumps(_base64(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    value = replace_bytes(value, lambda data: {"b64": base64.b64encode(data).decode("ascii")})
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _base64(value):
+def replace_bytes(value, convert: Callable[[bytes], dict]):
+    """The same dicts and lists with `convert(data)` instead of bytes."""
     if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode("ascii")}
+        return convert(value)
     if isinstance(value, dict):
-        return {key: _base64(item) for key, item in value.items()}
-    return [_base64(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: replace_bytes(item, convert) for key, item in value.items()}
+    return [replace_bytes(item, convert) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def embed(
-    scripts: tuple[str, ...], view: str, data: dict, still: Image.Image, alt: str, state: dict | None = None
-) -> str:
-    """A piece of HTML that shows `data` with the JavaScript class `view` of `scripts`: for a notebook's output, several on a page.
+def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, state: dict | None = None) -> str:
+    """A piece of HTML that shows `data` with the JavaScript class `view` of `script`: for a notebook's output, several on a page.
 
     The view lives in a shadow root. Where scripts do not run (an untrusted notebook, a code host's page) the element keeps
     its other content: the picture `still`, described by `alt`, and a sentence on how to get the view.
     """
-    told = for_script(data)
-    key = hashlib.sha256((view + told + for_script(state)).encode()).hexdigest()[:16]
+    data = for_script(data)
+    key = hashlib.sha256((view + data + for_script(state)).encode()).hexdigest()[:16]
     picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
     return f"""<div data-sdwidgets-replay="{key}">
 <img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/webp;base64,{picture}">
 <p>{TRUST}</p>
 </div>
 <script>(() => {{
-{front_end(*scripts)}
-const data = revive({told});
+{script}
+const data = decodeBinary({data});
 for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
   if (host.shadowRoot) continue;
   const view = new {view}();
-  dress(host, CSS, view.card);
+  mountShadow(host, CSS, view.card);
   view.open(data);
   view.set?.({for_script(state or {})});
 }}

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..latents import CHANGES, changed_channels
 from .replay import pack, webp
+from .still_image import captioned
 from .view import View
 
 SHOWS = ("there and back", "channels", "between")
@@ -21,20 +22,20 @@ MAX_BYTES = 500_000  # for all pictures together
 
 
 class LatentLab(View):
-    """An autoencoder under the glass, over pictures that it has decoded already.
+    """What an autoencoder does to pictures that it has decoded already.
 
     originals: (1 or 2, H, W, 3) uint8. reconstructions: the same pictures encoded and decoded, same shape.
     latents: (1 or 2, channels, h, w) in the scheduler's scale. changed: a name of CHANGES -> the first picture
     decoded with that done to each channel, (channels, H, W, 3) uint8. between: (places, H, W, 3) uint8, the latents mixed evenly from
     the first picture to the second and decoded; None where there is one picture. names: what the pictures are called.
 
-    `set(show=...)`: one of SHOWS; `channel=` from 0; `change=` "as it is" or one of those given; `wipe=` and
+    `set(show=...)`: one of SHOWS; `channel=` from 0; `change=` "as it is" or a name in `changed`; `wipe=` and
     `place=` from 0 to 1, how far the original is uncovered and how far the mixture has come. Raises ValueError for
-    arrays that do not fit and for a state that there is not.
+    arrays that do not fit and for an unknown state.
     """
 
     script = ("latent_lab.js",)
-    start = {"show": SHOWS[0], "channel": 0, "change": "as it is", "wipe": 0.5, "place": 0.5}
+    default_state = {"show": SHOWS[0], "channel": 0, "change": "as it is", "wipe": 0.5, "place": 0.5}
 
     def __init__(self, originals, reconstructions, latents, changed=None, between=None, names=("A", "B"), **state):
         self.originals = _pictures(originals, "originals")
@@ -127,7 +128,10 @@ class LatentLab(View):
         height, width = self.originals.shape[1:3]
         limit = float(np.quantile(np.abs(np.nan_to_num(self.latents)), 0.995)) or 1.0
         top = float(max(10, np.ceil(np.quantile(self.error, 0.995) / 10) * 10))
-        decibels = self.psnr
+        decibels, between = self.psnr, self.between
+        shown = {"there and back": True, "channels": bool(self.changed), "between": between is not None}
+        pairs = [] if between is None else zip(between, self.mixed_pixels(), strict=True)
+        off = lambda pictures: [_off(picture, self.reconstructions[0]) for picture in pictures]
         data = {
             "names": list(self.names),
             "aspect": width / height,
@@ -141,17 +145,9 @@ class LatentLab(View):
             "latents": [pack(one, MAX_LATENTS) for one in self.latents],
             "changes": ["as it is", *self.changed],
             "factors": {name: factor for name, factor in CHANGES.items() if name in self.changed},
-            "moved": {
-                name: [_off(p, self.reconstructions[0]) for p in pictures] for name, pictures in self.changed.items()
-            },
-            "shows": [
-                show
-                for show in SHOWS
-                if (show != "channels" or self.changed) and (show != "between" or self.between is not None)
-            ],
-            "apart": None
-            if self.between is None
-            else [_off(*pair) for pair in zip(self.between, self.mixed_pixels(), strict=True)],
+            "moved": {name: off(pictures) for name, pictures in self.changed.items()},
+            "shows": [show for show in SHOWS if shown[show]],
+            "apart": None if between is None else [_off(*pair) for pair in pairs],
         }
         heat = _heat(self.error / top)
         for side in SIDES:
@@ -160,50 +156,38 @@ class LatentLab(View):
                 "reconstructions": [webp(p, side, 85) for p in self.reconstructions],
                 "error": webp(heat, side, 85),
                 "changed": {name: [webp(p, side) for p in group] for name, group in self.changed.items()},
-                "between": None if self.between is None else [webp(p, side) for p in self.between],
+                "between": None if between is None else [webp(p, side) for p in between],
             }
             if _bytes(pictures) <= MAX_BYTES:
                 break
         return data | pictures
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         """See the class; a value that cannot be shown is a ValueError that names what can."""
         if name in ("wipe", "place"):
             value = float(value)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} runs from 0 to 1, not {value:g}")
             return value
-        allowed = {
-            "show": self.data["shows"],
-            "change": self.data["changes"],
-            "channel": range(self.latents.shape[1]),
-        }[name]
+        channels = range(self.latents.shape[1])
+        allowed = {"show": self.data["shows"], "change": self.data["changes"], "channel": channels}[name]
         if value not in allowed:
             listed = f"0 to {allowed[-1]}" if name == "channel" else ", ".join(map(repr, allowed))
             raise ValueError(f"{name} cannot be {value!r} here; it can be: {listed}")
         return int(value) if name == "channel" else value
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         """Original, reconstruction and error; below, where they were made, each channel off, or the way between."""
-        side = min(192, max(self.originals.shape[1:3]))
-        rows = [
-            [
-                (self.originals[0], "original"),
-                (self.reconstructions[0], f"there and back, {self.psnr:.1f} dB"),
-                (_heat(self.error / self.data["error_top"]), "error"),
-            ]
-        ]
+        side = max(160, min(192, self.originals.shape[2]))
+        error, back = _heat(self.error / self.data["error_top"]), f"there and back, {self.psnr:.1f} dB"
+        rows = [[(self.originals[0], "original"), (self.reconstructions[0], back), (error, "error")]]
         if "off" in self.changed:
             rows.append([(picture, f"without channel {k}") for k, picture in enumerate(self.changed["off"][:4])])
         if self.between is not None:
-            chosen = np.linspace(0, len(self.between) - 1, min(4, len(self.between))).round().astype(int)
-            rows.append(
-                [
-                    (self.between[i], f"{i / (len(self.between) - 1):.0%} of {self.names[1]}, in latents")
-                    for i in chosen
-                ]
-            )
-        return _sheet(rows, side)
+            last = len(self.between) - 1
+            chosen = np.linspace(0, last, min(4, last + 1)).round().astype(int)
+            rows.append([(self.between[i], f"{i / last:.0%} of {self.names[1]}, in latents") for i in chosen])
+        return captioned(rows, side)
 
 
 latent_lab = LatentLab.from_pipeline
@@ -244,26 +228,3 @@ def _bytes(value) -> int:
     if isinstance(value, dict):
         return sum(map(_bytes, value.values()))
     return len(value) if isinstance(value, bytes) else sum(map(_bytes, value or ()))
-
-
-def _sheet(rows: list, side: int) -> Image.Image:
-    """Rows of (picture, words), each picture at most `side` pixels, its words below."""
-    label, gap = 20, 6
-    height, width = rows[0][0][0].shape[:2]
-    scale = side / max(height, width)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    across = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (across * (max(w, 160) + gap) + gap, len(rows) * (h + label + gap) + gap), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for down, row in enumerate(rows):
-        for along, (picture, words) in enumerate(row):
-            x, y = gap + along * (max(w, 160) + gap), gap + down * (h + label + gap)
-            sheet.paste(Image.fromarray(picture).resize((w, h), Image.Resampling.BICUBIC), (x, y))
-            draw.text(
-                (x + w / 2 if w >= 160 else x, y + h + 3),
-                words,
-                fill="#333333",
-                font=font,
-                anchor="ma" if w >= 160 else "la",
-            )
-    return sheet

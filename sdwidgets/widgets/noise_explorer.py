@@ -1,4 +1,4 @@
-"""The noise explorer: one picture's latents and one noise, mixed at any tick of the clock, by several schedules side by side.
+"""The noise explorer: one picture's latents and one noise sample, mixed at any timestep, by several schedules side by side.
 
 Schedules, latents and noise go to the page; the page mixes them. No torch: `sdwidgets.explore_noise(pipe, picture)` encodes.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..analysis.noise_schedules import SCHEDULES, Schedule, schedule
 from ..latents import linear_preview
 from .replay import colour_map, pack, webp
+from .still_image import table
 from .view import View
 
 MAX_LATENTS, MAX_PICTURE, MOST = 64 * 64 * 4, 256, 6
 
 
 class NoiseExplorer(View):
-    """A noised picture under a slider over the clock t, as each schedule would have it at that moment.
+    """A noised picture under a slider over the timestep t, as each schedule makes it.
 
-    latents: (channels, h, w), a picture's in the scheduler's scale. noise: the same shape, drawn once from a unit normal.
+    latents: (channels, h, w), a picture's in the scheduler's scale. noise: the same shape, one draw from a unit normal.
     factors: (channels + 1, 3), see latents.linear_preview; None draws in grey. picture: (H, W, 3) uint8, what the latents
     are of. schedules: two to six of one length, `Schedule`s or labels of `noise.SCHEDULES`.
 
@@ -30,7 +31,7 @@ class NoiseExplorer(View):
     """
 
     script = ("curves.js", "noise_explorer.js")
-    start = {"t": 400, "schedule": ""}
+    default_state = {"t": 400, "schedule": ""}
 
     def __init__(self, latents, noise, factors=None, picture=None, schedules: Sequence[Schedule | str] = tuple(SCHEDULES), **state):  # fmt: skip
         latents, noise = np.asarray(latents, np.float32), np.asarray(noise, np.float32)
@@ -51,7 +52,7 @@ class NoiseExplorer(View):
                 f"an explorer compares two to {MOST} schedules of one length, each with a label of its own; these are"
                 f" {len(schedules)} with {len(self.schedules)} labels and lengths {sorted(lengths)}"
             )
-        (self.ticks,) = lengths
+        (self.num_timesteps,) = lengths
         self.latents, self.noise, self.factors = latents, noise, colour_map(factors, len(latents))
         data = {
             "x0": pack(latents, MAX_LATENTS),
@@ -64,7 +65,7 @@ class NoiseExplorer(View):
                 for s in self.schedules.values()
             ],
         }  # fmt: skip
-        first = {"schedule": next(iter(self.schedules)), "t": min(self.start["t"], self.ticks - 1)}
+        first = {"schedule": next(iter(self.schedules)), "t": min(self.default_state["t"], self.num_timesteps - 1)}
         super().__init__(data, "The noise explorer: one picture, one noise, every schedule", **{**first, **state})
 
     @classmethod
@@ -84,38 +85,30 @@ class NoiseExplorer(View):
         noise = torch.randn(latents.shape, generator=torch.Generator("cpu").manual_seed(seed)).numpy()
         return cls(latents, noise, factors_for(pipe), shown, schedules, **state)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "schedule" and value not in self.schedules:
             raise ValueError(f"there is no schedule {str(value)[:40]!r} here; there are: {', '.join(self.schedules)}")
         if name == "t":
-            if not 0 <= value < self.ticks:
-                raise ValueError(f"t runs from 0 to {self.ticks - 1}, not {value}")
+            if not 0 <= value < self.num_timesteps:
+                raise ValueError(f"t runs from 0 to {self.num_timesteps - 1}, not {value}")
             return int(value)
         return value
 
     def noised(self, label: str, t: int) -> np.ndarray:
-        """The latents at tick t of a schedule, (channels, h, w): signal x0 + noise e."""
-        chosen = self.schedules[self.checked("schedule", label)]
-        t = self.checked("t", t)
+        """The latents at timestep t of a schedule, (channels, h, w): signal x0 + noise e."""
+        chosen = self.schedules[self.validate_state("schedule", label)]
+        t = self.validate_state("t", t)
         return (chosen.signal[t] * self.latents + chosen.noise[t] * self.noise).astype(np.float32)
 
-    def still(self) -> Image.Image:
-        """Schedules down, five moments across, the present one in the middle of none: all evenly over the clock."""
-        moments = np.linspace(0, self.ticks - 1, 6).round().astype(int)
-        side, left, top, gap = 96, 120, 22, 4
+    def static_image(self) -> Image.Image:
+        """Schedules down, six timesteps across."""
+        timesteps, side = np.linspace(0, self.num_timesteps - 1, 6).round().astype(int), 96
+        rows = {
+            label: [linear_preview(self.noised(label, int(t)), self.factors) for t in timesteps]
+            for label in self.schedules
+        }
         height = round(side * self.latents.shape[1] / self.latents.shape[2])
-        size = (left + len(moments) * (side + gap), top + len(self.schedules) * (height + gap))
-        sheet = Image.new("RGB", size, "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-        for column, t in enumerate(moments):
-            draw.text((left + column * (side + gap) + side / 2, 3), f"t = {t}", fill="#333333", font=font, anchor="ma")
-        for row, label in enumerate(self.schedules):
-            y = top + row * (height + gap)
-            draw.text((left - 8, y + height / 2), label, fill="#333333", font=font, anchor="rm")
-            for column, t in enumerate(moments):
-                tile = Image.fromarray(linear_preview(self.noised(label, int(t)), self.factors))
-                sheet.paste(tile.resize((side, height), Image.Resampling.NEAREST), (left + column * (side + gap), y))
-        return sheet
+        return table([f"t = {t}" for t in timesteps], rows, side, height, smooth=False)
 
 
 explore_noise = NoiseExplorer.from_pipeline

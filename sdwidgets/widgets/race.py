@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..latents import linear_preview
 from ..trace import Trace
-from .replay import MAX_PICTURE, MAX_PREVIEW, badge_parts, colour_map, first_of, pack, webp
+from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, first_of, pack, webp
+from .still_image import table
 from .view import View
 
 MAX_LATENTS, MOST = 32 * 32 * 4, 6
-#: one that walks straight, one that throws dice, one that looks back
+#: one that is deterministic, one that adds noise, one that uses earlier predictions
 FIELD = ("DDIM", "Euler ancestral", "DPM++ 2M")
 BY = ("share", "calls")
 SHOWS = ("x0", "xt")
@@ -28,39 +30,26 @@ class SchedulerRace(View):
     label -> a sentence on that scheduler. The first picture of a batch is shown.
 
     `set(at=0.5)`: how far the runs are, 0 to 1; `by`: "share", each run at that share of its own way, or "calls", each run
-    after as many calls of its denoiser as the others; `show`: "x0", what each believes, or "xt", where it stands.
+    after as many calls of its denoiser as the others; `show`: "x0", its predicted picture, or "xt", its current latents.
     Raises ValueError for traces that are no race, and for a state that there is not.
     """
 
     script = ("curves.js", "race.js")
-    start = {"at": 1.0, "by": "share", "show": "x0"}
+    default_state = {"at": 1.0, "by": "share", "show": "x0"}
 
     def __init__(self, traces: Mapping[str, Trace], reference: Trace | None = None, sentences: Mapping[str, str] | None = None, **state):  # fmt: skip
         self.traces, self.reference = dict(traces), reference
         _check(self.traces, reference)
-        told = [trace.settings for trace in self.traces.values()]
-        first = told[0]
-        line = {"seed {}": first_of(first.seed), "guidance {:g}": first.guidance_scale}
+        first = next(iter(self.traces.values()))
+        shared = replace(first.settings, num_inference_steps=None, scheduler=None)
+        data = about(shared, first[0].latents.shape[1:], first.preview_factors)
         if reference is not None:
-            steps = len(reference)
             name = (reference.settings.scheduler or "").removesuffix("Scheduler")
-            line[f"measured by {name} after {steps} calls"] = ""
-        channels, height, width = next(iter(self.traces.values()))[0].latents.shape[1:]
-        pixels = (first.width, first.height) if first.width and first.height else (width, height)
-        factors = next(iter(self.traces.values())).preview_factors
-        self.factors = colour_map(factors, channels)
-        data = {
-            "prompt": first_of(first.prompt) or "",
-            "line": " · ".join(words.format(value) for words, value in line.items() if value is not None),
-            "badge": " · ".join(badge_parts(first)),
-            "aspect": pixels[0] / pixels[1],
-            "factors": np.round(self.factors.astype(float), 4).tolist(),
-            "grey": factors is None,
-            "runs": [
-                self._run(label, trace, (sentences or {}).get(label, "")) for label, trace in self.traces.items()
-            ],
-            "reference": None if reference is None else self._picture(reference),
-        }
+            data["line"] += f" · measured by {name} after {len(reference)} calls"
+        self.factors = colour_map(first.preview_factors, first[0].latents.shape[1])
+        data["badge"] = " · ".join(badge_parts(shared))
+        data["reference"] = None if reference is None else self._picture(reference)
+        data["runs"] = [self._run(name, trace, (sentences or {}).get(name, "")) for name, trace in self.traces.items()]
         super().__init__(data, f"A race of schedulers: {', '.join(self.traces)}", **state)
 
     @classmethod
@@ -80,8 +69,9 @@ class SchedulerRace(View):
         """Run one prompt and seed with each scheduler and set them side by side.
 
         schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. steps: for all, or {label: steps}. reference: the scheduler
-        that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: what each run
-        believes at each call through the full decoder, not in rough colours. settings: as for the pipeline. Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
+        that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: each run's
+        predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline.
+        Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
         """
         from ..analysis.sampling import run_with
         from ..generation.schedulers import find_scheduler
@@ -93,13 +83,12 @@ class SchedulerRace(View):
             raise ValueError(f"a race wants two or more different schedulers, not {', '.join(labels) or 'none'}")
         far = find_scheduler(reference, pipe).label if reference else None
         counts = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(schedulers, steps)
-        missing = [label for label in schedulers if label not in counts]
-        if missing:
+        if missing := [label for label in schedulers if label not in counts]:
             raise ValueError(f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler")
         settings["seed"] = seed
         traces = {
-            label: run_with(pipe, label, prompt, steps=counts[given], **settings)
-            for given, label in zip(schedulers, labels, strict=True)
+            label: run_with(pipe, label, prompt, steps=counts[name], **settings)
+            for name, label in zip(schedulers, labels, strict=True)
         }
         if previews:
             for trace in traces.values():
@@ -114,21 +103,17 @@ class SchedulerRace(View):
         latents. Empty without a reference."""
         if self.reference is None:
             return {}
-        return {
-            label: np.array([_distance(x0, _finished(self.reference)) for x0 in _beliefs(trace)])
-            for label, trace in self.traces.items()
-        }
+        end = finished_latents(self.reference)
+        distance = lambda latents: float(np.sqrt(np.mean((latents - end) ** 2)))
+        return {name: np.array([distance(x0) for x0 in _predictions(trace)]) for name, trace in self.traces.items()}
 
     def _run(self, label: str, trace: Trace, sentence: str) -> dict:
-        frames = [
-            {"t": float(step.timestep), "x0": pack(step.pred_original[0], MAX_LATENTS), "xt": pack(step.scaled_latents[0], MAX_LATENTS)}
-            for step in trace
-        ]  # fmt: skip
-        last = pack(_finished(trace), MAX_LATENTS)
+        frame = lambda t, x0, xt: {"t": float(t), "x0": pack(x0, MAX_LATENTS), "xt": pack(xt, MAX_LATENTS)}
+        frames = [frame(step.timestep, step.pred_original[0], step.scaled_latents[0]) for step in trace]
         if trace.previews is not None:
-            for frame, preview in zip(frames, trace.previews, strict=True):
-                frame["picture"] = webp(preview, MAX_PREVIEW)
-        frames.append({"t": 0.0, "x0": last, "xt": last})
+            for entry, preview in zip(frames, trace.previews, strict=True):
+                entry["picture"] = webp(preview, MAX_PREVIEW)
+        frames.append(frame(0, finished_latents(trace), finished_latents(trace)))
         distances = self.distances.get(label)
         return {
             "label": label,
@@ -141,7 +126,7 @@ class SchedulerRace(View):
     def _picture(self, trace: Trace) -> bytes | None:
         return None if trace.images is None else webp(trace.images[0], MAX_PICTURE, quality=88)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         allowed = {"by": BY, "show": SHOWS}.get(name)
         if allowed and value not in allowed:
             raise ValueError(f"{name} is {' or '.join(map(repr, allowed))}, not {str(value)[:40]!r}")
@@ -151,30 +136,23 @@ class SchedulerRace(View):
             return float(value)
         return value
 
-    def still(self) -> Image.Image:
-        """Schedulers down, five moments of each run's own way across: what each believed then."""
-        shares = (0, 0.25, 0.5, 0.75, 1)
-        side, left, top, gap = 112, 140, 22, 4
+    def static_image(self) -> Image.Image:
+        """Schedulers down, five moments of each run's own way across: its predicted picture then."""
+        shares, side = (0, 0.25, 0.5, 0.75, 1), 112
+        rows = {
+            label: [self._tile(trace, min(len(trace), math.floor(share * len(trace)))) for share in shares]
+            for label, trace in self.traces.items()
+        }
         height = max(1, round(side / self.data["aspect"]))
-        sheet = Image.new("RGB", (left + len(shares) * (side + gap), top + len(self.traces) * (height + gap)), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-        for column, share in enumerate(shares):
-            words = f"{100 * share:.0f} % of the way"
-            draw.text((left + column * (side + gap) + side / 2, 3), words, fill="#333333", font=font, anchor="ma")
-        for row, (label, trace) in enumerate(self.traces.items()):
-            y = top + row * (height + gap)
-            draw.text((left - 8, y + height / 2), label[:18], fill="#333333", font=font, anchor="rm")
-            beliefs = _beliefs(trace)
-            for column, share in enumerate(shares):
-                place = min(len(trace), math.floor(share * len(trace)))
-                if place == len(trace) and trace.images is not None:
-                    tile = Image.fromarray(trace.images[0])
-                elif place < len(trace) and trace.previews is not None:
-                    tile = Image.fromarray(trace.previews[place])
-                else:
-                    tile = Image.fromarray(linear_preview(beliefs[place], self.factors))
-                sheet.paste(tile.resize((side, height), Image.Resampling.BICUBIC), (left + column * (side + gap), y))
-        return sheet
+        return table([f"{100 * share:.0f} % of the way" for share in shares], rows, side, height)
+
+    def _tile(self, trace: Trace, call: int) -> np.ndarray:
+        """The predicted picture after this call, (H, W, 3) uint8; after the last one the finished picture."""
+        if call == len(trace) and trace.images is not None:
+            return trace.images[0]
+        if call < len(trace) and trace.previews is not None:
+            return trace.previews[call]
+        return linear_preview(_predictions(trace)[call], self.factors)
 
 
 race = SchedulerRace.from_pipeline
@@ -188,20 +166,11 @@ def _check(traces: dict[str, Trace], reference: Trace | None) -> None:
         if not isinstance(trace, Trace) or not len(trace):
             raise ValueError(f"{label!r} has no recorded steps; give a Trace of a run: sdwidgets.record(pipe)")
     shapes = {trace[0].latents.shape[1:] for trace in everything.values()}
-    asked = {(first_of(trace.settings.prompt), first_of(trace.settings.seed)) for trace in everything.values()}
-    if len(shapes) > 1 or len(asked) > 1:
+    prompts = {(first_of(trace.settings.prompt), first_of(trace.settings.seed)) for trace in everything.values()}
+    if len(shapes) > 1 or len(prompts) > 1:
         what = "size" if len(shapes) > 1 else "prompt or seed"
         raise ValueError(f"the runs of a race differ in the scheduler alone, and these differ in {what}")
 
 
-def _finished(trace: Trace) -> np.ndarray:
-    """The last latents of a run's first picture, (channels, h, w): what the decoder got."""
-    return (trace.final_latents if trace.final_latents is not None else trace[-1].pred_original)[0]
-
-
-def _beliefs(trace: Trace) -> list[np.ndarray]:
-    return [*(step.pred_original[0] for step in trace), _finished(trace)]
-
-
-def _distance(latents: np.ndarray, converged: np.ndarray) -> float:
-    return float(np.sqrt(np.mean((latents - converged) ** 2)))
+def _predictions(trace: Trace) -> list[np.ndarray]:
+    return [*(step.pred_original[0] for step in trace), finished_latents(trace)]

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
 from . import html
+from .still_image import captioned
 from .view import View
 
 ARRAYS = {  # what the row of channels can show -> the attribute of a Step
@@ -28,7 +29,8 @@ ARRAYS = {  # what the row of channels can show -> the attribute of a Step
 }
 MAX_LATENTS, MAX_PREDICTION = (64 * 64 * 4, 32 * 32 * 4)  # numbers a step; larger arrays are thinned for showing
 MAX_PREVIEW, MAX_PICTURE = 320, 768  # pixels of the longer side
-SPEEDS = (0.5, 1, 2, 4, 6, 12)  # times five steps a second: 6 is 30 steps a second, 12 is 60
+STEPS_A_SECOND = 5  # at speed 1
+SPEEDS = {0.5: "½×", 1: "1×", 2: "2×", 4: "4×", 6: "30/s", 12: "60/s"}  # and how the page calls them
 
 
 def describe(trace) -> dict:
@@ -48,8 +50,8 @@ def describe(trace) -> dict:
     finite = all(np.isfinite(step.latents).all() and np.isfinite(step.noise_pred).all() for step in steps)
     notes = [] if finite else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
     if not trace.complete:
-        asked = settings.num_inference_steps
-        of = f" of {asked}" if asked and asked >= len(steps) else ""
+        total = settings.num_inference_steps
+        of = f" of {total}" if total and total >= len(steps) else ""
         notes.append(f"This run was stopped after step {len(steps)}{of}.")
     return {
         **about(settings, shape, trace.preview_factors),
@@ -63,9 +65,9 @@ def describe(trace) -> dict:
 
 
 def about(settings, shape, factors=None) -> dict:
-    """What holds for every step: words for the heading, the shape of the latents, and the map to rough colours."""
+    """What holds for every step: text for the heading, the shape of the latents, and the map to rough colours."""
     channels, height, width = (int(n) for n in shape)
-    told = {
+    facts = {
         "seed {}": first_of(settings.seed),
         "{} steps": settings.num_inference_steps,
         "guidance {:g}": settings.guidance_scale,
@@ -75,7 +77,7 @@ def about(settings, shape, factors=None) -> dict:
     return {
         "prompt": first_of(settings.prompt) or "",
         "negative_prompt": first_of(settings.negative_prompt) or "",
-        "line": " · ".join(words.format(value) for words, value in told.items() if value is not None),
+        "line": joined(facts),
         "prediction": settings.prediction_type,
         "shape": [channels, height, width],
         "aspect": pixels[0] / pixels[1],
@@ -91,6 +93,27 @@ def colour_map(factors, channels: int) -> np.ndarray:
     return np.concatenate([np.full((channels, 3), 1 / channels), np.zeros((1, 3))])
 
 
+def rough_picture(trace, i: int) -> np.ndarray:
+    """The linear preview of predicted x0 at step i, (h, w, 3) uint8."""
+    latents = trace[i].pred_original[0]
+    return linear_preview(latents, colour_map(trace.preview_factors, len(latents)))
+
+
+def finished_picture(trace) -> np.ndarray:
+    """The picture that came out, (H, W, 3) uint8; its rough colours where none was decoded."""
+    return trace.images[0] if trace.images is not None else rough_picture(trace, len(trace) - 1)
+
+
+def finished_latents(trace) -> np.ndarray:
+    """The last latents of a run's first picture, (channels, h, w): what the decoder got."""
+    return (trace.final_latents if trace.final_latents is not None else trace[-1].pred_original)[0]
+
+
+def joined(facts: dict) -> str:
+    """{"{} steps": 20, "seed {}": None} -> "20 steps": what is known, in one line."""
+    return " · ".join(form.format(value) for form, value in facts.items() if value is not None)
+
+
 def frame(step) -> dict:
     """One step as the page reads it, with packed arrays of the first picture of the batch."""
     arrays = {"x0": pack(step.pred_original[0], MAX_LATENTS)}
@@ -101,9 +124,8 @@ def frame(step) -> dict:
 
 
 def last_frame(trace) -> dict:
-    """The place after the last step: the latents that the decoder got, and the picture itself."""
-    final = trace.final_latents if trace.final_latents is not None else trace.steps[-1].pred_original
-    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(final[0], MAX_LATENTS)}}
+    """The frame after the last step: the latents that the decoder got, and the picture itself."""
+    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(finished_latents(trace), MAX_LATENTS)}}
     if trace.images is not None:
         entry["picture"] = webp(trace.images[0], MAX_PICTURE, quality=90)
     return entry
@@ -125,7 +147,7 @@ def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) ->
 
 
 def badge_parts(settings) -> list[str]:
-    """What made the picture, in words: model, device, number type."""
+    """What made the picture: model, device, number type."""
     model = Path(settings.model).name if settings.model else settings.pipeline
     device = (settings.device or "").split(":")[0]
     device = {"cpu": "CPU", "cuda": "NVIDIA GPU", "mps": "Apple GPU"}.get(device, device)
@@ -154,8 +176,8 @@ def first_of(value):
 
 
 class Replay(View):
-    """Every step of a recorded run under a scrubber: what the model believes (x0) large, where it stands (x_t) beside it,
-    how far it is on the schedule, and the channels that it computes on.
+    """Every step of a recorded run under a scrubber: the predicted picture (x0) large, the current latents (x_t) beside it,
+    the schedule, and the channels that it computes on.
 
     trace: a `Trace` of at least one step, or ValueError. What can be set:
 
@@ -168,7 +190,8 @@ class Replay(View):
     """
 
     script = ("replay.js",)
-    start: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
+    constants: ClassVar = {"SPEEDS": list(SPEEDS.items()), "STEPS_A_SECOND": STEPS_A_SECOND}
+    default_state: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
 
     def __init__(self, trace, **state):
         if not trace.steps:
@@ -176,7 +199,7 @@ class Replay(View):
         self.trace = trace
         super().__init__(describe(trace), f"Steps of the run {first_of(trace.settings.prompt) or ''}", **state)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "step" and value is not None:
             last = len(self.data["frames"]) - 1
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -last - 1 <= value <= last:
@@ -186,26 +209,23 @@ class Replay(View):
             return int(value) % (last + 1)
         if name == "view" and value not in self.views:
             raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
-        if name == "speed" and value not in SPEEDS:
+        if name == "speed" and value not in tuple(SPEEDS):
             raise ValueError(f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}")
         if name in ("playing", "loop") and not isinstance(value, bool):
             raise ValueError(f"{name} is True or False, not {value!r}")
         return value
 
-    def carried(self) -> str:
+    def extra_html(self) -> str:
         return trace_io.to_html(self.trace)
 
     @property
     def views(self) -> tuple[str, ...]:
         """What the row of channels can show of this run."""
-        had = set().union(*(frame["arrays"] for frame in self.data["frames"]))
-        return tuple(
-            name
-            for name in (*ARRAYS, "difference")
-            if name in had or name == "difference" and {"cond", "uncond"} <= had
-        )
+        names = set().union(*(frame["arrays"] for frame in self.data["frames"]))
+        names |= {"difference"} if {"cond", "uncond"} <= names else set()
+        return tuple(name for name in (*ARRAYS, "difference") if name in names)
 
-    def still(self) -> Image.Image:
+    def static_image(self) -> Image.Image:
         return contact_sheet(self.trace)
 
 
@@ -220,9 +240,9 @@ def export_html(trace, path: str | os.PathLike) -> Path:
 
 
 def mimebundle(trace) -> dict:
-    """What a notebook keeps of a trace: the replay, a contact sheet, and words."""
-    words = {"text/plain": repr(trace)}
-    return {**Replay(trace)._repr_mimebundle_(), **words} if trace.steps else words
+    """What a notebook keeps of a trace: the replay, a contact sheet, and text."""
+    text = {"text/plain": repr(trace)}
+    return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
 
 
 # ---- the contact sheet ------------------------------------------------------------------------------------------------
@@ -230,31 +250,23 @@ def mimebundle(trace) -> dict:
 
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
-    steps = trace.steps
-    chosen = np.unique(np.linspace(0, max(0, len(steps) - 1), columns * rows).round().astype(int)) if steps else []
-    columns = min(columns, max(1, len(chosen)))
-    label, gap = 18, 4
-    size = (columns * (side + gap) + gap, math.ceil(len(chosen) / columns) * (side + label + gap) + gap)
-    sheet = Image.new("RGB", size if len(chosen) else (side, side), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, i in enumerate(chosen):
-        left, top = gap + place % columns * (side + gap), gap + place // columns * (side + label + gap)
-        tile = _picture(trace, i)
-        tile = tile.resize((side, max(1, round(side * tile.height / tile.width))), Image.Resampling.BICUBIC)
-        tile = tile.crop(
-            (0, max(0, (tile.height - side) // 2), side, max(0, (tile.height - side) // 2) + min(side, tile.height))
-        )
-        sheet.paste(tile, (left, top))
-        words = f"step {i + 1}, t = {steps[i].timestep:.0f}"
-        draw.text((left + side / 2, top + side + 3), words, fill="#333333", font=font, anchor="ma")
-    return sheet
+    chosen = (
+        np.unique(np.linspace(0, max(0, len(trace) - 1), columns * rows).round().astype(int)) if len(trace) else []
+    )
+    tiles = [(_square(_picture(trace, i), side), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
+    if not tiles:
+        return Image.new("RGB", (side, side), "white")
+    return captioned([tiles[i : i + columns] for i in range(0, len(tiles), columns)], side)
 
 
-def _picture(trace, i: int) -> Image.Image:
-    """Predicted x0 at step i: the decoded preview, the picture itself at the end, or rough colours."""
+def _square(picture: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
+
+
+def _picture(trace, i: int) -> np.ndarray:
+    """Predicted x0 at step i, (H, W, 3) uint8: the decoded preview, the picture itself at the end, or rough colours."""
     if trace.previews is not None and i < len(trace.previews):
-        return Image.fromarray(trace.previews[i])
-    if trace.complete and trace.images is not None and i == len(trace.steps) - 1:
-        return Image.fromarray(trace.images[0])
-    latents = trace.steps[i].pred_original[0]
-    return Image.fromarray(linear_preview(latents, colour_map(trace.preview_factors, len(latents))))
+        return trace.previews[i]
+    if trace.complete and trace.images is not None and i == len(trace) - 1:
+        return trace.images[0]
+    return rough_picture(trace, i)

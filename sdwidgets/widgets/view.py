@@ -1,7 +1,7 @@
 """What the views over recorded runs share: a page that needs no kernel, and a live widget that code can move.
 
-A subclass names its script and what there is to set, and turns traces into plain data; the script draws. So a view runs
-no pipeline, and one script serves a notebook, a file on its own, and a slide.
+A subclass names its script and its state, and turns traces into plain data; the script draws. So a view runs no pipeline, and
+one script serves a notebook, a file on its own, and a slide.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ export default {
     const host = document.createElement("div");
     el.append(host);
     const view = new VIEW();
-    const forget = dress(host, CSS, view.card);
-    view.open(revive(JSON.parse(model.get("data"))));
+    const unmount = mountShadow(host, CSS, view.card);
+    view.open(decodeBinary(JSON.parse(model.get("data"))));
     const take = () => view.set(model.get("state"));
     take();
     model.on("change:state", take);
@@ -32,81 +32,92 @@ export default {
       model.set("state", { ...model.get("state"), ...state });
       model.save_changes();
     };
-    return () => { model.off("change:state", take); view.close?.(); forget(); };
+    return () => { model.off("change:state", take); view.close?.(); unmount(); };
   },
 };
 """
 
 
 class View:
-    """Something to look at and to move, over data that were recorded; shows itself where a cell ends with it.
+    """Recorded data with controls to look at them; shows itself where a cell ends with it.
 
-    What is shown in a notebook needs no kernel: it stays alive in a saved page, and `export_html` makes a file of it.
-    `set` chooses what it shows first. `widget()` is the same view joined to the kernel: there `set` moves what is on the page
-    already, and `state` tells what the reader chose.
+    What a notebook shows needs no kernel: it works in a saved page too, and `export_html` makes a file of it. `set` chooses
+    what is shown first. `widget()` is the same view connected to the kernel: there `set` changes what is on the page already,
+    and `state` holds what the reader chose.
 
-    A subclass gives `script`, a file of this folder with a JavaScript class that is named as the subclass: `card`, its
+    A subclass gives `script`, files of the folder static with a JavaScript class that is named as the subclass: `card`, its
     element; `open(data)`; `set(state)`, which takes any part of the state; it calls `changed(state)`, where that is set, when
-    the reader moves something, and may have `close()`. `start` holds the state that there is and what it is at first.
+    the reader moves something, and may have `close()`. `constants` are those that Python and the script share. `default_state`
+    names all parts of the state with their first values.
     """
 
     script: ClassVar[tuple[str, ...]]
-    start: ClassVar[dict[str, Any]] = {}
+    constants: ClassVar[dict[str, Any]] = {}
+    default_state: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, data: dict, title: str, **state):
         self.data, self.title = data, title
-        self.state = dict(self.start)
+        self.state = dict(self.default_state)
         self._widgets: weakref.WeakSet[LiveView] = weakref.WeakSet()
         self.set(**state)
 
     def set(self, **state) -> View:
-        """Choose what is shown, on the widgets that are on a page already too. Raises TypeError for a name that there is not."""
-        unknown = sorted(set(state) - set(self.start))
+        """Choose what is shown, also on widgets that are on a page already. Raises TypeError for an unknown name."""
+        unknown = sorted(set(state) - set(self.default_state))
         if unknown:
             raise TypeError(
-                f"{type(self).__name__} has no {unknown[0]!r} to set; it has: {', '.join(self.start) or 'nothing'}"
+                f"{type(self).__name__} has no {unknown[0]!r} to set; it has: {', '.join(self.default_state) or 'nothing'}"
             )
-        self.state |= {name: self.checked(name, value) for name, value in state.items()}
+        self.state |= {name: self.validate_state(name, value) for name, value in state.items()}
         for widget in self._widgets:
             widget.state = dict(self.state)
         return self
 
-    def checked(self, name: str, value):
-        """`value`, if there is such a thing to show; subclasses raise ValueError and say what there is."""
+    def validate_state(self, name: str, value):
+        """`value`, if it can be shown; subclasses raise ValueError and name what can."""
         return value
 
-    def still(self) -> Image.Image:
-        """What is shown where no script runs. A subclass draws it from its data."""
+    def static_image(self) -> Image.Image:
+        """What is shown where no script runs; a subclass draws it from its data."""
         raise NotImplementedError
 
     def widget(self) -> LiveView:
-        """The view as a widget joined to the kernel."""
+        """The view as a widget connected to the kernel."""
         widget = LiveView(self)
         self._widgets.add(widget)
         return widget
 
+    @classmethod
+    def bundle(cls) -> str:
+        """All JavaScript of the view in one text."""
+        return html.bundle_scripts(*cls.script, **cls.constants)
+
     def to_html(self) -> str:
         """The view as a piece of HTML for a page."""
-        return html.embed(self.script, type(self).__name__, self.data, self.still(), self.title, self.state)
+        return html.embed(self.bundle(), type(self).__name__, self.data, self.static_image(), self.title, self.state)
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write the view as one file that works offline, from a file system too; returns its path."""
-        return html.write(self.to_html() + self.carried(), path, self.title)
+        return html.write(self.to_html() + self.extra_html(), path, self.title)
 
-    def carried(self) -> str:
-        """HTML that an exported file carries besides and nobody sees, such as the run itself."""
+    def extra_html(self) -> str:
+        """Hidden HTML that an exported file carries too, such as the run itself."""
         return ""
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value!r}" for name, value in self.state.items())
-        return f"<{type(self).__name__}: {self.title}{'; ' if told else ''}{told}>"
+        state = ", ".join(f"{name}={value!r}" for name, value in self.state.items())
+        return f"<{type(self).__name__}: {self.title}{'; ' if state else ''}{state}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {"text/html": self.to_html(), "image/png": html.small_png(self.still()), "text/plain": repr(self)}
+        return {
+            "text/html": self.to_html(),
+            "image/png": html.small_png(self.static_image()),
+            "text/plain": repr(self),
+        }
 
 
 class LiveView(anywidget.AnyWidget):
-    """A view joined to the kernel. `state`: what is shown, a dict; set it, or let the reader, and observe it."""
+    """A view connected to the kernel. `state`: what is shown, a dict; set it, or let the reader, and observe it."""
 
     _esm = traitlets.Unicode().tag(sync=True)
     data = traitlets.Unicode().tag(sync=True)
@@ -114,7 +125,7 @@ class LiveView(anywidget.AnyWidget):
 
     def __init__(self, view: View):
         self._view = view
-        script = html.front_end(*view.script) + LIVE.replace("VIEW", type(view).__name__)
+        script = view.bundle() + LIVE.replace("VIEW", type(view).__name__)
         super().__init__(_esm=script, data=html.for_script(view.data), state=dict(view.state))
         self.observe(self._moved, "state")
 
@@ -127,4 +138,4 @@ class LiveView(anywidget.AnyWidget):
         return f"<live {repr(self._view).strip('<>')}>"
 
     def _moved(self, change) -> None:
-        self._view.state |= {name: value for name, value in change.new.items() if name in self._view.start}
+        self._view.state |= {name: value for name, value in change.new.items() if name in self._view.default_state}

@@ -1,4 +1,4 @@
-"""The prompt X-ray: the tokens of a prompt, and for each the places of the picture that looked at it. Numpy and Pillow only.
+"""The prompt X-ray: the tokens of a prompt, and for each the positions of the picture that attend to it. Numpy and Pillow only.
 
 It is drawn from a `Trace` and the `AttentionMaps` of the same run; `sdwidgets.xray(pipe, prompt)` records both.
 """
@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from ..latents import linear_preview
-from .replay import MAX_PICTURE, about, badge_parts, colour_map, pack, webp
+from .replay import MAX_PICTURE, about, badge_parts, colour_map, finished_picture, pack, webp
+from .still_image import captioned
 from .view import View
 
 MAX_BYTES, MAX_STEPS, MAX_SIDE = 400_000, 24, 32  # what a page carries of the maps
-MAX_BELIEF = 32 * 32 * 4  # numbers of a predicted picture
+MAX_PREDICTED = 32 * 32 * 4  # numbers of a predicted picture
 MAX_CUT = 60  # pieces of a prompt that was cut which are drawn
 # Nine stops of matplotlib's inferno (CC0, Nathaniel Smith and Stefan van der Walt): dark to bright, also for colour-blind eyes.
 HEAT = (
@@ -37,7 +37,7 @@ class PromptXray(View):
     """
 
     script = ("curves.js", "xray.js")
-    start = {"token": 0, "step": 0, "layers": "all"}
+    default_state = {"token": 0, "step": 0, "layers": "all"}
 
     def __init__(self, trace, maps, known_words: Iterable[str] | None = None, **state):
         if not len(maps) or not len(trace):
@@ -48,7 +48,7 @@ class PromptXray(View):
         self.trace, self.maps = trace, maps
         whole = [word for word in maps.words if word != maps.cut_word]
         self.unknown = unknown_words(whole, known_words)
-        self.picture = _picture(trace)
+        self.picture = finished_picture(trace)
         prompt = maps.prompt if maps.prompt is not None else ""
         super().__init__(self._data(), f"X-ray of the prompt {prompt[:80]!r}", **{"token": _clearest(maps), **state})
 
@@ -74,7 +74,7 @@ class PromptXray(View):
             pipe(prompt, generator=generator, **settings)
         return cls(trace, maps, known_words=known_words)
 
-    def checked(self, name: str, value):
+    def validate_state(self, name: str, value):
         if name == "token":
             columns = self.maps.find(value)
             return columns[0] if len(columns) == 1 else columns
@@ -87,31 +87,20 @@ class PromptXray(View):
         return value
 
     def heat(self) -> np.ndarray:
-        """The map that is shown, (h, w) float32: the share of attention that each place gives to the token."""
+        """The map that is shown, (h, w) float32: the share of attention that each position gives to the token."""
         step, layers = self.state["step"], self.state["layers"]
         return self.maps.heat(
             self.state["token"], None if step == 0 else step - 1, None if layers == "all" else layers
         )
 
-    def still(self) -> Image.Image:
-        """The picture, and beside it the maps of the words, eight at most, over all steps and layers."""
+    def static_image(self) -> Image.Image:
+        """The picture and the maps of eight tokens at most, over all steps and layers."""
         tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
-        side, label, gap = 128, 20, 6
-        chosen = (sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)]) + rest
-        tiles = [("the picture", self.picture)]
-        for i in sorted(chosen):
-            tiles.append((self.maps.tokens[i].text[:16], overlay(self.picture, self.maps.heat(i))))
-        columns = min(5, len(tiles))
-        height = round(side * self.picture.shape[0] / self.picture.shape[1])
-        rows = math.ceil(len(tiles) / columns)
-        sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (height + label + gap) + gap), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-        for place, (words, pixels) in enumerate(tiles):
-            left, top = (gap + place % columns * (side + gap), gap + place // columns * (height + label + gap))
-            sheet.paste(Image.fromarray(pixels).resize((side, height), Image.Resampling.BICUBIC), (left, top))
-            draw.text((left + side / 2, top + height + 3), words, fill="#222222", font=font, anchor="ma")
-        return sheet
+        chosen = sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)] + rest
+        maps = [(overlay(self.picture, self.maps.heat(i)), self.maps.tokens[i].text[:16]) for i in sorted(chosen)]
+        tiles = [(self.picture, "the picture"), *maps]
+        return captioned([tiles[i : i + 5] for i in range(0, len(tiles), 5)], 128)
 
     def _data(self) -> dict:
         trace, maps = self.trace, self.maps
@@ -119,7 +108,7 @@ class PromptXray(View):
         sizes = {"all": max(((layer.height, layer.width) for layer in maps.layers), key=math.prod)}
         sizes |= {layer.block: (layer.height, layer.width) for layer in maps.layers}
         side, shown = _room(list(sizes.values()), len(maps.tokens), len(maps))
-        beliefs = [trace[min(i, len(trace) - 1)] for i in shown]
+        predicted = [trace[min(i, len(trace) - 1)] for i in shown]
         return {
             **about(trace.settings, trace[0].latents.shape[1:], trace.preview_factors),
             "prompt": maps.prompt or "",
@@ -139,8 +128,8 @@ class PromptXray(View):
             "unknown": sorted(self.unknown),
             "total": len(maps),
             "steps": [
-                {"number": i + 1, "t": float(maps.timesteps[i]), "x0": pack(step.pred_original[0], MAX_BELIEF)}
-                for i, step in zip(shown, beliefs, strict=True)
+                {"number": i + 1, "t": float(maps.timesteps[i]), "x0": pack(step.pred_original[0], MAX_PREDICTED)}
+                for i, step in zip(shown, predicted, strict=True)
             ],
             "blocks": [self._block(name, size, side, shown) for name, size in sizes.items()],
             "colours": [list(colour) for colour in HEAT],
@@ -197,10 +186,10 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
     height, width = picture.shape[:2]
     low = float(heat.min()) if low is None else low
     high = float(heat.max()) if high is None else high
-    place = np.clip((np.asarray(heat, np.float32) - low) / max(high - low, 1e-9), 0, 1)
-    place = np.asarray(Image.fromarray(place).resize((width, height), Image.Resampling.BILINEAR))
+    level = np.clip((np.asarray(heat, np.float32) - low) / max(high - low, 1e-9), 0, 1)
+    level = np.asarray(Image.fromarray(level).resize((width, height), Image.Resampling.BILINEAR))
     stops = np.linspace(0, 1, len(HEAT))
-    colours = np.stack([np.interp(place, stops, channel) for channel in np.array(HEAT).T], -1)
+    colours = np.stack([np.interp(level, stops, channel) for channel in np.array(HEAT).T], -1)
     grey = (picture @ np.array([0.299, 0.587, 0.114]))[..., None]  # ITU-R BT.601 luma
     return np.clip(THROUGH * grey + (1 - THROUGH) * colours, 0, 255).round().astype(np.uint8)
 
@@ -210,14 +199,6 @@ def _clearest(maps) -> int:
     words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
     chosen = [i for i in words if len(maps.words[maps.tokens[i].word]) >= 4] or words
     return max(chosen, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
-
-
-def _picture(trace) -> np.ndarray:
-    """The finished picture; rough colours of the last belief where none was decoded."""
-    if trace.images is not None:
-        return trace.images[0]
-    last = trace[len(trace) - 1].pred_original[0]
-    return linear_preview(last, colour_map(trace.preview_factors, len(last)))
 
 
 def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, list[int]]:
@@ -237,5 +218,5 @@ def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, l
 def _bytes(array: np.ndarray) -> dict:
     """Numbers as bytes between their least and most: they differ by little beside their size."""
     low, high = float(array.min()), float(array.max())
-    places = np.round((array - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    return {"shape": list(array.shape), "low": low, "high": high, "data": places.tobytes()}
+    levels = np.round((array - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    return {"shape": list(array.shape), "low": low, "high": high, "data": levels.tobytes()}

@@ -59,7 +59,7 @@ def test_the_race_runs_by_share_and_by_calls(new_page, tmp_path):
     slider.press("End")
     assert status.inner_text() == "all have finished" and "finished, 6 calls" in told.nth(1).inner_text()
     seen.append(pixels(lane))
-    page.get_by_role("radio", name="Where each stands").check()
+    page.get_by_role("radio", name="Current latents").check()
     seen.append(pixels(lane))
     page.get_by_role("radio", name="Calls of the network").check()
     slider.press("Home")

@@ -144,7 +144,7 @@ def test_the_scrubber_moves_without_the_kernel(card):
 def test_channels_show_latents_prediction_and_its_halves(card):
     seen = set()
     card.step.press("Home")
-    for name in ("Latents", "Answer", "With prompt", "Without", "Difference"):
+    for name in ("Latents", "Prediction", "With prompt", "Without", "Difference"):
         card.card.get_by_role("radio", name=name, exact=True).check()
         seen.add(pixels(card.card.locator(".channels canvas").first))
         assert "(blue) to" in card.card.locator(".numbers figcaption").inner_text()

@@ -36,7 +36,7 @@ def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
     page.get_by_role("slider", name="Step", exact=True).press("ArrowRight")
     assert status.inner_text().startswith("step 1 of 3 · t = 667")
     assert pixels(hero) != before[0] and pixels(page.locator(".beside canvas")) != before[1]
-    assert "believes at this step" in page.locator(".beside figcaption").inner_text()
+    assert "Predicted picture at this step" in page.locator(".beside figcaption").inner_text()
     before = pixels(hero)
     page.get_by_role("radio", name="mid, 3 by 4 places").check(force=True)
     assert pixels(hero) != before and "3 × 4" in page.locator(".by-layer .hint").first.inner_text()

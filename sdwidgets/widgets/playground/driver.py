@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import threading
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...parts import find_denoiser
-from ...trace import CONTROLS
+from ...trace import CONTROLS, Settings
+from ..replay import badge_parts
 
-LIVE_STEPS, TURBO_STEPS = (
-    6,
-    4,
-)  # of a live run: of the scheduler that is chosen; of a model that was distilled to few
-MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and left out
+LIVE_STEPS = 6  # of a live run, with the scheduler that is chosen
+TURBO_STEPS = 4  # of a model that was distilled to few steps
+MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and cut off
 
-
-_TURNS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a pipeline's VAE -> its lock
+_LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a pipeline's VAE -> its lock
 
 
 @contextmanager
-def turn(pipe, stale):
-    """Wait until no other Playground runs on this pipeline's parts; gives False if `stale()` came first.
+def pipeline_lock(pipe, cancelled):
+    """Wait until no other Playground runs on this pipeline's parts; gives False if `cancelled()` came first.
 
     A cell that is run again makes a second Playground while the first may still be at work.
     """
-    lock = _TURNS.setdefault(pipe.vae, threading.Lock())
-    while not (mine := lock.acquire(timeout=0.05)):
-        if stale():
+    lock = _LOCKS.setdefault(pipe.vae, threading.Lock())
+    while not (acquired := lock.acquire(timeout=0.05)):
+        if cancelled():
             break
     try:
-        yield mine
+        yield acquired
     finally:
-        if mine:
+        if acquired:
             lock.release()
 
 
 @contextmanager
-def prepared(pipe, scheduler: str | None):
-    """For the time of a block: this scheduler in the pipeline, and no progress bar on the terminal."""
+def scheduler_override(pipe, scheduler: str | None):
+    """In a block: this scheduler in the pipeline, and no progress bar on the terminal."""
     from ...generation.schedulers import make_scheduler
 
     before, bars = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
@@ -56,10 +55,10 @@ def prepared(pipe, scheduler: str | None):
 
 
 @contextmanager
-def following_a_hand():
-    """For the time of a live run: a core is left to the page, and diffusers says nothing.
+def live_mode():
+    """In a block: a core is left to the page, and diffusers logs no warning.
 
-    It would say at every letter that the prompt is too long, and the page has said so beside the prompt.
+    It would warn at every letter of a prompt that is too long, and the page says so beside the prompt.
     """
     from diffusers.utils import logging
 
@@ -74,6 +73,18 @@ def following_a_hand():
         logging.set_verbosity(verbosity)
 
 
+def set_by_hand() -> list[str]:
+    """The settings that have a control in the page, in their order."""
+    return [name for name, control in CONTROLS.items() if control.page]
+
+
+def check_names(settings: dict, caller: str) -> None:
+    """Raises TypeError for a setting that there is not."""
+    names = set_by_hand()
+    if unknown := sorted(set(settings) - set(names)):
+        raise TypeError(f"{caller}() has no setting {unknown[0]!r}; it takes {', '.join(names)}, source and mask.")
+
+
 def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:
     """Keyword arguments for the pipeline: those of settings and pictures that it takes, and a CPU generator from the seed."""
     import torch
@@ -82,12 +93,12 @@ def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:
 
     # A generator on the CPU draws the same noise whatever device the pipeline is on.
     takes = inspect.signature(type(pipe).__call__).parameters
-    given = {name: value for name, value in (pictures or {}).items() if name in takes}
-    return {**keywords(pipe, settings), **given, "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
+    pictures = {name: value for name, value in (pictures or {}).items() if name in takes}
+    return {**keywords(pipe, settings), **pictures, "generator": torch.Generator("cpu").manual_seed(settings["seed"])}
 
 
 def tokens(pipe, text: str) -> dict:
-    """How the first text encoder cuts up a prompt: what it reads, what it leaves out, and the counts.
+    """How the first text encoder splits a prompt: the tokens that it reads, those that are cut off, and the counts.
 
     `tokens` and `cut` are [text, number of tokens] pairs: the pieces of one character, such as an emoji, are shown
     as one. Both are shortened for showing; `count` has all, with the `marks` for start and end.
@@ -99,15 +110,15 @@ def tokens(pipe, text: str) -> dict:
         return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0}
     limit = tokenizer.model_max_length
     ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
-    words = ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
-    words = words[:-1] if words and words[-1] == tokenizer.eos_token_id else words
-    marks = len(ids) - len(words)
+    text_ids = ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
+    text_ids = text_ids[:-1] if text_ids and text_ids[-1] == tokenizer.eos_token_id else text_ids
+    marks = len(ids) - len(text_ids)
     room = max(0, limit - marks)
-    shown = lambda some: [[piece.text, piece.stop - piece.first] for piece in pieces(tokenizer, some)]
+    pairs = lambda some: [[piece.text, piece.stop - piece.first] for piece in pieces(tokenizer, some)]
     return {
         "text": text,
-        "tokens": shown(words[: min(room, MAX_READ)]),
-        "cut": shown(words[room : room + MAX_CUT]),
+        "tokens": pairs(text_ids[: min(room, MAX_READ)]),
+        "cut": pairs(text_ids[room : room + MAX_CUT]),
         "count": len(ids),
         "limit": limit,
         "marks": marks,
@@ -135,19 +146,21 @@ def memory_in_use(device: str | None) -> str:
     return f"{gigabytes(psutil.Process().memory_info().rss)} of memory"
 
 
-def page_settings() -> list[str]:
-    """The settings that have a control in the page, in their order."""
-    return [name for name, control in CONTROLS.items() if control.page]
+def copy_settings(settings: dict) -> dict:
+    """A dict of its own, with lists of its own."""
+    return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in settings.items()}
 
 
-def as_number(text: str) -> int | float | str:
-    """ "7" -> 7, "7.5" -> 7.5; any other text stays text, for the check of settings to name."""
-    for kind in (int, float):
+def as_number(value):
+    """ "7" -> 7, "7.5" -> 7.5, also inside a list; anything else stays as it is, for the check of settings to name."""
+    if isinstance(value, list):
+        return [as_number(item) for item in value]
+    for kind in (int, float) if isinstance(value, str) else ():
         try:
-            return kind(text)
+            return kind(value)
         except ValueError:
             pass
-    return text
+    return value
 
 
 def defaults(pipe) -> dict:
@@ -187,27 +200,53 @@ def few_steps(pipe, settings: dict) -> dict:
 
 
 def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
-    """(what the controls must say for a recorded run, control -> a sentence on what does not fit); `now`: what they say.
+    """(the settings of a recorded run, control -> a sentence on what does not fit); `now`: the controls' settings.
 
-    Where the run does not tell, the controls stay.
+    What the run does not say stays as it is now.
     """
     from ...generation.schedulers import find_scheduler
 
-    told = trace.settings
+    recorded = trace.settings
     settings, notes = dict(now), {}
-    for name in page_settings():
-        value = getattr(told, name, None)
+    for name in set_by_hand():
+        value = getattr(recorded, name, None)
         value = value[0] if isinstance(value, list) and value and CONTROLS[name].kind is not list else value
         if value is not None:
             settings[name] = value
     settings["task"] = "text" if trace.source is None else "image" if trace.mask is None else "inpaint"
-    if told.scheduler_label or told.scheduler:
-        settings["scheduler"] = find_scheduler(told.scheduler_label or told.scheduler, pipe).label
-    if told.seed is None:
+    if scheduler := recorded.scheduler_label or recorded.scheduler:
+        settings["scheduler"] = find_scheduler(scheduler, pipe).label
+    if recorded.seed is None:
         notes["seed"] = "The run's seed is not known: its picture cannot be made again."
-    ours = Path(str(getattr(pipe, "name_or_path", "") or "")).name
-    if told.model and ours and Path(told.model).name != ours:
-        notes[""] = (
-            f"This run was made by {Path(told.model).name[:60]}; Generate asks {ours}, and gives another picture."
-        )
+    other, own = (Path(str(name or "")).name for name in (recorded.model, getattr(pipe, "name_or_path", "")))
+    if other and own and other != own:
+        notes[""] = f"This run was made by {other[:60]}; Generate uses {own} and gives another picture."
     return settings, notes
+
+
+def program(pipe, request, scheduler, folder: str | os.PathLike | None = None) -> str:
+    """The stock diffusers program of a run; `scheduler`: the one that ran, None before. See `Playground.code`."""
+    from ...generation.code_export import code
+    from ...generation.schedulers import make_scheduler
+    from ...generation.tasks import pictures_for, pipeline_for
+
+    settings = request.settings
+    if scheduler is None and settings["scheduler"]:
+        scheduler = make_scheduler(settings["scheduler"], pipe)
+    pictures, names = pictures_for(pipe, *request[:3]), {}
+    for name, file in (("image", "source.png"), ("mask_image", "mask.png")):
+        if name in pictures:
+            names[name] = str(Path(folder or "", file))
+            if folder is not None:
+                pictures[name].save(names[name])
+    size = {name: pictures[name] for name in ("height", "width") if name in pictures}
+    return code(pipeline_for(pipe, settings["task"]), {**settings, **size}, scheduler, names)
+
+
+def badge(pipe, settings: Settings | None = None, seconds: float | None = None) -> str:
+    """Model, device, number type, memory, time: the words of the footer. settings: of a run; None: of the pipeline."""
+    if settings is None:
+        name = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
+        settings = Settings(model=name, device=str(pipe.device), dtype=str(pipe.dtype).removeprefix("torch."))
+    parts = [*badge_parts(settings), memory_in_use(settings.device)]
+    return " · ".join(parts + ([] if seconds is None else [f"{seconds:.1f} s"]))

@@ -1,116 +1,142 @@
-"""The last runs of a Playground, bounded in number and in bytes, and what differs between two of them."""
+"""What runs are made from, what was made, and the last of them, bounded in number and in bytes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from ...trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS
+from ...trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, Trace
 from ..replay import MAX_PICTURE, webp
 
-RUNS, TRACES, BYTES = (
-    24,
-    6,
-    128_000_000,
-)  # runs that are kept; of these with their traces; bytes of the older traces together
+# runs that are kept; of these with their traces; bytes of the older traces together
+RUNS, TRACES, BYTES = 24, 6, 128_000_000
 THUMBNAIL = 96  # pixels
 
 
+class RunRequest(NamedTuple):
+    """What a run is made from: the controls' settings, and the pictures of its task."""
+
+    settings: dict
+    source: Image.Image | None = None
+    mask: Image.Image | None = None
+    live: int = 0  # its number in the live mode, counted by the page; 0: not of the live mode
+
+
+class Run(NamedTuple):
+    """What was made, and from what."""
+
+    request: RunRequest
+    trace: Trace
+    scheduler: Any  # the diffusers scheduler that ran
+    badge: str
+
+
 @dataclass
-class Past:
-    """A run that was: its order and its picture, and the whole run while there is room for it."""
+class HistoryEntry:
+    """One of the last runs: its request and its picture, and the whole run while there is room for it."""
 
     number: int  # counted from 1
-    order: object  # session.Order
+    request: RunRequest
     picture: bytes  # WebP, at most 768 pixels
-    run: object | None  # session.Run
+    thumbnail: bytes  # WebP
+    run: Run | None
 
     @property
     def settings(self) -> dict:
-        return self.order.settings
+        return self.request.settings
 
-    def told(self) -> dict:
+    def to_message(self) -> dict:
         """As the strip on the page shows it."""
-        with Image.open(io.BytesIO(self.picture)) as picture:
-            small = picture.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        small.save(buffer, "WEBP", quality=70)
         title = f"{self.settings['prompt'][:80] or '(no prompt)'} · seed {self.settings['seed']}"
-        return {"number": self.number, "thumbnail": buffer.getvalue(), "title": title}
+        return {"number": self.number, "thumbnail": self.thumbnail, "title": title}
 
 
 class History:
-    """The newest RUNS runs, of a row of live runs the last, that made a picture; the newest TRACES of them keep their traces, within BYTES."""
+    """The newest RUNS runs that made a picture; the newest TRACES of them keep their traces, within BYTES.
+
+    Of live runs in a row only the last is kept.
+    """
 
     def __init__(self):
-        self._runs: list[Past] = []
+        self._entries: list[HistoryEntry] = []
         self._made = 0
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self._entries)
 
-    def __iter__(self) -> Iterator[Past]:
-        return iter(self._runs)
+    def __iter__(self) -> Iterator[HistoryEntry]:
+        return iter(self._entries)
 
-    def find(self, number) -> Past | None:
-        return next((past for past in self._runs if past.number == number), None)
+    @property
+    def numbers(self) -> list[int]:
+        return [entry.number for entry in self]
 
-    def add(self, run) -> Past | None:
-        """Keep a run. One of an order that is here takes its place there, and a live one that of a live one just before it.
+    def find(self, number) -> HistoryEntry | None:
+        return next((entry for entry in self if entry.number == number), None)
+
+    def add(self, run: Run) -> HistoryEntry | None:
+        """Keep a run. It takes the place of one with the same request, and a live run that of a live one just before it.
 
         None for a run without a picture.
         """
         if run.trace.images is None:
             return None
-        past = next((past for past in self._runs if past.order[:3] == run.order[:3]), None)
-        if past is None and self._runs and self._runs[-1].order.live and run.order.live:
-            past = self._runs[-1]
-        if past is None:
+        entry = next((entry for entry in self if entry.request[:3] == run.request[:3]), None)
+        if entry is None and self._entries and self._entries[-1].request.live and run.request.live:
+            entry = self._entries[-1]
+        if entry is None:
             self._made += 1
-            past = Past(self._made, run.order, b"", None)
-            self._runs = [*self._runs, past][-RUNS:]
-        if past.run is not run:
-            past.order, past.run = run.order, run
-            past.picture = webp(run.trace.images[0], MAX_PICTURE, quality=90)
-        self._let_go(past)
-        return past
+            entry = HistoryEntry(self._made, run.request, b"", b"", None)
+            self._entries = [*self._entries, entry][-RUNS:]
+        if entry.run is not run:
+            picture: np.ndarray = run.trace.images[0]
+            entry.request, entry.run = run.request, run
+            entry.picture, entry.thumbnail = (
+                webp(picture, MAX_PICTURE, quality=90),
+                webp(picture, THUMBNAIL, quality=70),
+            )
+        self._drop_old_traces(entry)
+        return entry
 
-    def _let_go(self, shown: Past) -> None:
-        """Forget the traces of the oldest runs, but for the one that is shown."""
+    def _drop_old_traces(self, shown: HistoryEntry) -> None:
         room, traces = BYTES, 1
-        for past in reversed(self._runs):
-            if past.run is None or past is shown:
+        for entry in reversed(self._entries):
+            if entry.run is None or entry is shown:
                 continue
-            room -= size(past.run.trace)
+            room -= size(entry.run.trace)
             traces += 1
             if traces > TRACES or room < 0:
-                past.run = None
+                entry.run = None
 
 
-def size(trace) -> int:
+def size(trace: Trace) -> int:
     """Bytes of a trace's arrays."""
     arrays = [getattr(step, name) for step in trace for name in PER_STEP_ARRAYS]
     arrays += [getattr(trace, name) for name in PER_RUN_ARRAYS]
     return sum(array.nbytes for array in arrays if array is not None)
 
 
-def differences(a, b) -> list[list[str]]:
-    """[name, value in a, value in b] for each setting in which two orders differ."""
-    found = []
-    for name in a.settings:
-        before, after = a.settings[name], b.settings[name]
-        idle = name in ("strength", "border") and "text" in (a.settings["task"], b.settings["task"])
-        if before != after and not idle:
-            found.append([CONTROLS[name].label, _words(before), _words(after)])
-    found += [["Picture it starts from", "one", "another"]] if a.source != b.source and "text" not in (a.settings["task"], b.settings["task"]) else []  # fmt: skip
-    return found + ([["Mask", "one", "another"]] if a.mask != b.mask and a.settings["task"] == b.settings["task"] == "inpaint" else [])  # fmt: skip
+def differences(a: RunRequest, b: RunRequest) -> list[list[str]]:
+    """[label, value in a, value in b] for each setting and picture in which two requests differ."""
+    tasks = (a.settings["task"], b.settings["task"])
+    unread = ("strength", "border") if "text" in tasks else ()
+    rows = [
+        [CONTROLS[name].label, _as_text(before), _as_text(b.settings[name])]
+        for name, before in a.settings.items()
+        if before != b.settings[name] and name not in unread
+    ]
+    if a.source != b.source and "text" not in tasks:
+        rows.append(["Picture it starts from", "one", "another"])
+    if a.mask != b.mask and tasks == ("inpaint", "inpaint"):
+        rows.append(["Mask", "one", "another"])
+    return rows
 
 
-def _words(value) -> str:
+def _as_text(value) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(_words(item) for item in value)
+        return ", ".join(map(_as_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

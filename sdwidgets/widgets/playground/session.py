@@ -1,184 +1,191 @@
-"""Makes runs on the worker's thread and tells the page: the pipeline's run, then the full decoder's picture of every step."""
+"""One pipeline with its settings, its pictures and its runs. Knows no widget and no page, only a channel to tell them."""
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from ...generation.validation import SettingsError
-from ...trace import CONTROLS, Settings, Trace
-from ..replay import MAX_PREVIEW, about, badge_parts, describe, frame, webp
-from .channel import Mail
-from .driver import arguments, few_steps, following_a_hand, memory_in_use, prepared, sentence_for, turn
-from .history import History
+from ...generation.validation import Note, SettingsError
+from ...trace import CONTROLS, Trace
+from ..html import encoded
+from ..replay import describe
+from .channel import Channel
+from .driver import badge, copy_settings, defaults, program, set_by_hand, settings_of
+from .history import History, HistoryEntry, Run, RunRequest
+from .protocol import STRENGTHS
+from .runner import Runner
 from .worker import Worker
 
-PROGRESS = 0.1  # seconds between two messages to the page
-REST = 0.15  # seconds that the hand must rest before a live run is described step by step
-PATIENCE = 1.0  # seconds that a live run may take while newer settings wait
 
+class Session:
+    """`settings`, `source` and `mask` are those of the next run; `run` is the newest that was not replaced, None before the first.
 
-class Order(NamedTuple):
-    """What a run is made from: the controls' settings, and the pictures of its task."""
+    settings: those that differ from what is usual for the pipeline. changed(name, value): hears of a new "settings", a dict
+    of its own, and a new "trace", on the thread that sends messages. Raises SettingsError for what cannot be run.
+    """
 
-    settings: dict
-    source: Image.Image | None = None
-    mask: Image.Image | None = None
-    live: int = 0  # the how manieth order of the live mode it is, counted by the page; 0: none of it
+    def __init__(self, pipe, channel: Channel, worker: Worker, changed: Callable[[str, Any], None], source, mask, settings: dict):  # fmt: skip
+        self.pipe, self.channel, self.worker, self._changed = pipe, channel, worker, changed
+        self.runner = Runner(pipe, channel, worker, self._keep)
+        self.history, self.run, self._newest = History(), None, None
+        self.source = self.mask = None
+        self.source, self.mask = self.prepare_pictures(source, mask)
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        usual = {name: CONTROLS[name].start for name in set_by_hand()} | defaults(pipe)
+        usual["strength"] = STRENGTHS.get(str(chosen.get("task", "text")), 1.0)
+        self.settings = copy_settings(usual | chosen)
+        self._check(self.request())
 
+    def request(self, live: int = 0, **settings) -> RunRequest:
+        """A run of the settings as they are now, but for these."""
+        return RunRequest({**self.settings, **settings}, self.source, self.mask, live)
 
-class Run(NamedTuple):
-    """What was made, and from what."""
+    # ---- runs ----------------------------------------------------------------------------------------------------
 
-    order: Order
-    trace: Trace
-    scheduler: Any  # the diffusers scheduler that ran
-    badge: str
+    def start(self, request: RunRequest, client: str = "", delay: float = 0.0) -> None:
+        """Check a request and enqueue its run; `client`: the view that it comes from. Raises SettingsError."""
+        self._begin(request, {note.field: note.text for note in self._check(request)}, client)
+        self._submit(request, partial(self.runner.make, request), delay)
 
+    def show(self, trace: Trace) -> None:
+        """Show a recorded run and take its settings. Raises ValueError for those that this pipeline cannot run."""
+        settings, notes = settings_of(trace, self.pipe, self.settings)
+        pictures = [Image.fromarray(a) if a is not None else None for a in (trace.source, trace.mask)]
+        self._show(Run(RunRequest(settings, *pictures), trace, None, badge(self.pipe, trace.settings)), notes)
 
-class Engine:
-    """One pipeline at work. `run`: the newest run that was not replaced by a newer one; `error`: what ended it."""
+    def restore(self, number) -> None:
+        """Show a run of the history again, or make it again where its trace is no longer kept. Raises ValueError."""
+        entry = self.history.find(number)
+        if entry is None:
+            kept = ", ".join(map(str, self.history.numbers))
+            raise ValueError(f"Run {number!r} is not kept any more; there are: {kept or 'none yet'}.")
+        if entry.run is None:
+            self.start(entry.request._replace(live=0))
+        else:
+            self._show(entry.run, {})
 
-    def __init__(self, pipe, mail: Mail, worker: Worker):
-        self.pipe, self.mail, self.worker = pipe, mail, worker
-        self.run: Run | None = None
-        self.error: Exception | None = None
-        self.history = History()
+    def reseed(self, entry: HistoryEntry, like: HistoryEntry) -> None:
+        """Make a run of the history again from the noise of another."""
+        settings = {**entry.settings, "seed": like.settings["seed"]}
+        self.start(entry.request._replace(settings=settings, live=0))
 
-    def make(self, order: Order, stale) -> None:
-        """The worker's job: a run of this order, unless it is stale before its turn comes."""
-        if order.live:
-            stale = self._patient(stale)
-        with turn(self.pipe, stale) as mine:
-            if mine:
-                self._generate(order, stale)
-            elif not self.worker.waiting:
-                self.mail.post("done", badge=self.badge(), failure=None)
+    def stop(self) -> None:
+        """Stop the run within one step. Its steps so far are shown."""
+        if self.worker.cancel():  # a run that had not begun: nothing else would tell the page
+            self.channel.publish("done", badge=badge(self.pipe), failure=None, live=0)
 
-    def show(self, run: Run, described: dict, stale) -> None:
-        """The worker's job: a run that was made before takes the place of the newest."""
-        if stale():
-            return
-        self.run = run
-        self.mail.post("run", run={**described, "badge": run.badge}, **self._past(run))
-        self.mail.post("done", badge=run.badge, failure=None)
-
-    def _past(self, run: Run) -> dict:
-        """What the strip of the last runs learns from a run: itself, and which there still are."""
-        past = self.history.add(run)
-        return {"past": past and past.told(), "numbers": [past.number for past in self.history]}
-
-    def badge(self, settings: Settings | None = None, seconds: float | None = None) -> str:
-        """Model, device, number type, memory, time: what the footer tells."""
-        if settings is None:
-            name = str(getattr(self.pipe, "name_or_path", "") or type(self.pipe).__name__)
-            dtype = str(self.pipe.dtype).removeprefix("torch.")
-            settings = Settings(model=name, device=str(self.pipe.device), dtype=dtype)
-        parts = [*badge_parts(settings), memory_in_use(settings.device)]
-        return " · ".join(parts + ([] if seconds is None else [f"{seconds:.1f} s"]))
-
-    def _patient(self, stale):
-        """`stale`, but a live run that newer settings wait for may finish, unless it takes long: else a hand that never
-        rests would see no picture. One that was stopped ends at once.
-        """
-        began = time.monotonic()
-        return lambda: stale() and not (self.worker.waiting and time.monotonic() - began < PATIENCE)
-
-    def _generate(self, order: Order, stale) -> None:
-        from ...generation.tasks import pictures_for, pipeline_for
-        from ...recording import StopRun, record
-
-        trace, error, began = (), None, time.perf_counter()
-        settings, scheduler = order.settings, self.pipe.scheduler
-        if order.live:
-            settings = {**settings, **few_steps(self.pipe, settings)}
-            order = order._replace(settings=settings)
+    def wait(self, timeout: float | None = None) -> Trace:
+        """See `Playground.wait`."""
         try:
-            pipe = pipeline_for(self.pipe, settings["task"])
-            with following_a_hand() if order.live else nullcontext(), prepared(pipe, settings["scheduler"]):
-                scheduler = pipe.scheduler
-                with record(pipe, on_step=self._on_step(pipe, order, stale)) as trace:
-                    pipe(**arguments(pipe, settings, pictures_for(self.pipe, *order[:3])))
-        except StopRun:
-            pass
-        except Exception as failure:
-            error = failure
-        if isinstance(trace, Trace):  # what recording cannot see of a run: its settings say it
-            known = {
-                name: settings[name] for name in CONTROLS if CONTROLS[name].argument and settings.get(name) is not None
-            }
-            unseen = {name: value for name, value in known.items() if getattr(trace.settings, name) is None}
-            trace.settings = replace(trace.settings, **unseen)
-        seconds = time.perf_counter() - began
-        if order.live and trace and trace.complete and not self.worker.closed:
-            self.mail.forget("live")
-            picture = webp(trace.images[0], MAX_PREVIEW, method=0)  # it is replaced in a moment
-            self.mail.post("live", live=order.live, picture=picture, seconds=seconds)
-            self.worker.rest(REST)
-        if self.worker.waiting or self.worker.closed:
-            return  # newer settings wait, or the widget is gone: nobody looks at this run any more
-        badge = self.badge(trace.settings if len(trace) else None, seconds)
-        if len(trace):
-            self.run = Run(order, trace, scheduler, badge)
-            self.mail.forget("frames")  # the whole run takes their place
-            told = {**describe(trace), "badge": badge}
-            self.mail.post("run", run=told, live=order.live, **self._past(self.run))
-        if trace and trace.complete:
+            done = self.worker.wait(timeout, meanwhile=self.channel.flush)
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        self.channel.flush()
+        if not done:
+            raise TimeoutError(f"The run takes longer than {timeout:g} s; wait longer, or call stop().")
+        if self.runner.error is not None:
+            raise self.runner.error
+        if self.run is None:
+            raise RuntimeError("Nothing was run to its first step; call run() first.")
+        return self.run.trace
+
+    def code(self, folder: str | os.PathLike | None = None) -> str:
+        """See `Playground.code`."""
+        if self.run is None:
+            return program(self.pipe, self.request(), None, folder)
+        return program(self.pipe, self.run.request, self.run.scheduler, folder)
+
+    # ---- pictures ------------------------------------------------------------------------------------------------
+
+    def use(self, source=None, mask=None, *, shown: bool = False) -> None:
+        """Take these pictures for the runs to come; shown: the page has them already. A new source has no mask yet."""
+        self.source, self.mask = self.prepare_pictures(source, mask)
+        if not shown:
+            self.channel.send("source", **self.pictures())
+
+    def pictures(self) -> dict[str, bytes | None]:
+        """Source and mask as PNG files."""
+        pictures = {"source": self.source, "mask": self.mask}
+        return {name: picture and encoded(picture, "PNG") for name, picture in pictures.items()}
+
+    def prepare_pictures(self, source, mask) -> tuple[Image.Image | None, Image.Image | None]:
+        """Source and mask at the model's size; those of the session where none is given."""
+        from ...generation.tasks import as_mask, resize_to_model, to_pil
+
+        if source is not None:
+            source = resize_to_model(self.pipe, to_pil(source))
+        elif mask is not None and self.source is None:
+            raise SettingsError("mask", "A mask lies over a picture: give source too.")
+        else:
+            source = self.source
+            mask = self.mask if mask is None else mask
+        return source, mask if mask is None else as_mask(mask, source.size)
+
+    def report(self, error: Exception) -> None:
+        """Show an error as a sentence beside the control that is wrong."""
+        self.channel.publish("errors", errors={getattr(error, "field", ""): str(error)})
+
+    # ---- from request to worker ----------------------------------------------------------------------------------
+
+    def _check(self, request: RunRequest) -> list[Note]:
+        from ...generation.tasks import check_task
+        from ...generation.validation import check_settings
+
+        settings = dict(request.settings)
+        task, border, strength = (settings.pop(name) for name in ("task", "border", "strength"))
+        notes = check_task(self.pipe, task, request.source, request.mask, border)
+        settings |= {"scheduler": settings["scheduler"] or None, "strength": None if task == "text" else strength}
+        return notes + check_settings(self.pipe, **settings)
+
+    def _show(self, run: Run, notes: dict) -> None:
+        """Enqueue a run that was made before, instead of one that is under way."""
+        self._check(run.request)
+        description = describe(run.trace)
+
+        def job(cancelled) -> None:
+            if not cancelled():
+                self._keep(run, description)
+                self.channel.publish("done", badge=run.badge, failure=None, live=0)
+
+        self._begin(run.request, notes)
+        self._submit(run.request, job)
+
+    def _begin(self, request: RunRequest, notes: dict, client: str = "") -> None:
+        """From now on this request counts; `notes`: control -> a sentence."""
+        if self.worker.closed:
+            raise RuntimeError("This Playground is closed; make a new one.")
+        moved = (self.source, self.mask) != (request.source, request.mask)
+        self._newest = request
+        self.settings, self.source, self.mask = copy_settings(request.settings), request.source, request.mask
+        self.runner.error = None
+        self.channel.discard()
+        self.channel.publish("queued", client=client, settings=self.settings, notes=notes, live=request.live)
+        if moved:
+            self.channel.send("source", **self.pictures())
+        self.channel.call(partial(self._changed, "settings", copy_settings(self.settings)))
+
+    def _submit(self, request: RunRequest, job, delay: float = 0.0) -> None:
+        if self._newest is not request:
+            return  # an observer of the settings has begun another one
+        if self.channel.delivery != "sync":
             try:
-                self._decode_previews(trace, stale)
-            except Exception as failure:
-                error = failure
-        self.error = error
-        if isinstance(error, SettingsError):  # what only the pipeline itself could tell
-            self.mail.post("errors", errors={error.field: str(error)})
-            error = None
-        failure = sentence_for(error) if error else None
-        self.mail.post("done", badge=badge, failure=failure, live=order.live)
+                return self.worker.submit(job, delay)
+            except RuntimeError:  # a system without threads, as Python in a browser
+                if not self.channel.change_delivery("sync"):
+                    raise
+        with self.channel.hold_calls():  # an observer may start a run, and this one has the pipeline
+            job(lambda: False)
 
-    def _on_step(self, pipe, order: Order, stale):
-        """What `record` calls after every step: stop a stale run, or tell the page, at most ten times a second."""
-        from ...latents import factors_for
-        from ...recording import StopRun
-
-        factors, frames, sent, told = factors_for(pipe), [], 0, -PROGRESS
-
-        def on_step(step) -> None:
-            nonlocal sent, told
-            if stale():
-                raise StopRun
-            if order.live:
-                return  # its picture is all that is shown
-            frames.append(frame(step))
-            if time.monotonic() - told < PROGRESS:
-                return
-            news = {"first": sent, "frames": frames[sent:]}
-            if sent == 0:
-                asked = Settings(**{name: order.settings[name] for name in ("prompt", "negative_prompt")})
-                total = getattr(pipe, "num_timesteps", None) or len(pipe.scheduler.timesteps)
-                news["run"] = {**about(asked, step.latents.shape[1:], factors), "total": total, "frames": []}
-            self.mail.post("frames", **news)
-            sent, told = len(frames), time.monotonic()
-
-        return on_step
-
-    def _decode_previews(self, trace: Trace, stale) -> None:
-        """Predicted x0 of every step through the full decoder, to the page as they come, then into the trace."""
-        from ...latents import decode
-
-        size = 4 if trace.images.shape[1] * trace.images.shape[2] <= 256 * 256 else 1
-        previews, sent, told = [], 0, -PROGRESS
-        while len(previews) < len(trace):
-            if stale() or self.worker.waiting:
-                return
-            steps = trace.steps[len(previews) : len(previews) + size]
-            previews.extend(decode(self.pipe, np.concatenate([step.pred_original[:1] for step in steps])))
-            if time.monotonic() - told >= PROGRESS or len(previews) == len(trace):
-                pictures = [webp(picture, MAX_PREVIEW) for picture in previews[sent:]]
-                self.mail.post("pictures", first=sent, pictures=pictures)
-                sent, told = len(previews), time.monotonic()
-        trace.previews = np.stack(previews)
+    def _keep(self, run: Run, description: dict, live: int = 0) -> None:
+        """On the worker's thread: from now on this run is shown."""
+        self.run = run
+        entry = self.history.add(run)
+        description = {**description, "badge": run.badge}
+        entry = entry and entry.to_message()
+        self.channel.publish("result", run=description, entry=entry, numbers=self.history.numbers, live=live)
+        self.channel.call(partial(self._changed, "trace", run.trace))

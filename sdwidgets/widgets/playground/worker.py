@@ -10,9 +10,9 @@ Job = Callable[[Callable[[], bool]], None]
 
 
 class Worker:
-    """A daemon thread, started by the first job, that does only the newest of the jobs it is given.
+    """A daemon thread, started by the first job, that does only the newest of the jobs it gets.
 
-    A job is called with `stale`: `stale()` is True once a newer job came, or `cancel` or `close` was called; the job
+    A job is called with `cancelled`: `cancelled()` is True once a newer job came, or `cancel` or `close` was called; the job
     should then end soon. A job handles its own exceptions. Between jobs the worker holds no reference to any.
     """
 
@@ -36,23 +36,23 @@ class Worker:
         with self._changed:
             return self._job is not None
 
-    def rest(self, seconds: float) -> None:
-        """For the job itself: wait this long, or until a newer job waits to be started."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._job is not None or self._closed, seconds)
-
     @property
     def closed(self) -> bool:
         """True once `close` was called."""
         return self._closed
 
     @property
-    def here(self) -> bool:
+    def is_current_thread(self) -> bool:
         """True on the worker's own thread."""
         return threading.current_thread() is self._thread
 
+    def pause(self, seconds: float) -> None:
+        """For the job itself: wait this long, or until a newer job waits to be started."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._job is not None or self._closed, seconds)
+
     def submit(self, job: Job, delay: float = 0.0) -> None:
-        """Do this job `delay` seconds from now, instead of one that waits; one that runs becomes stale.
+        """Do this job `delay` seconds from now, instead of one that waits; one that runs is cancelled.
 
         RuntimeError if the worker is closed, or if the system starts no threads.
         """
@@ -68,7 +68,7 @@ class Worker:
             self._changed.notify_all()
 
     def cancel(self) -> bool:
-        """Forget the job that waits; the one that runs becomes stale. True if one waited and none runs."""
+        """Drop the job that waits and cancel the one that runs. True if one waited and none ran."""
         with self._changed:
             dropped, self._job = self._job is not None and not self._busy, None
             self._generation += 1

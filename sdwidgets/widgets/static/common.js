@@ -1,5 +1,5 @@
 // What every view of this folder draws with: elements, themes, numbers to colours. No imports and no exports: Python puts this text in
-// front of a view's own script (page.front_end). All text reaches the page through text nodes.
+// front of a view's own script (html.bundle_scripts). All text reaches the page through text nodes.
 
 // ---- small helpers ------------------------------------------------------------------------------------------------
 
@@ -22,15 +22,15 @@ function s(tag, attributes = {}, ...children) {
 }
 
 /** Bytes travel as base64 in a page ({b64}) and as buffers beside a widget's message ({at}). */
-function revive(value, buffers = []) {
-  if (Array.isArray(value)) return value.map((item) => revive(item, buffers));
+function decodeBinary(value, buffers = []) {
+  if (Array.isArray(value)) return value.map((item) => decodeBinary(item, buffers));
   if (value === null || typeof value !== "object") return value;
   if ("b64" in value) return Uint8Array.from(atob(value.b64), (c) => c.charCodeAt(0));
   if ("at" in value) {
     const view = buffers[value.at];
     return view instanceof DataView ? new Uint8Array(view.buffer, view.byteOffset, view.byteLength) : new Uint8Array(view);
   }
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, revive(item, buffers)]));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, decodeBinary(item, buffers)]));
 }
 
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
@@ -62,7 +62,7 @@ function followTheme(card) {
 }
 
 /** A shadow root with our style: nothing of the page leaks in, nothing of ours leaks out. */
-function dress(host, css, card) {
+function mountShadow(host, css, card) {
   const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   root.replaceChildren(h("style", {}, css), card);
   host.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the arrow keys, and "d d" deletes a cell
@@ -78,9 +78,9 @@ const DIVERGING = [
 ];
 
 function diverging(x) { // x in [-1, 1]
-  const place = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
-  const low = Math.min(Math.floor(place), DIVERGING.length - 2);
-  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (place - low));
+  const position = ((clamp(x, -1, 1) + 1) / 2) * (DIVERGING.length - 1);
+  const low = Math.min(Math.floor(position), DIVERGING.length - 2);
+  return DIVERGING[low].map((a, i) => a + (DIVERGING[low + 1][i] - a) * (position - low));
 }
 
 /** {shape, scale, data}: int8 numbers and the size of one unit; gives floats, channel after channel. */
@@ -113,6 +113,9 @@ function paintLinear(canvas, packed, factors) {
       return (clamp(x, -1, 1) + 1) * 127.5;
     }));
 }
+
+/** The bytes of a picture's file as a bitmap, a promise. */
+const decodePicture = (bytes, type = "image/webp") => createImageBitmap(new Blob([bytes], { type }));
 
 function paintBitmap(canvas, bitmap) {
   canvas.width = bitmap.width;

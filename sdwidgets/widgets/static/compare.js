@@ -8,13 +8,13 @@ class HistoryStrip {
     this.choosing = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Then choose the other one: both are laid over each other",
       click: () => this.choose(this.choosing.getAttribute("aria-pressed") === "false") }, "Compare with …");
     this.row = h("div", { class: "past", role: "group", "aria-label": "The last runs" });
-    this.box = h("div", { class: "history", hidden: true }, h("p", {}, h("span", {}, h("b", {}, "The last runs"), this.told = h("span")), this.choosing), this.row);
+    this.box = h("div", { class: "history", hidden: true }, h("p", {}, h("span", {}, h("b", {}, "The last runs"), this.instruction = h("span")), this.choosing), this.row);
   }
 
   /** Whether the next click on a tile compares it, instead of showing it again. */
   choose(on) {
     this.choosing.setAttribute("aria-pressed", String(on));
-    this.told.textContent = on ? ": choose the one to compare with" : ": a click shows one again";
+    this.instruction.textContent = on ? ": choose the one to compare with" : ": a click shows one again";
   }
 
   async add({ number, thumbnail, title }) {
@@ -23,7 +23,7 @@ class HistoryStrip {
     if (this.tiles.has(number)) this.tiles.get(number).replaceWith(tile);
     else this.row.append(tile);
     this.tiles.set(number, tile);
-    paintBitmap(canvas, await createImageBitmap(new Blob([thumbnail], { type: "image/webp" })));
+    paintBitmap(canvas, await decodePicture(thumbnail));
   }
 
   /** Which runs there still are, and which is shown. */
@@ -41,8 +41,8 @@ class HistoryStrip {
   clicked(number) {
     const comparing = this.choosing.getAttribute("aria-pressed") === "true";
     this.choose(false);
-    if (!comparing) this.view.send({ kind: "restore", number });
-    else if (number !== this.current) this.view.send({ kind: "compare", numbers: [this.current, number] });
+    if (!comparing) this.view.send("restore", { run: number });
+    else if (number !== this.current) this.view.send("compare", { numbers: [this.current, number] });
   }
 }
 
@@ -54,12 +54,12 @@ class Compare {
     this.line = h("div", { class: "wipe-line" });
     this.range = h("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Where the two pictures meet", input: () => this.wipe() });
     this.pane = h("div", { class: "wipe", pointerdown: (event) => this.drag(event), pointermove: (event) => { if (event.buttons & 1) this.drag(event); } }, this.right, this.left, this.line);
-    this.words = h("div", { class: "words" });
-    this.box = h("div", { class: "compare", hidden: true, role: "group", "aria-label": "Two runs compared" }, h("div", {}, this.pane, this.range), this.words);
+    this.table = h("div", { class: "differences" });
+    this.box = h("div", { class: "compare", hidden: true, role: "group", "aria-label": "Two runs compared" }, h("div", {}, this.pane, this.range), this.table);
   }
 
   async open({ numbers, pictures, differences, same_seed: sameSeed }) {
-    const [left, right] = await Promise.all(pictures.map((bytes) => createImageBitmap(new Blob([bytes], { type: "image/webp" }))));
+    const [left, right] = await Promise.all(pictures.map((bytes) => decodePicture(bytes)));
     paintBitmap(this.left, left);
     paintBitmap(this.right, right);
     this.pane.style.aspectRatio = left.width / left.height;
@@ -67,8 +67,8 @@ class Compare {
     this.left.setAttribute("aria-label", `Run ${a}`);
     this.right.setAttribute("aria-label", `Run ${b}`);
     const rows = differences.map(([name, before, after]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { dir: "auto" }, before), h("td", { dir: "auto" }, after)));
-    const again = h("button", { type: "button", click: () => this.view.send({ kind: "reseed", number: b, like: a }) }, `Make run ${b} with run ${a}’s seed`);
-    this.words.replaceChildren(
+    const again = h("button", { type: "button", click: () => this.view.send("reseed", { run: b, like: a }) }, `Make run ${b} with run ${a}’s seed`);
+    this.table.replaceChildren(
       ...(rows.length ? [h("table", {}, h("tr", {}, h("th", {}, "What differs"), h("th", { scope: "col" }, `left: run ${a}`), h("th", { scope: "col" }, `right: run ${b}`)), ...rows)] : [h("p", {}, "Their settings are the same.")]),
       sameSeed ? h("p", { class: "hint" }, "Both start from the same noise.") : h("p", { class: "hint" }, "They start from different noise, so more differs than the settings tell. ", again),
       h("button", { type: "button", class: "quiet", click: () => { this.box.hidden = true; } }, "Close the comparison"));

@@ -4,7 +4,7 @@
 class GuidanceExplorer {
   constructor() {
     this.id = Math.random().toString(36).slice(2, 8);
-    this.at = { scale: 0, step: 0 }; // places
+    this.at = { scale: 0, step: 0 }; // indices
     this.bitmaps = new Map(); // bytes -> promise of a bitmap
     this.changed = null;
 
@@ -39,7 +39,7 @@ class GuidanceExplorer {
   slider(label, moved) {
     const id = `${label.split(" ")[0].toLowerCase()}-${this.id}`;
     const input = h("input", { type: "range", id, min: 0, step: 1, value: 0, input: moved });
-    const value = h("output", { for: id, class: "told" });
+    const value = h("output", { for: id, class: "reading" });
     const knob = h("div", { class: "knob" }, h("div", { class: "top" }, h("label", { for: id }, label), value), input);
     return { input, value, knob };
   }
@@ -51,11 +51,11 @@ class GuidanceExplorer {
     this.heading.replaceChildren(h("h2", { dir: "auto" }, data.prompt || "(no prompt)"), h("p", {}, data.line));
     this.badge.textContent = data.badge;
     for (const { canvas } of Object.values(this.pictures)) canvas.style.aspectRatio = data.aspect;
-    this.row.replaceChildren(...data.runs.map((run, place) => {
+    this.row.replaceChildren(...data.runs.map((run, index) => {
       const canvas = h("canvas", { class: "smooth", width: 1, height: 1 });
       canvas.style.aspectRatio = data.aspect;
       this.paint(canvas, run.finished, () => true);
-      return h("button", { type: "button", "aria-label": `guidance ${tidy(run.scale, 2)}`, click: () => this.choose({ scale: place }) },
+      return h("button", { type: "button", "aria-label": `guidance ${tidy(run.scale, 2)}`, click: () => this.choose({ scale: index }) },
         canvas, h("span", {}, tidy(run.scale, 2)));
     }));
     this.show();
@@ -64,8 +64,8 @@ class GuidanceExplorer {
   /** Any part of {scale, step}: a scale that was recorded, a step from 0. */
   set(state) {
     if (state?.scale !== undefined && state.scale !== null) {
-      const place = this.data.runs.findIndex((run) => run.scale === state.scale);
-      if (place >= 0) this.at.scale = place;
+      const index = this.data.runs.findIndex((run) => run.scale === state.scale);
+      if (index >= 0) this.at.scale = index;
     }
     if (state?.step !== undefined) this.at.step = clamp(state.step, 0, this.data.runs[0].steps.length - 1);
     this.show();
@@ -94,9 +94,9 @@ class GuidanceExplorer {
     this.step.input.style.setProperty("--done", `${(100 * this.at.step) / Math.max(1, total - 1)}%`);
     this.warning.hidden = !run.note;
     this.warning.textContent = run.note ?? "";
-    this.caption("guided", now.plane ? "Guided: " : "The one answer: ", now.plane ? `the picture that the scheduler is told, at guidance ${scale}` : "no second one was asked for");
-    this.caption("uncond", this.data.negative ? "Negative prompt: " : "No prompt: ", "what the network believes without your words");
-    this.caption("cond", "Prompt: ", "what it believes with them");
+    this.caption("guided", now.plane ? "Guided: " : "The only prediction: ", now.plane ? `what the scheduler gets, at guidance ${scale}` : "without guidance there is no second one");
+    this.caption("uncond", this.data.negative ? "Negative prompt: " : "No prompt: ", "predicted without your words");
+    this.caption("cond", "Prompt: ", "predicted with them");
     this.card.classList.toggle("alone", !now.plane);
     for (const [name, { canvas }] of Object.entries(this.pictures)) {
       canvas.setAttribute("aria-label", `Predicted picture, ${{ guided: "guided", uncond: "without the prompt", cond: "with the prompt" }[name]}, step ${this.at.step + 1}`);
@@ -108,7 +108,7 @@ class GuidanceExplorer {
         paintLinear(canvas, shown, this.data.factors);
       }
     }
-    [...this.row.children].forEach((button, place) => button.setAttribute("aria-pressed", String(place === this.at.scale)));
+    [...this.row.children].forEach((button, index) => button.setAttribute("aria-pressed", String(index === this.at.scale)));
     this.draw();
   }
 
@@ -116,7 +116,7 @@ class GuidanceExplorer {
 
   /** A picture of bytes, decoded once; it is painted if by then it is still wanted. */
   async paint(canvas, bytes, wanted) {
-    if (!this.bitmaps.has(bytes)) this.bitmaps.set(bytes, createImageBitmap(new Blob([bytes], { type: "image/webp" })));
+    if (!this.bitmaps.has(bytes)) this.bitmaps.set(bytes, decodePicture(bytes));
     const bitmap = await this.bitmaps.get(bytes);
     if (!wanted()) return;
     canvas.className = "smooth";
@@ -142,7 +142,7 @@ class GuidanceExplorer {
     const unit = Math.max((x[1] - x[0]) / (right - left), (y[1] - y[0]) / (bottom - top), 1e-6) * 1.12; // of length, a pixel
     const middle = ([low, high], room) => [(low + high - room * unit) / 2, (low + high + room * unit) / 2];
     [x, y] = [middle(x, right - left), middle(y, bottom - top)];
-    const place = ([a, b]) => [left + (a - x[0]) / unit, bottom - (b - y[0]) / unit];
+    const toPixels = ([a, b]) => [left + (a - x[0]) / unit, bottom - (b - y[0]) / unit];
     const ticks = ([low, high]) => {
       const rough = (high - low) / 5;
       const power = 10 ** Math.floor(Math.log10(rough));
@@ -153,12 +153,12 @@ class GuidanceExplorer {
     const text = (kind, [px, py], words, anchor = "middle") => s("text", { class: kind, x: px, y: py, "text-anchor": anchor }, words);
     const number = (value) => tidy(value, 3).replace("-", "−");
     const marks = [
-      ...ticks(x).map((tick) => { const [px] = place([tick, 0]); return [s("line", { class: "grid", x1: px, x2: px, y1: top, y2: bottom }), text("tick", [px, bottom + 15], number(tick))]; }),
-      ...ticks(y).map((tick) => { const [, py] = place([0, tick]); return [s("line", { class: "grid", x1: left, x2: right, y1: py, y2: py }), text("tick", [left - 6, py + 4], number(tick), "end")]; }),
+      ...ticks(x).map((value) => { const [px] = toPixels([value, 0]); return [s("line", { class: "grid", x1: px, x2: px, y1: top, y2: bottom }), text("tick", [px, bottom + 15], number(value))]; }),
+      ...ticks(y).map((value) => { const [, py] = toPixels([0, value]); return [s("line", { class: "grid", x1: left, x2: right, y1: py, y2: py }), text("tick", [left - 6, py + 4], number(value), "end")]; }),
     ].flat();
     const arrow = (name) => {
-      const [x1, y1] = place([0, 0]);
-      const [x2, y2] = place(points[name]);
+      const [x1, y1] = toPixels([0, 0]);
+      const [x2, y2] = toPixels(points[name]);
       const angle = Math.atan2(y2 - y1, x2 - x1);
       const head = [-2.6, 2.6].map((turn) => [x2 + 11 * Math.cos(angle + turn), y2 + 11 * Math.sin(angle + turn)]);
       return [s("line", { class: `arrow ${name}`, x1, y1, x2, y2 }), s("polygon", { class: `head ${name}`, points: [[x2, y2], ...head].map((p) => p.map((v) => v.toFixed(1)).join()).join(" ") })];
@@ -168,25 +168,25 @@ class GuidanceExplorer {
     if (plane) {
       const [a, b] = [points.uncond, points.cond];
       const along = (w) => [a[0] + w * (b[0] - a[0]), a[1] + w * (b[1] - a[1])];
-      const [from, to] = [place(along(0)), place(along(Math.max(1, this.run.scale)))];
+      const [from, to] = [toPixels(along(0)), toPixels(along(Math.max(1, this.run.scale)))];
       line.push(s("line", { class: "through", x1: from[0], y1: from[1], x2: to[0], y2: to[1] }));
       for (const { scale } of this.data.runs) { // where this step's line would be met at the other scales
-        const [px, py] = place(along(scale));
+        const [px, py] = toPixels(along(scale));
         if (px > left && px < right && py > top && py < bottom) line.push(s("circle", { class: "stop", cx: px, cy: py, r: 3 }));
       }
     }
-    const [ox, oy] = place([0, 0]);
+    const [ox, oy] = toPixels([0, 0]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.setAttribute("aria-label", this.arrows.textContent);
     this.svg.replaceChildren(...marks, ...line, ...names.flatMap(arrow), s("circle", { class: "origin", cx: ox, cy: oy, r: 4 }),
-      text("axis", [(left + right) / 2, height - 8], plane ? "along the answer without prompt" : "along the one answer"),
+      text("axis", [(left + right) / 2, height - 8], plane ? "along the prediction without prompt" : "along the only prediction"),
       text("axis", [8, 16], "at a right angle to it, towards the prompt", "start"));
   }
 
   tell(plane, length) {
     const key = (name, words) => h("span", { class: `key ${name}` }, words);
     const size = ([a, b]) => tidy(Math.hypot(a, b), 2);
-    if (!plane) return this.arrows.replaceChildren(h("b", {}, "One arrow: "), `the network was asked once; its answer is ${tidy(length, 2)} long`);
+    if (!plane) return this.arrows.replaceChildren(h("b", {}, "One arrow: "), `the network ran once; its prediction is ${tidy(length, 2)} long`);
     this.arrows.replaceChildren(
       h("b", {}, "The same as arrows: "), key("uncond", "without"), ` ${size(plane.uncond)} long, `, key("cond", "with"), ` ${size(plane.cond)} long, ${tidy(plane.angle, 1)}° apart; `,
       key("guided", "guided"), ` ${size(plane.guided)} long`,

@@ -1,7 +1,7 @@
 // The latent lab: class LatentLab, on what common.js gives. Everything was decoded before; this only shows it.
 
 const SHOWS = { "there and back": "There and back", channels: "Channels", between: "Between two pictures" };
-const DONE = { // what is done to a channel, in a newcomer's words
+const DONE = { // what is done to a channel
   "as it is": () => "nothing is changed",
   off: (k) => `channel ${k} is set to zero`,
   half: (k) => `channel ${k} is halved`,
@@ -30,7 +30,7 @@ class LatentLab {
     this.latent = h("div", { class: "cells" });
     this.tiles = h("div", { class: "cells", role: "radiogroup", "aria-label": "Which channel is changed" });
     this.changes = h("div", { class: "views", role: "radiogroup", "aria-label": "What is done to the channel" });
-    this.told = h("output", { class: "status" });
+    this.status = h("output", { class: "status" });
 
     const { pictures: p, captions: c } = this;
     this.panels = {
@@ -42,7 +42,7 @@ class LatentLab {
         h("div", { class: "side" }, h("figure", {}, this.tiles, this.changes, c.channels), h("div", { class: "small" }, figure(p.unchanged, c.unchanged)))),
       between: h("div", { class: "lab pair" },
         figure(p.mixed, c.mixed), figure(p.faded, c.faded),
-        h("div", { class: "way" }, p.first, this.place, p.last, this.told)),
+        h("div", { class: "way" }, p.first, this.place, p.last, this.status)),
     };
     this.badge = h("span", { class: "badge" });
     this.card = h("section", { class: "card", "aria-label": "Latent lab" },
@@ -150,7 +150,7 @@ class LatentLab {
     pictures.error.setAttribute("aria-label", "Error of the decoded picture, pixel by pixel");
     const decibels = data.psnr === null ? "no error at all" : `${data.psnr.toFixed(1)} dB peak signal to noise`;
     captions.error.replaceChildren(h("b", {}, "What was lost: "), `${tidy(data.error_mean)} levels on average, ${decibels}.`);
-    captions.latent.replaceChildren(h("b", {}, "What it travelled as: "), `${data.shape[0]} channels of ${data.shape[1]} × ${data.shape[2]}, ${this.scaleWords()}.`);
+    captions.latent.replaceChildren(h("b", {}, "The latents between: "), `${data.shape[0]} channels of ${data.shape[1]} × ${data.shape[2]}, ${this.scaleWords()}.`);
   }
 
   drawChannels() {
@@ -178,7 +178,7 @@ class LatentLab {
     const { data, state, pictures, captions, bitmaps: maps } = this;
     const last = data.between.length - 1;
     const k = Math.round(state.place * last);
-    const share = k / last; // the pixels are mixed at the same place, or the two could not be compared
+    const share = k / last; // the pixels are mixed in the same proportion, or the two could not be compared
     if (maps) {
       paintBitmap(pictures.mixed, maps.between[k]);
       paintMix(pictures.faded, maps.reconstructions[0], maps.reconstructions[1], share);
@@ -189,7 +189,7 @@ class LatentLab {
     this.place.value = share;
     this.place.style.setProperty("--done", `${100 * share}%`);
     this.place.setAttribute("aria-valuetext", words);
-    this.told.textContent = `${words} · ${tidy(data.apart[k])} levels of 255 between the two`;
+    this.status.textContent = `${words} · ${tidy(data.apart[k])} levels of 255 between the two`;
     pictures.mixed.setAttribute("aria-label", `Mixed in latents and decoded: ${words}`);
     pictures.faded.setAttribute("aria-label", `Mixed in pixels: ${words}`);
     captions.mixed.replaceChildren(h("b", {}, "Mixed in latents, "), "then decoded once.");
@@ -201,7 +201,7 @@ class LatentLab {
 
 /** WebP bytes, in any nest of lists and objects, as bitmaps in the same nest. */
 async function bitmaps(value) {
-  if (value instanceof Uint8Array) return createImageBitmap(new Blob([value], { type: "image/webp" }));
+  if (value instanceof Uint8Array) return decodePicture(value);
   if (Array.isArray(value)) return Promise.all(value.map(bitmaps));
   const pairs = await Promise.all(Object.entries(value).map(async ([key, item]) => [key, await bitmaps(item)]));
   return Object.fromEntries(pairs);
@@ -224,9 +224,9 @@ function paintWipe(canvas, left, right, share) {
   if (x <= 0) return;
   context.drawImage(left, 0, 0, share * left.width, left.height, 0, 0, x, height);
   if (x >= width) return;
-  for (const [colour, place] of [["#ffffff", x - 2], ["#000000", x]]) {
+  for (const [colour, edge] of [["#ffffff", x - 2], ["#000000", x]]) {
     context.fillStyle = colour;
-    context.fillRect(place, 0, 2, height);
+    context.fillRect(edge, 0, 2, height);
   }
 }
 

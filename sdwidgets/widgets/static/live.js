@@ -1,14 +1,12 @@
-// The live mode: the picture follows the hand. Class Live.
-// At most two orders are on their way: one that is computed and one that waits. What is moved meanwhile is sent as one more when
-// an answer comes, so nothing queues up, and the last settings always get their picture.
-
-const ON_THE_WAY = 2;
+// The live mode: the picture follows while a control is moved. Class Live.
+// At most MAX_IN_FLIGHT requests are on their way: one that is computed and one that waits. What is moved meanwhile is sent as one more
+// when an answer comes, so nothing queues up, and the last settings always get their picture.
 
 class Live {
   constructor(view) {
     this.view = view;
     this.on = false;
-    this.sent = this.answers = this.shown = 0; // numbers of the last order that was sent, answered, and shown
+    this.sent = this.answers = this.shown = 0; // numbers of the last request that was sent, answered, and shown
     this.pending = false; // something was moved since
     this.switch = h("input", { type: "checkbox", role: "switch", change: () => this.toggle() });
     this.box = h("label", { class: "live", title: "While you type or drag, the picture follows with few steps; Generate makes it with all" }, this.switch, h("span", {}, "Live"));
@@ -30,7 +28,7 @@ class Live {
   go() {
     clearTimeout(this.timer);
     if (!this.pending || !this.on) return;
-    if (this.sent - this.answers >= ON_THE_WAY) {
+    if (this.sent - this.answers >= MAX_IN_FLIGHT) {
       this.timer = setTimeout(() => { this.answers = this.sent; this.go(); }, 3000); // an answer was lost on its way
       return;
     }
@@ -38,8 +36,8 @@ class Live {
     this.view.last = JSON.stringify(settings);
     this.pending = false;
     this.sent += 1;
-    this.view.asked = performance.now();
-    this.view.send({ kind: "run", settings, live: this.sent });
+    this.view.requested = performance.now();
+    this.view.send("run", { settings, live: this.sent });
   }
 
   /** The newest picture; one that comes late is not shown. */
@@ -48,7 +46,7 @@ class Live {
     this.shown = live;
     this.answers = Math.max(this.answers, live);
     this.go();
-    const bitmap = await createImageBitmap(new Blob([picture], { type: "image/webp" }));
+    const bitmap = await decodePicture(picture);
     if (live < this.shown) return bitmap.close(); // a newer one was decoded first
     const { hero, heroCaption, card, badge } = this.view.replay;
     paintBitmap(hero, bitmap);
@@ -57,12 +55,12 @@ class Live {
     heroCaption.replaceChildren(h("b", {}, "Live: "), `few steps, ${Math.round(1000 * seconds)} ms`);
   }
 
-  /** A whole run of an older order than the newest that was shown. */
+  /** Is a whole run older than the newest live picture that was shown? */
   outdated(live) {
     return !!live && live < this.shown;
   }
 
-  /** A run ended: of a live order, what was sent up to it is done with; of any other, or where settings were refused, all. */
+  /** A run ended. A live one answers all requests up to its own; any other, and refused settings, answer all. */
   answered(live) {
     this.answers = live ? Math.max(this.answers, live) : this.sent;
     this.go();

@@ -14,7 +14,7 @@ class PlaygroundView {
     this.seen = 0; // number of the last message from the kernel
     this.delivery = "push";
     this.busy = false;
-    this.lost = false; // a message that should have come by itself had to be asked for
+    this.lost = false; // a message that should have come by itself came only after a poll
     this.heard = performance.now();
     this.replay = new Replay({ heading: false });
     this.fields = {}; // name -> {read, write, error, hint, inputs}
@@ -22,18 +22,18 @@ class PlaygroundView {
     this.live = new Live(this);
     this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName());
     this.build();
-    this.undress = dress(host, CSS + STYLE, this.replay.card);
+    this.unmount = mountShadow(host, CSS + STYLE, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
     model.on("msg:custom", this.listen);
-    this.clock = setInterval(() => this.tick(), 100);
-    this.send({ kind: "hello" });
+    this.heartbeat = setInterval(() => this.pollIfSilent(), 100);
+    this.send("hello");
   }
 
   close() {
-    clearInterval(this.clock);
+    clearInterval(this.heartbeat);
     Object.values(this.timers).forEach(clearTimeout);
     this.model.off("msg:custom", this.listen);
-    this.undress();
+    this.unmount();
     this.replay.close();
   }
 
@@ -68,7 +68,7 @@ class PlaygroundView {
     this.source = new SourceField(this);
     this.history = new HistoryStrip(this);
     this.compare = new Compare(this);
-    const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.ask(); } },
+    const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.requestRun(); } },
       h("div", { class: "first" }, this.source.tasks, this.live.box), h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
       this.chips, prompt.hint, this.negative, this.source.box, this.knobs);
     this.bar = h("div");
@@ -119,8 +119,12 @@ class PlaygroundView {
 
   // ---- to the kernel
 
-  send(message, ...buffers) {
-    this.model.send({ ...message, client: this.client }, undefined, buffers);
+  /** Only what the protocol has. `bytes`: the buffer beside the message. */
+  send(kind, fields = {}, bytes) {
+    const known = PROTOCOL.toKernel[kind];
+    const foreign = Object.keys(fields).find((name) => !known?.includes(name) && !known?.includes(`${name}?`));
+    if (!known || foreign) throw new Error(`the protocol has no message ${kind} ${foreign ?? ""}`);
+    this.model.send({ kind, client: this.client, ...fields }, undefined, bytes ? [bytes] : []);
   }
 
   /** At most one message of a kind in `pause` milliseconds; the last one always goes. */
@@ -133,67 +137,66 @@ class PlaygroundView {
     return Object.fromEntries(Object.entries(this.fields).filter(([, field]) => field.read).map(([name, field]) => [name, field.read()]));
   }
 
-  /** A control was moved: ask for a run, unless these settings were the last ones asked for. */
+  /** A control was moved: request a run, unless it would have the settings of the last request. */
   changed() {
     if (this.live.on) return this.live.moved();
-    this.soon("run", 50, () => { if (JSON.stringify(this.settings()) !== this.last) this.ask(); });
+    this.soon("run", 50, () => { if (JSON.stringify(this.settings()) !== this.last) this.requestRun(); });
   }
 
-
-  ask() {
+  requestRun() {
     clearTimeout(this.timers.run);
     if (this.busy && this.delivery === "sync") return void (this.again = true); // the kernel cannot listen now
     const settings = this.settings();
     this.last = JSON.stringify(settings);
-    this.asked = performance.now();
-    this.send({ kind: "run", settings });
+    this.requested = performance.now();
+    this.send("run", { settings });
   }
 
   goOrStop() {
-    if (this.busy && this.delivery !== "sync") this.send({ kind: "stop" });
-    else this.ask();
+    if (this.busy && this.delivery !== "sync") this.send("stop");
+    else this.requestRun();
   }
 
   typed() {
     this.chips.classList.add("stale");
-    this.soon("tokens", 120, () => this.askTokens());
+    this.soon("tokens", 120, () => this.tokenize());
   }
 
-  askTokens() {
-    this.send({ kind: "tokens", text: this.fields.prompt.read() });
+  tokenize() {
+    this.send("tokenize", { text: this.fields.prompt.read() });
   }
 
-  /** Ask for news when none came for a while: those that a thread sends may be lost on the way. */
-  tick() {
+  /** Poll when nothing came for a while: what a thread sends may be lost on the way. */
+  pollIfSilent() {
     const silence = performance.now() - this.heard;
-    const unanswered = this.asked && performance.now() - this.asked > 3000;
+    const unanswered = this.requested && performance.now() - this.requested > 3000;
     if (unanswered) this.say("The kernel does not answer: it is busy with another cell, or was stopped.");
-    if (this.busy && this.delivery !== "sync" && silence > (this.delivery === "pull" ? 150 : 1000)) this.askNews();
+    if (this.busy && this.delivery !== "sync" && silence > (this.delivery === "pull" ? 150 : 1000)) this.poll();
   }
 
-  /** One question at a time: a kernel that is busy with a cell answers them all in a row, when it is done. */
-  askNews() {
-    if (this.asking && performance.now() - this.asking < 5000) return;
-    this.asking = performance.now();
-    this.send({ kind: "tick", seen: this.seen, lost: this.lost });
+  /** One poll at a time: a kernel that is busy with a cell answers them all in a row, when it is done. */
+  poll() {
+    if (this.polled && performance.now() - this.polled < 5000) return;
+    this.polled = performance.now();
+    this.send("poll", { seen: this.seen, lost: this.lost });
   }
 
-  // ---- from the kernel
+  // ---- from the kernel: one method on_NAME for each message of the protocol
 
   receive(message, buffers) {
+    if (!(message.kind in PROTOCOL.toPage)) return;
     this.heard = performance.now();
     this.delivery = message.delivery ?? this.delivery;
-    if (message.number === undefined) {
-      if (message.client === this.client || message.client === "") this[`on_${message.kind}`]?.(revive(message, buffers));
-      return;
+    const { number } = message;
+    if (number === undefined) { // to one view, or to all
+      if (message.client !== this.client && message.client !== "") return;
+    } else {
+      if (number <= this.seen || this.greeted !== true) return;
+      if (!message.again && number > this.seen + 1 && message.kind !== "queued") return this.poll(); // one before it is missing: both, in order
+      if (message.again && this.polled) this.lost = true; // it did not come by itself
+      this.seen = number;
     }
-    if (message.number <= this.seen || this.greeted !== true) return;
-    if (!message.again && message.number > this.seen + 1 && message.kind !== "queued") {
-      return this.askNews(); // one before it is missing: ask for both, in order
-    }
-    if (message.again && this.asking) this.lost = true; // it did not come by itself
-    this.seen = message.number;
-    this[`on_${message.kind}`]?.(revive(message, buffers));
+    this[`on_${message.kind}`](decodeBinary(message, buffers));
   }
 
   on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history }) {
@@ -206,8 +209,8 @@ class PlaygroundView {
     this.replay.badge.textContent = badge;
     this.source.offer(tasks);
     this.source.open({ source, mask });
-    history.forEach((past) => this.history.add(past));
-    this.history.mark(history.map((past) => past.number), history.at(-1)?.number);
+    history.forEach((entry) => this.history.add(entry));
+    this.history.mark(history.map((entry) => entry.number), history.at(-1)?.number);
     this.write(settings);
   }
 
@@ -219,7 +222,7 @@ class PlaygroundView {
     for (const [name, value] of Object.entries(settings)) this.fields[name].write(value);
     if (settings.negative_prompt) this.showNegative(true);
     this.explainScheduler();
-    this.askTokens();
+    this.tokenize();
     this.last = JSON.stringify(this.settings());
   }
 
@@ -227,22 +230,22 @@ class PlaygroundView {
     this.tools.showCode(text);
   }
 
-  on_passport(message) {
-    this.tools.keep(message);
+  on_picture_file(message) {
+    this.tools.download(message);
   }
 
-  on_file(message) {
-    this.tools.given(message);
+  on_upload_reply(message) {
+    this.tools.uploaded(message);
   }
 
-  /** Words of the prompt, and the seed. */
+  /** From the prompt and the seed. */
   fileName() {
-    const words = this.replay.run?.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40);
-    return [words || "picture", this.replay.run?.line.match(/seed \d+/)?.[0].replace(" ", "-")].filter(Boolean).join("-");
+    const prompt = this.replay.run?.prompt.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40);
+    return [prompt || "picture", this.replay.run?.line.match(/seed \d+/)?.[0].replace(" ", "-")].filter(Boolean).join("-");
   }
 
-  on_tock() {
-    this.asking = 0;
+  on_poll_reply() {
+    this.polled = 0;
   }
 
   on_tokens({ text, tokens, cut, count, limit, marks }) {
@@ -261,8 +264,8 @@ class PlaygroundView {
   }
 
   on_queued({ client, settings, notes, live }) {
-    if (client !== this.client) this.write(settings); // asked by code, or by another view of this widget
-    this.asked = 0;
+    if (client !== this.client) this.write(settings); // requested by code, or by another view of this widget
+    this.requested = 0;
     this.show_errors({ "": notes[""] });
     this.replay.pause();
     for (const [name, field] of Object.entries(this.fields)) {
@@ -279,7 +282,7 @@ class PlaygroundView {
   }
 
   on_errors({ errors }) {
-    this.asked = 0;
+    this.requested = 0;
     this.live.answered();
     this.show_errors(errors);
   }
@@ -312,12 +315,12 @@ class PlaygroundView {
     this.compare.open(message);
   }
 
-  on_run({ run, past, numbers, live }) {
+  on_result({ run, entry, numbers, live }) {
     if (this.live.outdated(live)) return;
     this.open(run);
-    this.replay.card.dataset.live = live ?? 0;
-    if (past) this.history.add(past);
-    this.history.mark(numbers, past?.number);
+    this.replay.card.dataset.live = live;
+    if (entry) this.history.add(entry);
+    this.history.mark(numbers, entry?.number);
     if (!live) this.advance(1, 1, "decoding every step");
   }
 
@@ -338,7 +341,7 @@ class PlaygroundView {
     this.say(failure);
     if (this.again) {
       this.again = false;
-      this.ask();
+      this.requestRun();
     }
   }
 
@@ -352,13 +355,13 @@ class PlaygroundView {
     if (!busy) this.waiting.textContent = "No picture yet. Press Generate.";
   }
 
-  advance(done, total, words) {
+  advance(done, total, stage) {
     this.bar.style.width = `${(100 * done) / total}%`;
     this.progress.setAttribute("aria-valuemax", total);
     this.progress.setAttribute("aria-valuenow", done);
-    this.progress.setAttribute("aria-valuetext", words);
-    this.waiting.textContent = `Working: ${words} …`;
-    this.replay.badge.textContent = `Working: ${words}`;
+    this.progress.setAttribute("aria-valuetext", stage);
+    this.waiting.textContent = `Working: ${stage} …`;
+    this.replay.badge.textContent = `Working: ${stage}`;
   }
 }
 

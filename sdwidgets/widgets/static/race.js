@@ -1,14 +1,13 @@
 // The scheduler race: class SchedulerRace, on what common.js and curves.js give. Recorded runs under one slider.
 
 const BY = { share: "Share of the way", calls: "Calls of the network" };
-const SHOWN = { x0: "What each believes", xt: "Where each stands" };
+const SHOWN = { x0: "Predicted pictures", xt: "Current latents" };
 
 class SchedulerRace {
   constructor() {
     this.id = Math.random().toString(36).slice(2, 8);
     this.state = { at: 1, by: "share", show: "x0" };
     this.changed = null;
-    this.timer = 0;
     this.heading = h("header", { class: "heading" });
     this.switches = {
       show: h("div", { class: "views", role: "radiogroup", "aria-label": "What is shown of each run" }),
@@ -18,14 +17,18 @@ class SchedulerRace {
     this.curve = s("svg", { role: "img" });
     this.curveFigure = h("figure", { class: "gap" }, this.curve, h("figcaption", {}, h("b", {}, "How far from the converged picture: "),
       "root mean square over the numbers of the predicted latents; it may settle elsewhere"));
-    this.playButton = h("button", { type: "button", class: "play", "aria-pressed": "false", click: () => (this.timer ? this.pause() : this.play()) }, "Play");
-    this.range = h("input", { type: "range", min: 0, max: 1, step: 0.01, "aria-label": "How far the runs are",
-      input: () => { this.pause(); this.choose({ at: Number(this.range.value) }); } });
-    this.status = h("output", { class: "status" });
+    this.player = new Player({
+      label: "How far the runs are", range: { max: 1, step: 0.01 }, pause: 120,
+      begin: () => { if (this.state.at >= 1) this.choose({ at: 0 }); },
+      next: () => { this.set({ at: Math.min(1, this.state.at + 1 / (2 * this.most)) }); return this.state.at < 1; },
+      moved: (at) => this.choose({ at }),
+      ended: () => this.changed?.({ at: this.state.at }),
+      alive: () => this.card.isConnected,
+    });
     this.badge = h("span", { class: "badge" });
     this.card = h("section", { class: "card", "aria-label": "Race of schedulers" }, this.heading,
       h("div", { class: "race" }, h("div", { class: "switches" }, ...Object.values(this.switches)), this.lanes, this.curveFigure),
-      h("div", { class: "bar" }, this.playButton, this.range, this.status), h("footer", {}, this.badge));
+      this.player.bar, h("footer", {}, this.badge));
     this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.draw()));
     this.watcher.observe(this.curve);
   }
@@ -35,9 +38,9 @@ class SchedulerRace {
     this.most = Math.max(...data.runs.map((run) => run.frames.length - 1));
     this.heading.replaceChildren(h("h2", { dir: "auto" }, data.prompt || "(no prompt)"), h("p", {}, data.line));
     this.badge.textContent = data.badge;
-    for (const [key, words] of [["show", SHOWN], ["by", BY]]) {
-      this.switches[key].replaceChildren(...Object.entries(words).map(([value, told]) => h("label", {},
-        h("input", { type: "radio", name: `${key}-${this.id}`, value, change: () => this.choose({ [key]: value }) }), h("span", {}, told))));
+    for (const [key, labels] of [["show", SHOWN], ["by", BY]]) {
+      this.switches[key].replaceChildren(...Object.entries(labels).map(([value, label]) => h("label", {},
+        h("input", { type: "radio", name: `${key}-${this.id}`, value, change: () => this.choose({ [key]: value }) }), h("span", {}, label))));
     }
     this.curveFigure.hidden = !data.reference && !data.runs[0].distances;
     this.cards = data.runs.map((run, i) => this.lane(run, i));
@@ -45,7 +48,7 @@ class SchedulerRace {
     this.lanes.replaceChildren(...this.cards.map((card) => card.figure));
     if (data.reference) {
       const canvas = this.canvas("The converged picture", "smooth");
-      createImageBitmap(new Blob([data.reference], { type: "image/webp" })).then((bitmap) => { paintBitmap(canvas, bitmap); bitmap.close(); });
+      decodePicture(data.reference).then((bitmap) => { paintBitmap(canvas, bitmap); bitmap.close(); });
       this.lanes.append(h("figure", {}, canvas, h("figcaption", {}, h("b", {}, "Converged"), h("small", {}, "the picture that the distances are measured to"))));
     }
     this.draw();
@@ -59,10 +62,10 @@ class SchedulerRace {
 
   lane(run, i) {
     const canvas = this.canvas(run.label, "smooth");
-    const told = h("small");
-    const caption = h("figcaption", {}, h("b", {}, h("i", { style: `background: ${LINES[i]}` }), run.label), told, h("small", { class: "hint" }, run.sentence));
-    const card = { run, canvas, told, bitmap: null, previews: [], figure: h("figure", {}, canvas, caption) };
-    const decoded = (bytes, keep) => createImageBitmap(new Blob([bytes], { type: "image/webp" })).then((bitmap) => { keep(bitmap); this.draw(); });
+    const position = h("small");
+    const caption = h("figcaption", {}, h("b", {}, h("i", { style: `background: ${LINES[i]}` }), run.label), position, h("small", { class: "hint" }, run.sentence));
+    const card = { run, canvas, position, bitmap: null, previews: [], figure: h("figure", {}, canvas, caption) };
+    const decoded = (bytes, keep) => decodePicture(bytes).then((bitmap) => { keep(bitmap); this.draw(); });
     if (run.picture) decoded(run.picture, (bitmap) => { card.bitmap = bitmap; });
     run.frames.forEach((frame, k) => { if (frame.picture) decoded(frame.picture, (bitmap) => { card.previews[k] = bitmap; }); });
     return card;
@@ -79,7 +82,7 @@ class SchedulerRace {
   }
 
   /** The frame of a run to show: frames[k] is its call k + 1, and the last one, after all calls, is the finished picture. */
-  place(run) {
+  frameOf(run) {
     const calls = run.frames.length - 1;
     const wanted = this.state.by === "share" ? this.state.at * calls : this.state.at * this.most;
     return Math.min(calls, Math.floor(wanted + 1e-6));
@@ -89,10 +92,10 @@ class SchedulerRace {
     if (!this.data || !this.card.isConnected) return;
     const { at, by, show } = this.state;
     for (const key of ["show", "by"]) for (const input of this.switches[key].querySelectorAll("input")) input.checked = input.value === this.state[key];
-    this.range.step = by === "calls" ? 1 / this.most : 0.01;
+    this.player.range.step = by === "calls" ? 1 / this.most : 0.01;
     const dots = this.cards.map((card) => {
       const { run, canvas } = card;
-      const [k, calls] = [this.place(run), run.frames.length - 1];
+      const [k, calls] = [this.frameOf(run), run.frames.length - 1];
       const frame = run.frames[k];
       const finished = k === calls;
       const bitmap = show === "x0" && (finished ? card.bitmap : card.previews[k]);
@@ -101,56 +104,31 @@ class SchedulerRace {
       canvas.classList.toggle("hard", show === "xt");
       const where = finished ? `finished, ${calls} calls` : `call ${k + 1} of ${calls}, t = ${tidy(frame.t, 0)}`;
       const apart = run.distances ? ` · distance ${run.distances[k].toFixed(2)}` : "";
-      card.told.textContent = where + apart;
+      card.position.textContent = where + apart;
       canvas.setAttribute("aria-label", `${run.label}: ${where}${apart}`);
       return [by === "share" ? k / calls : k, run.distances?.[k]];
     });
     const call = Math.floor(at * this.most + 1e-6) + 1;
-    const words = at >= 1 ? "all have finished" : by === "share" ? `${Math.round(100 * at)} % of the way` : `call ${call} of ${this.most}`;
-    this.status.textContent = words;
-    this.range.value = at;
-    this.range.style.setProperty("--done", `${100 * at}%`);
-    this.range.setAttribute("aria-valuetext", words);
+    const status = at >= 1 ? "all have finished" : by === "share" ? `${Math.round(100 * at)} % of the way` : `call ${call} of ${this.most}`;
+    this.player.show(at, at, status);
     if (!this.data.runs[0].distances) return;
     const top = Math.max(...this.data.runs.flatMap((run) => run.distances)) * 1.05 || 1;
     const power = 10 ** Math.floor(Math.log10(top / 2)); // two round numbers below the top
-    const tick = [5, 4, 2.5, 2, 1.5, 1].map((n) => n * power).find((n) => 2 * n <= top) ?? top / 2;
+    const unit = [5, 4, 2.5, 2, 1.5, 1].map((n) => n * power).find((n) => 2 * n <= top) ?? top / 2;
     const last = by === "share" ? 1 : this.most;
     drawCurves(this.curve, {
       x: [0, last], y: [0, top], now: at * last, yLabel: "distance", xLabel: by === "share" ? "share of the way, %" : "call of the network",
       xTicks: by === "share" ? [[0, "0"], [0.5, "50"], [1, "100"]] : [[0, "first"], [last, "end"]],
-      yTicks: [0, tick, 2 * tick].map((v) => [v, tidy(v, 4)]),
-      words: `Distance to the converged picture, ${words}`,
+      yTicks: [0, unit, 2 * unit].map((v) => [v, tidy(v, 4)]),
+      label: `Distance to the converged picture, ${status}`,
       lines: this.data.runs.map((run, i) => ({
         colour: LINES[i], strong: true, dot: dots[i], points: run.distances.map((v, k) => [by === "share" ? k / (run.frames.length - 1) : k, v]),
       })),
     });
   }
 
-  play() {
-    if (this.state.at >= 1) this.choose({ at: 0 });
-    this.timer = setInterval(() => {
-      if (!this.card.isConnected) return this.pause();
-      this.set({ at: Math.min(1, this.state.at + 1 / (2 * this.most)) });
-      if (this.state.at >= 1) this.pause();
-    }, 120);
-    this.mark();
-  }
-
-  pause() {
-    if (this.timer) this.changed?.({ at: this.state.at });
-    clearInterval(this.timer);
-    this.timer = 0;
-    this.mark();
-  }
-
-  mark() {
-    this.playButton.textContent = this.timer ? "Pause" : "Play";
-    this.playButton.setAttribute("aria-pressed", String(!!this.timer));
-  }
-
   close() {
-    this.pause();
+    this.player.pause();
     this.watcher.disconnect();
     for (const card of this.cards ?? []) for (const bitmap of [card.bitmap, ...card.previews]) bitmap?.close?.();
   }

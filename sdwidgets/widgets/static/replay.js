@@ -1,20 +1,17 @@
-// Draws a recorded run under a scrubber: class Replay, on what common.js gives. It stands alone in a page that has to outlive
-// the kernel, joined to a kernel by view.py, and under the controls of playground.js in the live widget.
+// Draws a recorded run under a scrubber: class Replay, on what common.js gives. It works alone in a page that outlives
+// the kernel, connected to a kernel by view.py, and under the controls of playground.js in the live widget.
 
 // ---- the scrubber --------------------------------------------------------------------------------------------------
 
 const PREDICTS = { epsilon: "the noise", v_prediction: "the velocity v", flow_prediction: "the flow", flow: "the flow", sample: "the picture" };
 
-const VIEWS = { // what the row of channels can show: button, and the caption in a newcomer's words
+const VIEWS = { // what the row of channels can show: button, and the caption
   latents: ["Latents", () => "What it computes on"],
-  noise_pred: ["Answer", (run) => `What the network answered: ${PREDICTS[run.prediction] ?? "its prediction"}`],
-  cond: ["With prompt", () => "The answer with your prompt"],
-  uncond: ["Without", (run) => run.negative_prompt ? "The answer with the negative prompt" : "The answer without a prompt"],
+  noise_pred: ["Prediction", (run) => `What the network predicts: ${PREDICTS[run.prediction] ?? "its output"}`],
+  cond: ["With prompt", () => "The prediction with your prompt"],
+  uncond: ["Without", (run) => run.negative_prompt ? "The prediction with the negative prompt" : "The prediction without a prompt"],
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
-
-const USUAL = 5; // steps a second at speed 1
-const SPEEDS = [["0.5", "½×"], ["1", "1×"], ["2", "2×"], ["4", "4×"], ["6", "30/s"], ["12", "60/s"]]; // as in replay.py
 
 class Replay {
   /** `heading` shows prompt and settings above the pictures, for a page where no controls do. */
@@ -25,15 +22,15 @@ class Replay {
     this.at = 0;
     this.wanted = Infinity; // the step that the reader chose; Infinity: the newest
     this.view = "latents";
-    this.timer = 0; // of the animation frame that is asked for; 0: standing
+    this.timer = 0; // of the next animation frame; 0: paused
     this.loop = false;
-    this.taken = {}; // the state that code asked for last
+    this.taken = {}; // the state that code set last
     this.changed = null; // called with {step, view, playing, speed} when the reader moves something, never by steps of a play
 
     this.hero = h("canvas", { role: "img", class: "smooth" });
     this.heroCaption = h("figcaption");
-    this.standing = h("canvas", { role: "img", class: "hard" });
-    this.standingCaption = h("figcaption");
+    this.currentLatents = h("canvas", { role: "img", class: "hard" });
+    this.currentLatentsCaption = h("figcaption");
     this.curve = s("svg", { role: "img" });
     this.views = h("div", { class: "views", role: "radiogroup", "aria-label": "What the row of channels shows" });
     this.channels = h("div", { class: "channels" });
@@ -47,7 +44,7 @@ class Replay {
       keydown: (event) => { if (event.key === " ") { event.preventDefault(); this.toggle(); } },
     });
     this.speed = h("select", { "aria-label": "Speed of play", change: () => this.tell() },
-      ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === "1" }, text)));
+      ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === 1 }, text)));
     this.status = h("output", { class: "status", for: id });
     this.badge = h("span", { class: "badge" });
     this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Larger type and fewer things",
@@ -56,9 +53,9 @@ class Replay {
     this.warning = h("p", { class: "note", role: "status", hidden: true });
     this.main = h("div", { class: "stage" },
       h("figure", { class: "hero" }, this.hero, this.heroCaption),
-      h("figure", { class: "standing" }, this.standing, this.standingCaption),
+      h("figure", { class: "standing" }, this.currentLatents, this.currentLatentsCaption),
       h("figure", { class: "schedule" }, this.curve,
-        h("figcaption", {}, h("b", {}, "How far it is: "), "noise is traded for picture, step by step")),
+        h("figcaption", {}, h("b", {}, "Schedule: "), "the share of picture grows, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
     this.showHeading = heading;
     this.card = h("section", { class: "card", "aria-label": "Replay of a run", keydown: (event) => this.key(event) },
@@ -73,14 +70,14 @@ class Replay {
 
   // -- data in
 
-  /** Show this run instead of the last one, at the step where the reader stood. */
+  /** Show this run instead of the last one, at the step that the reader chose. */
   open(run) {
     this.pause();
     for (const frame of this.frames) frame.bitmap?.close?.();
     this.run = run;
     this.frames = [];
     this.range.max = Math.max(0, this.length - 1);
-    this.hero.style.aspectRatio = this.standing.style.aspectRatio = run.aspect;
+    this.hero.style.aspectRatio = this.currentLatents.style.aspectRatio = run.aspect;
     this.warning.hidden = !run.note;
     this.warning.textContent = run.note ?? "";
     if (run.badge) this.badge.textContent = run.badge;
@@ -93,7 +90,7 @@ class Replay {
     this.add(0, run.frames);
   }
 
-  /** Frames from place `first` on; while a run goes on they come a few at a time. */
+  /** Frames from number `first` on; while a run goes on they come a few at a time. */
   add(first, frames) {
     frames.forEach((frame, i) => {
       this.frames[first + i] = frame;
@@ -104,35 +101,35 @@ class Replay {
     this.show(Math.min(this.wanted, this.frames.length - 1));
   }
 
-  /** A picture from the full decoder, in the place of the rough one. */
-  async decode(place, bytes) {
-    const frame = this.frames[place];
+  /** A picture from the full decoder, instead of the rough one. */
+  async decode(index, bytes) {
+    const frame = this.frames[index];
     if (!frame) return;
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/webp" }));
-    if (this.frames[place] !== frame) return bitmap.close(); // the run was replaced meanwhile
+    const bitmap = await decodePicture(bytes);
+    if (this.frames[index] !== frame) return bitmap.close(); // the run was replaced meanwhile
     frame.bitmap = bitmap;
-    this.paintThumbnails(place);
-    if (place === this.at) this.show(place);
+    this.paintThumbnails(index);
+    if (index === this.at) this.show(index);
   }
 
   get length() { return this.run.total + (this.run.complete === false ? 0 : 1); } // the steps, and the finished picture
 
   // -- showing
 
-  show(place) {
+  show(index) {
     if (!this.run || !this.frames.length) return;
-    const k = (this.at = clamp(place, 0, this.frames.length - 1));
+    const k = (this.at = clamp(index, 0, this.frames.length - 1));
     const frame = this.frames[k];
     const words = this.words(k);
     this.paintPicture(this.hero, frame);
     this.hero.setAttribute("aria-label", k < this.run.total ? `Predicted picture at ${words}` : "The finished picture");
     this.heroCaption.replaceChildren(...(k < this.run.total
-      ? [h("b", {}, "What it believes now: "), "the picture it predicts, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
+      ? [h("b", {}, "Predicted picture: "), "the finished one as seen from here, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
       : [h("b", {}, "The finished picture")]));
-    paintLinear(this.standing, frame.arrays.latents, this.run.factors);
-    this.standing.setAttribute("aria-label", `Latents in rough colours, ${words}`);
-    this.standingCaption.replaceChildren(h("b", {}, "Where it stands: "),
-      ...(k < this.run.total ? ["the noisy latents, ", ...sub("x", "t")] : ["the finished latents"]),
+    paintLinear(this.currentLatents, frame.arrays.latents, this.run.factors);
+    this.currentLatents.setAttribute("aria-label", `Latents in rough colours, ${words}`);
+    this.currentLatentsCaption.replaceChildren(h("b", {}, "Current latents: "),
+      ...(k < this.run.total ? ["with their noise, ", ...sub("x", "t")] : ["the finished ones"]),
       this.run.grey ? ", in grey: no colours are known for this model" : ", in rough colours");
     this.paintChannels(frame);
     this.drawCurve();
@@ -219,10 +216,10 @@ class Replay {
       this.strip.replaceChildren(...Array.from({ length: count }, (_, i) => {
         const from = Math.floor((i * length) / count);
         const to = Math.floor(((i + 1) * length) / count);
-        const place = to - 1;
+        const index = to - 1;
         return h("button", {
-          type: "button", "data-from": from, "data-to": to, tabindex: -1, click: () => { this.choose(Math.min(place, this.frames.length - 1)); this.tell(); },
-          "aria-label": place < this.run.total ? `step ${place + 1}` : "the finished picture",
+          type: "button", "data-from": from, "data-to": to, tabindex: -1, click: () => { this.choose(Math.min(index, this.frames.length - 1)); this.tell(); },
+          "aria-label": index < this.run.total ? `step ${index + 1}` : "the finished picture",
         }, h("canvas", { class: "smooth", width: 1, height: 1 }));
       }));
       this.strip.style.setProperty("--count", count);
@@ -258,9 +255,9 @@ class Replay {
     this.curve.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.curve.setAttribute("aria-label", `Share of picture against step, now ${share} %`);
     this.curve.replaceChildren(
-      ...[0, 0.5, 1].flatMap((tick) => [
-        s("line", { class: "grid", x1: left, x2: right, y1: y(tick), y2: y(tick) }),
-        text("tick", left - 0.5 * type, y(tick) + 0.36 * type, String(100 * tick), "end")]),
+      ...[0, 0.5, 1].flatMap((share) => [
+        s("line", { class: "grid", x1: left, x2: right, y1: y(share), y2: y(share) }),
+        text("tick", left - 0.5 * type, y(share) + 0.36 * type, String(100 * share), "end")]),
       ...[...new Set([1, Math.round((this.run.total + 1) / 2), this.run.total])].map((step) =>
         text("tick", x(step - 1), bottom + 1.3 * type, String(step))),
       text("axis", (left + right) / 2, height - 0.6 * type, "step"),
@@ -281,14 +278,14 @@ class Replay {
   // -- moving
 
   /** The reader's own choice: it is kept when the next run opens. */
-  choose(place) {
+  choose(index) {
     this.pause();
-    this.settle(place);
+    this.settle(index);
   }
 
-  settle(place) {
-    this.wanted = place >= this.length - 1 ? Infinity : place;
-    this.show(place);
+  settle(index) {
+    this.wanted = index >= this.length - 1 ? Infinity : index;
+    this.show(index);
   }
 
   toggle() {
@@ -302,12 +299,12 @@ class Replay {
     if (this.at >= this.frames.length - 1) this.settle(0);
     let before = null;
     let due = 0; // steps that should have been taken by now
-    const tick = (now) => {
+    const advance = (now) => {
       this.timer = 0;
       if (!this.card.isConnected) return this.pause();
-      due = Math.min(1.5, due + ((now - (before ?? now)) / 1000) * USUAL * Number(this.speed.value)); // no race after a pause
+      due = Math.min(1.5, due + ((now - (before ?? now)) / 1000) * STEPS_A_SECOND * Number(this.speed.value)); // no race after a pause
       before = now;
-      if (due > 0.95) { // clocks of screens are not exact: two frames of 60 a second are one step of 30
+      if (due > 0.95) { // screens do not keep time exactly: two frames of 60 a second are one step of 30
         due -= 1;
         this.settle(this.at + 1 < this.frames.length ? this.at + 1 : 0);
         if (this.at >= this.frames.length - 1 && !this.loop) {
@@ -315,9 +312,9 @@ class Replay {
           return this.tell();
         }
       }
-      this.timer = requestAnimationFrame(tick);
+      this.timer = requestAnimationFrame(advance);
     };
-    this.timer = requestAnimationFrame(tick);
+    this.timer = requestAnimationFrame(advance);
     this.markPlaying();
   }
 
@@ -327,9 +324,9 @@ class Replay {
     this.markPlaying();
   }
 
-  // -- what code asks for, and what it hears
+  // -- what code sets, and what it hears
 
-  /** Any part of {step, view, playing, speed, loop}; step null is the newest. What code asked for before is not asked again: the
+  /** Any part of {step, view, playing, speed, loop}; step null is the newest. What code set before is not set again: the
    *  reader may have moved on since. */
   set(state) {
     const news = Object.fromEntries(Object.entries(state).filter(([name, value]) => this.taken[name] !== value));

@@ -1,7 +1,5 @@
 // What a run starts from: the task, and for all but the first a picture, a mask or a border, and a strength. Class SourceField.
 
-const USUAL_STRENGTH = { text: 0.6, image: 0.6, inpaint: 1, outpaint: 1 }; // as in playground.py
-
 class SourceField {
   /** `view` is the PlaygroundView: it makes fields and knobs, sends files, and asks for runs. */
   constructor(view) {
@@ -22,7 +20,7 @@ class SourceField {
     const chosen = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true, "aria-label": "Picture to start from",
       change: () => { if (chosen.files[0]) this.sendSource(chosen.files[0]); chosen.value = ""; } });
     const buttons = h("div", { class: "buttons" },
-      h("button", { type: "button", click: () => { this.mine = true; view.send({ kind: "last" }); } }, "Use the last picture"),
+      h("button", { type: "button", click: () => { this.runNext = true; view.send("use_last"); } }, "Use the last picture"),
       h("button", { type: "button", click: () => chosen.click() }, "Choose a picture"), chosen);
     this.empty = h("p", { class: "nothing" }, "No picture yet");
     this.panel = h("div", { class: "source", hidden: true }, h("div", {}, this.pad.box, this.empty),
@@ -40,9 +38,9 @@ class SourceField {
   /** The reader's own choice. */
   chosen(name) {
     this.choose(name);
-    this.view.fields.strength.write(USUAL_STRENGTH[name]);
+    this.view.fields.strength.write(STRENGTHS[name]);
     const ready = name === "text" || (this.has && (name !== "inpaint" || this.masked));
-    if (ready) this.view.ask();
+    if (ready) this.view.requestRun();
     else this.view.show_errors({});
   }
 
@@ -62,20 +60,20 @@ class SourceField {
     this.empty.hidden = this.has;
     this.pad.box.hidden = !this.has;
     if (!source) return;
-    const read = (bytes) => createImageBitmap(new Blob([bytes], { type: "image/png" }));
+    const read = (bytes) => decodePicture(bytes, "image/png");
     this.pad.open(await read(source));
     if (mask) this.pad.lay(await read(mask));
-    if (this.mine && this.task !== "inpaint") this.view.ask();
-    this.mine = false;
+    if (this.runNext && this.task !== "inpaint") this.view.requestRun();
+    this.runNext = false;
   }
 
   sendSource(file) {
-    this.mine = true; // a run follows, from this view alone
-    this.view.tools.give(file, "source");
+    this.runNext = true; // the new source is followed by a run, from this view alone
+    this.view.tools.upload(file, "source");
   }
 
   async sendMask() {
     this.masked = true;
-    this.view.tools.give(await this.pad.file(), "mask", () => this.view.ask());
+    this.view.tools.upload(await this.pad.file(), "mask", () => this.view.requestRun());
   }
 }

@@ -1,26 +1,24 @@
 // What can be done with the picture that is shown: copy it as code, save it with its run, open such a file. Class Tools: buttons
 // for the footer, a panel above it, and a place to drop files.
 
-const PIECE = 512 * 1024; // bytes in one message, either way; as in parcel.py
-
 class Tools {
-  /** `send(message, bytes)` goes to the kernel; `say(sentence)` tells the reader; `name()` is for a file. */
+  /** `send(kind, fields, bytes)` goes to the kernel; `say(sentence)` shows the reader an error; `name()` is for a file. */
   constructor(send, say, name) {
     Object.assign(this, { send, say, name });
-    this.pieces = []; // of a file that comes
-    this.giving = null; // {file, at}: one that goes
+    this.chunks = []; // of a picture that is downloaded
+    this.uploading = null; // {file, purpose, then, start}
     this.copy = h("button", { type: "button", class: "quiet", "aria-expanded": "false", title: "The diffusers call that makes this picture",
-      click: () => (this.panel.hidden ? send({ kind: "code" }) : this.hideCode()) }, "Copy as code");
+      click: () => (this.panel.hidden ? send("export_code") : this.hideCode()) }, "Copy as code");
     this.save = h("button", { type: "button", class: "quiet", title: "A PNG that carries its settings and every step of its run",
-      click: () => { this.pieces = []; send({ kind: "passport", start: 0 }); } }, "Save picture");
+      click: () => { this.chunks = []; send("save_picture", { start: 0 }); } }, "Save picture");
     const chosen = h("input", { type: "file", accept: "image/png,text/html", hidden: true, "aria-label": "Picture or page that carries a run",
-      change: () => { if (chosen.files[0]) this.give(chosen.files[0]); chosen.value = ""; } });
+      change: () => { if (chosen.files[0]) this.upload(chosen.files[0]); chosen.value = ""; } });
     this.open = h("button", { type: "button", class: "quiet", title: "A picture that was saved here, or an exported page: shows its run again",
       click: () => chosen.click() }, "Open picture");
     this.buttons = h("span", { class: "tools" }, this.copy, this.save, this.open, chosen);
     this.text = h("pre", { tabindex: 0, "aria-label": "Program" });
-    this.told = h("span", { role: "status" });
-    this.panel = h("div", { class: "code", hidden: true }, h("p", {}, this.told,
+    this.message = h("span", { role: "status" });
+    this.panel = h("div", { class: "code", hidden: true }, h("p", {}, this.message,
       h("button", { type: "button", class: "quiet", click: () => { this.hideCode(); this.copy.focus(); } }, "Close")), this.text);
   }
 
@@ -34,30 +32,30 @@ class Tools {
     this.panel.hidden = false;
     this.copy.setAttribute("aria-expanded", "true");
     this.text.textContent = text;
-    this.told.textContent = "";
+    this.message.textContent = "";
     try {
       await navigator.clipboard.writeText(text);
-      this.told.textContent = "Copied. It makes this picture with diffusers alone.";
+      this.message.textContent = "Copied. It makes this picture with diffusers alone.";
     } catch { // no clipboard here: an unsafe address, or a frame without the right
       getSelection().selectAllChildren(this.text);
-      this.told.textContent = "This makes the picture with diffusers alone. It is selected: copy it with Ctrl+C or ⌘C.";
+      this.message.textContent = "This makes the picture with diffusers alone. It is selected: copy it with Ctrl+C or ⌘C.";
     }
   }
 
   // ---- files
 
-  /** A piece of the picture; the next one is asked for when this one is here. */
-  keep({ start, size, piece }) {
-    if (start === 0) this.pieces = [];
-    this.pieces.push(piece.slice());
-    if (start + piece.length < size) return void this.send({ kind: "passport", start: start + piece.length });
-    const link = h("a", { href: URL.createObjectURL(new Blob(this.pieces, { type: "image/png" })), download: `${this.name()}.png` });
-    this.pieces = [];
+  /** A chunk of the picture: ask for the next one, or save the file. */
+  download({ start, size, chunk }) {
+    if (start === 0) this.chunks = [];
+    this.chunks.push(chunk.slice());
+    if (start + chunk.length < size) return void this.send("save_picture", { start: start + chunk.length });
+    const link = h("a", { href: URL.createObjectURL(new Blob(this.chunks, { type: "image/png" })), download: `${this.name()}.png` });
+    this.chunks = [];
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
-  /** Files that are dropped on `element` are given to the kernel. */
+  /** Upload files that are dropped on `element`. */
   listen(element) {
     const over = (event, on) => {
       if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
@@ -70,37 +68,37 @@ class Tools {
     element.addEventListener("dragleave", (event) => { if (!element.contains(event.relatedTarget)) over(event, false); });
     element.addEventListener("drop", (event) => {
       over(event, false);
-      if (event.dataTransfer.files[0]) this.give(event.dataTransfer.files[0]);
+      if (event.dataTransfer.files[0]) this.upload(event.dataTransfer.files[0]);
     });
   }
 
-  /** Send a file, a piece at a time: the kernel answers each with a message of the kind "file". */
-  give(file, purpose = "run", then = () => {}) {
-    if (this.giving) return void (this.next = [file, purpose, then]); // one at a time; of those that wait, the newest
-    this.giving = { file, purpose, then, at: 0 };
-    this.givePiece();
+  /** Send a file in chunks: the kernel answers each with `upload_reply`. One at a time; of those that wait, the newest. */
+  upload(file, purpose = "run", then = () => {}) {
+    if (this.uploading) return void (this.next = [file, purpose, then]);
+    this.uploading = { file, purpose, then, start: 0 };
+    this.uploadChunk();
   }
 
-  async givePiece() {
-    const { file, purpose, at } = this.giving;
+  async uploadChunk() {
+    const { file, purpose, start } = this.uploading;
     try {
-      const bytes = await file.slice(at, at + PIECE).arrayBuffer();
-      this.giving.at += bytes.byteLength;
-      this.send({ kind: "file", purpose, name: file.name, size: file.size, start: at }, bytes);
+      const bytes = await file.slice(start, start + CHUNK_SIZE).arrayBuffer();
+      this.uploading.start += bytes.byteLength;
+      this.send("upload", { purpose, name: file.name, size: file.size, start }, bytes);
     } catch {
-      this.giving = null;
+      this.uploading = null;
       this.say("The browser could not read this file.");
     }
   }
 
-  given({ done, refused }) {
-    if (!this.giving) return;
-    if (!done) return void this.givePiece();
-    const { then } = this.giving;
-    this.giving = null;
+  uploaded({ done, refused }) {
+    if (!this.uploading) return;
+    if (!done) return void this.uploadChunk();
+    const { then } = this.uploading;
+    this.uploading = null;
     if (refused) this.say(refused);
     else then();
-    if (this.next) this.give(...this.next);
+    if (this.next) this.upload(...this.next);
     this.next = null;
   }
 }

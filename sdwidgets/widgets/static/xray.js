@@ -1,11 +1,11 @@
 // The prompt X-ray: class PromptXray, on what common.js and curves.js give. The maps come as bytes; colours are made here.
 
 const percent = (share) => `${tidy(100 * share, share < 0.001 ? 3 : share < 0.1 ? 2 : 1)} %`;
-const ABOUT = { // a token, and what the tokenizer adds, in a newcomer's words
+const ABOUT = { // a token, and what the tokenizer adds
   text: "The text encoder reads from left to right, so a token carries what stood before it too: a small word may light up the noun that it follows.",
-  start: "The start mark stands before every prompt, whatever it says. A place that has nothing to ask looks there.",
+  start: "The start mark stands before every prompt, whatever it says. Positions that need no word look there.",
   end: "The end mark closes the prompt. The text encoder puts a summary of the whole sentence there.",
-  padding: "The model always reads the same number of tokens, so the rest is filled up. Fillers know the whole sentence too; they are shown together, as one.",
+  padding: "The model always reads the same number of tokens, so the rest is padding. Padding carries the whole sentence too; it is shown together, as one.",
 };
 
 class PromptXray {
@@ -68,7 +68,7 @@ class PromptXray {
     }
     this.buildChips();
     this.buildViews();
-    createImageBitmap(new Blob([data.picture], { type: "image/webp" })).then((bitmap) => {
+    decodePicture(data.picture).then((bitmap) => {
       this.bitmap = bitmap;
       this.grey = h("canvas");
       paintBitmap(this.grey, bitmap);
@@ -101,15 +101,15 @@ class PromptXray {
 
   // -- what is chosen
 
-  /** Place on the slider: 0 for all steps, else the step that is nearest to the chosen one. A long run is thinned for a page. */
-  get place() {
+  /** Position on the slider: 0 for all steps, else the step that is nearest to the chosen one. A long run is thinned for a page. */
+  get position() {
     const { step } = this.state;
     if (!step) return 0;
     const away = this.data.steps.map(({ number }) => Math.abs(number - step));
     return 1 + away.indexOf(Math.min(...away));
   }
 
-  numberAt(place) { return place ? this.data.steps[place - 1].number : 0; }
+  numberAt(position) { return position ? this.data.steps[position - 1].number : 0; }
 
   get block() { return this.blocks[this.state.layers] ?? this.blocks.all; }
 
@@ -121,16 +121,16 @@ class PromptXray {
     const maps = tokens.map((token) => this.block.maps[token]);
     const { shape: [, height, width] } = maps[0];
     const shares = Float32Array.from({ length: height * width }, (_, i) => maps.reduce(
-      (sum, { low, high, data }) => sum + low + ((high - low) * data[this.place * height * width + i]) / 255, 0));
+      (sum, { low, high, data }) => sum + low + ((high - low) * data[this.position * height * width + i]) / 255, 0));
     const [low, high] = shares.reduce(([a, b], x) => [Math.min(a, x), Math.max(b, x)], [Infinity, -Infinity]);
     return { height, width, values: shares.map((x) => (x - low) / Math.max(1e-9, high - low)), low, high };
   }
 
   heat(x) {
     const { colours } = this.data;
-    const place = clamp(x, 0, 1) * (colours.length - 1);
-    const at = Math.min(Math.floor(place), colours.length - 2);
-    return colours[at].map((a, i) => a + (colours[at + 1][i] - a) * (place - at));
+    const position = clamp(x, 0, 1) * (colours.length - 1);
+    const at = Math.min(Math.floor(position), colours.length - 2);
+    return colours[at].map((a, i) => a + (colours[at + 1][i] - a) * (position - at));
   }
 
   // -- building
@@ -138,7 +138,7 @@ class PromptXray {
   buildChips() {
     const { tokens } = this.data;
     this.thumbnails = tokens.map(() => h("canvas", { "aria-hidden": "true" }));
-    this.told = tokens.map(() => h("small"));
+    this.percents = tokens.map(() => h("small"));
     this.radios = tokens.map((token, i) => h("input", { type: "radio", name: `token-${this.id}`, value: i, "aria-label": this.name(i),
       change: () => this.choose({ token: i }) }));
     this.chips.classList.toggle("many", tokens.length > 20);
@@ -148,7 +148,7 @@ class PromptXray {
       return h("label", { class: `token ${token.kind} ${goesOn ? "goes-on" : ""} ${token.unknown ? "unknown" : ""}`,
         title: token.unknown ? "The model never saw this word" : null },
         this.radios[i], this.thumbnails[i],
-        h("span", { dir: "auto" }, token.text), this.told[i]);
+        h("span", { dir: "auto" }, token.text), this.percents[i]);
     }));
   }
 
@@ -170,30 +170,30 @@ class PromptXray {
 
   draw() {
     if (!this.data || !this.card.isConnected) return;
-    const { data, block, place } = this;
+    const { data, block, position } = this;
     const { chosen } = this;
-    const shares = block.shares[place];
+    const shares = block.shares[position];
     data.tokens.forEach((_, i) => {
       const { width, height, values } = this.map([i]);
       paintPixels(this.thumbnails[i], width, height, (k) => this.heat(values[k]));
-      this.told[i].textContent = percent(shares[i]) + (data.tokens[i].places > 1 ? `, ${data.tokens[i].places} tokens` : "");
+      this.percents[i].textContent = percent(shares[i]) + (data.tokens[i].places > 1 ? `, ${data.tokens[i].places} tokens` : "");
       this.radios[i].checked = i === chosen[0];
       this.radios[i].tabIndex = i === chosen[0] ? 0 : -1;
       this.radios[i].parentElement.classList.toggle("together", chosen.length > 1 && chosen.includes(i));
     });
     this.layerRadios.forEach((radio) => { radio.checked = radio.value === block.name; });
-    const when = place ? `step ${data.steps[place - 1].number} of ${data.total} · t = ${tidy(data.steps[place - 1].t, 0)}` : `all ${data.total} steps together`;
+    const when = position ? `step ${data.steps[position - 1].number} of ${data.total} · t = ${tidy(data.steps[position - 1].t, 0)}` : `all ${data.total} steps together`;
     this.status.textContent = when;
-    this.range.value = place;
-    this.range.style.setProperty("--done", `${(100 * place) / Math.max(1, data.steps.length)}%`);
+    this.range.value = position;
+    this.range.style.setProperty("--done", `${(100 * position) / Math.max(1, data.steps.length)}%`);
     this.range.setAttribute("aria-valuetext", when);
-    this.all.setAttribute("aria-pressed", String(!place));
+    this.all.setAttribute("aria-pressed", String(!position));
     this.drawHero(when);
-    this.drawBeside(place);
+    this.drawBeside(position);
     this.drawCurve();
     this.viewsCaption.textContent = block.name === "all"
       ? `All ${block.layers} layers of the U-Net that read the prompt, brought to one size and averaged.`
-      : `${block.layers === 1 ? "One layer" : `${block.layers} layers, averaged`}; each square is one place of ${block.size[1]} × ${block.size[0]} that looks at the prompt.`;
+      : `${block.layers === 1 ? "One layer" : `${block.layers} layers, averaged`}; each square is one position of ${block.size[1]} × ${block.size[0]} that looks at the prompt.`;
   }
 
   drawHero(when) {
@@ -211,22 +211,22 @@ class PromptXray {
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0, hero.width, hero.height);
     const name = token.kind === "text" ? `“${tokens.map(({ text, word }, i) => (i && word !== tokens[i - 1].word ? " " : "") + text).join("")}”` : { start: "the start mark", end: "the end mark", padding: "the padding" }[token.kind];
-    hero.setAttribute("aria-label", `Where the picture looks at ${name}, ${when}: from ${percent(map.low)} to ${percent(map.high)} of a place's attention`);
+    hero.setAttribute("aria-label", `Where the picture looks at ${name}, ${when}: from ${percent(map.low)} to ${percent(map.high)} of a position's attention`);
     this.low.textContent = percent(map.low);
     this.high.textContent = percent(map.high);
     this.heroCaption.replaceChildren(h("b", { dir: "auto" }, `Where the picture looks at ${name}: `),
-      "each place divides its attention among all tokens; bright places give this one the most of theirs.");
+      "each position divides its attention among all tokens; bright ones give this one the most of theirs.");
     this.about.replaceChildren(h("b", { dir: "auto" }, `About ${name}`), ABOUT[token.kind]);
   }
 
-  drawBeside(place) {
+  drawBeside(position) {
     const { beside, data } = this;
-    beside.className = place ? "hard" : "smooth";
-    if (place) paintLinear(beside, data.steps[place - 1].x0, data.factors);
+    beside.className = position ? "hard" : "smooth";
+    if (position) paintLinear(beside, data.steps[position - 1].x0, data.factors);
     else if (this.bitmap) paintBitmap(beside, this.bitmap);
-    beside.setAttribute("aria-label", place ? `The picture it predicts at step ${data.steps[place - 1].number}` : "The finished picture");
-    this.besideCaption.replaceChildren(...(place
-      ? [h("b", {}, "What it believes at this step: "), "the picture it predicts, in rough colours"]
+    beside.setAttribute("aria-label", position ? `The picture it predicts at step ${data.steps[position - 1].number}` : "The finished picture");
+    this.besideCaption.replaceChildren(...(position
+      ? [h("b", {}, "Predicted picture at this step: "), "in rough colours"]
       : [h("b", {}, "The finished picture")]));
   }
 
@@ -238,12 +238,12 @@ class PromptXray {
     const power = 10 ** Math.floor(Math.log10(Math.max(top, 1e-3)));
     const high = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((n) => n * power >= top) * power;
     const last = Math.max(2, data.total);
-    const { place } = this;
+    const { position } = this;
     drawCurves(this.curve, {
       x: [1, last], y: [0, high], xTicks: [[1, "1"], [last, String(last)]], yTicks: [0, high / 2, high].map((y) => [y, tidy(y, 3)]),
-      xLabel: "step", yLabel: "attention, %", now: place ? data.steps[place - 1].number : null, words: `Share of all attention that goes to this token, by step: ${line(chosen).map(([, y]) => tidy(y, 2)).join(", ")} percent`,
+      xLabel: "step", yLabel: "attention, %", now: position ? data.steps[position - 1].number : null, label: `Share of all attention that goes to this token, by step: ${line(chosen).map(([, y]) => tidy(y, 2)).join(", ")} percent`,
       lines: [...others.map((i) => ({ points: line([i]), colour: "var(--dim)", strong: false, dot: null })),
-        { points: line(chosen), colour: "var(--accent)", strong: true, dot: place ? line(chosen)[place - 1] : null }],
+        { points: line(chosen), colour: "var(--accent)", strong: true, dot: position ? line(chosen)[position - 1] : null }],
     });
     this.curveCaption.replaceChildren(h("b", {}, "Its share of all attention, step by step"), others.length ? "; thin: the other tokens of the prompt" : "");
   }
