@@ -83,7 +83,7 @@ lint: $(DEV)
 
 lock: $(DEV)
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	@$(BIN)/python -m uv pip compile pyproject.toml --extra course --extra fast --extra train --extra app --extra site --extra dev --universal --python-version 3.10 \
 		--constraint tools/tested-torch.txt $(if $(UPGRADE),--upgrade) --no-emit-index-url --annotation-style line \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 

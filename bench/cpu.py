@@ -29,6 +29,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from bench.harness import LeftOut, attempt, ratio, rows_of, summary, take_turns
 from bench.tricks import tricks
 
 STEPS, TURBO_STEPS = 20, 4
+OPTIMUM = "optimum-intel"  # the library that does what speed="fast" does; in an environment of its own: pip install ".[optimum]"
 PROMPT = "an astronaut on a blue background"  # where a caption is to be remembered
 
 
@@ -91,6 +93,10 @@ class Pipelines:
             from diffusers import StableDiffusionPipeline
 
             return StableDiffusionPipeline.from_pretrained(self.folder)
+        if name == OPTIMUM:
+            from optimum.intel import OVStableDiffusionPipeline
+
+            return OVStableDiffusionPipeline.from_pretrained(self.folder, export=True)
         turbo = name.startswith("turbo")
         speed = "fast" if name == "turbo, fast" else "exact" if turbo else name
         return sdwidgets.load(str(self.folder), "cpu", "float32", speed=speed, turbo=turbo)
@@ -106,7 +112,7 @@ class Pipelines:
         return self.folder / "extras" / "turbo"
 
     def names(self) -> list[str]:
-        names = ["stock", "exact"]
+        names = ["stock", "exact", *([OPTIMUM] if find_spec("optimum") else [])]
         try:
             self["fast"]
             names.append("fast")
@@ -281,13 +287,9 @@ def how_fast(pipe) -> dict:
         kinds = Counter(
             node.get_rt_info()["primitiveType"].astype(str)
             for runner in [runner for runner in graph.runners.values() if runner][:1]
-            for node in runner.networks[0].get_runtime_model().get_ops()
+            for node in runner.network.get_runtime_model().get_ops()
         )
-        found[name] = {
-            "precision": graph.plan.precision,
-            "parts": graph.plan.parts,
-            "kernels": dict(kinds.most_common(8)),
-        }
+        found[name] = {"precision": graph.precision, "kernels": dict(kinds.most_common(8))}
     return found
 
 
@@ -467,7 +469,7 @@ def lab(pipes: Pipelines, effort: Effort) -> dict:
 def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
     """(name -> what makes a call that computes one guided step of the U-Net, what the U-Net itself computes)."""
     from sdwidgets.acceleration.cuda import why_no_compiler
-    from sdwidgets.acceleration.openvino_graph import Plan, Runner
+    from sdwidgets.acceleration.openvino_graph import Runner
     from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph
 
     unet = pipes["stock"].unet
@@ -490,11 +492,11 @@ def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
         network = torch.compile(copy.deepcopy(unet))
         return lambda: network(noise, time_, text, return_dict=False)[0]
 
-    def openvino(precision: str, count: int):
+    def openvino(precision: str):
         if "fast" not in pipes.names() or (graph := graph_of(pipes["fast"].unet)) is None:
             raise LeftOut("OpenVINO is not installed")
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
-        runner = Runner(graph, shapes, Plan(precision, count))
+        runner = Runner(graph, shapes, precision)
         return lambda: runner(inputs)
 
     def onnx():
@@ -516,10 +518,8 @@ def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
         "eager, float32, channels last": lambda: eager(layout=torch.channels_last),
         "eager, bfloat16": lambda: eager(torch.bfloat16),
         "torch.compile, float32": compiled,
-        "OpenVINO, float32": lambda: openvino("f32", 1),
-        "OpenVINO, float32, two halves": lambda: openvino("f32", 2),
-        "OpenVINO, bfloat16": lambda: openvino("bf16", 1),
-        "OpenVINO, bfloat16, two halves": lambda: openvino("bf16", 2),
+        "OpenVINO, float32": lambda: openvino("f32"),
+        "OpenVINO, bfloat16": lambda: openvino("bf16"),
         "ONNX Runtime, float32": onnx,
     }, right
 

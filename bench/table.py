@@ -117,7 +117,7 @@ def describe(report: dict, weights: str | None = None) -> str:
     compiled = "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report.get("rows", ()))
     values = {
         "report": report, "weights": weights, "machine_line": machine_line(report), "busy": BUSY, "asked": ASKED, "ways": WAYS,
-        "load": (report["machine"].get("load_average") or [0.0])[0], "sections": SECTIONS, "sections_of_a_child": CHILDS,
+        "load": (report["machine"].get("load_average") or [0.0])[0], "sections": report.get("sections", SECTIONS), "sections_of_a_child": CHILDS,
         "not_measured": NOT_MEASURED, "measured": measured, "unmeasured": unmeasured, "verdict": verdict, "memory_goal": memory_goal,
         "wide_kernels": wide_kernels(report), "models": models, "compiled": compiled,
     }  # fmt: skip

@@ -35,14 +35,6 @@ def without_rewriting(name: str) -> AbstractContextManager:
     return patch.object(decoder, name, lambda network: None)
 
 
-def one_call() -> AbstractContextManager:
-    """Both halves of guidance in one call of the U-Net."""
-    from sdwidgets.acceleration import openvino_graph
-
-    fastest = openvino_graph.fastest_plan
-    return patch.object(openvino_graph, "fastest_plan", lambda *args: fastest(*args)._replace(parts=1))
-
-
 def without(name: str, instead: Callable) -> AbstractContextManager:
     """Another function in the place of one that `speed_up_cpu` calls."""
     from sdwidgets.acceleration import cpu
@@ -66,7 +58,6 @@ TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
     "timestep embeddings once": partial(without_precomputed, "times"),
     "upsampling as a transposed convolution": partial(without_rewriting, "transpose_upsampling"),
     "GroupNorm by channel in the decoder": partial(without_rewriting, "norm_by_channel"),
-    "guidance as two calls": one_call,
     "the text encoder by OpenVINO": partial(without, "compiled_encoder", lambda *_: None),
     "captions remembered": forgetful,
     "a pipeline that does not look for its device": partial(without, "on_the_processor", lambda cls: cls),

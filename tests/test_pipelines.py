@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import diffusers
@@ -91,6 +94,13 @@ def test_turbo_is_the_model_with_its_lora_in_its_weights_and_four_steps_of_lcm(c
     pipe.load_lora_weights(f"{pipe.name_or_path}/extras/turbo")
     fused, beside = draw(turbo), draw(pipe)
     assert torch.allclose(fused, beside, atol=1e-3) and not torch.allclose(fused, bare, atol=0.1)
+
+
+def test_turbo_loads_where_hugging_face_is_told_to_stay_offline():
+    program = "import sdwidgets; sdwidgets.load('pocket', 'cpu', turbo=True)"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "turbo: four steps" in done.stdout, done.stderr
 
 
 def test_turbo_decodes_with_the_small_decoder_nearly_as_with_the_whole_one(capsys):

@@ -106,6 +106,6 @@ def test_the_page_gets_the_program():
     from tests.test_playground import Watched
 
     play = Watched(tiny.pipeline("sd"), num_inference_steps=1, autorun=False)
-    play.page("code")
+    play.page("export_code")
     play.close()
     assert play.sent[-1] == {"kind": "code", "client": "page", "text": play.code()}

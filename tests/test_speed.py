@@ -15,14 +15,7 @@ import sdwidgets
 from sdwidgets.acceleration import openvino_graph, speed_up
 from sdwidgets.acceleration.change_detector import ChangeDetector
 from sdwidgets.acceleration.decoder import ChannelwiseGroupNorm, DoubleAndConvolve, is_pointwise, pointwise_forward
-from sdwidgets.acceleration.openvino_graph import (
-    ALLOWED_ERROR,
-    Compiled,
-    Plan,
-    Runner,
-    import_openvino,
-    relative_error,
-)
+from sdwidgets.acceleration.openvino_graph import ALLOWED_ERROR, Compiled, Runner, import_openvino, relative_error
 from sdwidgets.acceleration.threads import reserve_core, usable_threads
 from sdwidgets.acceleration.undo import restore
 from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph, compiled_unet
@@ -217,10 +210,10 @@ def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, 
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
     compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)
     honest = Compiled.__call__
-    spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.plan.precision == "bf16" else 1)
-    monkeypatch.setattr(openvino_graph, "fastest_plan", lambda *args: Plan("bf16", 1))
+    spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.precision == "bf16" else 1)
+    monkeypatch.setattr(openvino_graph, "faster_precision", lambda *args: "bf16")
     monkeypatch.setattr(Compiled, "__call__", spoiled)
-    assert compile_decoder().plan.precision == "f32"
+    assert compile_decoder().precision == "f32"
     monkeypatch.setattr(Compiled, "__call__", lambda self, *t: honest(self, *t) + 1)
     with pytest.raises(RuntimeError, match="use speed='exact'"):
         compile_decoder()
@@ -290,53 +283,55 @@ def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatc
     assert openvino.Core().read_model(graph).inputs, "a file that was cut short is made again"
 
 
-def test_a_plan_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):
+def test_a_precision_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monkeypatch):
     """As bfloat16 is where ONEDNN_MAX_CPU_ISA=AVX2 forbids the instructions that OpenVINO counts on."""
     bare = Runner.__init__
 
-    def narrow(self, compiled, shapes, plan):
-        if plan.precision == "bf16":
+    def narrow(self, compiled, shapes, precision):
+        if precision == "bf16":
             raise RuntimeError("Supported primitive descriptors list is empty")
-        bare(self, compiled, shapes, plan)
+        bare(self, compiled, shapes, precision)
 
     monkeypatch.setattr(Runner, "__init__", narrow)
     decoder = pockets[0].vae.decoder
-    assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino).plan == Plan("f32", 1)
+    assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino).precision == "f32"
 
 
 @pytest.mark.slow
-def test_a_plan_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(pockets, tmp_path, monkeypatch):
+def test_a_precision_is_measured_for_each_network_and_again_where_it_cannot_be_compiled(
+    pockets, tmp_path, monkeypatch
+):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
     other = copy.deepcopy(decoder)
     other.conv_out.bias.data += 1
     monkeypatch.setattr(openvino.Core, "get_property", property_with_bf16(openvino.Core.get_property))
     made, bare = [], Runner.__init__
 
-    def narrow(self, compiled, shapes, plan):
-        made.append(plan.precision)
-        if plan.precision == "bf16":
+    def narrow(self, compiled, shapes, precision):
+        made.append(precision)
+        if precision == "bf16":
             raise RuntimeError("Supported primitive descriptors list is empty")
-        bare(self, compiled, shapes, plan)
+        bare(self, compiled, shapes, precision)
 
     monkeypatch.setattr(Runner, "__init__", narrow)
     make = lambda network: Compiled(network, network, example, tmp_path, openvino)
-    file = tmp_path / "plans.json"
+    file = tmp_path / "precisions.json"
     make(decoder)
     first = json.loads(file.read_text())
     make(other)
     assert len(first) == 1 and len(json.loads(file.read_text())) == 2, "one shape, two networks"
     (name,) = first
     made.clear()
-    file.write_text(json.dumps({name: ["bf16", 1]}))
-    assert make(decoder).plan == Plan("f32", 1)
-    assert made == ["bf16", "f32", "bf16"], "the one that was kept, then all"
-    assert json.loads(file.read_text()) == {name: ["f32", 1]}
+    file.write_text(json.dumps({name: "bf16"}))
+    assert make(decoder).precision == "f32"
+    assert made == ["bf16", "f32", "bf16"], "the one that was kept, then both"
+    assert json.loads(file.read_text()) == {name: "f32"}
     made.clear()
-    assert make(decoder).plan == Plan("f32", 1) and made == ["f32"], "compiled once, and used"
+    assert make(decoder).precision == "f32" and made == ["f32"], "compiled once, and used"
 
 
 def property_with_bf16(bare):
-    """A processor that says it knows bfloat16, as this test needs two plans to choose from."""
+    """A processor that says it knows bfloat16, as this test needs two precisions to choose from."""
 
     def get_property(self, device, name):
         found = bare(self, device, name)
@@ -345,23 +340,16 @@ def property_with_bf16(bare):
     return get_property
 
 
-@pytest.mark.slow
-def test_two_halves_at_once_compute_what_one_call_does(pockets, cache, monkeypatch):
+def test_a_batch_of_any_size_is_what_the_network_computes(pockets, cache):
     unet = pockets[0].unet
-    z, text = torch.randn(2, 4, 16, 16, generator=tiny.generator()), torch.randn(2, 77, 192)
-    answers = []
-    for parts in (1, 2):
-        monkeypatch.setattr(openvino_graph, "fastest_plan", lambda *args, parts=parts: Plan("f32", parts))
-        given = PrecomputedInputs(unet)
-        graph = compiled_unet(unet, given, torch.zeros_like(z), text, cache, openvino)
-        with torch.no_grad():
-            answers.append(graph(z, given.times(300.0), *given.texts(text)))
-            three = torch.cat([z, z[:1]]), torch.cat([text, text[:1]])
-            odd = graph(three[0], given.times(300.0), *given.texts(three[1]))  # which two cannot share
-            assert torch.allclose(odd[:2], answers[-1], atol=1e-4)
+    z, text = torch.randn(3, 4, 16, 16, generator=tiny.generator()), torch.randn(3, 77, 192)
+    given = PrecomputedInputs(unet)
+    graph = compiled_unet(unet, given, torch.zeros_like(z[:2]), text[:2], cache, openvino)
     with torch.no_grad():
-        exact = unet(z, 300, text).sample
-    assert torch.allclose(answers[0], answers[1], atol=1e-4) and torch.allclose(answers[0], exact, atol=1e-3)
+        for count in (2, 3, 1):
+            right = unet(z[:count], 300, text[:count]).sample
+            computed = graph(z[:count], given.times(300.0), *given.texts(text[:count]))
+            assert torch.allclose(computed, right, atol=1e-3)
 
 
 def test_what_the_text_alone_decides_is_computed_once_a_prompt(pockets, monkeypatch):
@@ -590,7 +578,7 @@ def test_a_core_is_spared_only_inside_the_block(pockets):
                 (alone,) = fast.unet(z, 500, text, return_dict=False)
             (again,) = fast.unet(z, 500, text, return_dict=False)
         (runner,) = [graph.runners[key] for key in graph.runners if key[0] == 1 and key[1][0] == (2, 4, 16, 16)]
-        assert len(runner.requests) == 1 and runner.networks[0].get_property("INFERENCE_NUM_THREADS") == 1
+        assert runner.network.get_property("INFERENCE_NUM_THREADS") == 1
         assert torch.equal(both, again) and psnr(both.numpy(), alone.numpy()) > 40
         torch.set_num_threads(1)
         with reserve_core():

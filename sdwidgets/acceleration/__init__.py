@@ -5,7 +5,7 @@ and where there is no card the pipeline's class by one that does not look for it
 `change_detector.ChangeDetector` says which changes of the model are noticed, and which are not.
 
 What was compiled lies in the cache folder, so that a second start is quick; so does what was measured, once a machine: whether bfloat16 is
-faster, and one call or two.
+faster.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ What is saved, beside what OpenVINO does:
 - In the decoder, doubling both sides and then convolving with 3x3 weights is one transposed convolution: 4 products instead
   of 9; and a GroupNorm takes its sums channel by channel, as convolutions leave them. (In the U-Net, whose sides are small,
   both were slower.) (`decoder`)
-- The halves of guidance are two calls on half the threads each, where that was measured to be faster than one call on all (`openvino_graph`).
 - A caption that was encoded is not encoded again (`text_encoder`).
 - Nothing small goes to PyTorch's threads between two networks: they then wait, spinning, for more work on the cores that OpenVINO needs.
 """
@@ -65,4 +64,4 @@ def speed_up_cpu(pipe) -> str:
     cache_text_encoder(pipe, reading)
     if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         pipe.__class__ = on_the_processor(type(pipe))
-    return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.plan.precision}"
+    return f"fast: OpenVINO {openvino.__version__.split('-')[0]}, {graph.precision}"

@@ -1,19 +1,18 @@
-"""A network as a graph of OpenVINO: traced, kept in the cache folder, checked, and run by the plan that is fastest here."""
+"""A network as a graph of OpenVINO: traced, kept in the cache folder, checked, and run in the precision that is faster here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -35,20 +34,13 @@ def import_openvino():
     return openvino
 
 
-class Plan(NamedTuple):
-    """How a graph is run: in which precision, and a batch in how many parts at once."""
-
-    precision: str  # "f32" or "bf16"
-    parts: int  # 1, or 2: each half of the batch on half the threads
-
-
 class Compiled:
     """A network as OpenVINO runs it; `example`: tensors of the shapes that `graph` is traced with, the batch first.
 
     Call it with tensors of any batch size and any height and width; every new shape is compiled once, in about a second, and its
     first answer compared with `exact()`, the network's own: where it is wrong, that shape is computed by the network from then on.
     Returns a tensor of its own. `graph`: a module that computes what `network` does, and may be thrown away afterwards.
-    `expected`: what it is compared with, by default the network. `plan`: by default the fastest, as measured. Inputs other than the first may be kept: they must not be
+    `expected`: what it is compared with, by default the network. `precision`: "f32" or "bf16"; by default the faster, as measured. Inputs other than the first may be kept: they must not be
     written to later.
     """
 
@@ -60,7 +52,7 @@ class Compiled:
         folder: Path,
         openvino,
         expected=None,
-        plan: Plan | None = None,
+        precision: str | None = None,
     ):
         self.watched = ChangeDetector(network)
         self.channels = example[0].shape[1]
@@ -72,7 +64,7 @@ class Compiled:
         self.core = openvino.Core()
         self.model, self.digest = _convert(graph, example, folder, openvino)
         self.runners: dict[tuple, Runner | None] = {}  # by threads and shapes; None: the network itself
-        self.plan = plan or fastest_plan(self, example, folder)
+        self.precision = precision or faster_precision(self, example, folder)
         self.check(expected or network, example)
 
     def covers(self, sample: torch.Tensor, midst: bool = False) -> bool:
@@ -101,11 +93,11 @@ class Compiled:
         error = relative_error(self(noise, *example[1:]), right)
         if error < ALLOWED_ERROR:  # not so where it is no number
             return
-        if self.plan.precision == "f32":
+        if self.precision == "f32":
             raise RuntimeError(
                 f"what OpenVINO computes differs by {error:.1%} from the network; use speed='exact', and tell us of it"
             )
-        self.plan = self.plan._replace(precision="f32")
+        self.precision = "f32"
         self.runners.clear()
         self.check(expected, example)
 
@@ -115,7 +107,7 @@ class Compiled:
         if key in self.runners:
             runner = self.runners[key]
             return runner(tensors) if runner else exact()
-        runner = Runner(self, shapes, self.plan)
+        runner = Runner(self, shapes, self.precision)
         answer = runner(tensors)
         if exact is not None and not relative_error(answer, right := exact()) < ALLOWED_ERROR:
             runner, answer = None, right
@@ -141,56 +133,27 @@ WRONG = "what OpenVINO computes for pictures of this size or number is wrong, so
 class Runner:
     """A graph compiled for inputs of these shapes, and the memory that it works on."""
 
-    def __init__(self, compiled: Compiled, shapes: tuple[tuple[int, ...], ...], plan: Plan):
-        batch = shapes[0][0]
-        threads = usable_threads()
-        parts = plan.parts if batch % plan.parts == 0 and threads >= plan.parts else 1
-        # What does not have the batch's size - what a timestep adds - goes to every part whole.
-        self.divided = [shape[0] == batch > 1 for shape in shapes]
-        part = [
-            [shape[0] // parts, *shape[1:]] if divided else list(shape)
-            for shape, divided in zip(shapes, self.divided, strict=True)
-        ]
+    def __init__(self, compiled: Compiled, shapes: tuple[tuple[int, ...], ...], precision: str):
         settings = {
-            "INFERENCE_PRECISION_HINT": plan.precision, "INFERENCE_NUM_THREADS": threads // parts, "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": usable_threads(), "NUM_STREAMS": 1,
         }  # fmt: skip
-        if parts > 1:
-            settings["ENABLE_CPU_PINNING"] = False  # all would be pinned to the same core
-        # A network for each part, so that the last can be computed by the thread that calls.
-        models = [compiled.model.clone() for _ in range(parts)]
-        for model in models:
-            model.reshape(dict(enumerate(part)))
-        with ThreadPoolExecutor(parts) as pool:
-            self.networks = list(pool.map(lambda model: compiled.core.compile_model(model, "CPU", settings), models))
-        self.requests = [network.create_infer_request() for network in self.networks]
+        model = compiled.model.clone()
+        model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
+        self.network = compiled.core.compile_model(model, "CPU", settings)
+        self.request = self.network.create_infer_request()
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
-        self.read: list[list[torch.Tensor]] = [[] for _ in shapes]
+        self.read: list[torch.Tensor | None] = [None] * len(shapes)
         self.tensor = compiled.openvino.Tensor
 
     def __call__(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
         for place, tensor in enumerate(tensors):
             if place == 0 or tensor is not self.before[place]:  # keys and values are set once a prompt
-                self.put(place, tensor)
+                # The request reads a tensor's own memory and does not keep it alive.
+                self.read[place] = tensor.detach().contiguous()
+                self.request.set_input_tensor(place, self.tensor(self.read[place].numpy(), shared_memory=True))
                 self.before[place] = tensor
-        *others, own = self.requests
-        for request in others:
-            request.start_async()
-        # Not by a thread of its own: to start that one, this thread would often wait for the first, which may begin on its core.
-        own.infer()
-        for request in others:
-            request.wait()
-        if not others:
-            return torch.from_numpy(own.get_output_tensor().data.copy())  # its memory is used again
-        return torch.cat([torch.from_numpy(request.get_output_tensor().data) for request in self.requests])
-
-    def put(self, place: int, tensor: torch.Tensor) -> None:
-        tensor = tensor.detach()
-        count = len(self.requests)
-        pieces = tensor.chunk(count) if self.divided[place] else [tensor] * count
-        # The request reads these tensors' own memory and does not keep it alive, so a copy in another order of memory has to be kept here.
-        self.read[place] = [piece.contiguous() for piece in pieces]
-        for request, piece in zip(self.requests, self.read[place], strict=True):
-            request.set_input_tensor(place, self.tensor(piece.numpy(), shared_memory=True))
+        self.request.infer()
+        return torch.from_numpy(self.request.get_output_tensor().data.copy())  # its memory is used again
 
 
 @torch.no_grad()
@@ -229,47 +192,36 @@ def _plain(thing) -> str:
     return f"{kind(thing)} {[(k, v if isinstance(v, plain) else kind(v)) for k, v in public]}"
 
 
-def fastest_plan(compiled: Compiled, example, folder: Path) -> Plan:
-    """The plan by which this machine computes this graph fastest, the simpler one where the gain is below a twentieth.
+def faster_precision(compiled: Compiled, example, folder: Path) -> str:
+    """The precision in which this machine computes this graph faster: float32, unless bfloat16 gains a twentieth.
 
-    Measured once for each graph, machine, number of threads and version, in a second or two; the answer stands in `plans.json`
+    Measured once for each graph, machine, number of threads and version, in a second or two; the answer stands in `precisions.json`
     until it cannot be compiled any more. What was compiled by the answer is kept in `compiled.runners`.
     """
     core, threads = compiled.core, torch.get_num_threads()
-    precisions = ["f32", *(["bf16"] if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else [])]
-    parts = [1, *([2] if threads > 1 and example[0].shape[0] == 2 else [])]
-    plans = [Plan(precision, count) for precision in precisions for count in parts]
-    if len(plans) == 1:
-        return plans[0]
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "f32"
     shapes = tuple(tuple(tensor.shape) for tensor in example)
     machine = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')}, {os.environ.get('ONEDNN_MAX_CPU_ISA', 'all')}, {threads} threads, {compiled.openvino.__version__}, {compiled.digest}"
-    file = folder / "plans.json"
+    file = folder / "precisions.json"
     known = {}
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
-    if machine in known and tuple(known[machine]) in plans:
-        plan = Plan(*known[machine])
-        with suppress(RuntimeError):  # then all are measured again
-            compiled.runners[usable_threads(), shapes] = Runner(compiled, shapes, plan)
-            return plan
-    runners: dict[Plan, Runner] = {}
-    for plan in plans:
-        try:
-            runners[plan] = Runner(compiled, shapes, plan)
-        except RuntimeError:  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
-            if plan.precision == "f32":
-                raise
-    seconds: dict[Plan, list[float]] = {plan: [] for plan in runners}
+    if known.get(machine) in ("f32", "bf16"):
+        with suppress(RuntimeError):  # then both are measured again
+            compiled.runners[usable_threads(), shapes] = Runner(compiled, shapes, known[machine])
+            return known[machine]
+    runners = {"f32": Runner(compiled, shapes, "f32")}
+    with suppress(RuntimeError):  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
+        runners["bf16"] = Runner(compiled, shapes, "bf16")
+    seconds: dict[str, list[float]] = {precision: [] for precision in runners}
     for _ in range(12):
-        for plan, runner in runners.items():
+        for precision, runner in runners.items():
             began = time.perf_counter()
             runner(example)
-            seconds[plan].append(time.perf_counter() - began)
-    least = {plan: min(taken[2:]) for plan, taken in seconds.items()}  # others on the machine only add
-    best = plans[0]
-    for plan in runners:
-        if least[plan] < 0.95 * least[best]:
-            best = plan
+            seconds[precision].append(time.perf_counter() - began)
+    least = {precision: min(taken[2:]) for precision, taken in seconds.items()}  # others on the machine only add
+    best = "bf16" if least.get("bf16", math.inf) < 0.95 * least["f32"] else "f32"
     known[machine] = best
     compiled.runners[usable_threads(), shapes] = runners[best]
     with suppress(OSError), replacing(file) as part:

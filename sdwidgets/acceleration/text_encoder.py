@@ -13,7 +13,7 @@ import torch
 
 from .change_detector import ChangeDetector
 from .decoder import without_hooks
-from .openvino_graph import Compiled, Plan, relative_error
+from .openvino_graph import Compiled, relative_error
 from .undo import ENCODERS, replace_method
 from .unet import Slot
 
@@ -56,7 +56,7 @@ def compiled_encoder(pipe, folder: Path, openvino) -> Compiled | None:
         tokens = pipe.tokenizer("a cat", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt").input_ids  # fmt: skip
         rows = encoder.get_input_embeddings()(tokens)
         graph = _EncoderGraph(encoder).eval()
-        reading = Compiled(encoder, graph, (rows,), folder, openvino, graph, plan=Plan("f32", 1))
+        reading = Compiled(encoder, graph, (rows,), folder, openvino, graph, precision="f32")
         # The graph knows no ids; an encoder that asks them for more than rows, such as which are padding, is not it.
         if relative_error(reading(rows), type(encoder).forward(encoder, tokens)[0]) < 1e-3:
             return reading

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from .decoder import without_hooks
-from .openvino_graph import Compiled, Plan
+from .openvino_graph import Compiled
 
 KEPT_PROMPTS = 8  # pairs of prompts whose keys and values are kept, about 0.8 MB each for Pocket
 
@@ -111,7 +111,7 @@ def compiled_unet(unet, given: PrecomputedInputs, noise, states, folder, openvin
         layers = given.layers(given.kv_projections)
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
             graph = _ReadersGraph(layers)
-            given.reading = Compiled(unet, graph, (states,), folder, openvino, graph, plan=Plan("f32", 1))
+            given.reading = Compiled(unet, graph, (states,), folder, openvino, graph, precision="f32")
         inputs = (noise, given.times(501.0), *given.texts(states))
         expected = functools.partial(unet, timestep=501.0, encoder_hidden_states=states, return_dict=False)
         return Compiled(unet, UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])

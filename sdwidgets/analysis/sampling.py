@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from diffusers.utils import logging
 
 from ..generation.schedulers import make_scheduler
+from ..loading.turbo import LORA
 from ..recording import record
 from ..trace import Trace
 
@@ -44,7 +46,8 @@ def _load_lora(pipe, lora: str | os.PathLike) -> None:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        pipe.load_lora_weights(lora)
+        local = {"weight_name": LORA} if Path(lora, LORA).is_file() else {}
+        pipe.load_lora_weights(lora, **local)
     finally:
         logging.set_verbosity(verbosity)
 

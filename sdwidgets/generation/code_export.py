@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..loading.turbo import LORA
 from ..parts import find_denoiser
 from ..trace import CONTROLS
 
@@ -138,7 +139,11 @@ def _turbo(home: _Home, pipe) -> list[str]:
     extra = lambda name: (
         f'{home.expression} / "extras/{name}"' if home.carried else repr(str(home.folder / "extras" / name))
     )
-    lines = [f"pipe.load_lora_weights({extra('turbo')})", "pipe.fuse_lora()", "pipe.unload_lora_weights()"]
+    lines = [
+        f"pipe.load_lora_weights({extra('turbo')}, weight_name={LORA!r})",
+        "pipe.fuse_lora()",
+        "pipe.unload_lora_weights()",
+    ]
     if type(pipe.vae).__name__ == "AsymmetricAutoencoderKL":
         lines += [f"pipe.vae = with_small_decoder(pipe.vae, {extra('small-decoder')})"]
     return lines

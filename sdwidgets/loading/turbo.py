@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline
 
 DECODER = "decoder.safetensors"
+LORA = "pytorch_lora_weights.safetensors"  # as diffusers calls it; with HF_HUB_OFFLINE=1 it does not look by itself
 
 
 def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:
@@ -27,7 +28,7 @@ def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:
             f"{title} has no turbo LoRA (a folder extras/turbo). Use turbo=False, or a model that is distilled, such as 'sd-turbo'."
         )
     try:
-        pipe.load_lora_weights(part, local_files_only=True, use_safetensors=True)
+        pipe.load_lora_weights(part, weight_name=LORA, local_files_only=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:200]
         raise WeightsError(
@@ -37,9 +38,8 @@ def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:
     pipe.fuse_lora()
     pipe.unload_lora_weights()
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
-    vars(find_denoiser(pipe))["_sdwidgets_turbo"] = (
-        True  # `code_export.code` has no other way to know what is in the weights
-    )
+    # `code_export.code` has no other way to know what is in the weights.
+    vars(find_denoiser(pipe))["_sdwidgets_turbo"] = True
     told = "turbo: four steps without guidance"
     part = folder / "extras" / "small-decoder"
     if not part.is_dir():
