@@ -29,7 +29,7 @@ help: ## show this help
 	@echo "make site         make static pages of the notebooks: build/site"
 	@echo "make install      prepare the environment $(VENV) and nothing more"
 	@echo "make bench        measure speed and memory on this machine, about 20 minutes; installs what is missing first"
-	@echo "make lint         read the code with ruff, and check its format"
+	@echo "make lint         read the code with ruff, check its format, and its types with mypy"
 	@echo "make lock         write requirements.lock anew from pyproject.toml (UPGRADE=1: newest versions)"
 	@echo "make pocket       put trained parts together as data/pocket, and make all that depends on them again (WORK=folder MINUTES=10)"
 	@echo "make clean        remove the environment and what tests leave behind"
@@ -80,6 +80,7 @@ test-weekly: $(DEV)
 lint: $(DEV)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 
 lock: $(DEV)
 	@$(BIN)/python -m pip install --quiet uv

@@ -39,7 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for folder in ("browser", "gpu"):
             if f"/tests/{folder}/" in item.path.as_posix():
                 item.add_marker(folder)
-        if item.nodeid.startswith(NOTEBOOKS) or "labs" in getattr(item, "fixturenames", ()):  # a kernel, a JupyterLab
+        # a kernel; a JupyterLab; Sphinx over all notebooks; the evening's deck from them
+        if item.nodeid.startswith(NOTEBOOKS) or {"labs", "site", "evening"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("slow")
         if not has_cuda and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=without_cuda))

@@ -91,6 +91,7 @@ def test_other_sizes_and_no_guidance_are_drawn_alike(pockets, size):
     assert torch.allclose(a, b, atol=0.1) and not torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_fast_run_is_recorded_like_any_other(pockets):
     _, fast = pockets
     with sdwidgets.record(fast) as trace:

@@ -38,6 +38,7 @@ def test_compiled_and_fused_pictures_are_the_exact_ones_up_to_rounding(pair):
     assert np.allclose(tiny.run(exact), tiny.run(fast), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_saved_has_the_same_names(pair):
     exact, fast = pair
     assert exact.unet.state_dict().keys() == fast.unet.state_dict().keys()
@@ -65,6 +66,7 @@ def test_a_change_in_place_counts_at_once_in_fused_projections_too(pair):
             weight.data.copy_(kept)
 
 
+@pytest.mark.slow
 def test_a_hook_on_a_compiled_block_is_called(pair):
     exact, fast = pair
     tiny.run(fast)
@@ -157,6 +159,7 @@ def test_another_processor_takes_everything_back_and_stays():
     assert "forward" not in vars(pipe.unet)
 
 
+@pytest.mark.slow
 def test_it_is_taken_back_as_it_was(pair):
     fast = tiny.pipeline("sd", unet=copy.deepcopy(pair[0].unet), vae=copy.deepcopy(pair[0].vae))
     keys = [dict(vars(module)).keys() for module in fast.unet.modules()]

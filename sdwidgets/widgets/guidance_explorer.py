@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -162,9 +163,9 @@ def _run(trace, pictures: Mapping | None) -> dict:
 
 
 def _step(trace, i: int, pictures: Mapping | None) -> dict:
-    step, kind = trace[i], trace.settings.prediction_type
+    step, kind = trace[i], str(trace.settings.prediction_type)
     x0 = {"guided": step.pred_original}
-    entry = {"t": float(step.timestep)}
+    entry: dict[str, Any] = {"t": float(step.timestep)}
     if step.noise_pred_uncond is not None and step.noise_pred_cond is not None:
         halves = [np.nan_to_num(half[0]) for half in (step.noise_pred_uncond, step.noise_pred_cond, step.noise_pred)]
         drawn = plane(*halves)

@@ -55,8 +55,8 @@ def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, stat
     The view lives in a shadow root. Where scripts do not run (an untrusted notebook, a code host's page) the element keeps
     its other content: the picture `still`, described by `alt`, and a sentence on how to get the view.
     """
-    data = for_script(data)
-    key = hashlib.sha256((view + data + for_script(state)).encode()).hexdigest()[:16]
+    text = for_script(data)
+    key = hashlib.sha256((view + text + for_script(state)).encode()).hexdigest()[:16]
     picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
     return f"""<div data-sdwidgets-replay="{key}">
 <img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/webp;base64,{picture}">
@@ -64,7 +64,7 @@ def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, stat
 </div>
 <script>(() => {{
 {script}
-const data = decodeBinary({data});
+const data = decodeBinary({text});
 for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
   if (host.shadowRoot) continue;
   const view = new {view}();

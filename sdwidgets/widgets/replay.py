@@ -7,7 +7,6 @@ Latents travel as signed bytes and become colours in the browser, so a run of 25
 from __future__ import annotations
 
 import math
-import numbers
 import os
 from pathlib import Path
 from typing import ClassVar
@@ -202,7 +201,7 @@ class Replay(View):
     def validate_state(self, name: str, value):
         if name == "step" and value is not None:
             last = len(self.data["frames"]) - 1
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not -last - 1 <= value <= last:
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not -last - 1 <= value <= last:
                 raise ValueError(
                     f"step {value!r} is not in this run; give a whole number from 0 to {last}, or None for its end"
                 )

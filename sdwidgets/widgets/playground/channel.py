@@ -125,4 +125,9 @@ def without_bytes(value, buffers: list[bytes]):
 
     ipywidgets does this for traits alone, and a trait is neither numbered nor sent again.
     """
-    return replace_bytes(value, lambda data: buffers.append(data) or {"at": len(buffers) - 1})
+
+    def place(data: bytes) -> dict:
+        buffers.append(data)
+        return {"at": len(buffers) - 1}
+
+    return replace_bytes(value, place)

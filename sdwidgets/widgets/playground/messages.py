@@ -147,7 +147,7 @@ class Messages:
         self._session.reseed(*self._entries([run, like]))
 
     def _entries(self, numbers: list) -> list[HistoryEntry]:
-        entries = [self._session.history.find(number) for number in numbers]
-        if len(entries) != 2 or None in entries:
+        entries = [entry for number in numbers if (entry := self._session.history.find(number))]
+        if len(numbers) != 2 or len(entries) != 2:
             raise ValueError("One of these runs is not kept any more; choose two of those in the strip.")
         return entries

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,8 @@ class Runner:
         if isinstance(error, SettingsError):  # only the pipeline itself could find it
             self.channel.publish("errors", errors={error.field: str(error)})
             error = None
-        failure = sentence_for(error) if error else None
-        self.channel.publish("done", badge=words, failure=failure, live=request.live)
+        sentence = sentence_for(error) if error else None
+        self.channel.publish("done", badge=words, failure=sentence, live=request.live)
 
     def _call_pipeline(self, request: RunRequest, cancelled: Callable[[], bool]) -> tuple:
         """(trace, scheduler, exception or None); the trace is None where nothing was recorded."""
@@ -93,10 +94,10 @@ class Runner:
         except Exception as failure:
             error = failure
         if trace is not None:  # what recording cannot see of a run, its settings say
-            unseen = [
-                name for name, control in CONTROLS.items() if control.argument and settings.get(name) is not None
-            ]
-            unseen = {name: settings[name] for name in unseen if getattr(trace.settings, name) is None}
+            arguments_of_run = (name for name, control in CONTROLS.items() if control.argument)
+            unseen: dict[str, Any] = {
+                name: settings.get(name) for name in arguments_of_run if getattr(trace.settings, name) is None
+            }
             trace.settings = replace(trace.settings, **unseen)
         return trace, scheduler, error
 
@@ -131,8 +132,10 @@ class Runner:
         """Predicted x0 of every step through the full decoder, to the page as they come, then into the trace."""
         from ...latents import decode
 
+        assert trace.images is not None  # the run is complete
         size = 4 if trace.images.shape[1] * trace.images.shape[2] <= 256 * 256 else 1
-        previews, sent, published = [], 0, -PROGRESS
+        previews: list[np.ndarray] = []
+        sent, published = 0, -PROGRESS
         while len(previews) < len(trace):
             if cancelled() or self.worker.waiting:
                 return

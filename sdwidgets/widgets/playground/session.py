@@ -31,7 +31,9 @@ class Session:
     def __init__(self, pipe, channel: Channel, worker: Worker, changed: Callable[[str, Any], None], source, mask, settings: dict):  # fmt: skip
         self.pipe, self.channel, self.worker, self._changed = pipe, channel, worker, changed
         self.runner = Runner(pipe, channel, worker, self._keep)
-        self.history, self.run, self._newest = History(), None, None
+        self.history = History()
+        self.run: Run | None = None
+        self._newest: RunRequest | None = None
         self.source = self.mask = None
         self.source, self.mask = self.prepare_pictures(source, mask)
         chosen = {name: value for name, value in settings.items() if value is not None}
@@ -54,8 +56,8 @@ class Session:
     def show(self, trace: Trace) -> None:
         """Show a recorded run and take its settings. Raises ValueError for those that this pipeline cannot run."""
         settings, notes = settings_of(trace, self.pipe, self.settings)
-        pictures = [Image.fromarray(a) if a is not None else None for a in (trace.source, trace.mask)]
-        self._show(Run(RunRequest(settings, *pictures), trace, None, badge(self.pipe, trace.settings)), notes)
+        source, mask = (Image.fromarray(a) if a is not None else None for a in (trace.source, trace.mask))
+        self._show(Run(RunRequest(settings, source, mask), trace, None, badge(self.pipe, trace.settings)), notes)
 
     def restore(self, number) -> None:
         """Show a run of the history again, or make it again where its trace is no longer kept. Raises ValueError."""
@@ -108,7 +110,7 @@ class Session:
         if not shown:
             self.channel.send("source", **self.pictures())
 
-    def pictures(self) -> dict[str, bytes | None]:
+    def pictures(self) -> dict[str, Any]:
         """Source and mask as PNG files."""
         pictures = {"source": self.source, "mask": self.mask}
         return {name: picture and encoded(picture, "PNG") for name, picture in pictures.items()}
@@ -186,6 +188,7 @@ class Session:
         self.run = run
         entry = self.history.add(run)
         description = {**description, "badge": run.badge}
-        entry = entry and entry.to_message()
-        self.channel.publish("result", run=description, entry=entry, numbers=self.history.numbers, live=live)
+        self.channel.publish(
+            "result", run=description, entry=entry and entry.to_message(), numbers=self.history.numbers, live=live
+        )
         self.channel.call(partial(self._changed, "trace", run.trace))

@@ -107,8 +107,9 @@ class Worker:
                     self._changed.wait(early)
                     continue  # it may have been replaced, put off or cancelled
                 job, generation, self._job, self._busy = self._job, self._generation, None, True
+            assert job is not None  # it is due
             try:
-                job(lambda generation=generation: self._generation != generation)
+                job(lambda generation=generation: self._generation != generation)  # type: ignore[misc]
             finally:
                 del job
                 with self._changed:
