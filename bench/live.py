@@ -18,7 +18,7 @@ from bench.harness import bootstrap, summary
 
 CELLS = """
 from pathlib import Path
-from bench.cpu import Pipelines
+from bench.ways import Pipelines
 from sdwidgets import Playground
 play = Playground(Pipelines(Path({folder!r}))[{way!r}])
 play
@@ -50,7 +50,7 @@ def _chromium():
 def live(model: Path, way: str, seconds: float) -> dict:
     """Pictures a second while a hand types and drags without rest, how old they are, and how long the last one then is awaited.
 
-    `model`: its folder. `way`: a name of `bench.cpu.Pipelines`. Returns what `_figures` does for "typing" and "dragging".
+    `model`: its folder. `way`: a name of `bench.ways.Pipelines`. Returns what `_figures` does for "typing" and "dragging".
     Raises ImportError or FileNotFoundError where there is no playwright or no Chromium, RuntimeError where the picture that stays
     is not that of the last settings.
     """

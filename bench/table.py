@@ -114,10 +114,12 @@ def machine_line(report: dict) -> str:
 def describe(report: dict, weights: str | None = None) -> str:
     """One report as Markdown. `weights`: the digest of those that data/pocket has now, to compare the report's with; None: not compared."""
     models = {name: model for name, model in report.get("models", {}).items() if measured(model)}
+    wanted = report.get("sections", SECTIONS)
+    sections = wanted if len(wanted) == 1 else SECTIONS  # a report of one section says nothing of the others
     compiled = "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report.get("rows", ()))
     values = {
         "report": report, "weights": weights, "machine_line": machine_line(report), "busy": BUSY, "asked": ASKED, "ways": WAYS,
-        "load": (report["machine"].get("load_average") or [0.0])[0], "sections": report.get("sections", SECTIONS), "sections_of_a_child": CHILDS,
+        "load": (report["machine"].get("load_average") or [0.0])[0], "sections": sections, "sections_of_a_child": CHILDS,
         "not_measured": NOT_MEASURED, "measured": measured, "unmeasured": unmeasured, "verdict": verdict, "memory_goal": memory_goal,
         "wide_kernels": wide_kernels(report), "models": models, "compiled": compiled,
     }  # fmt: skip

@@ -14,6 +14,7 @@ from functools import partial
 from unittest.mock import patch
 
 from bench.harness import ratio, summary, take_turns
+from bench.ways import STEPS, TURBO_STEPS, draw
 
 
 def without_precomputed(name: str) -> AbstractContextManager:
@@ -68,8 +69,6 @@ TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
 
 def tricks(pipes, effort) -> dict:
     """Fast without one of its tricks against fast, new prompts: how many times as long a picture takes."""
-    from bench.cpu import STEPS, TURBO_STEPS, draw
-
     found = {}
     for name, steps in (("fast", STEPS), ("turbo, fast", TURBO_STEPS)):
         if name not in pipes.names():

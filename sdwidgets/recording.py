@@ -57,11 +57,11 @@ def record(pipe: DiffusionPipeline, *, on_step: Callable[[Step], None] | None = 
             yield recorder.trace
     except BaseException:
         with suppress(Exception):  # a device that has failed gives nothing back, and its error matters more
-            recorder.fill(interrupted=True)
+            recorder.finalize(interrupted=True)
         if hasattr(pipe, "maybe_free_model_hooks"):  # the pipeline never came to do it
             pipe.maybe_free_model_hooks()
         raise
-    recorder.fill()
+    recorder.finalize()
 
 
 @dataclass
@@ -73,10 +73,10 @@ class _Call:
     sigma: torch.Tensor | float | None
     latents: torch.Tensor
     noise_pred: torch.Tensor
-    halves: tuple[torch.Tensor, torch.Tensor] | None  # unconditional, conditional
+    uncond_cond: tuple[torch.Tensor, torch.Tensor] | None  # unconditional, conditional
     ended: torch.cuda.Event | float
     pipeline_step: int
-    home: torch.cuda.Event | None = None  # when its tensors are on the host
+    on_host: torch.cuda.Event | None = None  # when its tensors are on the host
 
 
 class _Recorder:
@@ -100,11 +100,11 @@ class _Recorder:
         """Forget the run before, in the trace too."""
         self.calls: list[_Call] = []
         self.outputs: list[torch.Tensor] = []  # of the denoiser since the last scheduler call
-        self.asked: dict = {}
+        self.call_args: dict = {}
         self.to_vae: torch.Tensor | None = None
         self.decoded: torch.Tensor | None = None
         self.pictures: np.ndarray | None = None
-        self.told = 0  # steps that on_step has had
+        self.notified = 0  # steps that on_step has had
         self.dtype: torch.dtype | None = None  # of what the denoiser answers; a model's own `dtype` takes milliseconds
         self.started = time.perf_counter()
         vars(self.trace).update(vars(Trace(complete=False)))  # the same object: a caller holds it
@@ -135,18 +135,21 @@ class _Recorder:
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
         # Prompts come first. A run that failed before its first step has left no calls, but a seed.
         given = self.prepare(
-            encode_prompt, args, kwargs, new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.asked)
+            encode_prompt,
+            args,
+            kwargs,
+            new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.call_args),
         )
         # FLUX encodes the negative prompt by a second call of the same method.
-        self.asked.setdefault("negative_prompt" if "prompt" in self.asked else "prompt", given.get("prompt"))
+        self.call_args.setdefault("negative_prompt" if "prompt" in self.call_args else "prompt", given.get("prompt"))
         if given.get("negative_prompt") is not None:
-            self.asked["negative_prompt"] = given["negative_prompt"]
+            self.call_args["negative_prompt"] = given["negative_prompt"]
         return encode_prompt(*args, **kwargs)
 
     def around_prepare_latents(self, prepare_latents, *args, **kwargs):
         given = self.prepare(prepare_latents, args, kwargs, new_run=bool(self.calls))
-        self.asked |= {name: given.get(name) for name in ("height", "width")}
-        self.asked["seed"] = _seed(given.get("generator"))
+        self.call_args |= {name: given.get(name) for name in ("height", "width")}
+        self.call_args["seed"] = _seed(given.get("generator"))
         latents = result = prepare_latents(*args, **kwargs)
         while isinstance(latents, (tuple, list)):  # some return more than latents
             latents = latents[0]
@@ -156,20 +159,18 @@ class _Recorder:
     def around_get_timesteps(self, get_timesteps, *args, **kwargs):
         given = self.prepare(get_timesteps, args, kwargs, new_run=bool(self.calls))
         strength = given.get("strength")
-        self.asked["strength"] = None if strength is None else float(strength)
+        self.call_args["strength"] = None if strength is None else float(strength)
         return get_timesteps(*args, **kwargs)
 
     def around_preprocess(self, name: str, preprocess, *args, **kwargs):
         """A picture that the run starts from, or the mask over it, in the pipeline's own numbers."""
         self.prepare(preprocess, args, kwargs, new_run=bool(self.calls))
         result = preprocess(*args, **kwargs)
-        first = _numpy(
-            result[0]
-        )  # (channels, H, W): a picture in [-1, 1], a mask in [0, 1], or latents given as they are
+        first = _numpy(result[0])  # (channels, H, W): a picture in [-1, 1], a mask in [0, 1], or latents as they are
         if first.shape[0] == 3:
-            self.asked[name] = (255 * (first.transpose(1, 2, 0) / 2 + 0.5)).round().clip(0, 255).astype(np.uint8)
+            self.call_args[name] = (255 * (first.transpose(1, 2, 0) / 2 + 0.5)).round().clip(0, 255).astype(np.uint8)
         elif first.shape[0] == 1:
-            self.asked[name] = (255 * first[0]).round().clip(0, 255).astype(np.uint8)
+            self.call_args[name] = (255 * first[0]).round().clip(0, 255).astype(np.uint8)
         return result
 
     def after_denoiser(self, module, args, output):
@@ -189,23 +190,14 @@ class _Recorder:
         if sigma is None and hasattr(self.scheduler, "sigmas"):
             sigma = self.scheduler.sigmas[self.scheduler.step_index - 1]
         index = len(self.calls)
-        self.calls.append(
-            _Call(
-                index,
-                given["timestep"],
-                sigma,
-                latents,
-                noise_pred,
-                self.halves(len(latents)),
-                _now(latents.device),
-                _pipeline_step(self.scheduler, index),
-            )
-        )
+        uncond_cond, now = self.uncond_cond(len(latents)), _now(latents.device)
+        place = _pipeline_step(self.scheduler, index)
+        self.calls.append(_Call(index, given["timestep"], sigma, latents, noise_pred, uncond_cond, now, place))
         self.outputs.clear()
         if self.on_step is not None:
             late = latents.device.type == "cuda"  # the device has the next step to do while this one travels
-            _send_home(self.calls[-1:])
-            self.hand_over(index + 1 - late)
+            _send_to_host(self.calls[-1:])
+            self.notify(index + 1 - late)
         return result
 
     def around_decode(self, decode, *args, **kwargs):
@@ -220,10 +212,10 @@ class _Recorder:
         if inspect.signature(postprocess).bind(*args, **kwargs).arguments.get("output_type") != "latent":
             # A safety checker takes a first look this way: the last call counts.
             self.pictures = _pictures(result)
-        self.fill()
+        self.finalize()
         return result
 
-    def halves(self, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def uncond_cond(self, batch: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(unconditional, conditional) predictions since the last step; None where there was only one."""
         if not getattr(self.pipe, "do_classifier_free_guidance", True):
             return None
@@ -236,16 +228,16 @@ class _Recorder:
 
     # --- from the device to the trace
 
-    def fill(self, interrupted: bool = False) -> None:
+    def finalize(self, interrupted: bool = False) -> None:
         """Bring the trace up to date with what was seen."""
         trace = self.trace
         if not self.calls:
             return
-        self.bring_home()
+        self.to_host()
         if self.on_step is not None and not interrupted:
-            self.hand_over(len(self.calls))
+            self.notify(len(self.calls))
         trace.settings, trace.preview_factors = self.settings(), factors_for(self.pipe)
-        trace.source, trace.mask = self.asked.get("source"), self.asked.get("mask")
+        trace.source, trace.mask = self.call_args.get("source"), self.call_args.get("mask")
         expected = getattr(self.pipe, "num_timesteps", len(self.scheduler.timesteps))
         trace.complete = trace.complete or not interrupted and len(self.calls) >= expected
         if self.pictures is None and self.decoded is not None and trace.complete:
@@ -254,23 +246,23 @@ class _Recorder:
         if self.pictures is not None:
             trace.images, trace.final_latents = self.pictures, from_vae(self.pipe.vae, _numpy(self.to_vae))
 
-    def bring_home(self, count: int | None = None) -> None:
+    def to_host(self, count: int | None = None) -> None:
         """Turn the first `count` calls, by default all, into steps; what is still on the device travels together."""
         done = len(self.trace.steps)
         calls = self.calls[done:count]
-        _send_home(calls)
+        _send_to_host(calls)
         for call in calls:
-            if call.home is not None:
-                call.home.synchronize()
+            if call.on_host is not None:
+                call.on_host.synchronize()
         before = lambda index: self.calls[index - 1].ended if index else self.started
         self.trace.steps += tuple(self.to_step(call, _seconds(before(call.index), call.ended)) for call in calls)
 
-    def hand_over(self, count: int) -> None:
+    def notify(self, count: int) -> None:
         """Tell `on_step` of the steps up to this many."""
-        self.bring_home(count)
-        while self.told < count:
-            self.told += 1
-            self.on_step(self.trace.steps[self.told - 1])
+        self.to_host(count)
+        while self.notified < count:
+            self.notified += 1
+            self.on_step(self.trace.steps[self.notified - 1])
 
     def to_step(self, call: _Call, seconds: float) -> Step:
         if call.sigma is None:  # schedulers without sigmas look up abar by the timestep
@@ -280,7 +272,7 @@ class _Recorder:
             sigma = float(call.sigma)
             alpha = 1 - sigma if self.process == "flow" else (1 + sigma**2) ** -0.5
         latents, noise_pred = self.image_shaped(call.latents), self.image_shaped(call.noise_pred)
-        uncond, cond = [self.image_shaped(half) for half in call.halves] if call.halves else (None, None)
+        uncond, cond = [self.image_shaped(half) for half in call.uncond_cond] if call.uncond_cond else (None, None)
         x0 = predicted_original(latents, noise_pred, alpha, sigma, self.prediction_type, self.process)
         return Step(
             index=call.index,
@@ -301,7 +293,7 @@ class _Recorder:
         array = _numpy(tensor)
         if array.ndim == 3:  # FLUX's tokens of 2x2 cells
             token = 2 * self.pipe.vae_scale_factor  # pixels
-            array = unpack(array, *[2 * (self.asked[side] // token) for side in ("height", "width")])
+            array = unpack(array, *[2 * (self.call_args[side] // token) for side in ("height", "width")])
         return array
 
     def settings(self) -> Settings:
@@ -313,14 +305,14 @@ class _Recorder:
             sys.modules[name] for name in ("sdwidgets", "diffusers", "transformers", "torch") if name in sys.modules
         ]
         return Settings(
-            prompt=_one(self.asked.get("prompt")),
-            negative_prompt=_one(self.asked.get("negative_prompt")),
-            seed=_one(self.asked.get("seed")),
+            prompt=_one(self.call_args.get("prompt")),
+            negative_prompt=_one(self.call_args.get("negative_prompt")),
+            seed=_one(self.call_args.get("seed")),
             num_inference_steps=getattr(self.scheduler, "num_inference_steps", None),
             guidance_scale=None if guidance is None else float(guidance),
             scheduler=type(self.scheduler).__name__,
             scheduler_label=label_of(self.scheduler, pipe),
-            strength=self.asked.get("strength"),
+            strength=self.call_args.get("strength"),
             height=h,
             width=w,
             model=Path(name).name if name and Path(name).exists() else name,  # a trace tells no one's folders
@@ -416,16 +408,16 @@ def _pictures(result) -> np.ndarray:
     return np.stack([np.asarray(picture.convert("RGB")) for picture in result])
 
 
-def _send_home(calls: list[_Call]) -> None:
+def _send_to_host(calls: list[_Call]) -> None:
     """Let what these calls hold travel from a CUDA card to the host, without waiting for it."""
     for call in calls:
-        if call.home is not None or call.latents.device.type != "cuda":
+        if call.on_host is not None or call.latents.device.type != "cuda":
             continue
         for name in ("timestep", "sigma", "latents", "noise_pred"):
             setattr(call, name, _leaving(getattr(call, name)))
-        call.halves = call.halves and tuple(map(_leaving, call.halves))
-        call.home = torch.cuda.Event()
-        call.home.record()
+        call.uncond_cond = call.uncond_cond and tuple(map(_leaving, call.uncond_cond))
+        call.on_host = torch.cuda.Event()
+        call.on_host.record()
 
 
 def _leaving(value):

@@ -12,7 +12,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
 import sdwidgets
-from sdwidgets.analysis.attention import probabilities, processors_replaced, read_tokens, record_attention
+from sdwidgets.analysis.attention import read_tokens, record_attention
+from sdwidgets.analysis.attention_processors import probabilities, processors_replaced
 from sdwidgets.widgets.playground import driver
 from tests import tiny
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cpu, gpu, harness, live, table
+from bench import cpu, gpu, harness, live, sessions, table, ways
 from sdwidgets.acceleration import cuda
 from tests import tiny
 
@@ -144,18 +144,18 @@ def test_a_pass_that_is_killed_is_an_error(tmp_path, monkeypatch):
 def test_no_prompt_is_fresh_twice_before_it_is_forgotten():
     from sdwidgets.acceleration.text_encoder import KEPT
 
-    pipes = cpu.Pipelines(table.ROOT / "data" / "pocket")
+    pipes = ways.Pipelines(table.ROOT / "data" / "pocket")
     several = pipes.fresh("stock", 300)
-    assert len(set(several)) == 300 > KEPT and cpu.PROMPT not in several
+    assert len(set(several)) == 300 > KEPT and ways.PROMPT not in several
     assert pipes.fresh("fast", 2) + pipes.fresh("fast", 1) == several[:3], "every pipeline gets the same"
     assert len(set(pipes.prompts)) == len(pipes.prompts) == 720
 
 
 def test_growth_of_memory_is_that_of_late_against_early():
     flat = [(n, 100) for n in range(1, 1001, 10)]
-    assert cpu.growth(flat, 1000) == {"growth": 0.0, "interval": [0.0, 0.0]}
+    assert sessions.growth(flat, 1000) == {"growth": 0.0, "interval": [0.0, 0.0]}
     grows = [(n, 900 if n <= 100 else 100 if n <= 800 else 110) for n, _ in flat]
-    assert cpu.growth(grows, 1000)["growth"] == pytest.approx(0.1), "the first tenth does not count"
+    assert sessions.growth(grows, 1000)["growth"] == pytest.approx(0.1), "the first tenth does not count"
 
 
 def test_a_network_without_a_compiled_graph_has_none():
@@ -216,10 +216,10 @@ def test_live_figures_count_what_stood_on_the_page_while_the_hand_moved():
 
 
 def test_start_up_is_measured_in_processes_of_their_own():
-    (seconds,) = cpu.run(cpu.IMPORT)
+    (seconds,) = sessions.run(sessions.IMPORT)
     assert 0 < seconds < 60
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        cpu.run("1 / 0")
+        sessions.run("1 / 0")
 
 
 @pytest.mark.slow

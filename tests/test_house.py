@@ -283,6 +283,22 @@ def test_sizes():
     assert sum(sizes.values()) <= 60 * MB, "a checkout may have 60 MB with its weights"
 
 
+def test_no_function_and_no_module_is_long():
+    """A function of sixty lines and a module of 450 are as much as one idea needs; the package's top level fits on a screen."""
+    files = [path for folder in ("sdwidgets", "bench") for path in (ROOT / folder).rglob("*.py")]
+    long = []
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        length = len(text.splitlines())
+        long += [f"{path.relative_to(ROOT)}: {length} lines"] * (length > 450)
+        functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+        lines = {f"{path.stem}.{node.name}": node.end_lineno - node.lineno + 1 for node in functions}
+        long += [f"{name}: {count} lines" for name, count in lines.items() if count > 60]
+    assert not long
+    top = [path for path in (ROOT / "sdwidgets").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    assert len(top) <= 25 and sum(path.suffix == ".py" for path in top) <= 12
+
+
 def test_no_path_of_a_machine():
     """Neither this machine's (checkout, home folder) nor another contributor's, left in an output."""
     here = {f"{folder}/" for folder in (ROOT, Path.home()) if len(folder.parts) > 1}

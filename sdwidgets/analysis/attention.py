@@ -8,11 +8,10 @@ public attention processors. Summed over layers and steps they say which part of
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 
 from ..generation.tokens import pieces
 from ..recording import wrap_method
+from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, UNet2DConditionModel
@@ -223,122 +223,16 @@ def record_attention(pipe: DiffusionPipeline, *, max_megabytes: float = 256) -> 
     Raises TypeError for a pipeline without such a U-Net, and RuntimeError for one that was compiled or made fast.
     """
     unet = attention_unet(pipe, "record_attention")
-    keeper = AttentionRecorder(pipe, max_megabytes)
+    recorder = AttentionRecorder(pipe, max_megabytes)
     with ExitStack() as undo:
-        wrap_method(undo, pipe, "encode_prompt", keeper.around_encode_prompt)
-        undo.callback(unet.register_forward_pre_hook(keeper.before_unet, with_kwargs=True).remove)
-        undo.callback(unet.register_forward_hook(keeper.after_unet).remove)
-        undo.enter_context(processors_replaced(unet, lambda name, own: RecordingAttnProcessor(own, name, keeper)))
+        wrap_method(undo, pipe, "encode_prompt", recorder.around_encode_prompt)
+        undo.callback(unet.register_forward_pre_hook(recorder.before_unet, with_kwargs=True).remove)
+        undo.callback(unet.register_forward_hook(recorder.after_unet).remove)
+        undo.enter_context(processors_replaced(unet, lambda name, own: RecordingAttnProcessor(own, name, recorder)))
         try:
-            yield keeper.maps
+            yield recorder.maps
         finally:
-            keeper.bring_home()
-
-
-# ---- what editing uses too ------------------------------------------------------------------------------------------
-
-
-def attention_unet(pipe: DiffusionPipeline, caller: str) -> UNet2DConditionModel:
-    """The U-Net of a pipeline, if its cross-attention can be watched; `caller` names the function in errors.
-
-    Raises TypeError for a pipeline without such a U-Net, and RuntimeError for one that was compiled or made fast.
-    """
-    from diffusers import UNet2DConditionModel
-
-    unet = getattr(pipe, "unet", None)
-    if unet is None and getattr(pipe, "transformer", None) is not None:
-        raise TypeError(
-            f"{caller}() looks at cross-attention, and {type(pipe).__name__} has none: in its transformer text and picture attend to"
-            " each other in one joint attention; use a pipeline of Stable Diffusion 1, 2 or XL, for example"
-            ' sdwidgets.load("pocket")'
-        )
-    compiled = isinstance(unet, torch.nn.Module) and any(
-        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in unet.modules()
-    )
-    if compiled:
-        raise RuntimeError(
-            f"{caller}() cannot look into a compiled U-Net; load the pipeline once more, without torch.compile, and use that"
-        )
-    if not isinstance(unet, UNet2DConditionModel):
-        raise TypeError(
-            f"{caller}() needs a pipeline with a UNet2DConditionModel, as Stable Diffusion 1, 2 and XL have; {type(pipe).__name__}"
-            f' has {type(unet).__name__ if unet is not None else "none"}; one that works is sdwidgets.load("pocket")'
-        )
-    if "forward" in vars(unet) and not hasattr(unet, "_hf_hook"):  # accelerate's offload replaces it as well
-        raise RuntimeError(
-            f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.restore(pipe) first, and"
-            " sdwidgets.speed_up(pipe) when you are done"
-        )
-    layers = [m for m in unet.modules() if hasattr(m, "get_processor")]
-    odd = [m for m in layers if getattr(m, "added_kv_proj_dim", None) is not None]
-    if odd or not any(getattr(m, "is_cross_attention", False) for m in layers):
-        raise TypeError(
-            f"{caller}() needs cross-attention between picture and text as in Stable Diffusion 1, 2 and XL, and this U-Net"
-            f' {"mixes the text into its self-attention" if odd else "has none"}; one that works is sdwidgets.load("pocket")'
-        )
-    return unet
-
-
-@contextmanager
-def processors_replaced(unet: UNet2DConditionModel, make: Callable[[str, Callable], Callable]) -> Iterator[None]:
-    """Put `make(layer's name, its own processor)` in the place of every attention processor until the block ends."""
-    before = unet.attn_processors
-    unet.set_attn_processor({key: make(key.removesuffix(".processor"), own) for key, own in before.items()})
-    try:
-        yield
-    finally:
-        unet.set_attn_processor(dict(before))  # which takes entries out of the dictionary that it is given
-
-
-class Processor:
-    """An attention processor around a layer's own one. To the layer it looks like that: the layer reads from the signature
-    which keywords its processor takes, and drops all others.
-    """
-
-    def __init__(self, own: Callable):
-        self.own = own
-        self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))  # type: ignore
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
-        raise NotImplementedError
-
-
-def queries_and_keys(
-    attn: torch.nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Q and K of one layer, (batch, head, place, d) and (batch, head, token, d), from what its processor is called with."""
-    if hidden_states.ndim == 4:
-        hidden_states = hidden_states.flatten(2).transpose(1, 2)
-    if attn.group_norm is not None:
-        hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-    if encoder_hidden_states is None:
-        encoder_hidden_states = hidden_states
-    elif attn.norm_cross:
-        encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
-    return split_heads(attn, attn.to_q(hidden_states)), split_heads(attn, attn.to_k(encoder_hidden_states))
-
-
-def split_heads(attn: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """(batch, n, head * d) -> (batch, head, n, d)."""
-    return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-
-def probabilities(
-    attn: torch.nn.Module,
-    hidden_states: torch.Tensor,
-    encoder_hidden_states: torch.Tensor | None = None,
-    attention_mask: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(d)) of one diffusers `Attention` layer: (batch, head, place, token) float32, rows sum to 1.
-
-    hidden_states: (batch, place, channels), what asks; encoder_hidden_states: (batch, token, width), what is asked, None for
-    self-attention; attention_mask: (batch, 1, token), added to the scores.
-    """
-    queries, keys = queries_and_keys(attn, hidden_states, encoder_hidden_states)
-    scores = queries.float() @ keys.float().mT * attn.scale
-    if attention_mask is not None:
-        scores = scores + attention_mask[:, None].float()
-    return scores.softmax(-1)
+            recorder.to_host()
 
 
 def read_tokens(
@@ -396,13 +290,13 @@ def read_tokens(
 class RecordingAttnProcessor(Processor):
     """A layer's own processor; beside it the shares of the first picture are computed and kept."""
 
-    def __init__(self, own, name: str, keeper: AttentionRecorder):
+    def __init__(self, own, name: str, recorder: AttentionRecorder):
         super().__init__(own)
-        self.name, self.keeper = name, keeper
+        self.name, self.recorder = name, recorder
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
-        if encoder_hidden_states is not None and self.keeper.row is not None:
-            self.keeper.keep(self.name, attn, hidden_states, encoder_hidden_states, attention_mask)
+        if encoder_hidden_states is not None and self.recorder.row is not None:
+            self.recorder.keep(self.name, attn, hidden_states, encoder_hidden_states, attention_mask)
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
 
 
@@ -497,7 +391,7 @@ class AttentionRecorder:
                 self.halvings += 1
             self.maps._steps[0] = {name: _smaller(m, self.halvings) for name, m in step.items()}
 
-    def bring_home(self) -> None:
+    def to_host(self) -> None:
         """Off the device, once nothing waits for it."""
         self.maps._steps[:] = [{name: m.cpu() for name, m in step.items()} for step in self.maps._steps]
         self.maps.timesteps = np.array([float(torch.as_tensor(t).reshape(-1)[0]) for t in self.timesteps], "f4")

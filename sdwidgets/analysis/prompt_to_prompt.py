@@ -18,15 +18,8 @@ import torch.nn.functional as F
 
 from ..recording import record
 from ..trace import Trace
-from .attention import (
-    Processor,
-    Token,
-    attention_unet,
-    processors_replaced,
-    queries_and_keys,
-    read_tokens,
-    split_heads,
-)
+from .attention import Token, read_tokens
+from .attention_processors import Processor, attention_unet, processors_replaced, queries_and_keys, split_heads
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, UNet2DConditionModel

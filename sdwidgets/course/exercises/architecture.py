@@ -125,6 +125,40 @@ def _nearly(result, expected) -> bool:
     return bool((result - expected).abs().max() <= 0.01 * expected.std() + 1e-6)
 
 
+def _way_and_back(pipe, mean, noise, t: int, text: dict):
+    """The exercise's picture as a function of the mistakes that can be made in it; without arguments the right one."""
+    from ...latents import predicted_original
+
+    config, abar, factor = (
+        pipe.scheduler.config,
+        float(pipe.scheduler.alphas_cumprod[t]),
+        pipe.vae.config.scaling_factor,
+    )
+    to_epsilon = abar**0.5, (1 / abar - 1) ** 0.5
+
+    def picture(scale=factor, unscale=None, signal=abar**0.5, spread=(1 - abar) ** 0.5, ask=True, kind=None):
+        x0 = noisy = signal * mean * scale + spread * noise
+        if ask:
+            answer = pipe.unet(noisy, t, **text).sample
+            x0 = predicted_original(noisy, answer, *to_epsilon, kind or config.prediction_type)
+        return pipe.vae.decode(x0 / (unscale or scale)).sample
+
+    return picture
+
+
+def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> list[tuple[str, dict]]:
+    """(what to say, the arguments of `_way_and_back` that make the mistake)."""
+    return [
+        ("The scaling factor is missing: multiply by vae.config.scaling_factor after encoding, divide before decoding.", {"scale": 1.0}),
+        ("The latents are scaled after encoding; divide by the scaling factor again before you decode.", {"unscale": 1.0}),
+        ("Encoding was not scaled: the U-Net learned on latents times vae.config.scaling_factor.", {"scale": 1.0, "unscale": factor}),
+        ("You decoded the noisy latent itself: ask the U-Net, and take the picture that it believes in.", {"ask": False}),
+        ("Shares are square roots: sqrt(abar) of the picture, sqrt(1 - abar) of the noise.", {"signal": abar, "spread": 1 - abar}),
+        ("Picture and noise have changed places: sqrt(abar) belongs to the picture.", {"signal": (1 - abar) ** 0.5, "spread": abar**0.5}),
+        (f"This model answers in {kind}: hand scheduler.config.prediction_type to latents.predicted_original.", {"kind": other}),
+    ]  # fmt: skip
+
+
 @check
 def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     """`function(pipe, pixels, noise, t, text)` -> pixels: encode, put noise on as at time t, ask the U-Net once, take the picture
@@ -138,9 +172,8 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     import torch
 
     from ...analysis.denoiser import conditioning
-    from ...latents import predicted_original
 
-    size, vae, unet, config = _size(pipe), pipe.vae, pipe.unet, pipe.scheduler.config
+    size, vae, config = _size(pipe), pipe.vae, pipe.scheduler.config
     generator = torch.Generator("cpu").manual_seed(0)
     across = torch.linspace(-0.9, 0.9, size["width"]).repeat(size["height"], 1)
     pixels = torch.stack([across, -across, across.flip(0).square() - 0.5])[None].to(vae.device, vae.dtype)
@@ -153,23 +186,7 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
         if _unstarted(result):
             return todo("Your function returns nothing yet.")
 
-        def reference(
-            scale=vae.config.scaling_factor,
-            unscale=None,
-            signal=abar**0.5,
-            spread=(1 - abar) ** 0.5,
-            ask=True,
-            kind=None,
-        ):
-            noisy = signal * mean * scale + spread * noise
-            x0 = noisy
-            if ask:
-                answer = unet(noisy, t, **text).sample
-                x0 = predicted_original(
-                    noisy, answer, abar**0.5, (1 / abar - 1) ** 0.5, kind or config.prediction_type
-                )
-            return vae.decode(x0 / (unscale or scale)).sample
-
+        reference = _way_and_back(pipe, mean, noise, t, text)
         expected, factor = reference(), vae.config.scaling_factor
         result = torch.as_tensor(result).to(expected)
         if result.shape == mean.shape:
@@ -187,15 +204,7 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
                 f"Right for this model alone, which answers in {config.prediction_type}: read the kind from the pipeline that "
                 "your function is given, pipe.scheduler.config.prediction_type."
             )
-        mistakes = [
-            ("The scaling factor is missing: multiply by vae.config.scaling_factor after encoding, divide before decoding.", {"scale": 1.0}),
-            ("The latents are scaled after encoding; divide by the scaling factor again before you decode.", {"unscale": 1.0}),
-            ("Encoding was not scaled: the U-Net learned on latents times vae.config.scaling_factor.", {"scale": 1.0, "unscale": factor}),
-            ("You decoded the noisy latent itself: ask the U-Net, and take the picture that it believes in.", {"ask": False}),
-            ("Shares are square roots: sqrt(abar) of the picture, sqrt(1 - abar) of the noise.", {"signal": abar, "spread": 1 - abar}),
-            ("Picture and noise have changed places: sqrt(abar) belongs to the picture.", {"signal": (1 - abar) ** 0.5, "spread": abar**0.5}),
-            (f"This model answers in {config.prediction_type}: hand scheduler.config.prediction_type to latents.predicted_original.", {"kind": other}),
-        ]  # fmt: skip
+        mistakes = _round_trip_mistakes(config.prediction_type, other, factor, abar)
         for hint, settings in mistakes:
             if _nearly(result, reference(**settings)):
                 return wrong(hint)
@@ -226,39 +235,13 @@ def _image_to_image(pipe):
     return diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
 
 
-@check
-def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0) -> Verdict:
-    """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
-
-    Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
-    int(strength steps) are taken, at least one.
-    """
-    if _unstarted(function) or pipe is None:
-        return todo("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
+def _image_to_image_mistake(
+    pipe, latent, noise, text: dict, result, steps: int, taken: int, guidance: float
+) -> str | None:
+    """What to say of a loop that ends in `result`: the mistake that gives just that, or None."""
     import torch
 
-    from ...analysis.denoiser import conditioning
-
-    size, scheduler = _size(pipe), pipe.scheduler
-    step = pipe.vae_scale_factor
-    shape = (1, pipe.unet.config.in_channels, size["height"] // step, size["width"] // step)
-    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1), dtype=pipe.unet.dtype).to(pipe.device)
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(2), dtype=pipe.unet.dtype).to(pipe.device)
-    text = conditioning(pipe, "a cat", **size)
-    result = function(pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
-    if _unstarted(result):
-        return todo("Your function returns nothing yet.")
-    image_to_image = _image_to_image(pipe)
-    image_to_image.set_progress_bar_config(disable=True)
-    expected = image_to_image(
-        "a cat", image=latent, strength=strength, num_inference_steps=steps, guidance_scale=guidance,
-        generator=torch.Generator("cpu").manual_seed(2), output_type="latent",
-    ).images  # fmt: skip
-    result = torch.as_tensor(result).to(expected)
-    if result.shape != expected.shape:
-        return wrong(f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}.")
-    if _nearly(result, expected):
-        return right("That is image to image, and equal to diffusers': strength says where on the clock you get on.")
+    scheduler = pipe.scheduler
 
     def guided(uncond, cond):
         return uncond + guidance * (cond - uncond)
@@ -277,7 +260,6 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
     def noised(timesteps):
         return scheduler.add_noise(latent, noise, timesteps[:1])
 
-    taken = int(steps * strength)
     first = steps - taken
     alone = "You began with noise alone, so the picture is lost: begin with scheduler.add_noise(latent, noise, t)."
     mistakes = [
@@ -298,5 +280,44 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
     ]  # fmt: skip
     for hint, *path in mistakes:
         if _nearly(result, walk(*path)):
-            return wrong(hint)
-    return wrong("Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too.")
+            return hint
+    return None
+
+
+@check
+def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0) -> Verdict:
+    """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
+
+    Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
+    int(strength steps) are taken, at least one.
+    """
+    if _unstarted(function) or pipe is None:
+        return todo("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
+    import torch
+
+    from ...analysis.denoiser import conditioning
+
+    size, step = _size(pipe), pipe.vae_scale_factor
+    shape = (1, pipe.unet.config.in_channels, size["height"] // step, size["width"] // step)
+    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1), dtype=pipe.unet.dtype).to(pipe.device)
+    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(2), dtype=pipe.unet.dtype).to(pipe.device)
+    text = conditioning(pipe, "a cat", **size)
+    result = function(pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
+    if _unstarted(result):
+        return todo("Your function returns nothing yet.")
+    image_to_image = _image_to_image(pipe)
+    image_to_image.set_progress_bar_config(disable=True)
+    expected = image_to_image(
+        "a cat", image=latent, strength=strength, num_inference_steps=steps, guidance_scale=guidance,
+        generator=torch.Generator("cpu").manual_seed(2), output_type="latent",
+    ).images  # fmt: skip
+    result = torch.as_tensor(result).to(expected)
+    if result.shape != expected.shape:
+        return wrong(f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}.")
+    if _nearly(result, expected):
+        return right("That is image to image, and equal to diffusers': strength says where on the clock you get on.")
+
+    hint = _image_to_image_mistake(pipe, latent, noise, text, result, steps, int(steps * strength), guidance)
+    return wrong(
+        hint or "Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too."
+    )
