@@ -136,11 +136,14 @@ NOTHING = (
 
 
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
-    """File name -> report, of all that are in the folder and are not a try; training last, which fewer ask about."""
+    """File name -> report, of all that are in the folder and are not a try; single sections after whole reports, training last, which fewer ask about."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     return {
         name: report
-        for name, report in sorted(found.items(), key=lambda item: item[1].get("bench") == "training")
+        for name, report in sorted(
+            found.items(),
+            key=lambda item: (item[1].get("bench") == "training", len(item[1].get("sections", SECTIONS)) == 1),
+        )  # fmt: skip
         if report.get("bench") in ("cpu", "gpu", "training") and not report.get("quick")
     }
 
