@@ -212,7 +212,7 @@ def faster_precision(compiled: Compiled, example, folder: Path) -> str:
             compiled.runners[usable_threads(), shapes] = Runner(compiled, shapes, known[machine])
             return known[machine]
     runners = {"f32": Runner(compiled, shapes, "f32")}
-    with suppress(RuntimeError):  # told to do without AVX-512, OpenVINO still lists bfloat16, and cannot compile it
+    with suppress(RuntimeError):  # where AVX-512 is forbidden, OpenVINO still lists bfloat16, and cannot compile it
         runners["bf16"] = Runner(compiled, shapes, "bf16")
     seconds: dict[str, list[float]] = {precision: [] for precision in runners}
     for _ in range(12):

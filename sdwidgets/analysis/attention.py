@@ -71,8 +71,8 @@ class AttentionMaps:
         return len(self._steps)
 
     def __repr__(self) -> str:
-        told = f"{self.prompt[:60]!r}, " if self.prompt else ""
-        return f"AttentionMaps({told}{len(self)} steps, {len(self.layers)} layers, {len(self.tokens)} columns)"
+        prompt = f"{self.prompt[:60]!r}, " if self.prompt else ""
+        return f"AttentionMaps({prompt}{len(self)} steps, {len(self.layers)} layers, {len(self.tokens)} columns)"
 
     @property
     def blocks(self) -> tuple[str, ...]:

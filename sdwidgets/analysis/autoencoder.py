@@ -27,8 +27,10 @@ def pixels(pipe: DiffusionPipeline, pictures: Image.Image | np.ndarray | Sequenc
         raise ValueError("there is no picture to encode; give a PIL picture or an array (H, W, 3) uint8")
     sizes = {array.shape[:2] for array in arrays}
     if len(sizes) > 1:
-        told = ", ".join(f"{w} x {h}" for h, w in sorted(sizes))
-        raise ValueError(f"the pictures differ in size: {told} pixels; bring them to one, with picture.resize((w, h))")
+        named = ", ".join(f"{w} x {h}" for h, w in sorted(sizes))
+        raise ValueError(
+            f"the pictures differ in size: {named} pixels; bring them to one, with picture.resize((w, h))"
+        )
     ((height, width),) = sizes
     step = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     if height % step or width % step or not height:

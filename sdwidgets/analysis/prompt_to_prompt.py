@@ -200,9 +200,9 @@ class InjectingAttnProcessor(Processor):
             return answer  # none of the transformer blocks' layers
         both = slice(self.pair.row, self.pair.row + 2)
         second = slice(self.pair.row + 1, self.pair.row + 2)
-        asked = encoder_hidden_states if cross else hidden_states
-        queries, keys = queries_and_keys(attn, hidden_states[both], asked[both])
-        values = attn.norm_encoder_hidden_states(asked[second]) if cross and attn.norm_cross else asked[second]
+        attended = encoder_hidden_states if cross else hidden_states
+        queries, keys = queries_and_keys(attn, hidden_states[both], attended[both])
+        values = attn.norm_encoder_hidden_states(attended[second]) if cross and attn.norm_cross else attended[second]
         values = split_heads(attn, attn.to_v(values))
         if attention_mask is None and not (cross and not self.pair.same_places):
             # The first one's weights as they are; never written out, which for self-attention would be large.

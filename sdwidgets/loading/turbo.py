@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline
 
 DECODER = "decoder.safetensors"
-LORA = "pytorch_lora_weights.safetensors"  # as diffusers calls it; with HF_HUB_OFFLINE=1 it does not look by itself
+LORA = "pytorch_lora_weights.safetensors"  # as diffusers calls it; with HF_HUB_OFFLINE=1 version 0.39 does not look by itself
 
 
 def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:

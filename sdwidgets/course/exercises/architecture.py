@@ -129,11 +129,8 @@ def _way_and_back(pipe, mean, noise, t: int, text: dict):
     """The exercise's picture as a function of the mistakes that can be made in it; without arguments the right one."""
     from ...latents import predicted_original
 
-    config, abar, factor = (
-        pipe.scheduler.config,
-        float(pipe.scheduler.alphas_cumprod[t]),
-        pipe.vae.config.scaling_factor,
-    )
+    config, factor = pipe.scheduler.config, pipe.vae.config.scaling_factor
+    abar = float(pipe.scheduler.alphas_cumprod[t])
     to_epsilon = abar**0.5, (1 / abar - 1) ** 0.5
 
     def picture(scale=factor, unscale=None, signal=abar**0.5, spread=(1 - abar) ** 0.5, ask=True, kind=None):
@@ -164,7 +161,7 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     """`function(pipe, pixels, noise, t, text)` -> pixels: encode, put noise on as at time t, ask the U-Net once, take the picture
     that it believes in, decode.
 
-    pixels: (1, 3, H, W) in -1 to 1. noise: (1, channels, h, w). text: what the U-Net takes beside latents and clock, by name. pipe: a
+    pixels: (1, 3, H, W) in -1 to 1. noise: (1, channels, h, w). text: what the U-Net takes beside latents and timestep, by name. pipe: a
     pipeline of Stable Diffusion's shape, as loaded in the notebook.
     """
     if _unstarted(function) or pipe is None:
