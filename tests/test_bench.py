@@ -234,7 +234,7 @@ def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_the_gpu_command_runs_on_a_cpu_with_small_models(tmp_path, monkeypatch, capsys):
-    """All but the compiler, which test_speed_gpu.py runs and which takes a minute."""
+    """All but the compiler, which test_cuda.py runs and which takes a minute."""
     monkeypatch.setattr(cuda, "why_no_compiler", lambda device: "left out in this test")
     file = tmp_path / "gpu.json"
     assert gpu.main(["--small", "--turns", "1", "--json", str(file)]) == 0

@@ -244,6 +244,19 @@ def test_nothing_unpickles():
         assert "trust_remote_code=True" not in path.read_text(encoding="utf-8"), name_of(path)
 
 
+#: Test files of no one module: what is tested stands in several rooms, or in all of them.
+OF_THE_WHOLE = {"any_model", "dropin", "house", "settings"}
+
+
+def test_a_test_file_is_found_by_its_modules_name():
+    """By the name of a module, a room, a tool or a part of the bench; an exercise's or a view's may say more behind it."""
+    subjects = {path.stem for folder in ("sdwidgets", "tools", "bench") for path in (ROOT / folder).rglob("*.py")}
+    subjects |= {path.name for path in PACKAGE.rglob("*") if path.is_dir()} | {"bench"} | OF_THE_WHOLE
+    names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    subjects |= {subject.removeprefix("make_") for subject in subjects}
+    assert not {name for name in names - subjects if name.partition("_")[0] not in subjects}
+
+
 # --- notebooks ---
 
 

@@ -11,18 +11,30 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket.training.vae import to_tensor
 from sdwidgets.pocket.world import datasheet as sheet
 from sdwidgets.pocket.world.alternatives import alternatives
 from sdwidgets.pocket.world.datasheet import FULL
-from sdwidgets.pocket.world.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice
-from sdwidgets.pocket.world.scenes import RELATIONS, SIZE, Scene, Stream, Thing, make_scene, render, wordless_scene
+from sdwidgets.pocket.world.layouts import CENTRES, LATTICE, UNSAID_SIZES, on_lattice, to_lattice
+from sdwidgets.pocket.world.scenes import (
+    RELATIONS,
+    SIZE,
+    Scene,
+    Stream,
+    Thing,
+    make_scene,
+    render,
+    silhouette,
+    wordless_scene,
+)
 from sdwidgets.pocket.world.vocabulary import COLOURS, TONES, article
 
 NINE = set(itertools.product(CENTRES, CENTRES))
 MIDDLE = (64, 64)
+TEN = sheet.COURSE_OBJECTS[::4]
 
 
 def tied(scene: Scene) -> bool:
@@ -169,15 +181,57 @@ def test_on_lattice_moves_the_things_and_leaves_the_rest():
         assert set(spots[count]) == set(LATTICE.groups(count))
 
 
+# ---- pictures from outside -----------------------------------------------------------------------------------------
+
+
+def outside(box: tuple[int, int, int, int], size: tuple[int, int] = (SIZE, SIZE)) -> Image.Image:
+    """A red box on a blue ground: what somebody drew, with no thought of the lattice."""
+    picture = Image.new("RGB", size, "blue")
+    picture.paste((255, 0, 0), box)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("box", "centre", "sides"),
+    [
+        ((3, 5, 53, 55), (32, 32), (48, 48)),  # 50 pixels near a corner
+        ((20, 40, 90, 80), (64, 64), (64, 37)),  # wide: its longer side counts, its shape stays
+        ((70, 64, 110, 124), (96, 96), (43, 64)),
+        ((0, 0, 100, 100), (64, 64), (96, 96)),  # as large as this only in the middle
+        ((60, 60, 64, 64), (64, 64), (48, 48)),  # a speck is enlarged
+    ],
+)
+def test_to_lattice_scales_a_thing_and_moves_it_to_the_nearest_place(box, centre, sides):
+    moved = to_lattice(outside(box))
+    left, top, right, bottom = silhouette(moved).getbbox()
+    assert (right - left, bottom - top) == pytest.approx(sides, abs=2)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(centre, abs=1)
+    assert moved.getpixel((127, 127)) == (0, 0, 255) and moved.getpixel(centre) == (255, 0, 0)
+
+
+def test_to_lattice_takes_pictures_of_every_size_and_mode():
+    large = to_lattice(outside((200, 200, 300, 300), (512, 512)))
+    assert large.size == (SIZE, SIZE) and silhouette(large).getbbox() == pytest.approx((40, 40, 88, 88), abs=2)
+    grey = to_lattice(silhouette(outside((10, 10, 50, 60))))
+    assert grey.mode == "L" and grey.getextrema() == (0, 255)
+    with pytest.raises(ValueError, match="nothing but its background"):
+        to_lattice(Image.new("RGB", (SIZE, SIZE), "white"))
+
+
+@pytest.mark.parametrize("size", UNSAID_SIZES)
+def test_to_lattice_leaves_what_stands_there(size):
+    for name in TEN:
+        picture = render(Scene(0, "", "blue", (Thing("object", name, *MIDDLE, size),)))
+        before, after = (np.asarray(silhouette(shown)) > 0 for shown in (picture, to_lattice(picture)))
+        assert (before & after).sum() / (before | after).sum() > 0.7, name
+
+
 # ---- why: latents move along ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def autoencoder() -> AutoencoderKL:
     return AutoencoderKL.from_pretrained(data_folder("pocket") / "vae").eval()
-
-
-TEN = sheet.COURSE_OBJECTS[::4]
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from sdwidgets.generation import tasks
 from sdwidgets.generation.validation import SettingsError, check_settings
 from sdwidgets.trace_io import read_passport, to_png
 from tests import tiny
-from tests.test_passport import give
+from tests.test_code_export import executed, folders  # noqa: F401  (a fixture)
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
-from tests.test_recipe import executed, folders  # noqa: F401  (a fixture)
+from tests.test_trace_io import give
 
 
 def picture(width: int = 64, height: int = 64) -> Image.Image:

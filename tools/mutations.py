@@ -52,7 +52,7 @@ MUTATIONS = (
     Mutation("second-order steps counted twice", "sdwidgets/recording.py", "return call // scheduler.order", "return call", "tests/test_recording.py"),
     Mutation("a used generator told as a seed", "sdwidgets/recording.py", "return seed if torch.equal(generator.get_state(), fresh.get_state()) else None", "return seed", "tests/test_recording.py"),
     Mutation("decibels of power for those of amplitude", "sdwidgets/trace.py", "return 20 * math.log10(signal / noise)", "return 10 * math.log10(signal / noise)", "tests/test_trace.py"),
-    Mutation("a scheduler's own betas", "sdwidgets/generation/schedulers.py", "for k, v in {**training, **entry.kwargs}.items() if k in takes", "for k, v in entry.kwargs.items() if k in takes", "tests/test_pipelines.py"),
+    Mutation("a scheduler's own betas", "sdwidgets/generation/schedulers.py", "for k, v in {**training, **entry.kwargs}.items() if k in takes", "for k, v in entry.kwargs.items() if k in takes", "tests/test_pipeline.py"),
     Mutation("height and width swapped", "sdwidgets/recording.py", "            height=h,\n            width=w,", "            height=w,\n            width=h,", "tests/test_recording.py"),
     Mutation("contact sheet: last picture first", "sdwidgets/plots.py", "_tiled(pictures, columns, 255, ", "_tiled(pictures[::-1], columns, 255, ", "tests/test_plots.py"),
     Mutation("timesteps bunched at the end", "sdwidgets/pocket/training/denoiser.py", "torch.arange(count) / count) % 1", "torch.arange(count) / count).clamp(max=1)", "tests/test_training.py -k timesteps"),

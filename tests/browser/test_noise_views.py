@@ -7,7 +7,7 @@ import pytest
 from sdwidgets.analysis import noise_schedules
 from tests.browser.conftest import eventually, pixels
 from tests.test_noise_explorer import an_explorer
-from tests.test_races import a_race
+from tests.test_race import a_race
 from tests.test_replay import EVIL
 
 

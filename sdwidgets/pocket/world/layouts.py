@@ -11,7 +11,9 @@ import functools
 import itertools
 from dataclasses import replace
 
-from .scenes import COUNT_PLACES, PLACES, RELATIONS, SIZES, Scene, Stream, jitter
+from PIL import Image
+
+from .scenes import COUNT_PLACES, PLACES, RELATIONS, SIZE, SIZES, Scene, Stream, background_of, jitter, silhouette
 
 Spot = tuple[int, int, int]
 
@@ -145,6 +147,30 @@ class _Middle(Lattice):
 
 
 FREE, LATTICE, _MIDDLE = Free(), Lattice(), _Middle()
+
+
+def to_lattice(picture: Image.Image) -> Image.Image:
+    """A picture of one thing, its box scaled to 48, 64 or 96 pixels and moved to the nearest place: what Pocket can take up.
+
+    Pocket has met each size of a thing at one phase of 32 pixels, so that a sketch or a photograph that stands elsewhere is new to it. The
+    picture is brought to 128 x 128 pixels first; the mode stays ("L" for silhouettes), and the background becomes one colour. Raises ValueError
+    where nothing differs from the background.
+    """
+    whole = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS) if picture.size != (SIZE, SIZE) else picture
+    box = silhouette(whole).getbbox()
+    if box is None:
+        raise ValueError("the picture shows nothing but its background: draw a thing on a ground of one colour")
+    left, top, right, bottom = box
+    side = max(right - left, bottom - top)
+    size = min(UNSAID_SIZES, key=lambda known: abs(known - side))
+    centres = (64,) if size == 96 else CENTRES
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    x, y = (min(centres, key=lambda centre: abs(centre - at)) for at in middle)
+    shape = [max(1, round(length * size / side)) for length in (right - left, bottom - top)]
+    thing = whole.crop(box).resize(tuple(shape), Image.Resampling.LANCZOS)
+    ground = Image.new("RGB", (SIZE, SIZE), tuple(int(level) for level in background_of(whole))).convert(whole.mode)
+    ground.paste(thing, (x - shape[0] // 2, y - shape[1] // 2))
+    return ground
 
 
 def on_lattice(scene: Scene, stream: Stream) -> Scene:
