@@ -420,6 +420,26 @@ def test_whitened_states_are_as_large_in_every_direction():
     assert power[0] < 0.01 * mean, "what holds next to nothing is not blown up"
 
 
+def test_one_caption_in_ten_is_dropped_and_the_others_are_the_pictures_own():
+    """Picture i is full of i, and so is its caption; the empty caption is -1."""
+    numbers = torch.arange(50.0)
+    data = denoiser.LatentData(
+        latents=numbers[:, None, None, None].expand(50, 4, 2, 2).clone(),
+        prompt_embeds=torch.cat([torch.tensor([-1.0]), numbers])[:, None, None].expand(51, 3, 2).clone(),
+        captions=torch.arange(1, 51),
+        scenes=torch.arange(50),
+    )
+    seen = []
+    model = lambda latents, noise, timesteps, embeds: seen.append((latents[:, 0, 0, 0], embeds[:, 0, 0]))
+    loss_at = denoiser.denoiser_loss_at(data, denoiser.DenoiserConfig())
+    alone = SimpleNamespace(num_processes=1, process_index=0, device="cpu")
+    for step in range(60):
+        loss_at(model, step, 50, alone)
+    pictures, captions = (torch.cat(values) for values in zip(*seen, strict=True))
+    dropped = captions == -1
+    assert 0.08 < dropped.float().mean() < 0.12 and torch.equal(captions[~dropped], pictures[~dropped])
+
+
 def test_a_denoiser_trained_on_whitened_text_is_a_stock_one():
     """The same answers, whether text is whitened and the U-Net trained on that, or neither."""
     generator = torch.Generator().manual_seed(0)
@@ -498,6 +518,17 @@ def test_it_is_told_by_kind_how_often_the_right_caption_wins(trained):
     record = json.loads((trained / "clip" / "part" / "training.json").read_text())
     assert set(record["caption_beats_by_kind"]) == set(clip.CHANGES)
     assert set(record["gate of few"]) == {"captions", *record["gate"]}
+
+
+def test_without_wrong_captions_it_is_transformers_own_contrastive_loss():
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(data_folder("pocket") / "tokenizer")
+    towers = clip.build_clip(clip.ClipConfig(), tokenizer)
+    pictures, tokens = torch.rand(3, 3, 128, 128), torch.randint(600, 900, (3, 8))
+    tokens[:, -1] = tokenizer.eos_token_id
+    with torch.no_grad():
+        theirs = towers(input_ids=tokens, pixel_values=pictures, return_loss=True).loss
+        assert float(clip.ClipTraining(towers, 100.0)(pictures, tokens)) == pytest.approx(float(theirs), rel=1e-4)
 
 
 def test_a_word_still_tells_itself_after_every_layer():
