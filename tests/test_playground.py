@@ -98,6 +98,20 @@ def test_the_page_hears_of_every_step_then_the_run_then_the_decoded_pictures(mak
     assert play.sent[-1]["failure"] is None and "CPU · float32" in play.sent[-1]["badge"]
 
 
+def test_two_threads_send_each_message_once():
+    """One thread is about to send what another sends first."""
+    sent = []
+    line = channel.Channel(lambda message, _: sent.append(message["number"]), lambda: False, "push")
+    reached = threading.Event()
+    with line._lock:
+        late = threading.Thread(target=lambda: (reached.set(), line.flush()))
+        late.start()
+        assert reached.wait(SECONDS) and not late.join(0.1)  # now it waits for the lock
+        line.publish("queued", settings={}, notes={}, live=0)
+    late.join(SECONDS)
+    assert sent == [1]
+
+
 def test_steps_that_come_too_fast_share_a_message(make, monkeypatch):
     monkeypatch.setattr(runner, "PROGRESS", 1e9)
     play = make(num_inference_steps=6)

@@ -71,12 +71,12 @@ class Channel:
 
     def flush(self) -> None:
         """Send what was not sent yet."""
-        self.resend(self._sent)
+        self.resend()
 
-    def resend(self, seen: int) -> None:
-        """Send what came after message number `seen`. A page leaves out what it knows."""
-        with self._lock:
-            calls = self._send_after(seen)
+    def resend(self, seen: int | None = None) -> None:
+        """Send what came after message number `seen`, by default what was not sent yet. A page leaves out what it knows."""
+        with self._lock:  # which number was sent last, another thread may change until here
+            calls = self._send_after(self._sent if seen is None else seen)
         for function in calls:  # without the lock: who knows what they do
             function()
 
