@@ -7,11 +7,35 @@ import copy
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sdwidgets.acceleration import cuda, restore
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(bool(cuda.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler")
+
+
+def flat_networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """A U-Net of one level and an autoencoder of two: each kind of block, but few shapes, since every shape is compiled alone."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16,),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    return unet.eval(), vae.eval()
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +44,8 @@ def pair(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
-        pipe = tiny.pipeline("sd")
-        exact, fast = (
-            tiny.pipeline("sd", unet=copy.deepcopy(pipe.unet), vae=copy.deepcopy(pipe.vae)) for _ in range(2)
-        )
+        unet, vae = flat_networks()
+        exact, fast = (tiny.pipeline("sd", unet=copy.deepcopy(unet), vae=copy.deepcopy(vae)) for _ in range(2))
         words = cuda.compile_regions(fast, graphs=False)
         assert "compiled by region" in words and "fused projections" in words
         yield exact, fast
