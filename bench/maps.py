@@ -49,7 +49,7 @@ def measure(pipe, count: int, steps: int) -> dict:
                 guidance_scale=3.0,
                 generator=torch.Generator("cpu").manual_seed(number),
             ).images
-        heats.append(maps.heat(scene.things[0].name, size=(SIZE, SIZE)))
+        heats.append(maps.heat_map(scene.things[0].name, size=(SIZE, SIZE)))
         shapes.append(np.asarray(silhouette(picture)) > 0)
         places = max(places, *(layer.height for layer in maps.layers))
     found = np.array([overlap(heat, shape) for heat, shape in zip(heats, shapes, strict=True)])

@@ -31,7 +31,7 @@ class Token(NamedTuple):
     """One column of the maps: one place of the text encoder's answer, or the group of all padding."""
 
     text: str  # "astro", as a person reads it; "start", "end" and "padding" for what the tokenizer adds
-    kind: str  # "text", "start", "end" or "padding"; "cut" for what comes after the last that is read
+    kind: str  # "text", "start", "end" or "padding"; "truncated" for what comes after the last that is read
     word: int  # which word of the prompt it belongs to, from 0; -1 for what the tokenizer adds
     first: int  # the encoder's positions that the column sums up: first, and one past the last
     stop: int
@@ -50,7 +50,7 @@ class AttentionMaps:
     """What `record_attention` kept of the first picture of a run: for every step and layer a map (token, h, w), averaged over heads.
 
     A number is a share: how much of a place's attention goes to the token, 0 to 1; over the tokens they sum to 1. `tokens` are
-    the columns; padding, which the encoder adds up to its length, is summed in one. `cut` are the tokens of the prompt that
+    the columns; padding, which the encoder adds up to its length, is summed in one. `truncated` are the tokens of the prompt that
     the model did not read, as text. `layers` are in the order of their work, `timesteps` is (step,). `len(maps)` is the number of steps:
     calls of the U-Net, as in a `Trace`.
     """
@@ -62,7 +62,7 @@ class AttentionMaps:
         """Forget what was recorded: the same object takes the next run."""
         self.prompt: str | None = None  # None where only embeddings were given
         self.tokens: tuple[Token, ...] = ()
-        self.left_out: tuple[Token, ...] = ()  # of kind "cut"
+        self.left_out: tuple[Token, ...] = ()  # of kind "truncated"
         self.layers: tuple[Layer, ...] = ()
         self.timesteps: np.ndarray = np.zeros(0, np.float32)
         self._steps: list[dict[str, torch.Tensor]] = []  # layer's name -> (token, h, w) float16
@@ -86,12 +86,12 @@ class AttentionMaps:
         return tuple("".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word))
 
     @property
-    def cut(self) -> tuple[str, ...]:
+    def truncated(self) -> tuple[str, ...]:
         """The tokens of the prompt that came after the last one that is read."""
         return tuple(token.text for token in self.left_out)
 
     @property
-    def cut_word(self) -> str | None:
+    def truncated_word(self) -> str | None:
         """The word of which only the beginning was read; None where the cut lies between two words."""
         inside = bool(self.left_out) and any(token.word == self.left_out[0].word for token in self.tokens)
         return self.words[-1] if inside else None
@@ -140,11 +140,11 @@ class AttentionMaps:
             special = ", ".join(f"<{t.kind}>" for t in self.tokens if t.kind != "text")
             raise ValueError(
                 f"the model read no {text[:40]!r} in this prompt; it read: {' '.join(self.words) or 'nothing'}; also allowed: {special}"
-                + (f"; cut off: {' '.join(self.cut)[:200]}" if self.cut else "")
+                + (f"; cut off: {' '.join(self.truncated)[:200]}" if self.truncated else "")
             )
         return columns
 
-    def heat(
+    def heat_map(
         self,
         token: int | str | Sequence[int],
         steps: int | slice | Iterable[int] | None = None,
@@ -169,7 +169,7 @@ class AttentionMaps:
             total += F.interpolate(seen, size, mode="bilinear", align_corners=False)
         return (total / (len(names) * len(chosen)))[0, 0].numpy()
 
-    def shares(self, layers: str | Iterable[int] | None = None) -> np.ndarray:
+    def mean_attention(self, layers: str | Iterable[int] | None = None) -> np.ndarray:
         """How the attention of all places is divided: (step, token) float32, mean over places and layers; rows sum to 1."""
         self._filled()
         names = self._names(layers)
@@ -271,7 +271,7 @@ def read_tokens(
         columns.append(
             Token(
                 text,
-                "text" if read else "cut",
+                "text" if read else "truncated",
                 piece.word,
                 piece.first + 1,
                 min(piece.stop, room) + 1 if read else piece.stop + 1,

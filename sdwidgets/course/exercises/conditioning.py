@@ -148,7 +148,7 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
     if _untouched(first) or _untouched(second):
         return todo("Name two words, and hand over the maps that you recorded.")
     if heats is None or _untouched(heats):
-        return todo("Hand over the maps too: {word: maps.heat(word) for word in maps.words}.")
+        return todo("Hand over the maps too: {word: maps.heat_map(word) for word in maps.words}.")
     if len(heats) < 3:
         return wrong("With fewer than three words there is nothing to predict; record a longer prompt.")
     for word in (first, second):
