@@ -81,7 +81,7 @@ ARMS = {
 
 def scenes_of_arms() -> list:
     """One object of 64 pixels a scene, every common object as often, at any of the nine places, as the datasheet draws them."""
-    spots, found = [spot for spot in LATTICE.singles() if spot[2] == 64], []
+    spots, scenes = [spot for spot in LATTICE.singles() if spot[2] == 64], []
     for number in range(SCENES * len(sheet.COMMON_OBJECTS)):
         stream = Stream(sheet.SEED + 2, number)
         name = sheet.COMMON_OBJECTS[number % len(sheet.COMMON_OBJECTS)]
@@ -89,8 +89,8 @@ def scenes_of_arms() -> list:
         scene = prompt_sets.object_scene(stream, number, name, stream.choice(allowed))
         (x, y, size), (thing,) = stream.choice(spots), scene.things
         things = (dataclasses.replace(thing, x=x, y=y, size=size),)
-        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
-    return found
+        scenes.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
+    return scenes
 
 
 def encoded(work: Path, autoencoder, encoder, tokenizer) -> denoiser.LatentData:
@@ -167,7 +167,7 @@ def run(name: str, data, fixed, whitening, minutes: float, work: Path) -> dict:
     matrix = whitening if arm.whitened else torch.eye(len(whitening))
     states = (data.prompt_embeds.float() @ matrix).half()
     average, steps = train(arm, dataclasses.replace(data, prompt_embeds=states), matrix, minutes)
-    found = fixed.measure(average.unet, fixed.states @ matrix)["by kind"][KIND]
+    error = fixed.measure(average.unet, fixed.states @ matrix)["by kind"][KIND]
     unet = average.stock_unet()
     unet.save_pretrained(work / "arms" / name, safe_serialization=True)
     samples = steps * arm.config.schedule.batch_size
@@ -178,8 +178,8 @@ def run(name: str, data, fixed, whitening, minutes: float, work: Path) -> dict:
         "parameters": sum(p.numel() for p in unet.parameters()),
         "samples": samples,
         "samples a second": round(samples / (60 * minutes), 1),
-        "error and floor": found,
-        "gap": round(float(np.mean([found[str(t)][0] - found[str(t)][1] for t in validation.DECISIVE])), 4),
+        "error and floor": error,
+        "gap": round(float(np.mean([error[str(t)][0] - error[str(t)][1] for t in validation.DECISIVE])), 4),
         "one object": share(read(unet.to(memory_format=torch.contiguous_format), work / "arms" / name)),
     }
 

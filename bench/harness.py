@@ -173,14 +173,14 @@ def peaks(device: str = "cpu", size: int = 1536, turns: int = 8) -> dict[str, fl
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if device == "cuda":
         dtypes["float16"], size = torch.float16, 8192
-    found = {}
+    rates = {}
     for name, dtype in dtypes.items():
         a = torch.randn(size, size, device=device).to(dtype)
-        found[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
+        rates[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
     cells = (1 << 28 if device == "cuda" else 1 << 24) // 4  # 64 MB, or 1 GB: beyond every cache but the largest
     a, b, c = (torch.zeros(4 * cells, device=device) for _ in range(3))
-    found["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
-    return found
+    rates["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
+    return rates
 
 
 def _best(call: Callable[[], object], turns: int) -> float:
@@ -215,7 +215,7 @@ def machine() -> dict:
     """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
     from sdwidgets.loading.memory import total_ram
 
-    found = {
+    facts = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -232,10 +232,10 @@ def machine() -> dict:
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        found["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
-        found["gpu"] |= {"driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), "triton": version("triton")}  # fmt: skip
-        found["gpu"] |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return found
+        facts["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
+        facts["gpu"] |= {"driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), "triton": version("triton")}  # fmt: skip
+        facts["gpu"] |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return facts
 
 
 def version(package: str) -> str | None:
@@ -257,8 +257,8 @@ def said(*command: str) -> str | None:
 
 def processor() -> str:
     with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M):
-            return found[1].strip()
+        if match := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M):
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -57,7 +57,7 @@ def live(model: Path, way: str, seconds: float) -> dict:
     from tests.browser.conftest import running_lab
 
     cells = CELLS.format(folder=str(model), way=way)
-    found = {}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder, _chromium() as page, running_lab(sys.executable, Path(folder)) as lab:  # fmt: skip
         page = lab.open(page, "live", cells)
         page.set_default_timeout(120_000)
@@ -76,8 +76,8 @@ def live(model: Path, way: str, seconds: float) -> dict:
             last = {name: sent[-1][name] for name in there}
             if frames[-1]["live"] != sent[-1]["live"] or last != there:
                 raise RuntimeError(f"the last picture is that of {last}, and the controls say {there}")
-            found[hand] = _figures(moves, frames, sent)
-    return found
+            figures[hand] = _figures(moves, frames, sent)
+    return figures
 
 
 LAB_PHASES = ("jupyter lab answers", "the kernel is ready", "the card stands there", "a moved slider has its picture", "all of it")  # fmt: skip

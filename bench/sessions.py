@@ -51,24 +51,24 @@ def startup(pipes: Pipelines, effort: Effort) -> dict:
 
     And the libraries once more without their byte code, which `make install` compiles.
     """
-    found: dict = {"import sdwidgets": []}
+    seconds_of: dict = {"import sdwidgets": []}
     folder = str(pipes.folder)
     speeds = ["exact", "fast"] if "fast" in pipes.names() else ["exact"]
     for turn in range(effort.starts):
-        found["import sdwidgets"].append(run(IMPORT)[0])
+        seconds_of["import sdwidgets"].append(run(IMPORT)[0])
         for speed in speeds:
             for phase, seconds in zip(PHASES, run(START, speed, folder, PROMPT), strict=True):
-                found.setdefault(f"{speed}: {phase}", []).append(seconds)
+                seconds_of.setdefault(f"{speed}: {phase}", []).append(seconds)
         if turn < 2 and "fast" in speeds:
             with tempfile.TemporaryDirectory() as empty:
                 took = run(START, "fast", folder, PROMPT, SDWIDGETS_CACHE=empty)
                 for phase, seconds in zip(PHASES, took, strict=True):
-                    found.setdefault(f"fast, the first time ever: {phase}", []).append(seconds)
+                    seconds_of.setdefault(f"fast, the first time ever: {phase}", []).append(seconds)
                 bare = {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"}
-                found.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(
+                seconds_of.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(
                     run(START, "exact", folder, PROMPT, **bare)[0]
                 )
-    return {name: summary(values) for name, values in found.items()}
+    return {name: summary(values) for name, values in seconds_of.items()}
 
 
 def run(code: str, *arguments: str, **environment: str) -> list[float]:
@@ -165,7 +165,7 @@ def many(pipes: Pipelines, effort: Effort) -> dict:
     return {
         "pictures": len(requests), "a_second": len(requests) / took, "chosen": chosen, "resident": held,
         "sizes": {str(size): count for size, count in sorted(sizes.items())},
-        "processes": {str(count): found for count, found in counts.items()},
+        "processes": {str(count): figures for count, figures in counts.items()},
     }  # fmt: skip
 
 

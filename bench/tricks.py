@@ -69,7 +69,7 @@ TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
 
 def tricks(pipes, effort) -> dict:
     """Fast without one of its tricks against fast, new prompts: how many times as long a picture takes."""
-    found = {}
+    times = {}
     for name, steps in (("fast", STEPS), ("turbo, fast", TURBO_STEPS)):
         if name not in pipes.names():
             continue
@@ -87,8 +87,8 @@ def tricks(pipes, effort) -> dict:
 
         ways = {way: partial(picture, way=way) for way in pipelines}
         seconds = take_turns(ways, 2 * effort.turns, budget=2 * effort.budget)
-        found[name] = {
+        times[name] = {
             way: {"seconds": summary(values), "times": ratio(values, seconds["all"])}
             for way, values in seconds.items()
         }
-    return found
+    return times

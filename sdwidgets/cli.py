@@ -150,8 +150,8 @@ def _requests(args, pipe, prompts: list[str], seeds) -> list:
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
-    given = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
-    settings = usual | {k: v for k, v in given.items() if v is not None}
+    options = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
+    settings = usual | {k: v for k, v in options.items() if v is not None}
     settings["scheduler"] = resolve_scheduler(args.scheduler, pipe)
     model = row.name if row else args.model
     made = [Request(model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
@@ -241,13 +241,13 @@ def _generate_many(args) -> int:
     folder = args.output or Path("pictures")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; with --prompts-file give a folder.")
-    which, of = share = my_share()  # `accelerate launch` starts several of us, each for its part
-    pipe = load(args.model, _own_device(args.device, of), args.dtype, speed=args.speed)
+    rank, world_size = share = my_share()  # `accelerate launch` starts several of us, each for its part
+    pipe = load(args.model, _own_device(args.device, world_size), args.dtype, speed=args.speed)
     pipe.set_progress_bar_config(disable=True)
     requests = _requests(args, pipe, prompts, seeds)
-    count = len(requests[which::of])
+    count = len(requests[rank::world_size])
     size = None if args.batch_size == "auto" else args.batch_size
-    who = f"{folder}, process {which + 1} of {of}" if of > 1 else f"{folder}"
+    who = f"{folder}, process {rank + 1} of {world_size}" if world_size > 1 else f"{folder}"
     made = kept = 0
     try:
         for request, fresh in batch(pipe, requests, folder, size=size, share=share):

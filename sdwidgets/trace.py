@@ -304,8 +304,8 @@ class Trace:
     def _follows(self, name: str, step: Step) -> bool:
         """Would this array come back from the step's others, once those were rounded to half precision?"""
         rounded = {one: _rounded(getattr(step, one)) for one in PER_STEP_ARRAYS}
-        told = _derived(name, self.settings, **{**step.__dict__, **rounded})
-        return told is not None and np.allclose(told, getattr(step, name), rtol=2e-3, atol=0.02)
+        derived = _derived(name, self.settings, **{**step.__dict__, **rounded})
+        return derived is not None and np.allclose(derived, getattr(step, name), rtol=2e-3, atol=0.02)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Trace:
@@ -374,8 +374,8 @@ def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
         uncond, cond, scale = step["noise_pred_uncond"], step["noise_pred_cond"], settings.guidance_scale
         return None if uncond is None or cond is None or scale is None else uncond + np.float32(scale) * (cond - uncond)  # fmt: skip
     if name == "pred_original" and step["noise_pred"] is not None and settings.prediction_type is not None:
-        given = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
-        return predicted_original(*given, settings.prediction_type, step["process"]).astype(np.float32)
+        known = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
+        return predicted_original(*known, settings.prediction_type, step["process"]).astype(np.float32)
     return None
 
 

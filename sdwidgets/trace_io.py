@@ -137,17 +137,17 @@ def _arrays(trace: Trace) -> list[np.ndarray]:
 
 def _chunk(data: bytes, name: str) -> bytes:
     """The content of our chunk. Others are stepped over: none is decompressed, whatever it says of itself."""
-    place, texts = len(SIGNATURE), False
-    while place + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        end = place + 8 + length
+    position, texts = len(SIGNATURE), False
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        end = position + 8 + length
         if end + 4 > len(data):
             break
         if kind == CHUNK:
-            if zlib.crc32(data[place + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
+            if zlib.crc32(data[position + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
                 raise _damaged(name, "its checksum is wrong")
-            return data[place + 8 : end]
-        texts = texts or (kind == b"iTXt" and data[place + 8 : end].startswith(TEXT.encode() + b"\0"))
+            return data[position + 8 : end]
+        texts = texts or (kind == b"iTXt" and data[position + 8 : end].startswith(TEXT.encode() + b"\0"))
         if kind == b"IEND":
             what = (
                 "tells its settings, but carries no run" if texts else "is a picture without a run of sdwidgets in it"
@@ -155,7 +155,7 @@ def _chunk(data: bytes, name: str) -> bytes:
             raise ValueError(
                 f"{name} {what}; programs that store a picture again drop it; give the file that embed_trace wrote"
             )
-        place = end + 4
+        position = end + 4
     raise _damaged(name, "it is cut short")
 
 

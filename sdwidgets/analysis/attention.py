@@ -132,9 +132,9 @@ class AttentionMaps:
         if text.startswith("<") and text.endswith(">"):
             columns = [i for i, t in enumerate(self.tokens) if t.kind == text[1:-1] != "text"]
         else:
-            asked, words = text.lower().split(), [word.lower() for word in self.words]
-            starts = [i for i in range(len(words)) if asked and words[i : i + len(asked)] == asked]
-            wanted = {i + k for i in starts for k in range(len(asked))}
+            phrase, words = text.lower().split(), [word.lower() for word in self.words]
+            starts = [i for i in range(len(words)) if phrase and words[i : i + len(phrase)] == phrase]
+            wanted = {i + k for i in starts for k in range(len(phrase))}
             columns = [i for i, t in enumerate(self.tokens) if t.word in wanted]
         if not columns:
             special = ", ".join(f"<{t.kind}>" for t in self.tokens if t.kind != "text")
@@ -322,8 +322,8 @@ class AttentionRecorder:
             self.start_run()
         result = encode_prompt(*args, **kwargs)
         if self.states is None:  # a negative prompt may be encoded by a second call
-            given = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
-            prompt, second = _first(given.get("prompt")), _first(given.get("prompt_2"))
+            arguments = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
+            prompt, second = _first(arguments.get("prompt")), _first(arguments.get("prompt_2"))
             states = result[0] if isinstance(result, (tuple, list)) else result
             self.states = states[0].detach()
             if prompt is not None:
@@ -335,11 +335,11 @@ class AttentionRecorder:
         self.call = {}  # a call that was broken off is no step
         if not self.maps._steps:
             self.maps.layers = ()
-        given = inspect.signature(unet.forward).bind(*args, **kwargs).arguments
-        states = given["encoder_hidden_states"]
+        arguments = inspect.signature(unet.forward).bind(*args, **kwargs).arguments
+        states = arguments["encoder_hidden_states"]
         self.row = self.find_row(states[0] if isinstance(states, (tuple, list)) else states)
-        self.side = given["sample"].shape[-2:]
-        self.timestep = given["timestep"]
+        self.side = arguments["sample"].shape[-2:]
+        self.timestep = arguments["timestep"]
 
     def find_row(self, states: torch.Tensor) -> int | None:
         """Which row of the batch holds the first picture with its prompt. Pipelines order their halves differently."""
@@ -398,13 +398,13 @@ class AttentionRecorder:
         self.states = None
 
 
-def _sides(height: int, width: int, places: int) -> tuple[int, int]:
+def _sides(height: int, width: int, positions: int) -> tuple[int, int]:
     """The sides of a layer's map: those of the latents, halved (rounded up) as often as the U-Net did."""
-    while height * width > places and max(height, width) > 1:
+    while height * width > positions and max(height, width) > 1:
         height, width = math.ceil(height / 2), math.ceil(width / 2)
-    if height * width != places:
+    if height * width != positions:
         raise RuntimeError(
-            f"a layer looks from {places} places, which is no half, quarter ... of the latents' sides; please report it"
+            f"a layer looks from {positions} places, which is no half, quarter ... of the latents' sides; please report it"
         )
     return height, width
 

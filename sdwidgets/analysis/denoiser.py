@@ -141,8 +141,8 @@ def conditioning_of(pipe: DiffusionPipeline, prompts: Sequence[str | None], *, h
     rows = []
     for prompt in prompts:
         scale = 1.0 if prompt is not None else 2.0  # under guidance the first half of the batch has no prompt
-        given = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
-        rows.append(map_tensors(given, lambda tensor: tensor[:1]))
+        inputs = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
+        rows.append(map_tensors(inputs, lambda tensor: tensor[:1]))
     return _joined(rows)
 
 

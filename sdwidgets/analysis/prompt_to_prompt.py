@@ -38,9 +38,9 @@ class Edit:
     self_calls: int  # the same for self-attention
 
     def __repr__(self) -> str:
-        words = ", ".join(f"{a or '(nothing)'} -> {b or '(nothing)'}" for a, b in self.alignment if a != b)
+        changes = ", ".join(f"{a or '(nothing)'} -> {b or '(nothing)'}" for a, b in self.alignment if a != b)
         total = len(self.after)
-        return f"Edit({words or 'no change'}; cross-attention in {self.cross_calls} of {total} steps, self-attention in {self.self_calls})"
+        return f"Edit({changes or 'no change'}; cross-attention in {self.cross_calls} of {total} steps, self-attention in {self.self_calls})"
 
 
 def edit(
@@ -127,7 +127,7 @@ def align(
                 join(sources, targets)
                 pairs.append((old, text))
             continue
-        sources, targets = ([place for _, places in words for place in places] for words in (olds, news))
+        sources, targets = ([position for _, positions in group for position in positions] for group in (olds, news))
         if kind == "replace":
             join(sources, targets)
         else:

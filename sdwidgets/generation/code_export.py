@@ -77,14 +77,14 @@ def code(
     elif pipe.device.type != "cpu":
         lines += [f"pipe.to({str(pipe.device)!r})"]
     if extra is not None:
-        told = "".join(f", {name}={value!r}" for name, value in extra.items())
-        lines += [f"pipe.scheduler = {type(scheduler).__name__}.from_config({start}{told})"]
-    given = {name: repr(value) for name, value in keywords(pipe, settings).items()}
-    given |= {name: f"Image.open({path!r})" for name, path in pictures.items()}
+        changes = "".join(f", {name}={value!r}" for name, value in extra.items())
+        lines += [f"pipe.scheduler = {type(scheduler).__name__}.from_config({start}{changes})"]
+    arguments = {name: repr(value) for name, value in keywords(pipe, settings).items()}
+    arguments |= {name: f"Image.open({path!r})" for name, path in pictures.items()}
     if pictures and "height" in inspect.signature(type(pipe).__call__).parameters:
-        given |= {name: repr(settings[name]) for name in ("height", "width") if settings.get(name)}
-    given["generator"] = f'torch.Generator("cpu").manual_seed({settings["seed"]!r})'
-    lines += ["image = pipe(", *(f"    {name}={value}," for name, value in given.items()), ").images[0]"]
+        arguments |= {name: repr(settings[name]) for name in ("height", "width") if settings.get(name)}
+    arguments["generator"] = f'torch.Generator("cpu").manual_seed({settings["seed"]!r})'
+    lines += ["image = pipe(", *(f"    {name}={value}," for name, value in arguments.items()), ").images[0]"]
     return "\n".join(lines) + "\n"
 
 
@@ -98,9 +98,9 @@ class _Home:
         path = Path(self.text).expanduser()
         self.folder = path if self.text and path.is_dir() else None
         self.keywords, self.carried, self.revision = ["use_safetensors=True"], False, ""
-        found = CACHED.search(self.text)
-        if found:
-            self.text, self.revision = f"{found[1]}/{found[2]}", found[3]
+        match = CACHED.search(self.text)
+        if match:
+            self.text, self.revision = f"{match[1]}/{match[2]}", match[3]
             self.keywords.append(f"revision={self.revision!r}")
         elif self.folder is not None:
             with suppress(FileNotFoundError):

@@ -95,9 +95,9 @@ def check_integer(field: str, value: Any, low: float, high: float, noun: str | N
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        words = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
+        most = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
         noun = noun or CONTROLS[field].noun
-        raise SettingsError(field, f"The {noun} must be a whole number from {low} to {words}, not {_short(value)}.")
+        raise SettingsError(field, f"The {noun} must be a whole number from {low} to {most}, not {_short(value)}.")
     return number
 
 
@@ -128,8 +128,8 @@ def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     """Say where the text encoder stops reading; of several encoders, the one that reads furthest."""
     call = inspect.signature(type(pipe).__call__).parameters
     longest = call["max_sequence_length"].default if "max_sequence_length" in call else 77  # CLIP reads 77
-    found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
-    limits = {min(t.model_max_length, longest): t for t in found if t is not None}
+    tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
+    limits = {min(t.model_max_length, longest): t for t in tokenizers if t is not None}
     if not limits:
         return []
     limit, tokenizer = max(limits.items())

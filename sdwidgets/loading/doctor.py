@@ -220,28 +220,30 @@ def _fit(row: Model, report: Report) -> dict:
 
 
 def _problems(report: Report) -> list[str]:
-    found = []
+    problems = []
     missing = [n for n in ("torch", "diffusers", "transformers", "accelerate") if not report["packages"].get(n)]
     if missing:
-        found.append(f"Not installed: {', '.join(missing)}; run `make install`, or `pip install sdwidgets`.")
+        problems.append(f"Not installed: {', '.join(missing)}; run `make install`, or `pip install sdwidgets`.")
     torch, cards = report["torch"], report["nvidia"]
     if cards and torch and not torch["cuda"]:
         card = cards[0]
         if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-            found.append(f"{card} is here, but CUDA_VISIBLE_DEVICES hides it; unset that variable to use it.")
+            problems.append(f"{card} is here, but CUDA_VISIBLE_DEVICES hides it; unset that variable to use it.")
         elif torch["build"] == "CPU only":
-            found.append(f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}.")
+            problems.append(
+                f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}."
+            )
         else:
-            found.append(
+            problems.append(
                 f"{card} is here and this PyTorch is built for {torch['build']}, but cannot reach it: the driver "
                 "is missing or too old. Install a current NVIDIA driver, until `nvidia-smi` works."
             )
     if not report["pocket"].get("present"):
-        found.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
+        problems.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
     free = report["memory"]["free"]
     if free is not None and free < 1_500_000_000:
-        found.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
-    return found
+        problems.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
+    return problems
 
 
 def describe(report: Report) -> str:

@@ -196,8 +196,8 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
 
 def _clearest(maps) -> int:
     """The token whose map is the most uneven; words of four letters and more first, articles and prepositions say little."""
-    words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
-    chosen = [i for i in words if len(maps.words[maps.tokens[i].word]) >= 4] or words
+    columns = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
+    chosen = [i for i in columns if len(maps.words[maps.tokens[i].word]) >= 4] or columns
     return max(chosen, key=lambda i: (heat := maps.heat_map(i)).max() / heat.mean(), default=0)
 
 

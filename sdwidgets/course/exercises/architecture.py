@@ -63,8 +63,8 @@ def step_decided(function=None) -> Verdict:
         6: "Numbers of type uint8 wrap around, 190 - 200 is 246: make them int or float before you subtract.",
     }
     if plain != 4:
-        told = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
-        return wrong(hints.get(plain, told))
+        plainly = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
+        return wrong(hints.get(plain, plainly))
     dark = function(_run([250, 40, 220, 30, 5, 0, 0]), 50)
     if dark == 1:
         return wrong("The colour came close at step 1 and left again at step 2: ask from when on it stays.")

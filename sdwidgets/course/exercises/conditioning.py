@@ -19,8 +19,8 @@ def guide(function=None) -> Verdict:
     """`function(uncond, cond, scale)` -> the guided prediction, uncond + scale (cond - uncond): arrays of one shape, a number."""
     if _untouched(function):
         return todo("Hand over your function: exercises.guide(guide).")
-    found = function(UNCOND.copy(), COND.copy(), 4.0)
-    if _untouched(found):
+    answer = function(UNCOND.copy(), COND.copy(), 4.0)
+    if _untouched(answer):
         return todo("Your function returns nothing yet.")
     hints = [
         (UNCOND + 4 * (UNCOND - COND), "You walk away from the prompt: the step goes from uncond to cond, so cond - uncond."),
@@ -30,7 +30,7 @@ def guide(function=None) -> Verdict:
         (4 * UNCOND + (1 - 4) * COND, "The two are swapped: at scale 0 your function gives cond."),
         (UNCOND + (4 - 1) * (COND - UNCOND), "At scale 1 your function gives uncond: the scale itself multiplies the step, not one less."),
     ]  # fmt: skip
-    verdict = _compared(found, UNCOND + 4 * (COND - UNCOND), hints)
+    verdict = _compared(answer, UNCOND + 4 * (COND - UNCOND), hints)
     if verdict is not None:  # a wrong answer's verdict is false
         return verdict
     for scale in (0.0, 1.0, 20.0):
@@ -44,8 +44,8 @@ def steps_run(function=None) -> Verdict:
     """`function(num_inference_steps, strength)` -> how many steps image to image runs, as diffusers counts."""
     if _untouched(function):
         return todo("Hand over your function: exercises.steps_run(steps_run).")
-    found = function(20, 0.33)
-    if _untouched(found):
+    answer = function(20, 0.33)
+    if _untouched(answer):
         return todo("Your function returns nothing yet.")
     hints = {
         13: "That many steps are left out at the start; the others run.",
@@ -53,13 +53,13 @@ def steps_run(function=None) -> Verdict:
         7: "20 x 0.33 is 6.6, and diffusers cuts it off: int(6.6).",
         20: "With a strength below 1 the first steps are left out.",
     }
-    if found in hints:
-        return wrong(hints[found])
-    if isinstance(found, float) and found != int(found):
-        return wrong(f"{found:g} steps cannot be run: make it a whole number, cut off with int().")
-    if found != 6:
+    if answer in hints:
+        return wrong(hints[answer])
+    if isinstance(answer, float) and answer != int(answer):
+        return wrong(f"{answer:g} steps cannot be run: make it a whole number, cut off with int().")
+    if answer != 6:
         return wrong(
-            f"For 20 steps at strength 0.33 diffusers runs 6, not {found}: the share of the steps that the strength names."
+            f"For 20 steps at strength 0.33 diffusers runs 6, not {answer}: the share of the steps that the strength names."
         )
     for steps, strength, expected in ((25, 1.0, 25), (50, 0.0, 0), (12, 0.75, 9)):
         if function(steps, strength) != expected:
@@ -77,28 +77,28 @@ def outpainting_mask(function=None) -> Verdict:
     is made wider on both sides has to be painted, 0 where it is kept."""
     if _untouched(function):
         return todo("Hand over your function: exercises.outpainting_mask(outpainting_mask).")
-    found = function(16, 24, 8, 16)
-    if _untouched(found):
+    answer = function(16, 24, 8, 16)
+    if _untouched(answer):
         return todo("Your function returns nothing yet.")
-    if not isinstance(found, np.ndarray):
-        return wrong(f"Return a numpy array; yours is of type {type(found).__name__}.")
-    if found.shape == (16, 24):
+    if not isinstance(answer, np.ndarray):
+        return wrong(f"Return a numpy array; yours is of type {type(answer).__name__}.")
+    if answer.shape == (16, 24):
         return wrong("That is the size of the old picture; the mask is as wide as the new one: left + width + right.")
-    if found.shape == (48, 16):
+    if answer.shape == (48, 16):
         return wrong("Height comes first: (height, width), as in every array of pixels.")
-    if found.shape != (16, 48):
+    if answer.shape != (16, 48):
         return wrong(
-            f"The mask has the shape {found.shape}; for 16 x 24, made 8 wider on the left and 16 on the right, it is (16, 48)."
+            f"The mask has the shape {answer.shape}; for 16 x 24, made 8 wider on the left and 16 on the right, it is (16, 48)."
         )
     expected = np.full((16, 48), 255)
     expected[:, 8:32] = 0
-    if found.dtype == bool or found.max() <= 1:
+    if answer.dtype == bool or answer.max() <= 1:
         return wrong("A mask picture goes from 0 to 255, and 1 of 255 is as good as black: nothing would be painted.")
-    if np.array_equal(found, 255 - expected):
+    if np.array_equal(answer, 255 - expected):
         return wrong("White is what is painted anew, black is what is kept: yours is the other way round.")
-    if np.array_equal(found, expected[:, ::-1]):
+    if np.array_equal(answer, expected[:, ::-1]):
         return wrong("Left and right are swapped: the old picture starts `left` pixels from the left.")
-    if not np.array_equal(found, expected):
+    if not np.array_equal(answer, expected):
         return wrong("The old picture's place, columns left to left + width, is 0, and everything beside it 255.")
     for left, beside, old in ((0, 8, slice(0, 8)), (8, 0, slice(8, 16))):
         expected = np.full((8, 16), 255)
@@ -108,8 +108,8 @@ def outpainting_mask(function=None) -> Verdict:
                 f"Right for two borders, and wrong for left = {left}, right = {beside}. Mind slices like [-0:] and [:-0]: "
                 "count from the left, from `left` to left + width."
             )
-    if found.dtype != np.uint8:
-        return wrong(f"The numbers are right, and of type {found.dtype}; pictures and masks are np.uint8.")
+    if answer.dtype != np.uint8:
+        return wrong(f"The numbers are right, and of type {answer.dtype}; pictures and masks are np.uint8.")
     return right("Outpainting is inpainting whose hole lies around the picture instead of in it.")
 
 
@@ -119,8 +119,8 @@ def two_prompts(function=None) -> Verdict:
     step towards each, (first - uncond) and (second - uncond), each times its scale (Liu et al., arXiv 2206.01714)."""
     if _untouched(function):
         return todo("Hand over your function: exercises.two_prompts(two_prompts).")
-    found = function(UNCOND.copy(), COND.copy(), OTHER.copy(), 4.0, 2.0)
-    if _untouched(found):
+    answer = function(UNCOND.copy(), COND.copy(), OTHER.copy(), 4.0, 2.0)
+    if _untouched(answer):
         return todo("Your function returns nothing yet.")
     first, second = 4 * (COND - UNCOND), 2 * (OTHER - UNCOND)
     hints = [
@@ -131,7 +131,7 @@ def two_prompts(function=None) -> Verdict:
         (UNCOND + 2 * (COND - UNCOND) + 4 * (OTHER - UNCOND), "The scales are swapped."),
         (UNCOND + 4 * COND + 2 * OTHER, "Take uncond off each prompt's prediction before you scale it."),
     ]  # fmt: skip
-    verdict = _compared(found, UNCOND + first + second, hints)
+    verdict = _compared(answer, UNCOND + first + second, hints)
     if verdict is not None:  # a wrong answer's verdict is false
         return verdict
     if not _close(
@@ -163,18 +163,20 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
         size = np.linalg.norm(x) * np.linalg.norm(y)
         alike[frozenset((a, b))] = float(x @ y / size) if size else 0.0
     order = sorted(alike, key=alike.get, reverse=True)
-    mine = frozenset((first, second))
-    place, told = order.index(mine), f"Their maps correlate by {alike[mine]:.2f}"
-    if place == 0:
+    pair = frozenset((first, second))
+    rank, measured = order.index(pair), f"Their maps correlate by {alike[pair]:.2f}"
+    if rank == 0:
         return right(
-            f"{told}, more than those of any other two words of this prompt. Two words can share a map because they belong to one "
+            f"{measured}, more than those of any other two words of this prompt. Two words can share a map because they belong to one "
             "thing, or because both are looked at where nothing asks for a word: their maps say which it is here."
         )
-    if alike[mine] < 0:
-        return wrong(f"{told}: where one is looked at, the other is not. Which two would look at the *same* places?")
-    hint = f" One of the two is right: what does {_common(mine, order[0])!r} go with?" if mine & order[0] else ""
+    if alike[pair] < 0:
+        return wrong(
+            f"{measured}: where one is looked at, the other is not. Which two would look at the *same* places?"
+        )
+    hint = f" One of the two is right: what does {_common(pair, order[0])!r} go with?" if pair & order[0] else ""
     return wrong(
-        f"{told}; {place} of {len(order)} pairs go together more.{hint} Measure: np.corrcoef(a.ravel(), b.ravel())."
+        f"{measured}; {rank} of {len(order)} pairs go together more.{hint} Measure: np.corrcoef(a.ravel(), b.ravel())."
     )
 
 
@@ -186,21 +188,21 @@ def _untouched(answer) -> bool:
     return answer is None or answer is ...
 
 
-def _close(found, expected: np.ndarray) -> bool:
-    return np.shape(found) == expected.shape and np.allclose(found, expected)
+def _close(answer, expected: np.ndarray) -> bool:
+    return np.shape(answer) == expected.shape and np.allclose(answer, expected)
 
 
-def _compared(found, expected: np.ndarray, hints: list[tuple[np.ndarray, str]]) -> Verdict | None:
+def _compared(answer, expected: np.ndarray, hints: list[tuple[np.ndarray, str]]) -> Verdict | None:
     """None where it is right; the hint of the mistake that gives `found`, or a plain sentence."""
-    if np.shape(found) != expected.shape:
+    if np.shape(answer) != expected.shape:
         return wrong(
-            f"From predictions of shape {expected.shape} you made one of shape {np.shape(found)}; it stays the same."
+            f"From predictions of shape {expected.shape} you made one of shape {np.shape(answer)}; it stays the same."
         )
-    if _close(found, expected):
+    if _close(answer, expected):
         return None
-    hint = next((hint for mistake, hint in hints if _close(found, mistake)), None)
+    hint = next((hint for mistake, hint in hints if _close(answer, mistake)), None)
     numbers = ", ".join(f"{value:g}" for value in np.ravel(expected))
     return wrong(
         hint
-        or f"For the check's numbers it should have been {numbers}, and is {', '.join(f'{v:g}' for v in np.ravel(found))}."
+        or f"For the check's numbers it should have been {numbers}, and is {', '.join(f'{v:g}' for v in np.ravel(answer))}."
     )

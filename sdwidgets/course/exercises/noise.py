@@ -40,8 +40,8 @@ def ten_times_noise(t=None) -> Verdict:
         return right(
             f"At t = {answer} the ratio passes -10 dB: a third of the clock is still to come, and little picture is left in it."
         )
-    told = f"At t = {int(t)} the ratio is {schedule.snr_db[int(t)]:.1f} dB; look for where it first is -10 or less."
-    return wrong(hints.get(int(t), told))
+    plainly = f"At t = {int(t)} the ratio is {schedule.snr_db[int(t)]:.1f} dB; look for where it first is -10 or less."
+    return wrong(hints.get(int(t), plainly))
 
 
 @check
@@ -176,13 +176,11 @@ def best_within(function=None) -> Verdict:
         return todo("Your function returns nothing yet.")
     if not isinstance(answer, dict) or answer not in rows:
         return wrong("Return one of the rows, as it is.")
-    told = f"{answer['scheduler']} with {answer['steps']} steps"
+    row = f"{answer['scheduler']} with {answer['steps']} steps"
     if answer["calls"] > 10:
         if answer["steps"] <= 10:
-            return wrong(
-                f"{told} makes {answer['calls']} calls, and the budget is 10 calls: a step of Heun takes two."
-            )
-        return wrong(f"{told} makes {answer['calls']} calls, and the budget is 10.")
+            return wrong(f"{row} makes {answer['calls']} calls, and the budget is 10 calls: a step of Heun takes two.")
+        return wrong(f"{row} makes {answer['calls']} calls, and the budget is 10.")
     if answer == rows[0]:
         return wrong("That is the first row that fits the budget; another has less distance.")
     if answer == rows[1]:

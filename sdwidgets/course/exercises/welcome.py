@@ -33,7 +33,7 @@ def remake(function=None, pipe=None) -> Verdict:
         return todo("Your function returns nothing yet: return the picture.")
     if not len(again):
         return wrong("Your function made no picture with the pipeline that it got.")
-    asked, got = run.settings, again.settings
+    wanted, got = run.settings, again.settings
     hints = {
         "prompt": "The prompt is another one: take settings.prompt.",
         "negative_prompt": "settings.negative_prompt is part of the run too; without it guidance points elsewhere.",
@@ -43,7 +43,7 @@ def remake(function=None, pipe=None) -> Verdict:
         "height": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
         "width": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
     }  # fmt: skip
-    missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(asked, name) or None)]
+    missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(wanted, name) or None)]
     if hasattr(made, "images"):  # all that the pipeline gives, and not its picture
         missing.append("Return the picture itself: pipe(...).images[0].")
     if missing:
@@ -70,20 +70,20 @@ def distance(function=None) -> Verdict:
     previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(np.uint8)
     mask = np.zeros((4, 6), bool)
     mask[1:, :2] = True
-    told = function(previews.copy(), picture.copy(), mask.copy())
-    if told is None or told is ...:
+    result = function(previews.copy(), picture.copy(), mask.copy())
+    if result is None or result is ...:
         return todo("Your function returns nothing yet.")
-    told = np.asarray(told, float)
+    result = np.asarray(result, float)
     difference = previews.astype(float) - picture
     within = difference[:, mask]  # (step, pixel, 3)
     expected = np.abs(within).mean((1, 2))
-    if told.shape == ():
+    if result.shape == ():
         return wrong("That is one number for the whole run: average within each step, and keep the steps apart.")
-    if told.shape != (3,):
+    if result.shape != (3,):
         return wrong(
-            f"Three steps should give three numbers, and not an array of shape {told.shape}: average over pixels and colours."
+            f"Three steps should give three numbers, and not an array of shape {result.shape}: average over pixels and colours."
         )
-    if np.allclose(told, expected):
+    if np.allclose(result, expected):
         return right(
             "One number a step, for the part that you point at. On a recorded trace it ends a little above zero: previews are kept with a small loss."
         )
@@ -99,10 +99,10 @@ def distance(function=None) -> Verdict:
         (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are asked for."),
     ]  # fmt: skip
     for values, hint in mistakes:
-        if np.allclose(told, values):
+        if np.allclose(result, values):
             return wrong(hint)
     return wrong(
-        f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(told, 1).tolist()}."
+        f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(result, 1).tolist()}."
     )
 
 
@@ -124,16 +124,16 @@ def fact_check(**answers) -> Verdict:
         "C": 'Look again at C: fact("laion2b_en.watermarked") is a percentage.',
         "D": 'Look again at D: fact("sd15.captions.dropped"), and its unit in facts().',
     }
-    given = {name: value for name, value in answers.items() if value is not ... and value is not None}
-    if unknown := sorted(set(given) - set(truths)):
+    answered = {name: value for name, value in answers.items() if value is not ... and value is not None}
+    if unknown := sorted(set(answered) - set(truths)):
         return wrong(f"There is no sentence {unknown[0]!r}; there are A, B, C and D.")
-    if odd := [name for name, value in given.items() if not isinstance(value, (bool, np.bool_))]:
+    if odd := [name for name, value in answered.items() if not isinstance(value, (bool, np.bool_))]:
         return wrong(f"{odd[0]} is answered by True or False.")
-    for name, value in given.items():
+    for name, value in answered.items():
         if bool(value) != truths[name]:
             return wrong(hints[name])
-    if len(given) < len(truths):
-        return todo(f"Answer True or False for: {', '.join(name for name in truths if name not in given)}.")
+    if len(answered) < len(truths):
+        return todo(f"Answer True or False for: {', '.join(name for name in truths if name not in answered)}.")
     return right("Two hold and two do not, and all four sound alike. What tells them apart is a source.")
 
 

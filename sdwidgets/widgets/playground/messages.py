@@ -58,7 +58,7 @@ class Messages:
             client,
             settings=session.settings,
             schedulers=schedulers,
-            tasks=[[name, *words] for name, words in TASKS.items()],
+            tasks=[[name, *texts] for name, texts in TASKS.items()],
             hidden=[name for name in arguments if name not in takes],
             badge=badge(session.pipe),
             history=[entry.to_message() for entry in session.history],
