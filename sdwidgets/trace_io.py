@@ -117,8 +117,7 @@ def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
 
 def _packed(trace: Trace, always_compact: bool = False) -> bytes:
     """The trace's safetensors file, compressed; without previews, which can be computed again, where they are too many."""
-    size = sum(a.nbytes for a in _arrays(trace))
-    compact = always_compact or size > LARGE
+    compact = always_compact or trace.nbytes > LARGE
     if compact and trace.previews is not None:
         count, height, width = trace.previews.shape[:3]
         if count * height * width > MAX_PIXELS:
@@ -128,11 +127,6 @@ def _packed(trace: Trace, always_compact: bool = False) -> bytes:
     if len(data) > MAX_TRACE:
         raise ValueError(f"the run has {len(data) / 1e6:.0f} MB, and a picture carries {MAX_TRACE // 10**6} MB at most; use trace.save(path)")  # fmt: skip
     return zlib.compress(data, 6)
-
-
-def _arrays(trace: Trace) -> list[np.ndarray]:
-    found = [getattr(step, name) for step in trace for name in PER_STEP_ARRAYS]
-    return [a for a in (*found, *(getattr(trace, name) for name in PER_RUN_ARRAYS)) if a is not None]
 
 
 def _chunk(data: bytes, name: str) -> bytes:

@@ -32,7 +32,7 @@ class Scheduler:
 
 
 #: Label -> its row of schedulers.json. A latent is no pixel: clipping it to [-1, 1] would spoil the picture, so rows switch that off.
-SCHEDULERS = {
+SCHEDULERS: dict[str, Scheduler] = {
     row["label"]: Scheduler(**row)
     for row in json.loads(Path(__file__).with_name("schedulers.json").read_text(encoding="utf-8"))
 }
