@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .loading.catalog import MODELS, find_model
 from .loading.errors import LoadError, UnknownModelError
-from .trace import CONTROLS
+from .trace import CONTROLS, Control
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 MAX_BATCH = 1_000_000
@@ -32,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args) or DONE
     except KeyboardInterrupt:
         return _fail(args, "interrupted.", INTERRUPTED)
-    except (UsageError, UnknownModelError) as error:
+    except (
+        UnknownModelError,
+        ValueError,
+    ) as error:  # UsageError, SettingsError, and the sentences of the other modules
         return _fail(args, str(error), MISUSED)
     except (LoadError, ImportError, EOFError) as error:
         return _fail(args, str(error), FAILED)
@@ -43,8 +46,6 @@ def main(argv: list[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         sentence = "the disk is full; what was made is kept. Make room and run the same command again."
         return _fail(args, sentence if full else _os_sentence(error), FAILED)
-    except ValueError as error:  # SettingsError, and the sentences of the other modules
-        return _fail(args, str(error), MISUSED)
     except MemoryError:
         return _fail(args, "out of memory; choose a smaller size or model, or close other programs.", FAILED)
     except RuntimeError as error:
@@ -68,20 +69,26 @@ def _os_sentence(error: OSError) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     from . import __doc__ as about
+    from .pocket.evaluate import add_arguments as of_evaluate
+    from .pocket.train import add_arguments as of_train
 
     parser = argparse.ArgumentParser(prog="sdwidgets", description=(about or __doc__).strip().splitlines()[0])
     parser.set_defaults(verb=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, run, add, text in (
-        ("generate", generate, _generate_arguments, "make a picture, or many"),
-        ("doctor", doctor, _doctor_arguments, "tell what this machine can run"),
-        ("scenes", scenes, _scenes_arguments, "draw a sheet of the scenes that Pocket learns from"),
-        ("train", train, _train_arguments, "train a part of Pocket"),
-        ("evaluate", evaluate, _evaluate_arguments, "measure how well Pocket draws what the prompt says"),
-        ("card", card, _card_arguments, "write a model card from its records"),
+    for run, text in (
+        (generate, "make a picture, or many"),
+        (doctor, "tell what this machine can run"),
+        (scenes, "draw a sheet of the scenes that Pocket learns from"),
+        (train, "train a part of Pocket"),
+        (evaluate, "measure how well Pocket draws what the prompt says"),
+        (card, "write a model card from its records"),
     ):
+        name = run.__name__
         verb = verbs.add_parser(name, help=text, description=run.__doc__.strip().splitlines()[0])
-        add(verb)
+        for option, settings in OPTIONS.get(name, {}).items():
+            verb.add_argument(option, **settings)
+        if name in ("train", "evaluate"):
+            {"train": of_train, "evaluate": of_evaluate}[name](verb)
         verb.add_argument("--debug", action="store_true", help="on an error, show Python's traceback too")
         verb.set_defaults(run=run, verb=name)
     return parser
@@ -97,34 +104,38 @@ def _number(text: str):
     return text
 
 
-def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the picture shows")
-    for name, control in CONTROLS.items():
-        if control.option:
-            kind = {"type": _number} if control.kind in (int, float) else {}
-            parser.add_argument(control.option, dest=name, metavar=control.metavar, help=control.help, **kind)
-    parser.add_argument(
-        "--model", default="pocket", metavar="NAME", help=f"{', '.join(MODELS)}, a folder, or a hub id"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
-    parser.add_argument(
-        "--speed", default="exact", help="exact, bit for bit, or fast, up to rounding (default: exact)"
-    )
-    parser.add_argument("--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="also keep every step, for sdwidgets.Trace.load")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that replays the run")
-    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="many pictures: one prompt a line, UTF-8")
-    parser.add_argument(
-        "--seeds", metavar="A:B", help="with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=_number,
-        default="auto",
-        metavar="N",
-        help="with --prompts-file: pictures drawn at once (default: found out)",
-    )
+def _option_of(name: str, control: Control) -> dict:
+    kind = {"type": _number} if control.kind in (int, float) else {}
+    return {"dest": name, "metavar": control.metavar, "help": control.help, **kind}
+
+
+_FILE: dict = {"type": Path, "metavar": "FILE"}
+#: Verb -> its arguments, as argparse takes them; those of train and evaluate stand in pocket.
+OPTIONS: dict[str, dict[str, dict]] = {
+    "generate": {
+        "prompt": {"nargs": "?", "metavar": "PROMPT", "help": "what the picture shows"},
+        **{control.option: _option_of(name, control) for name, control in CONTROLS.items() if control.option},
+        "--model": {"default": "pocket", "metavar": "NAME", "help": f"{', '.join(MODELS)}, a folder, or a hub id"},
+        "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: auto)"},
+        "--dtype": {"default": "auto", "help": "auto, float32, float16 or bfloat16 (default: auto)"},
+        "--speed": {"default": "exact", "help": "exact, bit for bit, or fast, up to rounding (default: exact)"},
+        "--output": {"type": Path, "help": "the picture (default: picture.png); with --prompts-file a folder"},
+        "--trace": _FILE | {"help": "also keep every step, for sdwidgets.Trace.load"},
+        "--html": _FILE | {"help": "also write a page that replays the run"},
+        "--prompts-file": _FILE | {"help": "many pictures: one prompt a line, UTF-8"},
+        "--seeds": {"metavar": "A:B", "help": "with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"},
+        "--batch-size": {"type": _number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
+    },
+    "doctor": {"--json": {"action": "store_true", "help": "the same as JSON"}},
+    "scenes": {
+        "--count": {"type": _number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
+        "--seed": {"type": _number, "default": 0, "help": "which ones (default: 0)"},
+        "--output": {"type": Path, "default": Path("scenes.png"), "help": "the sheet (default: scenes.png)"},
+    },
+    "card": {
+        "folder": {"nargs": "?", "type": Path, "metavar": "FOLDER", "help": "a folder that sdwidgets train export wrote (default: Pocket's)"},
+    },
+}  # fmt: skip
 
 
 def generate(args) -> int:
@@ -172,10 +183,7 @@ def _generate_one(args) -> int:
         _need_folder(path.parent)
     pipe = load(args.model, args.device, args.dtype, speed=args.speed)
     (request,) = _requests(args, pipe, [args.prompt], [0 if args.seed is None else args.seed])
-    if args.trace or args.html:
-        image = _draw_recorded(pipe, request, args)
-    else:
-        image = draw(pipe, request)
+    image = _draw_recorded(pipe, request, args) if args.trace or args.html else draw(pipe, request)
     write_picture(image, output, request)
     print(output)
     return DONE
@@ -269,10 +277,6 @@ def _own_device(device: str, processes: int) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % cards}" if cards else device
 
 
-def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
-
-
 def doctor(args) -> int:
     """Tell what this machine can run, and what to do about what it cannot."""
     from .loading.doctor import preflight
@@ -280,12 +284,6 @@ def doctor(args) -> int:
     report = preflight()
     print(json.dumps(report, indent=2) if args.json else report)
     return FAILED if report["problems"] else DONE
-
-
-def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=_number, default=64, metavar="N", help="how many scenes (default: 64)")
-    parser.add_argument("--seed", type=_number, default=0, help="which ones (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("scenes.png"), help="the sheet (default: scenes.png)")
 
 
 def scenes(args) -> int:
@@ -303,40 +301,18 @@ def scenes(args) -> int:
     return DONE
 
 
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    from .pocket.train import add_arguments
-
-    add_arguments(parser)
-
-
 def train(args) -> int:
     """Train a part of Pocket; the same command again goes on where it stopped."""
-    from .pocket.train import main as train_main
+    from .pocket.train import main
 
-    return train_main(args)
-
-
-def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from .pocket.evaluate import add_arguments
-
-    add_arguments(parser)
+    return main(args)
 
 
 def evaluate(args) -> int:
     """Measure how well Pocket draws what the prompt says; the same command again goes on where it stopped."""
-    from .pocket.evaluate import main as evaluate_main
+    from .pocket.evaluate import main
 
-    return evaluate_main(args)
-
-
-def _card_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder that sdwidgets train export wrote (default: Pocket's)",
-    )
+    return main(args)
 
 
 def card(args) -> int:
