@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from bench import harness
-from bench.harness import LeftOut, attempt, ratio, rows_of, summary, take_turns
+from bench.harness import LeftOut, attempt, rows_of, summary, take_turns
 from bench.sessions import lab, live, many, memory, startup
 from bench.tricks import tricks
 from bench.ways import CHILD, FULL, PROMPT, QUICK, STEPS, TURBO_STEPS, Effort, Pipelines, draw, quiet
@@ -96,7 +96,7 @@ def parts(pipes: Pipelines, effort: Effort) -> dict:
         "decode": lambda name: pipes[name].vae.decode(latents),
         "prompt": lambda name: pipes[name].encode_prompt(pipes.fresh(name)[0], "cpu", 1, True),
     }
-    names = [name for name in pipes.names() if name in ("stock", "fast")]
+    names = pipes.names("stock", "fast")
     figures: dict = {"rates": harness.peaks()}
     for part, call in calls.items():
         ways = {name: lambda turn, name=name, call=call: call(name) for name in names}
@@ -200,7 +200,7 @@ def recording(pipes: Pipelines, effort: Effort) -> dict:
             return draw(pipe, seed=turn)
 
     added = {}
-    for name in [name for name in pipes.names() if name in ("exact", "fast")]:
+    for name in pipes.names("exact", "fast"):
         pipe = pipes[name]
         factors = factors_for(pipe)
         shown: list = []
@@ -214,15 +214,13 @@ def recording(pipes: Pipelines, effort: Effort) -> dict:
             raise RuntimeError("a recorded picture differs from the bare one: this must not happen, please report it")
         # Small differences between runs of half a second: more turns than elsewhere.
         seconds = take_turns(ways, 5 * effort.turns, budget=1.4 * effort.budget)
-        added[name] = {
-            way: {"seconds": summary(values), "times": ratio(values, seconds["bare"])} for way, values in seconds.items()
-        }  # fmt: skip
+        added[name] = harness.times_of(seconds, "bare")
     return added
 
 
 def batches(pipes: Pipelines, effort: Effort) -> dict:
     """Pictures a second against how many are drawn at once, each with a new prompt."""
-    names = [name for name in pipes.names() if name in ("exact", "fast")]
+    names = pipes.names("exact", "fast")
     rates: dict = {name: {} for name in names}
     for size in effort.batches:
         ways = {

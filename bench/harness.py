@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -92,6 +92,13 @@ def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
     """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
     rows = ((name, summary(values), ratio(seconds[base], values)) for name, values in seconds.items())
     return {name: {"seconds": spent, "faster": faster} for name, spent, faster in rows}
+
+
+def times_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
+    """For each way its seconds, and how many times as long as `base` it takes."""
+    return {
+        way: {"seconds": summary(values), "times": ratio(values, seconds[base])} for way, values in seconds.items()
+    }
 
 
 # ---- a report that survives --------------------------------------------------------------------------------------
@@ -213,6 +220,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "openvino", "num
 
 def machine() -> dict:
     """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
+    from sdwidgets.loading.doctor import installed_version as version
     from sdwidgets.loading.memory import total_ram
 
     facts = {
@@ -238,14 +246,6 @@ def machine() -> dict:
     return facts
 
 
-def version(package: str) -> str | None:
-    """The version of a package; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def said(*command: str) -> str | None:
     """The first line that a command prints; None where it fails or prints nothing."""
     try:
@@ -253,6 +253,16 @@ def said(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return output.strip().splitlines()[0].strip() if output.strip() else None
+
+
+def run_python(*arguments: str, **environment: str) -> str:
+    """What another Python, which sees this checkout, prints. RuntimeError with the end of its errors where it fails."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    own = {**os.environ, "PYTHONPATH": path, **environment}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=own)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout
 
 
 def processor() -> str:

@@ -47,7 +47,7 @@ def preflight() -> Report:
     report = Report(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        packages=look("the installed packages", _packages, {}),
+        packages=look("the installed packages", lambda: {name: installed_version(name) for name in PACKAGES}, {}),
         nvidia=look("the NVIDIA card", find_nvidia, []),
         torch=look("PyTorch", _torch, {}),
         memory={"total": look("memory", total_ram), "free": look("memory", free_ram)},
@@ -63,14 +63,12 @@ def preflight() -> Report:
     return report
 
 
-def _packages() -> dict[str, str | None]:
-    def version(name: str) -> str | None:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    return {name: version(name) for name in PACKAGES}
+def installed_version(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _torch() -> dict:
@@ -121,15 +119,7 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
     return names
 
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "microsoft-edge",
-    "msedge",
-)
+BROWSERS = "chromium chromium-browser google-chrome google-chrome-stable chrome microsoft-edge msedge".split()
 MAC_BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -139,10 +129,7 @@ PLAYWRIGHT_CACHES = (".cache/ms-playwright", "Library/Caches/ms-playwright", "Ap
 
 def find_browser() -> str | None:
     """A Chromium that starts, for the browser tests: $CHROMIUM, one that is installed, or playwright's own."""
-    caches = [
-        os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or None,
-        *(Path.home() / cache for cache in PLAYWRIGHT_CACHES),
-    ]
+    caches = [os.environ.get("PLAYWRIGHT_BROWSERS_PATH"), *(Path.home() / cache for cache in PLAYWRIGHT_CACHES)]
     builds = ("chrome-linux*/chrome", "chrome-mac*/*.app/Contents/MacOS/*", "chrome-win*/chrome.exe")
     own = (sorted(glob.glob(f"{cache}/chromium-*/{build}"))[-1:] for cache in caches if cache for build in builds)
     candidates = (os.environ.get("CHROMIUM"), *BROWSERS, *MAC_BROWSERS, *itertools.chain.from_iterable(own))
