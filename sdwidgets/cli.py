@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from .generation.validation import as_number
 from .loading.catalog import MODELS, find_model
 from .loading.errors import LoadError, UnknownModelError
 from .trace import CONTROLS, Control
@@ -94,18 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str):
-    """An int or a float where the text is one, else the text: check_settings has the better sentence."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _option_of(name: str, control: Control) -> dict:
-    kind = {"type": _number} if control.kind in (int, float) else {}
+    kind = {"type": as_number} if control.kind in (int, float) else {}
     return {"dest": name, "metavar": control.metavar, "help": control.help, **kind}
 
 
@@ -124,12 +115,12 @@ OPTIONS: dict[str, dict[str, dict]] = {
         "--html": _FILE | {"help": "also write a page that replays the run"},
         "--prompts-file": _FILE | {"help": "many pictures: one prompt a line, UTF-8"},
         "--seeds": {"metavar": "A:B", "help": "with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"},
-        "--batch-size": {"type": _number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
+        "--batch-size": {"type": as_number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
     },
     "doctor": {"--json": {"action": "store_true", "help": "the same as JSON"}},
     "scenes": {
-        "--count": {"type": _number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
-        "--seed": {"type": _number, "default": 0, "help": "which ones (default: 0)"},
+        "--count": {"type": as_number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
+        "--seed": {"type": as_number, "default": 0, "help": "which ones (default: 0)"},
         "--output": {"type": Path, "default": Path("scenes.png"), "help": "the sheet (default: scenes.png)"},
     },
     "card": {
@@ -157,13 +148,14 @@ def generate(args) -> int:
 
 
 def _requests(args, pipe, prompts: list[str], seeds) -> list:
-    from .generation.batch import Request, check, resolve_scheduler
+    from .generation.batch import Request, check
+    from .generation.schedulers import find_scheduler
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
     options = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
     settings = usual | {k: v for k, v in options.items() if v is not None}
-    settings["scheduler"] = resolve_scheduler(args.scheduler, pipe)
+    settings["scheduler"] = None if args.scheduler is None else find_scheduler(args.scheduler, pipe).label
     model = row.name if row else args.model
     made = [Request(model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
     notes = dict.fromkeys(note.text for request in made for note in check(pipe, request))

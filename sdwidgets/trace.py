@@ -161,6 +161,11 @@ class Step:
         return 20 * math.log10(signal / noise) if noise > 0 else math.inf
 
 
+def first_of(value):
+    """The first of a list or tuple, None of an empty one; anything else itself: settings hold one value, or one for each picture."""
+    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
+
+
 def _stacked(name: str, doc: str) -> property:
     def get(self: Trace) -> np.ndarray:
         return np.stack([getattr(step, name) for step in self.steps]) if self.steps else np.zeros(0, "f4")
@@ -235,9 +240,9 @@ class Trace:
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write one HTML file that replays the run in any browser, offline, and return its path."""
-        from .widgets.replay import export_html
+        from .widgets.replay import Replay
 
-        return export_html(self, path)
+        return Replay(self).export_html(path)
 
     def save(self, path: str | os.PathLike, *, compact: bool = False) -> Path:
         """Write everything to one safetensors file and return its path.

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from ..generation.tokens import pieces
 from ..recording import wrap_method
+from ..trace import first_of
 from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ class AttentionRecorder:
         result = encode_prompt(*args, **kwargs)
         if self.states is None:  # a negative prompt may be encoded by a second call
             arguments = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
-            prompt, second = _first(arguments.get("prompt")), _first(arguments.get("prompt_2"))
+            prompt, second = first_of(arguments.get("prompt")), first_of(arguments.get("prompt_2"))
             states = result[0] if isinstance(result, (tuple, list)) else result
             self.states = states[0].detach()
             if prompt is not None:
@@ -414,7 +415,3 @@ def _smaller(maps: torch.Tensor, halvings: int) -> torch.Tensor:
     for _ in range(halvings):
         maps = F.avg_pool2d(maps.float()[None], 2, ceil_mode=True)[0].to(maps.dtype)
     return maps
-
-
-def _first(value):
-    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value

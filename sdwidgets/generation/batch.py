@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..loading.memory import decode_bytes, free_bytes
 from ..paths import replacing
 from ..trace import CONTROLS
-from .schedulers import find_scheduler, make_scheduler
+from .schedulers import make_scheduler
 from .validation import check_settings
 
 if TYPE_CHECKING:
@@ -224,8 +224,8 @@ def batch(
                 yield request, False
             else:
                 waiting.append(request)
-            following = own[index + 1] if index + 1 < len(own) else None
-            while waiting and (len(waiting) >= sizes.size or not _alike(following, waiting[0])):
+            following = own[index + 1].shared() if index + 1 < len(own) else None
+            while waiting and (len(waiting) >= sizes.size or following != waiting[0].shared()):
                 now = waiting[: sizes.size]
                 pipe.scheduler = before
                 images = _draw_measured(pipe, now, sizes)
@@ -239,10 +239,6 @@ def batch(
                     yield made, True
     finally:
         pipe.scheduler = before
-
-
-def _alike(request: Request | None, other: Request) -> bool:
-    return request is not None and request.shared() == other.shared()
 
 
 def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
@@ -297,8 +293,3 @@ def _mend(manifest: Path) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-
-
-def resolve_scheduler(label: str | None, pipe: DiffusionPipeline) -> str | None:
-    """The exact label for what was typed ("dpm++ 2m", "DDIMScheduler"); ValueError for an unknown one."""
-    return None if label is None else find_scheduler(label, pipe).label

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..trace import CONTROLS
@@ -65,6 +66,16 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     if "height" in settings or "width" in settings:
         _check_size(pipe, get("height"), get("width"))
     return notes
+
+
+def as_number(value):
+    """ "7" -> 7, "7.5" -> 7.5, also inside a list; anything else stays as it is, for the check of settings to name."""
+    if isinstance(value, list):
+        return [as_number(item) for item in value]
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def check_number(field: str, value: Any) -> None:

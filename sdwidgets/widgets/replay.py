@@ -7,7 +7,6 @@ Latents travel as signed bytes and become colours in the browser, so a run of 25
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
+from ..trace import first_of
 from . import html
 from .still_image import captioned
 from .view import View
@@ -167,10 +167,6 @@ def _limit(trace, name: str) -> float:
     return float(next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999))
 
 
-def first_of(value):
-    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
-
-
 # ---- the view -------------------------------------------------------------------------------------------------------
 
 
@@ -226,16 +222,6 @@ class Replay(View):
 
     def static_image(self) -> Image.Image:
         return contact_sheet(self.trace)
-
-
-def to_html(trace) -> str:
-    """A piece of HTML that replays the run: for a notebook's output, several on a page, offline."""
-    return Replay(trace).to_html()
-
-
-def export_html(trace, path: str | os.PathLike) -> Path:
-    """Write the replay as one self-contained file that carries the run too; returns its path. It appears whole or not at all."""
-    return Replay(trace).export_html(path)
 
 
 def mimebundle(trace) -> dict:
