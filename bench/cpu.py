@@ -36,8 +36,6 @@ from bench.sessions import lab, live, many, memory, startup
 from bench.tricks import tricks
 from bench.ways import CHILD, FULL, PROMPT, QUICK, STEPS, TURBO_STEPS, Effort, Pipelines, draw, quiet
 
-# ---- the sections ------------------------------------------------------------------------------------------------
-
 
 def pictures(pipes: Pipelines, effort: Effort) -> dict:
     """Twenty guided steps, from a prompt that is new each turn to the picture on the host; turbo's four steps without guidance."""

@@ -128,8 +128,6 @@ def describe(report: dict, weights: str | None = None) -> str:
     return re.sub(r"\n{3,}", "\n\n", rendered(TEMPLATE, values, filters)).strip()
 
 
-# ---- pages ------------------------------------------------------------------------------------------------------
-
 NOTHING = (
     "No figures yet: nothing has been measured on a quiet machine since the last change. `make bench` measures it."
 )
@@ -138,14 +136,9 @@ NOTHING = (
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
     """File name -> report, of all that are in the folder and are not a try; single sections after whole reports, training last, which fewer ask about."""
     loaded = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    return {
-        name: report
-        for name, report in sorted(
-            loaded.items(),
-            key=lambda item: (item[1].get("bench") == "training", len(item[1].get("sections", SECTIONS)) == 1),
-        )  # fmt: skip
-        if report.get("bench") in ("cpu", "gpu", "training") and not report.get("quick")
-    }
+    kept = [(n, r) for n, r in loaded.items() if r.get("bench") in ("cpu", "gpu", "training") and not r.get("quick")]
+    rank = lambda report: (report.get("bench") == "training", len(report.get("sections", SECTIONS)) == 1)
+    return dict(sorted(kept, key=lambda item: rank(item[1])))
 
 
 @functools.cache

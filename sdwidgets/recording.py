@@ -134,12 +134,8 @@ class _Recorder:
 
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
         # Prompts come first. A run that failed before its first step has left no calls, but a seed.
-        arguments = self.prepare(
-            encode_prompt,
-            args,
-            kwargs,
-            new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.call_args),
-        )
+        new_run = bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.call_args)
+        arguments = self.prepare(encode_prompt, args, kwargs, new_run)
         # FLUX encodes the negative prompt by a second call of the same method.
         self.call_args.setdefault(
             "negative_prompt" if "prompt" in self.call_args else "prompt", arguments.get("prompt")

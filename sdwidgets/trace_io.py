@@ -81,12 +81,8 @@ def read_passport(data: bytes, name: str = "file") -> Trace:
             raise _damaged(name, error) from None
     else:
         page = data[:300].lstrip().lower().startswith((b"<!doctype", b"<html"))
-        what = (
-            "is a page without a run of sdwidgets in it"
-            if page
-            else "is neither a PNG nor a page with a run of sdwidgets in it"
-        )
-        raise ValueError(f"{name} {what}; give a file that embed_trace(trace, path) wrote")
+        what = "is a page without a run" if page else "is neither a PNG nor a page with a run"
+        raise ValueError(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
     return _unpacked(packed, name)
 
 
@@ -249,10 +245,5 @@ def _check_settings(settings: Settings) -> None:
 
 
 def _is(value, kinds: tuple) -> bool:
-    if value is None:
-        return True
-    return (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and (not isinstance(value, float) or math.isfinite(value))
-    )
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value is None or isinstance(value, kinds) and not isinstance(value, bool) and finite

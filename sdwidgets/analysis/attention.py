@@ -263,29 +263,18 @@ def read_tokens(
     (tokenizer, ids), *others = reads
     room = length - 2
     inside: list[Token] = []
-    cut: list[Token] = []
+    truncated: list[Token] = []
     for piece in pieces(tokenizer, ids):
         also = [other.decode(theirs[piece.first : piece.stop]).strip() for other, theirs in others]
         text = " / ".join(dict.fromkeys([piece.text, *filter(None, also)]))
         read = piece.first < room  # of a piece that is cut through, the first part is read
-        columns = inside if read else cut
-        columns.append(
-            Token(
-                text,
-                "text" if read else "truncated",
-                piece.word,
-                piece.first + 1,
-                min(piece.stop, room) + 1 if read else piece.stop + 1,
-            )
-        )
+        kind, stop = ("text", min(piece.stop, room)) if read else ("truncated", piece.stop)
+        (inside if read else truncated).append(Token(text, kind, piece.word, piece.first + 1, stop + 1))
     end = min(len(ids), room) + 1
     columns = [Token("start", "start", -1, 0, 1), *inside, Token("end", "end", -1, end, end + 1)]
     if end + 1 < length:
         columns.append(Token("padding", "padding", -1, end + 1, length))
-    return tuple(columns), tuple(cut)
-
-
-# ---- the recorder ----------------------------------------------------------------------------------------------------
+    return tuple(columns), tuple(truncated)
 
 
 class RecordingAttnProcessor(Processor):

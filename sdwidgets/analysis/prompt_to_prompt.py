@@ -31,9 +31,8 @@ class Edit:
 
     before: Trace
     after: Trace
-    alignment: tuple[
-        tuple[str | None, str | None], ...
-    ]  # words that stand for each other; None: a new or a dropped word
+    #: words that stand for each other; None: a new or a dropped word
+    alignment: tuple[tuple[str | None, str | None], ...]
     cross_calls: int  # calls of the U-Net, from the first, in which cross-attention was taken over
     self_calls: int  # the same for self-attention
 
@@ -168,10 +167,8 @@ class _Pair:
             total = getattr(self.pipe, "num_timesteps", None) or len(self.pipe.scheduler.timesteps)
             self.calls = [math.floor(share * total + 0.5) for share in self.shares]
         self.call += 1
-        rows, guided = (
-            len(args[0] if args else kwargs["sample"]),
-            getattr(self.pipe, "do_classifier_free_guidance", False),
-        )
+        rows = len(args[0] if args else kwargs["sample"])
+        guided = getattr(self.pipe, "do_classifier_free_guidance", False)
         if rows != (4 if guided else 2):
             raise RuntimeError(
                 f"edit() knows text-to-image and image-to-image pipelines, whose U-Net gets 2 or 4 pictures here; this one gets {rows}"

@@ -199,13 +199,8 @@ def _size(pipe, width: float, height: float) -> tuple[int, int]:
 
 def _bytes(field: str, array: np.ndarray) -> np.ndarray:
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
-    if (
-        not shaped
-        or not array.size
-        or array.dtype.kind not in "uf"
-        or array.dtype.kind == "u"
-        and array.dtype != np.uint8
-    ):
+    numbers = array.dtype == np.uint8 or array.dtype.kind == "f"
+    if not (shaped and array.size and numbers):
         raise SettingsError(
             field,
             f"The array must be (H, W, 3) or (H, W), uint8 or floats in [0, 1], not {array.shape} {array.dtype}.",

@@ -90,11 +90,8 @@ def check_number(field: str, value: Any) -> None:
         number = math.nan
     low = number > control.low if control.open_low else number >= control.low
     if not (low and number <= control.high):  # nan fails too
-        allowed = (
-            f"above {control.low:g} and at most {control.high:g}"
-            if control.open_low
-            else f"from {control.low:g} to {control.high:g}"
-        )
+        form = "above {:g} and at most {:g}" if control.open_low else "from {:g} to {:g}"
+        allowed = form.format(control.low, control.high)
         hint = f"; {control.hint}" if control.hint else ""
         raise SettingsError(field, f"The {control.noun} must be a number {allowed}, not {_short(value)}{hint}.")
 

@@ -10,8 +10,6 @@ import numpy as np
 from ..facts import fact
 from .verdict import Verdict, answer_of, check, close, refute, require, right, todo, wrong
 
-# ---- the same picture again ------------------------------------------------------------------------------------------
-
 
 @check("Hand over your function and the pipeline: exercises.remake(remake, pipe).")
 def remake(function=None, pipe=None) -> Verdict:
@@ -52,9 +50,6 @@ def remake(function=None, pipe=None) -> Verdict:
     return right("Equal in every pixel. The settings are the picture, on this machine; that is why a run is worth recording.")  # fmt: skip
 
 
-# ---- how near is a step to the end -----------------------------------------------------------------------------------
-
-
 @check("Hand over your function: exercises.distance(distance).")
 def distance(function=None) -> Verdict:
     """`function(previews, picture, mask)` -> (step,) mean absolute difference in levels of 255, within the mask (H, W) bool, of
@@ -89,9 +84,6 @@ def distance(function=None) -> Verdict:
     ]  # fmt: skip
     refute(result, mistakes)
     return wrong(f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(result, 1).tolist()}.")  # fmt: skip
-
-
-# ---- facts -----------------------------------------------------------------------------------------------------------
 
 
 @check()
@@ -145,9 +137,6 @@ def bytes_a_picture(answer=None) -> Verdict:
     nearest = min(mistakes, key=lambda value: abs(answer - value))
     require(not np.isclose(answer, nearest, rtol=0.01), mistakes[nearest])
     return wrong("Add the parameters of the three parts, times two bytes, and divide by the pairs of LAION-2B-en.")
-
-
-# ---- what was never drawn --------------------------------------------------------------------------------------------
 
 
 PROMPT_WANTED = 'Write a prompt in the form of "a cat on a ... background", whose scene was never drawn.'

@@ -95,10 +95,8 @@ class History:
         if entry.run is not run:
             picture: np.ndarray = run.trace.images[0]
             entry.request, entry.run = run.request, run
-            entry.picture, entry.thumbnail = (
-                webp(picture, MAX_PICTURE, quality=90),
-                webp(picture, THUMBNAIL, quality=70),
-            )
+            entry.picture = webp(picture, MAX_PICTURE, quality=90)
+            entry.thumbnail = webp(picture, THUMBNAIL, quality=70)
         self._drop_old_traces(entry)
         return entry
 
