@@ -44,12 +44,11 @@ PROMPTS = 100
 
 def _with(**changes) -> denoiser.DenoiserConfig:
     """The denoiser's own settings with changes, in small batches: so few samples make more steps of them."""
-    small = {"batch_size": 32, "warmup_steps": 100}
-    schedule = small | {
-        key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes
-    }
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    of_schedule = {"batch_size": 32, "warmup_steps": 100}
+    of_schedule |= {key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes}
     config = denoiser.DenoiserConfig(**changes)
-    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **schedule))
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **of_schedule))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +56,16 @@ class Arm:
     """What differs. `frozen`: parts of parameter names that stay at random, as torch.compile left them in the first edition."""
 
     what: str
-    config: denoiser.DenoiserConfig = _with()
+    config: denoiser.DenoiserConfig
     whitened: bool = True
     frozen: tuple[str, ...] = ()
 
 
+#: Name -> arm, as arms.json tells what differs.
 ARMS = {
-    "8x8": Arm("attention at 8 x 8 and in the middle only"),
-    "16x16": Arm("attention at 16 x 16 too, as in the first edition", _with(transformer_layers=(1, 1, None))),
-    "frozen": Arm(
-        "the same, all levels but the first frozen, as in the first edition",
-        _with(transformer_layers=(1, 1, None)),
-        frozen=("down_blocks.0.downsamplers", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.1"),
-    ),
-    "two levels": Arm("two levels (96, 160): a stride of 16 pixels", _with(channels=(96, 160), transformer_layers=(0, 1))),
-    "AdamW": Arm("AdamW at 2e-3 instead of Muon at 3e-3", _with(optimizer="adamw", learning_rate=2e-3)),
-    "log SNR": Arm("timesteps at log SNR -1.5 +- 1.5 instead of -0.5 +- 2", _with(log_snr_mean=-1.5, log_snr_std=1.5)),
-    "not whitened": Arm("text states as the encoder makes them", whitened=False),
-    "batch 64": Arm("steps of 64 pictures instead of 32", _with(batch_size=64)),
-    "wider": Arm("(96, 160, 192) channels", _with(channels=(96, 160, 192))),
-}  # fmt: skip
+    name: Arm(row["what"], _with(**row.get("changes", {})), row.get("whitened", True), tuple(row.get("frozen", ())))
+    for name, row in json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).items()
+}
 
 
 def scenes_of_arms() -> list:

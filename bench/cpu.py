@@ -132,11 +132,8 @@ def floors(stock, turbo_vae, figures: dict, noise, time_, text) -> dict:
             inputs = (noise[:n], precomputed.times(501.0), *precomputed.texts(text[:n]))
             step[n] = least(lambda n=n: stock.unet(noise[:n], time_, text[:n]), stock.unet)
             fast_step[n] = least(lambda inputs=inputs: graph(*inputs), graph)
-            kv_projections = torch.nn.ModuleList(precomputed.layers(precomputed.kv_projections))
-            keys[n] = least(
-                lambda n=n, kv_projections=kv_projections: [layer(text[:n]) for layer in kv_projections],
-                kv_projections,
-            )
+            kv = torch.nn.ModuleList(precomputed.layers(precomputed.kv_projections))
+            keys[n] = least(lambda n=n, kv=kv: [layer(text[:n]) for layer in kv], kv)
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
             smaller = rewritten_decoder(copy.deepcopy(vae.decoder))
@@ -148,9 +145,10 @@ def floors(stock, turbo_vae, figures: dict, noise, time_, text) -> dict:
     figures["step"] |= {"floor": step[2], "floor_fast": fast_step[2]}
     figures["decode"] |= {"floor": decode["whole"], "floor_fast": fast_decode["whole"]}
     figures["prompt"] |= {"floor": prompt[2], "floor_fast": prompt[1]}
+    plain = [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])]
     whole = {
-        "stock": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
-        "exact": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
+        "stock": plain,
+        "exact": plain,
         "fast": [(STEPS, fast_step[2]), (1, fast_decode["whole"]), (1, prompt[1]), (1, keys[2])],
         "fast" + AGAIN: [(STEPS, fast_step[2]), (1, fast_decode["whole"])],
         "turbo": [(TURBO_STEPS, step[1]), (1, decode["small"]), (1, prompt[1])],

@@ -43,12 +43,8 @@ def measure(pipe, count: int, steps: int) -> dict:
     heats, shapes, side = [], [], 0
     for number, scene in enumerate(prompt_sets.choosing_scenes("one object", count)):
         with record_attention(pipe) as maps:
-            (picture,) = pipe(
-                scene.caption,
-                num_inference_steps=steps,
-                guidance_scale=3.0,
-                generator=torch.Generator("cpu").manual_seed(number),
-            ).images
+            generator = torch.Generator("cpu").manual_seed(number)
+            (picture,) = pipe(scene.caption, num_inference_steps=steps, guidance_scale=3.0, generator=generator).images
         heats.append(maps.heat_map(scene.things[0].name, size=(SIZE, SIZE)))
         shapes.append(np.asarray(silhouette(picture)) > 0)
         side = max(side, *(layer.height for layer in maps.layers))

@@ -100,11 +100,8 @@ def wide_kernels(report: dict) -> str:
 
 def machine_line(report: dict) -> str:
     machine = report["machine"]
-    device = (
-        machine["gpu"]["name"]
-        if "gpu" in machine and report["bench"] == "gpu"
-        else f"{machine['processor']}, {machine['threads']} threads"
-    )
+    on_a_gpu = "gpu" in machine and report["bench"] == "gpu"
+    device = machine["gpu"]["name"] if on_a_gpu else f"{machine['processor']}, {machine['threads']} threads"
     versions = machine["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "openvino") if versions.get(name))
     weights = "" if report["bench"] == "training" else f" weights {report.get('weights', 'random')};"

@@ -108,9 +108,6 @@ def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
     return f"{OPENING.decode()}{base64.b64encode(packed).decode()}{CLOSING.decode()}" if len(packed) <= at_most else ""
 
 
-# ---- the bytes ------------------------------------------------------------------------------------------------------
-
-
 def _packed(trace: Trace, always_compact: bool = False) -> bytes:
     """The trace's safetensors file, compressed; without previews, which can be computed again, where they are too many."""
     compact = always_compact or trace.nbytes > LARGE

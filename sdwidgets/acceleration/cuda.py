@@ -133,8 +133,6 @@ def _compile(network: torch.nn.Module, names: list[str], undo: list) -> None:
             undo.append(lambda module=module: vars(module).pop("_compiled_call_impl", None))
 
 
-# ---- one product for query, key and value -------------------------------------------------------------------------
-
 _JOINT = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 
 
@@ -171,9 +169,6 @@ def _fuse_projections(unet, undo: list) -> bool:
 
     undo.append(restore)
     return True
-
-
-# ---- CUDA graphs ---------------------------------------------------------------------------------------------------
 
 
 class Graphed:

@@ -192,10 +192,7 @@ class AttentionMaps:
 
     def _chosen(self, steps) -> list[int]:
         every = range(len(self))
-        if steps is None:
-            return list(every)
-        if isinstance(steps, (int, np.integer)):
-            steps = [steps]
+        steps = slice(None) if steps is None else [steps] if isinstance(steps, (int, np.integer)) else steps
         chosen = list(every[steps]) if isinstance(steps, slice) else [every[i] for i in steps]
         if not chosen:
             raise ValueError(

@@ -175,9 +175,6 @@ class _Pair:
             )
         self.row = 2 if guided else 0  # without the prompt come first
 
-    def looks_there(self, cross: bool) -> bool:
-        return self.call < self.calls[0 if cross else 1]
-
 
 class InjectingAttnProcessor(Processor):
     """A layer's own processor; for the second picture's prompt its answer is computed anew, with the weights of the first."""
@@ -189,7 +186,7 @@ class InjectingAttnProcessor(Processor):
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         answer = self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         cross = encoder_hidden_states is not None
-        if not self.pair.looks_there(cross):
+        if self.pair.call >= self.pair.calls[0 if cross else 1]:
             return answer
         if isinstance(encoder_hidden_states, (tuple, list)):
             raise RuntimeError("edit() does not know what an IP-Adapter looks at; call pipe.unload_ip_adapter() first")

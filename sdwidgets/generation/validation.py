@@ -61,8 +61,12 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
             check_number(name, value)
     if "guidance_scale" in settings and get("guidance_scale") <= 1 and get("negative_prompt"):
         notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
-    if "strength" in settings and "num_inference_steps" in settings:
-        _check_share(get("strength"), get("num_inference_steps"))
+    strength, steps = get("strength"), get("num_inference_steps")
+    if strength is not None and steps is not None and int(steps * strength) < 1:
+        sentence = (
+            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps."
+        )
+        raise SettingsError("strength", sentence)
     if "height" in settings or "width" in settings:
         _check_size(pipe, get("height"), get("width"))
     return notes
@@ -164,14 +168,6 @@ def most_steps(pipe: DiffusionPipeline, entry: Scheduler | None = None) -> int:
     if name == "LCMScheduler":  # it picks its steps among those of its teacher
         return int(config.get("original_inference_steps", 50))
     return int(config.get("num_train_timesteps", 1000))
-
-
-def _check_share(strength: float, steps: int) -> None:
-    if int(steps * strength) < 1:
-        raise SettingsError(
-            "strength",
-            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps.",
-        )
 
 
 def size_step(pipe: DiffusionPipeline) -> int:

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def _read_models() -> dict[str, Model]:
     models = {}
     for row in table["models"]:
         counts = [table["sizes"][part] for part in row.pop("parts")]
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in row.items()
+        }
         models[row["name"]] = Model(**fields, parameters=sum(counts), denoiser_parameters=counts[0])
     return models
 

@@ -167,9 +167,6 @@ def _limit(trace, name: str) -> float:
     return float(next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999))
 
 
-# ---- the view -------------------------------------------------------------------------------------------------------
-
-
 class Replay(View):
     """Every step of a recorded run under a scrubber: the predicted picture (x0) large, the current latents (x_t) beside it,
     the schedule, and the channels that it computes on.
@@ -230,22 +227,14 @@ def mimebundle(trace) -> dict:
     return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
 
 
-# ---- the contact sheet ------------------------------------------------------------------------------------------------
-
-
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
-    chosen = (
-        np.unique(np.linspace(0, max(0, len(trace) - 1), columns * rows).round().astype(int)) if len(trace) else []
-    )
-    tiles = [(_square(_picture(trace, i), side), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
-    if not tiles:
+    if not len(trace):
         return Image.new("RGB", (side, side), "white")
+    chosen = np.unique(np.linspace(0, len(trace) - 1, columns * rows).round().astype(int))
+    square = lambda picture: np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
+    tiles = [(square(_picture(trace, i)), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
     return captioned([tiles[i : i + columns] for i in range(0, len(tiles), columns)], side)
-
-
-def _square(picture: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
 
 
 def _picture(trace, i: int) -> np.ndarray:
