@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,10 @@ def pictures(pipes: Pipelines, effort: Effort) -> dict:
     """Twenty guided steps, from a prompt that is new each turn to the picture on the host; turbo's four steps without guidance."""
     ways = {}
     for name in pipes.names():
-        steps = TURBO_STEPS if name.startswith("turbo") else STEPS
-        ways[name] = lambda turn, name=name, steps=steps: draw(
-            pipes[name], pipes.fresh(name)[0], seed=turn, steps=steps
-        )
+        draw_one = partial(draw, pipes[name], steps=TURBO_STEPS if name.startswith("turbo") else STEPS)
+        ways[name] = lambda turn, name=name, draw_one=draw_one: draw_one(pipes.fresh(name)[0], seed=turn)
         if name.endswith("fast"):  # as under a slider: the caption is remembered
-            ways[name + AGAIN] = lambda turn, name=name, steps=steps: draw(pipes[name], PROMPT, seed=turn, steps=steps)
+            ways[name + AGAIN] = lambda turn, draw_one=draw_one: draw_one(PROMPT, seed=turn)
     return {"ways": rows_of(take_turns(ways, effort.turns, budget=effort.budget), "stock")}
 
 

@@ -95,10 +95,8 @@ def growth(held: list[tuple[int, int]], runs: int) -> dict:
     early = [count for n, count in held if 0.1 * runs < n <= 0.2 * runs]
     late = [count for n, count in held if n > 0.8 * runs]
     (low, high), (late_low, late_high) = harness.bootstrap(early), harness.bootstrap(late)
-    return {
-        "growth": float(np.median(late) / np.median(early) - 1),
-        "interval": [late_low / high - 1, late_high / low - 1],
-    }
+    grown = float(np.median(late) / np.median(early) - 1)
+    return {"growth": grown, "interval": [late_low / high - 1, late_high / low - 1]}
 
 
 def in_a_browser(call, *arguments) -> dict:

@@ -227,9 +227,10 @@ class Trace:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """What a notebook shows: the replay, a PNG contact sheet where scripts are not trusted, and words."""
-        from .widgets.replay import mimebundle
+        from .widgets.replay import Replay
 
-        return mimebundle(self)
+        text = {"text/plain": repr(self)}
+        return {**Replay(self)._repr_mimebundle_(), **text} if self.steps else text
 
     def widget(self, **state) -> Replay:
         """The replay as a widget joined to the kernel: `widget.set(step=3, playing=True)` moves it, `widget.state` tells

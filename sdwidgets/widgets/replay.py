@@ -221,12 +221,6 @@ class Replay(View):
         return contact_sheet(self.trace)
 
 
-def mimebundle(trace) -> dict:
-    """What a notebook keeps of a trace: the replay, a contact sheet, and text."""
-    text = {"text/plain": repr(trace)}
-    return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
-
-
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
     if not len(trace):

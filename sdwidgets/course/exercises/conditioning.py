@@ -38,8 +38,7 @@ def steps_run(function=None) -> Verdict:
     """`function(num_inference_steps, strength)` -> how many steps image to image runs, as diffusers counts."""
     answer = answer_of(function, 20, 0.33)
     hints = {
-        13: "That many steps are left out at the start; the others run.",
-        14: "That many steps are left out at the start; the others run.",
+        **dict.fromkeys((13, 14), "That many steps are left out at the start; the others run."),
         7: "20 x 0.33 is 6.6, and diffusers cuts it off: int(6.6).",
         20: "With a strength below 1 the first steps are left out.",
     }

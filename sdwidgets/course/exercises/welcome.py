@@ -89,27 +89,22 @@ def distance(function=None) -> Verdict:
 @check()
 def fact_check(**answers) -> Verdict:
     """True or False for each of the chatbot's further sentences, by its letter: A, B, C and D."""
-    truths = {
-        "A": fact("sd1.training.gpus") == 32,
-        "B": round(fact("sd1.training.gpu_hours") / fact("sd1.training.gpus") / 24) == 24,
-        "C": fact("laion2b_en.watermarked") > 50,
-        "D": fact("sd15.captions.dropped") == 10,
-    }
-    hints = {
-        "A": 'Look again at A: the card says 32 x 8 cards, fact("sd1.training.gpus").',
-        "B": "Look again at B: 150,000 hours are those of all cards together. Divide by the cards, and by the hours of a day.",
-        "C": 'Look again at C: fact("laion2b_en.watermarked") is a percentage.',
-        "D": 'Look again at D: fact("sd15.captions.dropped"), and its unit in facts().',
-    }
+    sentences = {  # whether it is true, and where to look again
+        "A": (fact("sd1.training.gpus") == 32, 'Look again at A: the card says 32 x 8 cards, fact("sd1.training.gpus").'),
+        "B": (round(fact("sd1.training.gpu_hours") / fact("sd1.training.gpus") / 24) == 24, "Look again at B: 150,000 hours are those of all cards together. Divide by the cards, and by the hours of a day."),
+        "C": (fact("laion2b_en.watermarked") > 50, 'Look again at C: fact("laion2b_en.watermarked") is a percentage.'),
+        "D": (fact("sd15.captions.dropped") == 10, 'Look again at D: fact("sd15.captions.dropped"), and its unit in facts().'),
+    }  # fmt: skip
     answered = {name: value for name, value in answers.items() if value is not ... and value is not None}
     for name in sorted(answered):
-        require(name in truths, f"There is no sentence {name!r}; there are A, B, C and D.")
+        require(name in sentences, f"There is no sentence {name!r}; there are A, B, C and D.")
     for name, value in answered.items():
         require(isinstance(value, (bool, np.bool_)), f"{name} is answered by True or False.")
     for name, value in answered.items():
-        require(bool(value) == truths[name], hints[name])
-    if len(answered) < len(truths):
-        return todo(f"Answer True or False for: {', '.join(name for name in truths if name not in answered)}.")
+        truth, hint = sentences[name]
+        require(bool(value) == truth, hint)
+    if len(answered) < len(sentences):
+        return todo(f"Answer True or False for: {', '.join(name for name in sentences if name not in answered)}.")
     return right("Two hold and two do not, and all four sound alike. What tells them apart is a source.")
 
 
