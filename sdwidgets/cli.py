@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         name = run.__name__
         verb = verbs.add_parser(name, help=text, description=run.__doc__.strip().splitlines()[0])
-        for option, settings in OPTIONS.get(name, {}).items():
+        for option, settings in _options().get(name, {}).items():
             verb.add_argument(option, **settings)
         if name in ("train", "evaluate"):
             {"train": of_train, "evaluate": of_evaluate}[name](verb)
@@ -100,33 +100,34 @@ def _option_of(name: str, control: Control) -> dict:
     return {"dest": name, "metavar": control.metavar, "help": control.help, **kind}
 
 
-_FILE: dict = {"type": Path, "metavar": "FILE"}
-#: Verb -> its arguments, as argparse takes them; those of train and evaluate stand in pocket.
-OPTIONS: dict[str, dict[str, dict]] = {
-    "generate": {
-        "prompt": {"nargs": "?", "metavar": "PROMPT", "help": "what the picture shows"},
-        **{control.option: _option_of(name, control) for name, control in CONTROLS.items() if control.option},
-        "--model": {"default": "pocket", "metavar": "NAME", "help": f"{', '.join(MODELS)}, a folder, or a hub id"},
-        "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: auto)"},
-        "--dtype": {"default": "auto", "help": "auto, float32, float16 or bfloat16 (default: auto)"},
-        "--speed": {"default": "exact", "help": "exact, bit for bit, or fast, up to rounding (default: exact)"},
-        "--output": {"type": Path, "help": "the picture (default: picture.png); with --prompts-file a folder"},
-        "--trace": _FILE | {"help": "also keep every step, for sdwidgets.Trace.load"},
-        "--html": _FILE | {"help": "also write a page that replays the run"},
-        "--prompts-file": _FILE | {"help": "many pictures: one prompt a line, UTF-8"},
-        "--seeds": {"metavar": "A:B", "help": "with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"},
-        "--batch-size": {"type": as_number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
-    },
-    "doctor": {"--json": {"action": "store_true", "help": "the same as JSON"}},
-    "scenes": {
-        "--count": {"type": as_number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
-        "--seed": {"type": as_number, "default": 0, "help": "which ones (default: 0)"},
-        "--output": {"type": Path, "default": Path("scenes.png"), "help": "the sheet (default: scenes.png)"},
-    },
-    "card": {
-        "folder": {"nargs": "?", "type": Path, "metavar": "FOLDER", "help": "a folder that sdwidgets train export wrote (default: Pocket's)"},
-    },
-}  # fmt: skip
+def _options() -> dict[str, dict[str, dict]]:
+    """Verb -> its arguments, as argparse takes them; those of train and evaluate stand in pocket."""
+    file = {"type": Path, "metavar": "FILE"}
+    return {
+        "generate": {
+            "prompt": {"nargs": "?", "metavar": "PROMPT", "help": "what the picture shows"},
+            **{control.option: _option_of(name, control) for name, control in CONTROLS.items() if control.option},
+            "--model": {"default": "pocket", "metavar": "NAME", "help": f"{', '.join(MODELS)}, a folder, or a hub id"},
+            "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: auto)"},
+            "--dtype": {"default": "auto", "help": "auto, float32, float16 or bfloat16 (default: auto)"},
+            "--speed": {"default": "exact", "help": "exact, bit for bit, or fast, up to rounding (default: exact)"},
+            "--output": {"type": Path, "help": "the picture (default: picture.png); with --prompts-file a folder"},
+            "--trace": file | {"help": "also keep every step, for sdwidgets.Trace.load"},
+            "--html": file | {"help": "also write a page that replays the run"},
+            "--prompts-file": file | {"help": "many pictures: one prompt a line, UTF-8"},
+            "--seeds": {"metavar": "A:B", "help": "with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"},
+            "--batch-size": {"type": as_number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
+        },
+        "doctor": {"--json": {"action": "store_true", "help": "the same as JSON"}},
+        "scenes": {
+            "--count": {"type": as_number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
+            "--seed": {"type": as_number, "default": 0, "help": "which ones (default: 0)"},
+            "--output": {"type": Path, "default": Path("scenes.png"), "help": "the sheet (default: scenes.png)"},
+        },
+        "card": {
+            "folder": {"nargs": "?", "type": Path, "metavar": "FOLDER", "help": "a folder that sdwidgets train export wrote (default: Pocket's)"},
+        },
+    }  # fmt: skip
 
 
 def generate(args) -> int:

@@ -13,8 +13,6 @@ from .decoder import without_hooks
 from .openvino_graph import Compiled
 
 KEPT_PROMPTS = 8  # pairs of prompts whose keys and values are kept, about 0.8 MB each for Pocket
-
-
 KEPT_TIMES = 1000
 
 
