@@ -44,12 +44,11 @@ PROMPTS = 100
 
 def _with(**changes) -> denoiser.DenoiserConfig:
     """The denoiser's own settings with changes, in small batches: so few samples make more steps of them."""
-    small = {"batch_size": 32, "warmup_steps": 100}
-    schedule = small | {
-        key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes
-    }
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items()}
+    of_schedule = {"batch_size": 32, "warmup_steps": 100}
+    of_schedule |= {key: changes.pop(key) for key in ("optimizer", "learning_rate", "batch_size") if key in changes}
     config = denoiser.DenoiserConfig(**changes)
-    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **schedule))
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, **of_schedule))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,31 +56,21 @@ class Arm:
     """What differs. `frozen`: parts of parameter names that stay at random, as torch.compile left them in the first edition."""
 
     what: str
-    config: denoiser.DenoiserConfig = _with()
+    config: denoiser.DenoiserConfig
     whitened: bool = True
     frozen: tuple[str, ...] = ()
 
 
+#: Name -> arm, as arms.json tells what differs.
 ARMS = {
-    "8x8": Arm("attention at 8 x 8 and in the middle only"),
-    "16x16": Arm("attention at 16 x 16 too, as in the first edition", _with(transformer_layers=(1, 1, None))),
-    "frozen": Arm(
-        "the same, all levels but the first frozen, as in the first edition",
-        _with(transformer_layers=(1, 1, None)),
-        frozen=("down_blocks.0.downsamplers", "down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.0", "up_blocks.1"),
-    ),
-    "two levels": Arm("two levels (96, 160): a stride of 16 pixels", _with(channels=(96, 160), transformer_layers=(0, 1))),
-    "AdamW": Arm("AdamW at 2e-3 instead of Muon at 3e-3", _with(optimizer="adamw", learning_rate=2e-3)),
-    "log SNR": Arm("timesteps at log SNR -1.5 +- 1.5 instead of -0.5 +- 2", _with(log_snr_mean=-1.5, log_snr_std=1.5)),
-    "not whitened": Arm("text states as the encoder makes them", whitened=False),
-    "batch 64": Arm("steps of 64 pictures instead of 32", _with(batch_size=64)),
-    "wider": Arm("(96, 160, 192) channels", _with(channels=(96, 160, 192))),
-}  # fmt: skip
+    name: Arm(row["what"], _with(**row.get("changes", {})), row.get("whitened", True), tuple(row.get("frozen", ())))
+    for name, row in json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).items()
+}
 
 
 def scenes_of_arms() -> list:
     """One object of 64 pixels a scene, every common object as often, at any of the nine places, as the datasheet draws them."""
-    spots, found = [spot for spot in LATTICE.singles() if spot[2] == 64], []
+    spots, scenes = [spot for spot in LATTICE.singles() if spot[2] == 64], []
     for number in range(SCENES * len(sheet.COMMON_OBJECTS)):
         stream = Stream(sheet.SEED + 2, number)
         name = sheet.COMMON_OBJECTS[number % len(sheet.COMMON_OBJECTS)]
@@ -89,8 +78,8 @@ def scenes_of_arms() -> list:
         scene = prompt_sets.object_scene(stream, number, name, stream.choice(allowed))
         (x, y, size), (thing,) = stream.choice(spots), scene.things
         things = (dataclasses.replace(thing, x=x, y=y, size=size),)
-        found.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
-    return found
+        scenes.append(dataclasses.replace(scene, things=things, shade=stream.integer(-grammar.SHADE, grammar.SHADE)))
+    return scenes
 
 
 def encoded(work: Path, autoencoder, encoder, tokenizer) -> denoiser.LatentData:
@@ -167,7 +156,7 @@ def run(name: str, data, fixed, whitening, minutes: float, work: Path) -> dict:
     matrix = whitening if arm.whitened else torch.eye(len(whitening))
     states = (data.prompt_embeds.float() @ matrix).half()
     average, steps = train(arm, dataclasses.replace(data, prompt_embeds=states), matrix, minutes)
-    found = fixed.measure(average.unet, fixed.states @ matrix)["by kind"][KIND]
+    error = fixed.measure(average.unet, fixed.states @ matrix)["by kind"][KIND]
     unet = average.stock_unet()
     unet.save_pretrained(work / "arms" / name, safe_serialization=True)
     samples = steps * arm.config.schedule.batch_size
@@ -178,8 +167,8 @@ def run(name: str, data, fixed, whitening, minutes: float, work: Path) -> dict:
         "parameters": sum(p.numel() for p in unet.parameters()),
         "samples": samples,
         "samples a second": round(samples / (60 * minutes), 1),
-        "error and floor": found,
-        "gap": round(float(np.mean([found[str(t)][0] - found[str(t)][1] for t in validation.DECISIVE])), 4),
+        "error and floor": error,
+        "gap": round(float(np.mean([error[str(t)][0] - error[str(t)][1] for t in validation.DECISIVE])), 4),
         "one object": share(read(unet.to(memory_format=torch.contiguous_format), work / "arms" / name)),
     }
 

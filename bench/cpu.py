@@ -25,30 +25,27 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench import harness
-from bench.harness import LeftOut, attempt, ratio, rows_of, summary, take_turns
+from bench.harness import LeftOut, attempt, rows_of, summary, take_turns
 from bench.sessions import lab, live, many, memory, startup
 from bench.tricks import tricks
 from bench.ways import CHILD, FULL, PROMPT, QUICK, STEPS, TURBO_STEPS, Effort, Pipelines, draw, quiet
-
-# ---- the sections ------------------------------------------------------------------------------------------------
 
 
 def pictures(pipes: Pipelines, effort: Effort) -> dict:
     """Twenty guided steps, from a prompt that is new each turn to the picture on the host; turbo's four steps without guidance."""
     ways = {}
     for name in pipes.names():
-        steps = TURBO_STEPS if name.startswith("turbo") else STEPS
-        ways[name] = lambda turn, name=name, steps=steps: draw(
-            pipes[name], pipes.fresh(name)[0], seed=turn, steps=steps
-        )
+        draw_one = partial(draw, pipes[name], steps=TURBO_STEPS if name.startswith("turbo") else STEPS)
+        ways[name] = lambda turn, name=name, draw_one=draw_one: draw_one(pipes.fresh(name)[0], seed=turn)
         if name.endswith("fast"):  # as under a slider: the caption is remembered
-            ways[name + AGAIN] = lambda turn, name=name, steps=steps: draw(pipes[name], PROMPT, seed=turn, steps=steps)
+            ways[name + AGAIN] = lambda turn, draw_one=draw_one: draw_one(PROMPT, seed=turn)
     return {"ways": rows_of(take_turns(ways, effort.turns, budget=effort.budget), "stock")}
 
 
@@ -67,14 +64,14 @@ def agreement(pipes: Pipelines, effort: Effort) -> dict:
         np.array_equal(*(draw(pipes[name], prompt, seed=n) for name in ("stock", "exact")))
         for n, prompt in enumerate(prompts[:EQUALS])
     ]
-    found: dict = {"exact_is_stock": {"pictures": len(equal), "equal": sum(equal), "dtype": str(pipes["exact"].dtype)[6:], "by_itself": str(choose_dtype("auto", "cpu")[0])[6:]}}  # fmt: skip
+    report: dict = {"exact_is_stock": {"pictures": len(equal), "equal": sum(equal), "dtype": str(pipes["exact"].dtype)[6:], "by_itself": str(choose_dtype("auto", "cpu")[0])[6:]}}  # fmt: skip
     if "fast" not in pipes.names():
-        return found
+        return report
     levels = [
         harness.psnr(*(draw(pipes[name], prompt, seed=n) for name in ("exact", "fast")))
         for n, prompt in enumerate(prompts)
     ]
-    return {**found, "pictures": len(levels), "decibels": summary(levels), "interval": harness.bootstrap(levels)}
+    return {**report, "pictures": len(levels), "decibels": summary(levels), "interval": harness.bootstrap(levels)}
 
 
 def guided(pipe):
@@ -96,23 +93,23 @@ def parts(pipes: Pipelines, effort: Effort) -> dict:
         "decode": lambda name: pipes[name].vae.decode(latents),
         "prompt": lambda name: pipes[name].encode_prompt(pipes.fresh(name)[0], "cpu", 1, True),
     }
-    names = [name for name in pipes.names() if name in ("stock", "fast")]
-    found: dict = {"rates": harness.peaks()}
+    names = pipes.names("stock", "fast")
+    figures: dict = {"rates": harness.peaks()}
     for part, call in calls.items():
         ways = {name: lambda turn, name=name, call=call: call(name) for name in names}
         if part == "prompt" and "fast" in names:
             ways["fast" + AGAIN] = lambda turn: pipes["fast"].encode_prompt(PROMPT, "cpu", 1, True)
         with torch.no_grad():
             seconds = take_turns(ways, 4 * effort.turns, warm_up=3, budget=effort.budget / 4)
-        found[part] = {"ways": rows_of(seconds, "stock")}
+        figures[part] = {"ways": rows_of(seconds, "stock")}
     turbo_vae = pipes["turbo"].vae if "turbo" in pipes.names() else stock.vae
-    found["floors"] = floors(stock, turbo_vae, found, noise, time_, text)
+    figures["floors"] = floors(stock, turbo_vae, figures, noise, time_, text)
     if "fast" in names:
-        found["fast"] = how_fast(pipes["fast"])
-    return found
+        figures["fast"] = how_fast(pipes["fast"])
+    return figures
 
 
-def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
+def floors(stock, turbo_vae, figures: dict, noise, time_, text) -> dict:
     """The floors of whole pictures, way by way; those of the parts go into `found` as "floor" and "floor_fast".
 
     `turbo_vae`: what turbo decodes with. Fast computes less: what a timestep adds is known beforehand, keys and values of the text
@@ -121,24 +118,21 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
     from sdwidgets.acceleration.decoder import rewritten_decoder
     from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph
 
-    rates, precision = found["rates"], harness.best_precision(found["rates"])
+    rates, precision = figures["rates"], harness.best_precision(figures["rates"])
 
     def least(call, network):
         return harness.floor(harness.count(call, [network]), rates, precision)
 
     with torch.no_grad():
-        given = PrecomputedInputs(stock.unet)
-        graph = UNetGraph(stock.unet, given)
+        precomputed = PrecomputedInputs(stock.unet)
+        graph = UNetGraph(stock.unet, precomputed)
         step, fast_step, keys = {}, {}, {}
         for n in (1, 2):  # without guidance, and with
-            inputs = (noise[:n], given.times(501.0), *given.texts(text[:n]))
+            inputs = (noise[:n], precomputed.times(501.0), *precomputed.texts(text[:n]))
             step[n] = least(lambda n=n: stock.unet(noise[:n], time_, text[:n]), stock.unet)
             fast_step[n] = least(lambda inputs=inputs: graph(*inputs), graph)
-            kv_projections = torch.nn.ModuleList(given.layers(given.kv_projections))
-            keys[n] = least(
-                lambda n=n, kv_projections=kv_projections: [layer(text[:n]) for layer in kv_projections],
-                kv_projections,
-            )
+            kv = torch.nn.ModuleList(precomputed.layers(precomputed.kv_projections))
+            keys[n] = least(lambda n=n, kv=kv: [layer(text[:n]) for layer in kv], kv)
         decode, fast_decode = {}, {}
         for name, vae in (("whole", stock.vae), ("small", turbo_vae)):
             smaller = rewritten_decoder(copy.deepcopy(vae.decoder))
@@ -147,12 +141,13 @@ def floors(stock, turbo_vae, found: dict, noise, time_, text) -> dict:
         prompt = {
             n: least(lambda n=n: stock.encode_prompt(PROMPT, "cpu", 1, n == 2), stock.text_encoder) for n in (1, 2)
         }
-    found["step"] |= {"floor": step[2], "floor_fast": fast_step[2]}
-    found["decode"] |= {"floor": decode["whole"], "floor_fast": fast_decode["whole"]}
-    found["prompt"] |= {"floor": prompt[2], "floor_fast": prompt[1]}
+    figures["step"] |= {"floor": step[2], "floor_fast": fast_step[2]}
+    figures["decode"] |= {"floor": decode["whole"], "floor_fast": fast_decode["whole"]}
+    figures["prompt"] |= {"floor": prompt[2], "floor_fast": prompt[1]}
+    plain = [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])]
     whole = {
-        "stock": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
-        "exact": [(STEPS, step[2]), (1, decode["whole"]), (1, prompt[2])],
+        "stock": plain,
+        "exact": plain,
         "fast": [(STEPS, fast_step[2]), (1, fast_decode["whole"]), (1, prompt[1]), (1, keys[2])],
         "fast" + AGAIN: [(STEPS, fast_step[2]), (1, fast_decode["whole"])],
         "turbo": [(TURBO_STEPS, step[1]), (1, decode["small"]), (1, prompt[1])],
@@ -173,7 +168,7 @@ def how_fast(pipe) -> dict:
 
     No kernels where every shape so far was left to the network itself, because what OpenVINO computed for it was wrong.
     """
-    found = {}
+    kernels = {}
     for name, network in (("unet", pipe.unet), ("decoder", pipe.vae.decoder)):
         graph = graph_of(network)
         if graph is None:
@@ -183,8 +178,8 @@ def how_fast(pipe) -> dict:
             for runner in [runner for runner in graph.runners.values() if runner][:1]
             for node in runner.network.get_runtime_model().get_ops()
         )
-        found[name] = {"precision": graph.precision, "kernels": dict(kinds.most_common(8))}
-    return found
+        kernels[name] = {"precision": graph.precision, "kernels": dict(kinds.most_common(8))}
+    return kernels
 
 
 def recording(pipes: Pipelines, effort: Effort) -> dict:
@@ -199,8 +194,8 @@ def recording(pipes: Pipelines, effort: Effort) -> dict:
         with record(pipe, on_step=on_step):
             return draw(pipe, seed=turn)
 
-    found = {}
-    for name in [name for name in pipes.names() if name in ("exact", "fast")]:
+    added = {}
+    for name in pipes.names("exact", "fast"):
         pipe = pipes[name]
         factors = factors_for(pipe)
         shown: list = []
@@ -214,16 +209,14 @@ def recording(pipes: Pipelines, effort: Effort) -> dict:
             raise RuntimeError("a recorded picture differs from the bare one: this must not happen, please report it")
         # Small differences between runs of half a second: more turns than elsewhere.
         seconds = take_turns(ways, 5 * effort.turns, budget=1.4 * effort.budget)
-        found[name] = {
-            way: {"seconds": summary(values), "times": ratio(values, seconds["bare"])} for way, values in seconds.items()
-        }  # fmt: skip
-    return found
+        added[name] = harness.times_of(seconds, "bare")
+    return added
 
 
 def batches(pipes: Pipelines, effort: Effort) -> dict:
     """Pictures a second against how many are drawn at once, each with a new prompt."""
-    names = [name for name in pipes.names() if name in ("exact", "fast")]
-    found: dict = {name: {} for name in names}
+    names = pipes.names("exact", "fast")
+    rates: dict = {name: {} for name in names}
     for size in effort.batches:
         ways = {
             name: lambda turn, name=name, size=size: draw(pipes[name], pipes.fresh(name, size), seed=turn)
@@ -233,8 +226,8 @@ def batches(pipes: Pipelines, effort: Effort) -> dict:
             ways, max(1, effort.turns // 5), warm_up=1, budget=effort.budget / len(effort.batches), least=1
         )
         for name in names:
-            found[name][str(size)] = summary([size / taken for taken in seconds[name]])
-    return {"pictures_a_second": found}
+            rates[name][str(size)] = summary([size / taken for taken in seconds[name]])
+    return {"pictures_a_second": rates}
 
 
 def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
@@ -245,10 +238,10 @@ def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
 
     unet = pipes["stock"].unet
     noise, time_, text = guided(pipes["stock"])
-    given = PrecomputedInputs(unet)
+    precomputed = PrecomputedInputs(unet)
     with torch.no_grad():
         right = unet(noise, time_, text, return_dict=False)[0]
-        inputs = (noise, given.times(501.0), *given.texts(text))
+        inputs = (noise, precomputed.times(501.0), *precomputed.texts(text))
 
     def eager(dtype=torch.float32, layout=torch.contiguous_format):
         network = copy.deepcopy(unet).to(dtype=dtype, memory_format=layout)
@@ -277,11 +270,11 @@ def step_makers(pipes: Pipelines, effort: Effort) -> tuple[dict, torch.Tensor]:
             raise LeftOut("ONNX Runtime is not installed") from None
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "unet.onnx")
-            torch.onnx.export(UNetGraph(unet, given), inputs, file, dynamo=False)
+            torch.onnx.export(UNetGraph(unet, precomputed), inputs, file, dynamo=False)
             settings = onnxruntime.SessionOptions()
             settings.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
-        named = {place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), inputs, strict=True)}
+        named = {entry.name: tensor.numpy() for entry, tensor in zip(session.get_inputs(), inputs, strict=True)}
         return lambda: torch.from_numpy(session.run(None, named)[0])
 
     return {

@@ -47,7 +47,7 @@ class Shape:
     vae_widths: tuple[int, ...]
     side: int  # pixels
     steps: int
-    asked: float  # times as fast as stock
+    goal: float  # times as fast as stock
     aim: float  # seconds a picture, on an H200
     depth: tuple[int, ...] = (1, 1, 1, 1)  # transformer blocks of each level
     groups: int = 32
@@ -217,7 +217,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     floor = harness.floor(_counted(stock, shape), rates, precision, counted_in=str(stock.unet.dtype)[6:])
     setting = f"{shape.side}x{shape.side}, {shape.steps} guided steps, stock in {str(stock.unet.dtype)[6:]}, fast in {str(fast_dtype)[6:]}"
     return {
-        "setting": setting, "asked": shape.asked, "aim": shape.aim, "agreement": agreement, "ways": rows, "on_top_of_fast": on_top, "first": first,
+        "setting": setting, "asked": shape.goal, "aim": shape.aim, "agreement": agreement, "ways": rows, "on_top_of_fast": on_top, "first": first,
         "floor": floor, "t4": on_a_t4(peaks["stock"], stock), "parameters": sum(p.numel() for p in stock.unet.parameters()),
     }  # fmt: skip
 
@@ -274,8 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
     effort = {"turns": args.turns, "budget": 75.0}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["SDWIDGETS_CACHE"] = cache  # so that compiling is measured from nothing
-        for place, (name, shape) in enumerate(shapes.items()):
-            ends = began + LIMIT * (place + 1) / len(shapes)
+        for number, (name, shape) in enumerate(shapes.items()):
+            ends = began + LIMIT * (number + 1) / len(shapes)
             report["models"][name] = attempt(
                 lambda name=name, shape=shape, ends=ends: measure(name, shape, device, rates, effort, ends)
             )

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -92,6 +92,13 @@ def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
     """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
     rows = ((name, summary(values), ratio(seconds[base], values)) for name, values in seconds.items())
     return {name: {"seconds": spent, "faster": faster} for name, spent, faster in rows}
+
+
+def times_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
+    """For each way its seconds, and how many times as long as `base` it takes."""
+    return {
+        way: {"seconds": summary(values), "times": ratio(values, seconds[base])} for way, values in seconds.items()
+    }
 
 
 # ---- a report that survives --------------------------------------------------------------------------------------
@@ -173,14 +180,14 @@ def peaks(device: str = "cpu", size: int = 1536, turns: int = 8) -> dict[str, fl
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if device == "cuda":
         dtypes["float16"], size = torch.float16, 8192
-    found = {}
+    rates = {}
     for name, dtype in dtypes.items():
         a = torch.randn(size, size, device=device).to(dtype)
-        found[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
+        rates[name] = 2 * size**3 / _best(lambda a=a: a @ a, turns)
     cells = (1 << 28 if device == "cuda" else 1 << 24) // 4  # 64 MB, or 1 GB: beyond every cache but the largest
     a, b, c = (torch.zeros(4 * cells, device=device) for _ in range(3))
-    found["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
-    return found
+    rates["memory"] = 3 * a.nbytes / _best(lambda: torch.add(a, b, out=c), turns)
+    return rates
 
 
 def _best(call: Callable[[], object], turns: int) -> float:
@@ -213,9 +220,10 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "openvino", "num
 
 def machine() -> dict:
     """The machine, the versions and what else a reader needs to judge a figure. No name of the host, no path."""
+    from sdwidgets.loading.doctor import installed_version as version
     from sdwidgets.loading.memory import total_ram
 
-    found = {
+    facts = {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -232,18 +240,10 @@ def machine() -> dict:
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        found["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
-        found["gpu"] |= {"driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), "triton": version("triton")}  # fmt: skip
-        found["gpu"] |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return found
-
-
-def version(package: str) -> str | None:
-    """The version of a package; None where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        facts["gpu"] = {"name": properties.name, "memory": properties.total_memory, "capability": f"{properties.major}.{properties.minor}"}  # fmt: skip
+        facts["gpu"] |= {"driver": said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"), "triton": version("triton")}  # fmt: skip
+        facts["gpu"] |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return facts
 
 
 def said(*command: str) -> str | None:
@@ -255,10 +255,20 @@ def said(*command: str) -> str | None:
     return output.strip().splitlines()[0].strip() if output.strip() else None
 
 
+def run_python(*arguments: str, **environment: str) -> str:
+    """What another Python, which sees this checkout, prints. RuntimeError with the end of its errors where it fails."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    own = {**os.environ, "PYTHONPATH": path, **environment}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=own)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done.stdout
+
+
 def processor() -> str:
     with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M):
-            return found[1].strip()
+        if match := re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M):
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 

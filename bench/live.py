@@ -57,13 +57,13 @@ def live(model: Path, way: str, seconds: float) -> dict:
     from tests.browser.conftest import running_lab
 
     cells = CELLS.format(folder=str(model), way=way)
-    found = {}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder, _chromium() as page, running_lab(sys.executable, Path(folder)) as lab:  # fmt: skip
         page = lab.open(page, "live", cells)
         page.set_default_timeout(120_000)
         card = page.locator(".card").first
         card.get_by_role("switch", name="Live").check()
-        _wait(page, lambda: int(card.get_attribute("data-live") or 0) > 0)
+        page.wait_for_function("card => card.dataset.live > 0", arg=card.element_handle())
         card.evaluate(WATCH)
         for hand, move in (("typing", _type), ("dragging", _drag)):
             page.wait_for_timeout(2000)
@@ -76,8 +76,8 @@ def live(model: Path, way: str, seconds: float) -> dict:
             last = {name: sent[-1][name] for name in there}
             if frames[-1]["live"] != sent[-1]["live"] or last != there:
                 raise RuntimeError(f"the last picture is that of {last}, and the controls say {there}")
-            found[hand] = _figures(moves, frames, sent)
-    return found
+            figures[hand] = _figures(moves, frames, sent)
+    return figures
 
 
 LAB_PHASES = ("jupyter lab answers", "the kernel is ready", "the card stands there", "a moved slider has its picture", "all of it")  # fmt: skip
@@ -112,14 +112,6 @@ def first_pictures(model: Path, way: str) -> dict[str, float]:
             moments.append(time.perf_counter())
     parts = [after - earlier for earlier, after in zip(moments, moments[1:], strict=False)]
     return dict(zip(LAB_PHASES, [*parts, moments[-1] - moments[0]], strict=True))
-
-
-def _wait(page, check, seconds: float = 120) -> None:
-    for _ in range(int(seconds * 10)):
-        if check():
-            return
-        page.wait_for_timeout(100)
-    raise TimeoutError("no live picture came")
 
 
 def _type(page, card, seconds: float) -> None:

@@ -40,24 +40,20 @@ def overlap(heat: np.ndarray, shape: np.ndarray) -> float:
 
 def measure(pipe, count: int, steps: int) -> dict:
     """The overlaps of `count` drawn pictures: their median and quartiles, the share that finds its thing, and chance's."""
-    heats, shapes, places = [], [], 0
+    heats, shapes, side = [], [], 0
     for number, scene in enumerate(prompt_sets.choosing_scenes("one object", count)):
         with record_attention(pipe) as maps:
-            (picture,) = pipe(
-                scene.caption,
-                num_inference_steps=steps,
-                guidance_scale=3.0,
-                generator=torch.Generator("cpu").manual_seed(number),
-            ).images
-        heats.append(maps.heat(scene.things[0].name, size=(SIZE, SIZE)))
+            generator = torch.Generator("cpu").manual_seed(number)
+            (picture,) = pipe(scene.caption, num_inference_steps=steps, guidance_scale=3.0, generator=generator).images
+        heats.append(maps.heat_map(scene.things[0].name, size=(SIZE, SIZE)))
         shapes.append(np.asarray(silhouette(picture)) > 0)
-        places = max(places, *(layer.height for layer in maps.layers))
-    found = np.array([overlap(heat, shape) for heat, shape in zip(heats, shapes, strict=True)])
+        side = max(side, *(layer.height for layer in maps.layers))
+    overlaps = np.array([overlap(heat, shape) for heat, shape in zip(heats, shapes, strict=True)])
     chance = [overlap(heat, shape) for heat, shape in zip(heats[1:] + heats[:1], shapes, strict=True)]
-    low, middle, high = (round(float(q), 3) for q in np.quantile(found, (0.25, 0.5, 0.75)))
+    low, middle, high = (round(float(q), 3) for q in np.quantile(overlaps, (0.25, 0.5, 0.75)))
     return {
-        "places a side": places, "steps": steps, "median": middle, "quartiles": [low, high], "mean": round(float(found.mean()), 3),
-        "chance": round(float(np.mean(chance)), 3), "found": share([bool(one >= FOUND) for one in found]),
+        "places a side": side, "steps": steps, "median": middle, "quartiles": [low, high], "mean": round(float(overlaps.mean()), 3),
+        "chance": round(float(np.mean(chance)), 3), "found": share([bool(one >= FOUND) for one in overlaps]),
     }  # fmt: skip
 
 

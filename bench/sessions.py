@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -51,35 +48,27 @@ def startup(pipes: Pipelines, effort: Effort) -> dict:
 
     And the libraries once more without their byte code, which `make install` compiles.
     """
-    found: dict = {"import sdwidgets": []}
+    seconds_of = defaultdict(list)
     folder = str(pipes.folder)
-    speeds = ["exact", "fast"] if "fast" in pipes.names() else ["exact"]
+    speeds = pipes.names("exact", "fast")
     for turn in range(effort.starts):
-        found["import sdwidgets"].append(run(IMPORT)[0])
+        seconds_of["import sdwidgets"].append(run(IMPORT)[0])
         for speed in speeds:
             for phase, seconds in zip(PHASES, run(START, speed, folder, PROMPT), strict=True):
-                found.setdefault(f"{speed}: {phase}", []).append(seconds)
+                seconds_of[f"{speed}: {phase}"].append(seconds)
         if turn < 2 and "fast" in speeds:
             with tempfile.TemporaryDirectory() as empty:
                 took = run(START, "fast", folder, PROMPT, SDWIDGETS_CACHE=empty)
                 for phase, seconds in zip(PHASES, took, strict=True):
-                    found.setdefault(f"fast, the first time ever: {phase}", []).append(seconds)
+                    seconds_of[f"fast, the first time ever: {phase}"].append(seconds)
                 bare = {"PYTHONPYCACHEPREFIX": empty, "PYTHONDONTWRITEBYTECODE": "1"}
-                found.setdefault(f"exact, nothing byte-compiled: {PHASES[0]}", []).append(
-                    run(START, "exact", folder, PROMPT, **bare)[0]
-                )
-    return {name: summary(values) for name, values in found.items()}
+                took = run(START, "exact", folder, PROMPT, **bare)
+                seconds_of[f"exact, nothing byte-compiled: {PHASES[0]}"].append(took[0])
+    return {name: summary(values) for name, values in seconds_of.items()}
 
 
 def run(code: str, *arguments: str, **environment: str) -> list[float]:
-    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-    path = os.pathsep.join([str(harness.ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, **environment}
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return [float(word) for word in done.stdout.split()]
+    return [float(word) for word in harness.run_python("-W", "ignore", "-c", code, *arguments, **environment).split()]
 
 
 def memory(pipes: Pipelines, effort: Effort) -> dict:
@@ -106,10 +95,8 @@ def growth(held: list[tuple[int, int]], runs: int) -> dict:
     early = [count for n, count in held if 0.1 * runs < n <= 0.2 * runs]
     late = [count for n, count in held if n > 0.8 * runs]
     (low, high), (late_low, late_high) = harness.bootstrap(early), harness.bootstrap(late)
-    return {
-        "growth": float(np.median(late) / np.median(early) - 1),
-        "interval": [late_low / high - 1, late_high / low - 1],
-    }
+    grown = float(np.median(late) / np.median(early) - 1)
+    return {"growth": grown, "interval": [late_low / high - 1, late_high / low - 1]}
 
 
 def in_a_browser(call, *arguments) -> dict:
@@ -156,16 +143,13 @@ def many(pipes: Pipelines, effort: Effort) -> dict:
                     held[part] = harness.resident()
         took = time.perf_counter() - began
         drawn = [entry["batch"] for entry in read_manifest(Path(folder)).values()]
-    sizes = Counter(drawn)
-    ((chosen, _),) = Counter(drawn[len(drawn) // 2 :]).most_common(
-        1
-    )  # the first half tries, the last batch may be smaller
-    counts = {1: processes(pipes.folder, speed, prompts[: max(2, effort.many // 2)], chosen, 1)}
-    counts[2] = processes(pipes.folder, speed, prompts[: max(2, effort.many // 2)], chosen, 2)
+    # The first half tries, and the last batch may be smaller.
+    ((chosen, _),) = Counter(drawn[len(drawn) // 2 :]).most_common(1)
+    some = prompts[: max(2, effort.many // 2)]
     return {
         "pictures": len(requests), "a_second": len(requests) / took, "chosen": chosen, "resident": held,
-        "sizes": {str(size): count for size, count in sorted(sizes.items())},
-        "processes": {str(count): found for count, found in counts.items()},
+        "sizes": {str(size): count for size, count in sorted(Counter(drawn).items())},
+        "processes": {str(count): processes(pipes.folder, speed, some, chosen, count) for count in (1, 2)},
     }  # fmt: skip
 
 
@@ -177,7 +161,7 @@ def processes(model: Path, speed: str, prompts: list[str], size: int, count: int
     with tempfile.TemporaryDirectory() as folder:
         file, made = Path(folder, "prompts.txt"), Path(folder, "made")
         file.write_text("\n".join(prompts), encoding="utf-8")
-        command = [sys.executable, "-m"]
+        command = ["-m"]
         if count > 1:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
@@ -185,14 +169,10 @@ def processes(model: Path, speed: str, prompts: list[str], size: int, count: int
             # --multi_gpu is what accelerate calls several of anything.
             command += ["accelerate.commands.launch", "--multi_gpu", f"--num_processes={count}", "--num_machines=1", f"--main_process_port={port}", "--mixed_precision=no", "--dynamo_backend=no", "-m"]  # fmt: skip
         command += ["sdwidgets", "generate", "--prompts-file", str(file), "--output", str(made), "--model", str(model), "--device", "cpu", "--dtype", "float32", "--speed", speed, "--steps", str(STEPS), "--batch-size", str(size)]  # fmt: skip
-        path = os.pathsep.join([str(harness.ROOT), os.environ.get("PYTHONPATH", "")])
         threads = max(1, torch.get_num_threads() // count)
-        own = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
         began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **own})
+        harness.run_python(*command, OMP_NUM_THREADS=str(threads), ACCELERATE_USE_CPU="true")
         took = time.perf_counter() - began
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
         moments = sorted(picture.stat().st_mtime for picture in made.glob("*.png"))
     span = moments[-1] - moments[0]
     # The first batch of each was drawn before its first picture was written.

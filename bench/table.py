@@ -27,7 +27,7 @@ NOT_MEASURED = "not measured"
 BUSY = 0.5  # load at the start from which on a machine was not quiet
 WAYS = ("stock", "exact", "fast", "turbo", "turbo, fast")  # that a report should have
 #: what issue and README ask for: at least for speeds and decibels, at most for what is added
-ASKED = {
+GOALS = {
     "fast": 4.0, "turbo, fast": 15.0, "agreement": 40.0, "recorded": 3.0, "recorded, previews": 5.0, "memory": 5.0, "live": 10.0,
     "on a GPU": 2.0,
 }  # fmt: skip
@@ -40,53 +40,53 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def times(found: dict) -> str:
+def times(ratio: dict) -> str:
     """A ratio and its interval, 3.97 (3.91 to 4.05)."""
-    return "{:.2f} ({:.2f} to {:.2f})".format(found["median"], *found["interval"])
+    return "{:.2f} ({:.2f} to {:.2f})".format(ratio["median"], *ratio["interval"])
 
 
-def percent(found: dict) -> str:
+def percent(ratio: dict) -> str:
     """What is added by a way that takes so many times as long: 1.9% (1.6 to 2.3)."""
-    return "{:.1f}% ({:.1f} to {:.1f})".format(*(100 * (edge - 1) for edge in (found["median"], *found["interval"])))
+    return "{:.1f}% ({:.1f} to {:.1f})".format(*(100 * (edge - 1) for edge in (ratio["median"], *ratio["interval"])))
 
 
-def spread(found: dict) -> str:
+def spread(summary: dict) -> str:
     """A median and its quartiles, of seconds: 627 ms (610 ms to 650 ms)."""
-    return "{} ({} to {})".format(*map(milliseconds, (found["median"], *found["quartiles"])))
+    return "{} ({} to {})".format(*map(milliseconds, (summary["median"], *summary["quartiles"])))
 
 
 def verdict(median: float, interval, limit: float, *, at_most: bool = False, unit: str = "") -> str:
-    """What is asked, and whether it is met: judged by the bad end of the interval. "4: not shown": the median alone meets it."""
+    """The goal, and whether it is met: judged by the bad end of the interval. "4: not shown": the median alone meets it."""
     low, high = interval or (median, median)
     bad = max(high, median) if at_most else min(low, median)
     met, median_met = (bad <= limit, median <= limit) if at_most else (bad >= limit, median >= limit)
     return f"{limit:g}{unit}: {'reached' if met else 'not shown' if median_met else 'not reached'}"
 
 
-def added(found: dict, limit: float) -> str:
+def added(ratio: dict, limit: float) -> str:
     """The verdict on what a way adds, from how many times as long it takes."""
-    low, high = (100 * (edge - 1) for edge in found["interval"])
-    return verdict(100 * (found["median"] - 1), (low, high), limit, at_most=True, unit="%")
+    low, high = (100 * (edge - 1) for edge in ratio["interval"])
+    return verdict(100 * (ratio["median"] - 1), (low, high), limit, at_most=True, unit="%")
 
 
-def memory_goal(found: dict) -> str:
+def memory_goal(section: dict) -> str:
     """The verdict on how much memory has grown."""
-    growth = [100 * edge for edge in (found["growth"], *found.get("interval", ()))]
-    return verdict(growth[0], growth[1:], ASKED["memory"], at_most=True, unit="%")
+    growth = [100 * edge for edge in (section["growth"], *section.get("interval", ()))]
+    return verdict(growth[0], growth[1:], GOALS["memory"], at_most=True, unit="%")
 
 
-def measured(found: dict | None) -> bool:
+def measured(section: dict | None) -> bool:
     """Whether a section, or a pass, holds figures."""
-    return bool(found) and "left_out" not in found and ("error" not in found or "machine" in found)
+    return bool(section) and "left_out" not in section and ("error" not in section or "machine" in section)
 
 
 def unmeasured(report: dict, sections) -> list[str]:
     """The sections without figures, each with the reason where that is known."""
     names = []
     for name in sections:
-        found = report.get(name) or {}
-        if not measured(found):
-            why = f"failed: {found['error']}" if "error" in found else found.get("left_out")
+        section = report.get(name) or {}
+        if not measured(section):
+            why = f"failed: {section['error']}" if "error" in section else section.get("left_out")
             names.append(f"{name} ({why})" if why else name)
     return names
 
@@ -100,11 +100,8 @@ def wide_kernels(report: dict) -> str:
 
 def machine_line(report: dict) -> str:
     machine = report["machine"]
-    device = (
-        machine["gpu"]["name"]
-        if "gpu" in machine and report["bench"] == "gpu"
-        else f"{machine['processor']}, {machine['threads']} threads"
-    )
+    on_a_gpu = "gpu" in machine and report["bench"] == "gpu"
+    device = machine["gpu"]["name"] if on_a_gpu else f"{machine['processor']}, {machine['threads']} threads"
     versions = machine["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "openvino") if versions.get(name))
     weights = "" if report["bench"] == "training" else f" weights {report.get('weights', 'random')};"
@@ -118,7 +115,7 @@ def describe(report: dict, weights: str | None = None) -> str:
     sections = wanted if len(wanted) == 1 else SECTIONS  # a report of one section says nothing of the others
     compiled = "gpu" not in report["machine"] and any("compiled" in row["change"] for row in report.get("rows", ()))
     values = {
-        "report": report, "weights": weights, "machine_line": machine_line(report), "busy": BUSY, "asked": ASKED, "ways": WAYS,
+        "report": report, "weights": weights, "machine_line": machine_line(report), "busy": BUSY, "goals": GOALS, "ways": WAYS,
         "load": (report["machine"].get("load_average") or [0.0])[0], "sections": sections, "sections_of_a_child": CHILDS,
         "not_measured": NOT_MEASURED, "measured": measured, "unmeasured": unmeasured, "verdict": verdict, "memory_goal": memory_goal,
         "wide_kernels": wide_kernels(report), "models": models, "compiled": compiled,
@@ -128,8 +125,6 @@ def describe(report: dict, weights: str | None = None) -> str:
     return re.sub(r"\n{3,}", "\n\n", rendered(TEMPLATE, values, filters)).strip()
 
 
-# ---- pages ------------------------------------------------------------------------------------------------------
-
 NOTHING = (
     "No figures yet: nothing has been measured on a quiet machine since the last change. `make bench` measures it."
 )
@@ -137,15 +132,10 @@ NOTHING = (
 
 def reports(folder: Path = RESULTS) -> dict[str, dict]:
     """File name -> report, of all that are in the folder and are not a try; single sections after whole reports, training last, which fewer ask about."""
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    return {
-        name: report
-        for name, report in sorted(
-            found.items(),
-            key=lambda item: (item[1].get("bench") == "training", len(item[1].get("sections", SECTIONS)) == 1),
-        )  # fmt: skip
-        if report.get("bench") in ("cpu", "gpu", "training") and not report.get("quick")
-    }
+    loaded = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    kept = [(n, r) for n, r in loaded.items() if r.get("bench") in ("cpu", "gpu", "training") and not r.get("quick")]
+    rank = lambda report: (report.get("bench") == "training", len(report.get("sections", SECTIONS)) == 1)
+    return dict(sorted(kept, key=lambda item: rank(item[1])))
 
 
 @functools.cache
@@ -157,9 +147,9 @@ def weights_now() -> str | None:
     return digest(folder) if folder.is_dir() else None
 
 
-def page(found: dict[str, dict], weights: str | None = None) -> str:
+def page(by_name: dict[str, dict], weights: str | None = None) -> str:
     """docs/performance.md. `weights`: by default those that data/pocket has now."""
-    if not found:
+    if not by_name:
         return NOTHING
     lead = (
         "Measured by `python -m bench` (two cores), `python bench/gpu.py` and `python bench/training.py`; written from `bench/results/` by "
@@ -167,13 +157,13 @@ def page(found: dict[str, dict], weights: str | None = None) -> str:
         "count as reached where the worse end of the interval does, as not shown where only the median does."
     )
     weights = weights or weights_now()
-    parts = [f"## {name}\n\n{describe(report, weights)}" for name, report in found.items()]
+    parts = [f"## {name}\n\n{describe(report, weights)}" for name, report in by_name.items()]
     return "\n\n".join(["# Performance", lead, *parts]) + "\n"
 
 
-def figures(found: dict[str, dict]) -> str:
+def figures(by_name: dict[str, dict]) -> str:
     """What the README tells: how much faster, and what recording adds, of the first report that has both."""
-    whole = (r for r in found.values() if measured(r.get("pictures")) and measured(r.get("recording")))
+    whole = (r for r in by_name.values() if measured(r.get("pictures")) and measured(r.get("recording")))
     if (report := next(whole, None)) is None:
         return NOTHING
     ways, run = report["pictures"]["ways"], report["recording"]["fast"]["recorded"]
@@ -200,8 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write docs/performance.md and README.md's figures")
     parser.add_argument("--check", action="store_true", help="compare both with the reports")
     args = parser.parse_args(arguments)
-    found, readme = reports(), ROOT / "README.md"
-    text, short, now = page(found), figures(found), readme.read_text(encoding="utf-8")
+    by_name, readme = reports(), ROOT / "README.md"
+    text, short, now = page(by_name), figures(by_name), readme.read_text(encoding="utf-8")
     if args.check:
         same = between_markers(now) == short and PERFORMANCE.read_text(encoding="utf-8") == text
         print("the pages say what the reports say" if same else "run: python bench/table.py --write")

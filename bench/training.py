@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import statistics
 import sys
 import tempfile
@@ -45,39 +46,14 @@ class Change:
 
 
 PLAIN = {
-    "optimizer": "adamw", "batch_size": 32, "format": torch.channels_last, "compile": False, "bf16": False, "attention": "sdpa",
+    "optimizer": "adamw", "batch_size": 32, "format": "channels_last", "compile": False, "bf16": False, "attention": "sdpa",
 }  # fmt: skip
 
-DENOISER = (
-    Change("plain: AdamW, batch 32", "1", {}),
-    Change("batch 128", "1.2: fewer calls for the same arithmetic", {"batch_size": 128}),
-    Change("compiled", "1.8 as in a trial on another CPU: fuses what is not a product", {"compile": True}),
-    Change("compiled, batch 128", "1.8", {"compile": True, "batch_size": 128}),
-    Change("bfloat16", "2 with AMX, below 1 without: then it is emulated", {"bf16": True}),
-    Change("plain attention", "1.2: flash attention's backward is slow on CPUs", {"attention": "plain"}),
-    Change("contiguous", "0.9: convolutions like channels last", {"format": torch.contiguous_format}),
-    Change("Muon", "0.85: matrix products on the weights, 34 GFLOP a step", {"optimizer": "muon"}),
-    Change("Muon, batch 128", "1.15", {"optimizer": "muon", "batch_size": 128}),
-    Change(
-        "Muon, batch 24, plain attention, compiled: as Pocket was trained, but in float32",
-        "1.6: the factors above",
-        {"optimizer": "muon", "batch_size": 24, "attention": "plain", "compile": True},
-    ),
-    Change(
-        "the same, batch 48: as Pocket was trained last, but in float32",
-        "1.9: Muon's products on the weights are shared by twice the pictures",
-        {"optimizer": "muon", "batch_size": 48, "attention": "plain", "compile": True},
-    ),
-)
-AUTOENCODER = (
-    Change("plain: AdamW, 16 crops of 64 pixels", "1", {"batch_size": 16}),
-    Change("32 crops", "1: arithmetic, not calls", {"batch_size": 32}),
-    Change("4 whole pictures", "1: the same pixels", {"batch_size": 4, "crop": 128}),
-    Change("compiled", "1.2: fuses norms and activations", {"batch_size": 16, "compile": True}),
-    Change("bfloat16", "2 with AMX, below 1 without", {"batch_size": 16, "bf16": True}),
-    Change("contiguous", "0.9", {"batch_size": 16, "format": torch.contiguous_format}),
-    Change("Muon", "0.95: 4 of 145 GFLOP a step", {"batch_size": 16, "optimizer": "muon"}),
-)
+#: Part -> its rows, the plain recipe first.
+CHANGES = {
+    part: tuple(Change(**row) for row in rows)
+    for part, rows in json.loads(Path(__file__).with_name("training_changes.json").read_text(encoding="utf-8")).items()
+}
 
 
 def build(part: str, options: dict) -> Callable[[], int]:
@@ -87,7 +63,7 @@ def build(part: str, options: dict) -> Callable[[], int]:
     """
     setting = PLAIN | options
     trainer.check_compiled(setting["compile"])
-    size = setting["batch_size"]
+    size, layout = setting["batch_size"], getattr(torch, setting["format"])
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     if part == "vae":
@@ -103,10 +79,10 @@ def build(part: str, options: dict) -> Callable[[], int]:
         latents, noise = (torch.randn(size, 4, 16, 16, generator=generator) for _ in range(2))
         timesteps = torch.randint(0, 1000, (size,), generator=generator)
         batch = latents, noise, timesteps, torch.randn(size, 77, config.text_width, generator=generator)
-    module = module.to(DEVICE, memory_format=setting["format"])
+    module = module.to(DEVICE, memory_format=layout)
     batch = tuple(tensor.to(DEVICE) for tensor in batch)
     if part == "vae":
-        batch = tuple(tensor.to(memory_format=setting["format"]) for tensor in batch)
+        batch = tuple(tensor.to(memory_format=layout) for tensor in batch)
     schedule = dataclasses.replace(config.schedule, optimizer=setting["optimizer"])
     optimizer = schedule.build_optimizer(module)
     if setting["compile"]:
@@ -208,8 +184,7 @@ def main() -> int:
         for row in rows:
             print(f"{row['part']:10} {row['optimizer']:6} {row['learning_rate']:<8g} loss {row['loss']:.4f}")
     else:
-        tables = {"denoiser": DENOISER, "vae": AUTOENCODER}
-        rows = [row for part in args.parts for row in speed(part, tables[part], args.turns)]
+        rows = [row for part in args.parts for row in speed(part, CHANGES[part], args.turns)]
     report = {"bench": "learning" if args.learn else "training", "machine": machine, "turns": args.turns, "rows": rows}
     if not args.learn:
         print("\n" + table.describe(report))

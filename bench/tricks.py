@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from unittest.mock import patch
 
-from bench.harness import ratio, summary, take_turns
+from bench.harness import take_turns, times_of
 from bench.ways import STEPS, TURBO_STEPS, draw
 
 
@@ -69,10 +69,9 @@ TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
 
 def tricks(pipes, effort) -> dict:
     """Fast without one of its tricks against fast, new prompts: how many times as long a picture takes."""
-    found = {}
-    for name, steps in (("fast", STEPS), ("turbo, fast", TURBO_STEPS)):
-        if name not in pipes.names():
-            continue
+    times = {}
+    for name in pipes.names("fast", "turbo, fast"):
+        steps = STEPS if name == "fast" else TURBO_STEPS
         pipelines = {"all": (contextlib.nullcontext, pipes[name])}
         for trick, leave_out in TRICKS.items():
             with leave_out():
@@ -87,8 +86,5 @@ def tricks(pipes, effort) -> dict:
 
         ways = {way: partial(picture, way=way) for way in pipelines}
         seconds = take_turns(ways, 2 * effort.turns, budget=2 * effort.budget)
-        found[name] = {
-            way: {"seconds": summary(values), "times": ratio(values, seconds["all"])}
-            for way, values in seconds.items()
-        }
-    return found
+        times[name] = times_of(seconds, "all")
+    return times

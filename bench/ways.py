@@ -81,20 +81,17 @@ class Pipelines:
         self.used[name] += count
         return [self.prompts[n % len(self.prompts)] for n in range(first, first + count)]
 
-    @property
-    def turbo(self) -> Path:
-        return self.folder / "extras" / "turbo"
-
-    def names(self) -> list[str]:
+    def names(self, *among: str) -> list[str]:
+        """Those that can be drawn by here: all, or those of `among`."""
         names = ["stock", "exact", *([OPTIMUM] if find_spec("optimum") else [])]
         try:
             self["fast"]
             names.append("fast")
         except ImportError:
             print("  speed='fast' needs OpenVINO, which is not installed: left out")
-        return names + (
-            [f"turbo{more}" for more in ("", ", fast") if "fast" in names or not more] if self.turbo.is_dir() else []
-        )
+        if (self.folder / "extras" / "turbo").is_dir():
+            names += ["turbo", *(["turbo, fast"] if "fast" in names else [])]
+        return [name for name in names if not among or name in among]
 
 
 @contextlib.contextmanager

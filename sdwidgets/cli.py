@@ -9,9 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from .generation.validation import as_number
 from .loading.catalog import MODELS, find_model
 from .loading.errors import LoadError, UnknownModelError
-from .trace import CONTROLS
+from .trace import CONTROLS, Control
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 MAX_BATCH = 1_000_000
@@ -32,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args) or DONE
     except KeyboardInterrupt:
         return _fail(args, "interrupted.", INTERRUPTED)
-    except (UsageError, UnknownModelError) as error:
+    except (
+        UnknownModelError,
+        ValueError,
+    ) as error:  # UsageError, SettingsError, and the sentences of the other modules
         return _fail(args, str(error), MISUSED)
     except (LoadError, ImportError, EOFError) as error:
         return _fail(args, str(error), FAILED)
@@ -43,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         sentence = "the disk is full; what was made is kept. Make room and run the same command again."
         return _fail(args, sentence if full else _os_sentence(error), FAILED)
-    except ValueError as error:  # SettingsError, and the sentences of the other modules
-        return _fail(args, str(error), MISUSED)
     except MemoryError:
         return _fail(args, "out of memory; choose a smaller size or model, or close other programs.", FAILED)
     except RuntimeError as error:
@@ -68,63 +70,64 @@ def _os_sentence(error: OSError) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     from . import __doc__ as about
+    from .pocket.evaluate import add_arguments as of_evaluate
+    from .pocket.train import add_arguments as of_train
 
     parser = argparse.ArgumentParser(prog="sdwidgets", description=(about or __doc__).strip().splitlines()[0])
     parser.set_defaults(verb=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, run, add, text in (
-        ("generate", generate, _generate_arguments, "make a picture, or many"),
-        ("doctor", doctor, _doctor_arguments, "tell what this machine can run"),
-        ("scenes", scenes, _scenes_arguments, "draw a sheet of the scenes that Pocket learns from"),
-        ("train", train, _train_arguments, "train a part of Pocket"),
-        ("evaluate", evaluate, _evaluate_arguments, "measure how well Pocket draws what the prompt says"),
-        ("card", card, _card_arguments, "write a model card from its records"),
+    for run, text in (
+        (generate, "make a picture, or many"),
+        (doctor, "tell what this machine can run"),
+        (scenes, "draw a sheet of the scenes that Pocket learns from"),
+        (train, "train a part of Pocket"),
+        (evaluate, "measure how well Pocket draws what the prompt says"),
+        (card, "write a model card from its records"),
     ):
+        name = run.__name__
         verb = verbs.add_parser(name, help=text, description=run.__doc__.strip().splitlines()[0])
-        add(verb)
+        for option, settings in _options().get(name, {}).items():
+            verb.add_argument(option, **settings)
+        if name in ("train", "evaluate"):
+            {"train": of_train, "evaluate": of_evaluate}[name](verb)
         verb.add_argument("--debug", action="store_true", help="on an error, show Python's traceback too")
         verb.set_defaults(run=run, verb=name)
     return parser
 
 
-def _number(text: str):
-    """An int or a float where the text is one, else the text: check_settings has the better sentence."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _option_of(name: str, control: Control) -> dict:
+    kind = {"type": as_number} if control.kind in (int, float) else {}
+    return {"dest": name, "metavar": control.metavar, "help": control.help, **kind}
 
 
-def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the picture shows")
-    for name, control in CONTROLS.items():
-        if control.option:
-            kind = {"type": _number} if control.kind in (int, float) else {}
-            parser.add_argument(control.option, dest=name, metavar=control.metavar, help=control.help, **kind)
-    parser.add_argument(
-        "--model", default="pocket", metavar="NAME", help=f"{', '.join(MODELS)}, a folder, or a hub id"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
-    parser.add_argument(
-        "--speed", default="exact", help="exact, bit for bit, or fast, up to rounding (default: exact)"
-    )
-    parser.add_argument("--output", type=Path, help="the picture (default: picture.png); with --prompts-file a folder")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="also keep every step, for sdwidgets.Trace.load")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page that replays the run")
-    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="many pictures: one prompt a line, UTF-8")
-    parser.add_argument(
-        "--seeds", metavar="A:B", help="with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=_number,
-        default="auto",
-        metavar="N",
-        help="with --prompts-file: pictures drawn at once (default: found out)",
-    )
+def _options() -> dict[str, dict[str, dict]]:
+    """Verb -> its arguments, as argparse takes them; those of train and evaluate stand in pocket."""
+    file = {"type": Path, "metavar": "FILE"}
+    return {
+        "generate": {
+            "prompt": {"nargs": "?", "metavar": "PROMPT", "help": "what the picture shows"},
+            **{control.option: _option_of(name, control) for name, control in CONTROLS.items() if control.option},
+            "--model": {"default": "pocket", "metavar": "NAME", "help": f"{', '.join(MODELS)}, a folder, or a hub id"},
+            "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1 or mps (default: auto)"},
+            "--dtype": {"default": "auto", "help": "auto, float32, float16 or bfloat16 (default: auto)"},
+            "--speed": {"default": "exact", "help": "exact, bit for bit, or fast, up to rounding (default: exact)"},
+            "--output": {"type": Path, "help": "the picture (default: picture.png); with --prompts-file a folder"},
+            "--trace": file | {"help": "also keep every step, for sdwidgets.Trace.load"},
+            "--html": file | {"help": "also write a page that replays the run"},
+            "--prompts-file": file | {"help": "many pictures: one prompt a line, UTF-8"},
+            "--seeds": {"metavar": "A:B", "help": "with --prompts-file: seeds A to B - 1 for each prompt (default: 0:1)"},
+            "--batch-size": {"type": as_number, "default": "auto", "metavar": "N", "help": "with --prompts-file: pictures drawn at once (default: found out)"},
+        },
+        "doctor": {"--json": {"action": "store_true", "help": "the same as JSON"}},
+        "scenes": {
+            "--count": {"type": as_number, "default": 64, "metavar": "N", "help": "how many scenes (default: 64)"},
+            "--seed": {"type": as_number, "default": 0, "help": "which ones (default: 0)"},
+            "--output": {"type": Path, "default": Path("scenes.png"), "help": "the sheet (default: scenes.png)"},
+        },
+        "card": {
+            "folder": {"nargs": "?", "type": Path, "metavar": "FOLDER", "help": "a folder that sdwidgets train export wrote (default: Pocket's)"},
+        },
+    }  # fmt: skip
 
 
 def generate(args) -> int:
@@ -146,13 +149,14 @@ def generate(args) -> int:
 
 
 def _requests(args, pipe, prompts: list[str], seeds) -> list:
-    from .generation.batch import Request, check, resolve_scheduler
+    from .generation.batch import Request, check
+    from .generation.schedulers import find_scheduler
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
-    given = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
-    settings = usual | {k: v for k, v in given.items() if v is not None}
-    settings["scheduler"] = resolve_scheduler(args.scheduler, pipe)
+    options = {name: getattr(args, name) for name, control in CONTROLS.items() if control.option and name != "seed"}
+    settings = usual | {k: v for k, v in options.items() if v is not None}
+    settings["scheduler"] = None if args.scheduler is None else find_scheduler(args.scheduler, pipe).label
     model = row.name if row else args.model
     made = [Request(model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
     notes = dict.fromkeys(note.text for request in made for note in check(pipe, request))
@@ -172,10 +176,7 @@ def _generate_one(args) -> int:
         _need_folder(path.parent)
     pipe = load(args.model, args.device, args.dtype, speed=args.speed)
     (request,) = _requests(args, pipe, [args.prompt], [0 if args.seed is None else args.seed])
-    if args.trace or args.html:
-        image = _draw_recorded(pipe, request, args)
-    else:
-        image = draw(pipe, request)
+    image = _draw_recorded(pipe, request, args) if args.trace or args.html else draw(pipe, request)
     write_picture(image, output, request)
     print(output)
     return DONE
@@ -241,13 +242,13 @@ def _generate_many(args) -> int:
     folder = args.output or Path("pictures")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file; with --prompts-file give a folder.")
-    which, of = share = my_share()  # `accelerate launch` starts several of us, each for its part
-    pipe = load(args.model, _own_device(args.device, of), args.dtype, speed=args.speed)
+    rank, world_size = share = my_share()  # `accelerate launch` starts several of us, each for its part
+    pipe = load(args.model, _own_device(args.device, world_size), args.dtype, speed=args.speed)
     pipe.set_progress_bar_config(disable=True)
     requests = _requests(args, pipe, prompts, seeds)
-    count = len(requests[which::of])
+    count = len(requests[rank::world_size])
     size = None if args.batch_size == "auto" else args.batch_size
-    who = f"{folder}, process {which + 1} of {of}" if of > 1 else f"{folder}"
+    who = f"{folder}, process {rank + 1} of {world_size}" if world_size > 1 else f"{folder}"
     made = kept = 0
     try:
         for request, fresh in batch(pipe, requests, folder, size=size, share=share):
@@ -269,10 +270,6 @@ def _own_device(device: str, processes: int) -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % cards}" if cards else device
 
 
-def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
-
-
 def doctor(args) -> int:
     """Tell what this machine can run, and what to do about what it cannot."""
     from .loading.doctor import preflight
@@ -280,12 +277,6 @@ def doctor(args) -> int:
     report = preflight()
     print(json.dumps(report, indent=2) if args.json else report)
     return FAILED if report["problems"] else DONE
-
-
-def _scenes_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=_number, default=64, metavar="N", help="how many scenes (default: 64)")
-    parser.add_argument("--seed", type=_number, default=0, help="which ones (default: 0)")
-    parser.add_argument("--output", type=Path, default=Path("scenes.png"), help="the sheet (default: scenes.png)")
 
 
 def scenes(args) -> int:
@@ -303,40 +294,18 @@ def scenes(args) -> int:
     return DONE
 
 
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    from .pocket.train import add_arguments
-
-    add_arguments(parser)
-
-
 def train(args) -> int:
     """Train a part of Pocket; the same command again goes on where it stopped."""
-    from .pocket.train import main as train_main
+    from .pocket.train import main
 
-    return train_main(args)
-
-
-def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from .pocket.evaluate import add_arguments
-
-    add_arguments(parser)
+    return main(args)
 
 
 def evaluate(args) -> int:
     """Measure how well Pocket draws what the prompt says; the same command again goes on where it stopped."""
-    from .pocket.evaluate import main as evaluate_main
+    from .pocket.evaluate import main
 
-    return evaluate_main(args)
-
-
-def _card_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder that sdwidgets train export wrote (default: Pocket's)",
-    )
+    return main(args)
 
 
 def card(args) -> int:

@@ -20,22 +20,9 @@ Array = Any  # a numpy array or a torch tensor: what goes in comes out
 # RGB in [-1, 1] is about latents @ factors, for latents as the scheduler sees them. Published in InvokeAI
 # (Apache-2.0), invokeai/app/util/step_callback.py; those of SD 1 go back to keturn and torridgristle,
 # https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204. No bias, so zeros.
-_PUBLISHED = {
-    "sd": """.3444 .1385 .0670  .1247 .4027 .1494  -.3192 .2513 .2103  -.1307 -.1874 -.7445""",
-    "sdxl": """.3816 .4930 .5320  -.3753 .1631 .1739  .1770 .3588 -.2048  -.4350 -.2644 -.4289""",
-    "sd3": """
-        -.0524 .0325 .0749  -.0581 .0076 .0573  .1614 .0127 -.0377  .1442 .0846 .1594
-        .0489 .0056 -.0669  .0519 .1922 .0626  .1539 .0482 .0710  -.0860 .0901 .1089
-        -.1240 -.0677 .0034  -.0440 .0783 .0226  .0310 .0638 .0775  -.0132 .0855 -.0877
-        .0646 .0591 .1326  -.0786 -.0226 -.1276  -.0992 -.0801 -.0626  -.0339 -.0804 -.0608""",
-    "flux": """
-        -.0412 .0149 .0521  .0056 .0291 .0768  .0342 -.0681 -.0427  -.0258 .0092 .0463
-        .0863 .0784 .0547  -.0017 .0402 .0158  .0501 .1058 .1152  -.0209 -.0218 -.0329
-        -.0314 .0083 .0896  .0851 .0665 -.0472  -.0534 .0238 -.0024  .0452 -.0026 .0048
-        .0892 .0831 .0881  -.1117 -.0304 -.0789  .0027 -.0479 -.0043  -.1146 -.0827 -.0598""",
-}
 LINEAR_FACTORS: dict[str, np.ndarray] = {  # family -> (channels + 1, 3) float32, last row the bias
-    name: np.array(f"{text} 0 0 0".split(), np.float32).reshape(-1, 3) for name, text in _PUBLISHED.items()
+    family: np.array([*rows, (0, 0, 0)], np.float32)
+    for family, rows in json.loads(Path(__file__).with_name("linear_factors.json").read_text(encoding="utf-8")).items()
 }
 # A VAE's scaling factor, one over the spread of its latents, tells the families apart.
 _FAMILY_OF_SCALING = {0.18215: "sd", 0.13025: "sdxl", 1.5305: "sd3", 0.3611: "flux"}

@@ -212,8 +212,8 @@ def architecture(parts: Sequence, ax: Axes | None = None) -> Axes:
     ax.text(-0.5, 0.12, f"{_shape(parts[0].reads)} tokens", ha="center", va="bottom", fontsize=9)
     ax.annotate("", (-0.14, 0), (-0.86, 0), arrowprops={"arrowstyle": "->", "lw": 1.5})
     colours = itertools.cycle(COLORS)
-    for place, (part, colour) in enumerate(zip(parts, colours, strict=False)):
-        left = 3 * place
+    for number, (part, colour) in enumerate(zip(parts, colours, strict=False)):
+        left = 3 * number
         ax.add_patch(FancyBboxPatch((left, -0.5), 2, 1, "round,pad=0.08", color=colour, alpha=0.25, linewidth=0))
         ax.text(left + 1, 0.22, part.name, ha="center", va="center", weight="bold", fontsize=14)
         ax.text(left + 1, -0.12, part.class_name, ha="center", va="center", fontsize=8)

@@ -134,22 +134,20 @@ class _Recorder:
 
     def around_encode_prompt(self, encode_prompt, *args, **kwargs):
         # Prompts come first. A run that failed before its first step has left no calls, but a seed.
-        given = self.prepare(
-            encode_prompt,
-            args,
-            kwargs,
-            new_run=bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.call_args),
-        )
+        new_run = bool(self.calls) or not {"seed", "strength"}.isdisjoint(self.call_args)
+        arguments = self.prepare(encode_prompt, args, kwargs, new_run)
         # FLUX encodes the negative prompt by a second call of the same method.
-        self.call_args.setdefault("negative_prompt" if "prompt" in self.call_args else "prompt", given.get("prompt"))
-        if given.get("negative_prompt") is not None:
-            self.call_args["negative_prompt"] = given["negative_prompt"]
+        self.call_args.setdefault(
+            "negative_prompt" if "prompt" in self.call_args else "prompt", arguments.get("prompt")
+        )
+        if arguments.get("negative_prompt") is not None:
+            self.call_args["negative_prompt"] = arguments["negative_prompt"]
         return encode_prompt(*args, **kwargs)
 
     def around_prepare_latents(self, prepare_latents, *args, **kwargs):
-        given = self.prepare(prepare_latents, args, kwargs, new_run=bool(self.calls))
-        self.call_args |= {name: given.get(name) for name in ("height", "width")}
-        self.call_args["seed"] = _seed(given.get("generator"))
+        arguments = self.prepare(prepare_latents, args, kwargs, new_run=bool(self.calls))
+        self.call_args |= {name: arguments.get(name) for name in ("height", "width")}
+        self.call_args["seed"] = _seed(arguments.get("generator"))
         latents = result = prepare_latents(*args, **kwargs)
         while isinstance(latents, (tuple, list)):  # some return more than latents
             latents = latents[0]
@@ -157,8 +155,8 @@ class _Recorder:
         return result
 
     def around_get_timesteps(self, get_timesteps, *args, **kwargs):
-        given = self.prepare(get_timesteps, args, kwargs, new_run=bool(self.calls))
-        strength = given.get("strength")
+        arguments = self.prepare(get_timesteps, args, kwargs, new_run=bool(self.calls))
+        strength = arguments.get("strength")
         self.call_args["strength"] = None if strength is None else float(strength)
         return get_timesteps(*args, **kwargs)
 
@@ -179,10 +177,10 @@ class _Recorder:
         self.outputs.append(output.detach().clone())  # a CUDA graph writes its next output to the same memory
 
     def around_step(self, step, *args, **kwargs):
-        given = dict(zip(self.step_names, args, strict=False)) | kwargs
-        if not {"model_output", "timestep", "sample"} <= given.keys():
+        arguments = dict(zip(self.step_names, args, strict=False)) | kwargs
+        if not {"model_output", "timestep", "sample"} <= arguments.keys():
             return step(*args, **kwargs)  # which says what is missing
-        latents, noise_pred = given["sample"].detach().clone(), given["model_output"].detach().clone()
+        latents, noise_pred = arguments["sample"].detach().clone(), arguments["model_output"].detach().clone()
         self.device = latents.device
         self.to_vae = self.decoded = None  # a callback's preview of the step before, not the picture
         sigma = _between_levels(self.scheduler)
@@ -191,8 +189,10 @@ class _Recorder:
             sigma = self.scheduler.sigmas[self.scheduler.step_index - 1]
         index = len(self.calls)
         uncond_cond, now = self.uncond_cond(len(latents)), _now(latents.device)
-        place = _pipeline_step(self.scheduler, index)
-        self.calls.append(_Call(index, given["timestep"], sigma, latents, noise_pred, uncond_cond, now, place))
+        pipeline_step = _pipeline_step(self.scheduler, index)
+        self.calls.append(
+            _Call(index, arguments["timestep"], sigma, latents, noise_pred, uncond_cond, now, pipeline_step)
+        )
         self.outputs.clear()
         if self.on_step is not None:
             late = latents.device.type == "cuda"  # the device has the next step to do while this one travels

@@ -28,10 +28,8 @@ FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
 PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
 PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
 PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors", "source", "mask")
-PICTURES: dict[str, dict[str, Any]] = {
-    "images": {"lossless": True},
-    "previews": {"quality": 85},
-}  # in a compact file: WebP, and how
+#: in a compact file: WebP, and how
+PICTURES: dict[str, dict[str, Any]] = {"images": {"lossless": True}, "previews": {"quality": 85}}
 # How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
 FOREIGN_STARTS = {
     b"\x80": "a Python pickle",
@@ -59,8 +57,8 @@ class Control:
     start: Any = None  # what a Playground begins with; None: what is usual for its model
 
 
-def _set_by(control: Control, default=None):
-    return field(default=default, metadata={"control": control})
+def _set_by(*args, **kwargs):
+    return field(default=None, metadata={"control": Control(*args, **kwargs)})
 
 
 @dataclass(frozen=True)
@@ -70,75 +68,43 @@ class Settings:
     This is the one list of settings: those that a person sets bring their `Control`; `CONTROLS` has them by name.
     """
 
-    prompt: str | list[str] | None = _set_by(
-        Control("Prompt", "prompt", str, start="an astronaut on a blue background")
-    )
+    prompt: str | list[str] | None = _set_by("Prompt", "prompt", str, start="an astronaut on a blue background")
     negative_prompt: str | list[str] | None = _set_by(
-        Control(
-            "Negative prompt",
-            "negative prompt",
-            str,
-            option="--negative",
-            metavar="PROMPT",
-            help="what the picture should not show",
-            start="",
-        )
-    )
+        "Negative prompt", "negative prompt", str,
+        option="--negative", metavar="PROMPT", help="what the picture should not show", start="",
+    )  # fmt: skip
     #: None too for a generator used before: no seed repeats its picture
     seed: int | list[int] | None = _set_by(
-        Control(
-            "Seed",
-            "seed",
-            int,
-            0,
-            2**63 - 1,
-            option="--seed",
-            help="which noise to start from (default: 0)",
-            argument=False,
-            start=0,
-        )
-    )
+        "Seed", "seed", int, 0, 2**63 - 1,
+        option="--seed", help="which noise to start from (default: 0)", argument=False, start=0,
+    )  # fmt: skip
     #: as asked; scheduler calls, which a trace counts, can be more
     num_inference_steps: int | None = _set_by(
-        Control(
-            "Steps",
-            "number of steps",
-            int,
-            1,
-            option="--steps",
-            metavar="N",
-            help="inference steps (default: the model's usual)",
-        )
-    )
+        "Steps", "number of steps", int, 1, option="--steps", metavar="N", help="inference steps (default: the model's usual)"
+    )  # fmt: skip
     guidance_scale: float | None = _set_by(
-        Control("Guidance", "guidance", float, 0, 50, hint="1 is off, 5 to 8 is usual",
-                option="--guidance", metavar="X", help="guidance scale (default: the model's usual)")
+        "Guidance", "guidance", float, 0, 50, hint="1 is off, 5 to 8 is usual",
+        option="--guidance", metavar="X", help="guidance scale (default: the model's usual)",
     )  # fmt: skip
     #: class name, "DDIMScheduler"; a person gives a label of sdwidgets.generation.schedulers.SCHEDULERS
     scheduler: str | None = _set_by(
-        Control("Scheduler", "scheduler", str, option="--scheduler", metavar="NAME",
-                help='for example "DDIM" or "DPM++ 2M" (default: the model\'s)', argument=False)
+        "Scheduler", "scheduler", str, option="--scheduler", metavar="NAME",
+        help='for example "DDIM" or "DPM++ 2M" (default: the model\'s)', argument=False,
     )  # fmt: skip
     scheduler_label: str | None = None  # its label, with the class's choices: "DPM++ 2M Karras"
     #: "text", "image", "inpaint" or "outpaint": what the run starts from
-    task: str | None = _set_by(Control("Task", "task", str, argument=False, start="text"))
+    task: str | None = _set_by("Task", "task", str, argument=False, start="text")
     #: image to image, inpainting: how much of the path from noise is walked
     strength: float | None = _set_by(
-        Control("Strength", "strength", float, 0, 1, open_low=True, hint="1 keeps nothing of the picture")
+        "Strength", "strength", float, 0, 1, open_low=True, hint="1 keeps nothing of the picture"
     )
     #: outpainting: left, top, right, bottom, in percent of the picture's sides
-    border: list[float] | None = _set_by(
-        Control("Border", "border", list, 0, 200, argument=False, start=(25, 25, 25, 25))
-    )
+    border: list[float] | None = _set_by("Border", "border", list, 0, 200, argument=False, start=(25, 25, 25, 25))
     height: int | None = _set_by(
-        Control(
-            "Height", "height", int, option="--height", metavar="PIXELS", help="(default: the model's own)", page=False
-        )
+        "Height", "height", int, option="--height", metavar="PIXELS", help="(default: the model's own)", page=False
     )
     width: int | None = _set_by(
-        Control(
-            "Width", "width", int, option="--width", metavar="PIXELS", help="(default: the model's own)", page=False
-        )
+        "Width", "width", int, option="--width", metavar="PIXELS", help="(default: the model's own)", page=False
     )
     model: str | None = None  # hub id or folder name
     pipeline: str | None = None  # class name
@@ -195,6 +161,11 @@ class Step:
         return 20 * math.log10(signal / noise) if noise > 0 else math.inf
 
 
+def first_of(value):
+    """The first of a list or tuple, None of an empty one; anything else itself: settings hold one value, or one for each picture."""
+    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
+
+
 def _stacked(name: str, doc: str) -> property:
     def get(self: Trace) -> np.ndarray:
         return np.stack([getattr(step, name) for step in self.steps]) if self.steps else np.zeros(0, "f4")
@@ -239,6 +210,13 @@ class Trace:
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [getattr(step, name) for step in self for name in PER_STEP_ARRAYS]
+        arrays += [getattr(self, name) for name in PER_RUN_ARRAYS]
+        return sum(array.nbytes for array in arrays if array is not None)
+
     def __repr__(self) -> str:
         s = self.settings
         parts = [f"{s.prompt[:60]!r}"] if isinstance(s.prompt, str) else []
@@ -249,9 +227,10 @@ class Trace:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """What a notebook shows: the replay, a PNG contact sheet where scripts are not trusted, and words."""
-        from .widgets.replay import mimebundle
+        from .widgets.replay import Replay
 
-        return mimebundle(self)
+        text = {"text/plain": repr(self)}
+        return {**Replay(self)._repr_mimebundle_(), **text} if self.steps else text
 
     def widget(self, **state) -> Replay:
         """The replay as a widget joined to the kernel: `widget.set(step=3, playing=True)` moves it, `widget.state` tells
@@ -262,9 +241,9 @@ class Trace:
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write one HTML file that replays the run in any browser, offline, and return its path."""
-        from .widgets.replay import export_html
+        from .widgets.replay import Replay
 
-        return export_html(self, path)
+        return Replay(self).export_html(path)
 
     def save(self, path: str | os.PathLike, *, compact: bool = False) -> Path:
         """Write everything to one safetensors file and return its path.
@@ -304,8 +283,8 @@ class Trace:
     def _follows(self, name: str, step: Step) -> bool:
         """Would this array come back from the step's others, once those were rounded to half precision?"""
         rounded = {one: _rounded(getattr(step, one)) for one in PER_STEP_ARRAYS}
-        told = _derived(name, self.settings, **{**step.__dict__, **rounded})
-        return told is not None and np.allclose(told, getattr(step, name), rtol=2e-3, atol=0.02)
+        derived = _derived(name, self.settings, **{**step.__dict__, **rounded})
+        return derived is not None and np.allclose(derived, getattr(step, name), rtol=2e-3, atol=0.02)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Trace:
@@ -374,8 +353,8 @@ def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
         uncond, cond, scale = step["noise_pred_uncond"], step["noise_pred_cond"], settings.guidance_scale
         return None if uncond is None or cond is None or scale is None else uncond + np.float32(scale) * (cond - uncond)  # fmt: skip
     if name == "pred_original" and step["noise_pred"] is not None and settings.prediction_type is not None:
-        given = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
-        return predicted_original(*given, settings.prediction_type, step["process"]).astype(np.float32)
+        known = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
+        return predicted_original(*known, settings.prediction_type, step["process"]).astype(np.float32)
     return None
 
 
@@ -432,7 +411,7 @@ def _refuse_foreign(path: Path) -> None:
         start = file.read(9)
     if (
         start[8:] == b"{"
-    ):  # safetensors: the length of a header in JSON, whose bytes may look like any mark, and the header
+    ):  # safetensors: the length of a JSON header, whose bytes may look like any mark, then the header
         return
     for mark, kind in FOREIGN_STARTS.items():
         if start.startswith(mark):

@@ -81,12 +81,8 @@ def read_passport(data: bytes, name: str = "file") -> Trace:
             raise _damaged(name, error) from None
     else:
         page = data[:300].lstrip().lower().startswith((b"<!doctype", b"<html"))
-        what = (
-            "is a page without a run of sdwidgets in it"
-            if page
-            else "is neither a PNG nor a page with a run of sdwidgets in it"
-        )
-        raise ValueError(f"{name} {what}; give a file that embed_trace(trace, path) wrote")
+        what = "is a page without a run" if page else "is neither a PNG nor a page with a run"
+        raise ValueError(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
     return _unpacked(packed, name)
 
 
@@ -112,13 +108,9 @@ def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
     return f"{OPENING.decode()}{base64.b64encode(packed).decode()}{CLOSING.decode()}" if len(packed) <= at_most else ""
 
 
-# ---- the bytes ------------------------------------------------------------------------------------------------------
-
-
 def _packed(trace: Trace, always_compact: bool = False) -> bytes:
     """The trace's safetensors file, compressed; without previews, which can be computed again, where they are too many."""
-    size = sum(a.nbytes for a in _arrays(trace))
-    compact = always_compact or size > LARGE
+    compact = always_compact or trace.nbytes > LARGE
     if compact and trace.previews is not None:
         count, height, width = trace.previews.shape[:3]
         if count * height * width > MAX_PIXELS:
@@ -130,24 +122,19 @@ def _packed(trace: Trace, always_compact: bool = False) -> bytes:
     return zlib.compress(data, 6)
 
 
-def _arrays(trace: Trace) -> list[np.ndarray]:
-    found = [getattr(step, name) for step in trace for name in PER_STEP_ARRAYS]
-    return [a for a in (*found, *(getattr(trace, name) for name in PER_RUN_ARRAYS)) if a is not None]
-
-
 def _chunk(data: bytes, name: str) -> bytes:
     """The content of our chunk. Others are stepped over: none is decompressed, whatever it says of itself."""
-    place, texts = len(SIGNATURE), False
-    while place + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        end = place + 8 + length
+    position, texts = len(SIGNATURE), False
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        end = position + 8 + length
         if end + 4 > len(data):
             break
         if kind == CHUNK:
-            if zlib.crc32(data[place + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
+            if zlib.crc32(data[position + 4 : end]) != struct.unpack(">I", data[end : end + 4])[0]:
                 raise _damaged(name, "its checksum is wrong")
-            return data[place + 8 : end]
-        texts = texts or (kind == b"iTXt" and data[place + 8 : end].startswith(TEXT.encode() + b"\0"))
+            return data[position + 8 : end]
+        texts = texts or (kind == b"iTXt" and data[position + 8 : end].startswith(TEXT.encode() + b"\0"))
         if kind == b"IEND":
             what = (
                 "tells its settings, but carries no run" if texts else "is a picture without a run of sdwidgets in it"
@@ -155,7 +142,7 @@ def _chunk(data: bytes, name: str) -> bytes:
             raise ValueError(
                 f"{name} {what}; programs that store a picture again drop it; give the file that embed_trace wrote"
             )
-        place = end + 4
+        position = end + 4
     raise _damaged(name, "it is cut short")
 
 
@@ -255,10 +242,5 @@ def _check_settings(settings: Settings) -> None:
 
 
 def _is(value, kinds: tuple) -> bool:
-    if value is None:
-        return True
-    return (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and (not isinstance(value, float) or math.isfinite(value))
-    )
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value is None or isinstance(value, kinds) and not isinstance(value, bool) and finite

@@ -70,7 +70,7 @@ def test_a_call_that_breaks_off_is_no_step():
     try:
         with pytest.raises(RuntimeError, match="lost"), record_attention(pipe) as maps:
             tiny.run(pipe)
-        assert len(maps) == 1 and maps.heat("blue").shape == (8, 6)
+        assert len(maps) == 1 and maps.heat_map("blue").shape == (8, 6)
         calls[:] = [0]
         with record_attention(pipe) as maps:
             with pytest.raises(RuntimeError, match="lost"):
@@ -171,8 +171,8 @@ def test_over_the_tokens_the_shares_sum_to_one(family):
         for layer in range(len(maps.layers)):
             assert maps.at(step, layer).min() >= 0
             np.testing.assert_allclose(maps.at(step, layer).sum(0), 1, atol=FLOAT16)
-    np.testing.assert_allclose(maps.shares().sum(1), 1, atol=FLOAT16)
-    every = sum(maps.heat(i) for i in range(len(maps.tokens)))
+    np.testing.assert_allclose(maps.mean_attention().sum(1), 1, atol=FLOAT16)
+    every = sum(maps.heat_map(i) for i in range(len(maps.tokens)))
     np.testing.assert_allclose(every, 1, atol=FLOAT16)
 
 
@@ -342,11 +342,11 @@ def test_what_is_cut_is_told_and_the_word_that_is_torn():
     maps, _ = recorded(pipe, prompt=LONG)
     letters = LONG.replace(" ", "")
     assert "".join(t.text for t in maps.tokens[1:-1]) == letters[:75]
-    assert "".join(maps.cut) == letters[75:]
+    assert "".join(maps.truncated) == letters[75:]
     assert [t.kind for t in maps.tokens] == ["start", *["text"] * 75, "end"]  # no padding is left
-    assert maps.cut_word == maps.words[-1] and LONG.split()[len(maps.words) - 1].startswith(maps.cut_word)
+    assert maps.truncated_word == maps.words[-1] and LONG.split()[len(maps.words) - 1].startswith(maps.truncated_word)
     between, _ = recorded(pipe, prompt=LONG.replace("green", "red"))
-    assert between.cut and between.cut_word is None
+    assert between.truncated and between.truncated_word is None
     np.testing.assert_allclose(maps.at(0, 0).sum(0), 1, atol=FLOAT16)
 
 
@@ -381,8 +381,8 @@ def test_playground_and_xray_read_a_prompt_alike():
     assert [t.word for t in columns] == [0] * 5 + [1] * 3 and shown[2] == ["ï", 2]
     maps, _ = recorded(pipe, prompt="naïve art")
     assert maps.words == ("naïve", "art") and maps.find("naïve") == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose(maps.heat("naïve"), sum(maps.heat(i) for i in range(1, 6)), atol=FLOAT16)
-    np.testing.assert_allclose(maps.heat([1, 2]), maps.heat(1) + maps.heat(2), atol=FLOAT16)
+    np.testing.assert_allclose(maps.heat_map("naïve"), sum(maps.heat_map(i) for i in range(1, 6)), atol=FLOAT16)
+    np.testing.assert_allclose(maps.heat_map([1, 2]), maps.heat_map(1) + maps.heat_map(2), atol=FLOAT16)
 
 
 def test_two_encoders_that_read_different_prompts():
@@ -399,7 +399,7 @@ def test_embeddings_alone_have_numbered_columns():
     maps, _ = recorded(pipe, prompt=None, prompt_embeds=embeds, guidance_scale=1.0)
     known, _ = recorded(pipe, prompt="a red cat", guidance_scale=1.0)
     assert maps.prompt is None and [t.text for t in maps.tokens] == [str(i) for i in range(77)]
-    np.testing.assert_allclose(maps.heat(1), known.heat(1), atol=FLOAT16)
+    np.testing.assert_allclose(maps.heat_map(1), known.heat_map(1), atol=FLOAT16)
 
 
 def test_words_are_found_wherever_they_stand():
@@ -424,30 +424,30 @@ def test_heat_is_the_mean_over_layers_and_steps():
     up = [i for i, layer in enumerate(maps.layers) if layer.block == "up 1"]
     assert maps.blocks == ("down 0", "mid", "up 1") and len(up) == 2
     by_hand = np.mean([maps.at(s, i)[columns].sum(0) for s in range(3) for i in up], 0)
-    np.testing.assert_allclose(maps.heat("blue", layers="up 1"), by_hand, atol=1e-6)
-    np.testing.assert_allclose(maps.heat("blue", layers=up), by_hand, atol=1e-6)
+    np.testing.assert_allclose(maps.heat_map("blue", layers="up 1"), by_hand, atol=1e-6)
+    np.testing.assert_allclose(maps.heat_map("blue", layers=up), by_hand, atol=1e-6)
     one = maps.at(1, up[0])[columns].sum(0)
-    np.testing.assert_allclose(maps.heat("blue", steps=1, layers=[up[0]]), one, atol=1e-6)
-    some = maps.heat("blue", steps=slice(1, None), layers=up)
+    np.testing.assert_allclose(maps.heat_map("blue", steps=1, layers=[up[0]]), one, atol=1e-6)
+    some = maps.heat_map("blue", steps=slice(1, None), layers=up)
     np.testing.assert_allclose(
         some, np.mean([maps.at(s, i)[columns].sum(0) for s in (1, 2) for i in up], 0), atol=1e-6
     )
-    assert maps.heat("blue").shape == (8, 6) and maps.heat("blue", size=(64, 48)).shape == (64, 48)
-    assert maps.heat("blue", layers="mid").shape == (4, 3)
+    assert maps.heat_map("blue").shape == (8, 6) and maps.heat_map("blue", size=(64, 48)).shape == (64, 48)
+    assert maps.heat_map("blue", layers="mid").shape == (4, 3)
 
 
 def test_what_is_not_there_is_said():
     maps, _ = recorded(tiny.pipeline())
     with pytest.raises(ValueError, match="down 0, mid, up 1"):
-        maps.heat("blue", layers="up 7")
+        maps.heat_map("blue", layers="up 7")
     with pytest.raises(ValueError, match="from 0 to 2"):
-        maps.heat("blue", steps=[])
+        maps.heat_map("blue", steps=[])
     with pytest.raises(ValueError, match="no layer"):
-        maps.heat("blue", layers=[])
+        maps.heat_map("blue", layers=[])
     with record_attention(tiny.pipeline()) as empty:
         pass
     assert len(empty) == 0
-    for ask in (lambda: empty.heat("blue"), lambda: empty.at(0, 0), empty.shares):
+    for ask in (lambda: empty.heat_map("blue"), lambda: empty.at(0, 0), empty.mean_attention):
         with pytest.raises(ValueError, match="run the pipeline inside the block"):
             ask()
 

@@ -316,7 +316,7 @@ def test_doctor_finds_a_card_without_a_driver(tmp_path, monkeypatch):
 
 def test_doctor_never_raises(monkeypatch):
     for probe in (
-        "_packages",
+        "installed_version",
         "_torch",
         "find_nvidia",
         "total_ram",

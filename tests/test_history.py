@@ -28,12 +28,12 @@ def test_runs_and_traces_are_bounded(make, monkeypatch):  # noqa: F811
 
 def test_large_traces_go_first(make, monkeypatch):  # noqa: F811
     play = make(num_inference_steps=1, autorun=False)
-    one = history.size(play.run(seed=0).wait(SECONDS))
+    one = play.run(seed=0).wait(SECONDS).nbytes
     monkeypatch.setattr(history, "BYTES", int(2.5 * one))  # of the older ones together
     for seed in range(1, 6):
         play.run(seed=seed).wait(SECONDS)
     assert [entry.run is not None for entry in play.history] == [False, False, False, True, True, True]
-    assert history.size(play.trace) == one > play.trace.latents.nbytes
+    assert play.trace.nbytes == one > play.trace.latents.nbytes
 
 
 def test_the_same_request_twice_is_one_run(make):  # noqa: F811

@@ -15,7 +15,7 @@ import pytest
 import torch
 import traitlets
 
-from sdwidgets.generation.validation import SettingsError
+from sdwidgets.generation.validation import SettingsError, as_number
 from sdwidgets.widgets.playground import channel, driver, history, messages, runner
 from sdwidgets.widgets.playground.widget import Playground
 from sdwidgets.widgets.playground.worker import Worker
@@ -260,7 +260,7 @@ def test_an_unknown_setting_is_refused(make):
 
 
 def test_typed_numbers():
-    assert [driver.as_number(text) for text in ("7", "7.5", "ten", "")] == [7, 7.5, "ten", ""]
+    assert [as_number(text) for text in ("7", "7.5", "ten", "")] == [7, 7.5, "ten", ""]
 
 
 # ---- tokens -------------------------------------------------------------------------------------------------------

@@ -175,8 +175,8 @@ def test_a_page_needs_nothing_from_outside(tmp_path):
 
 
 def test_the_same_trace_gives_the_same_page():
-    assert replay.to_html(a_trace()) == replay.to_html(a_trace())
-    assert replay.to_html(a_trace()) != replay.to_html(a_trace(prompt="a dog"))
+    assert replay.Replay(a_trace()).to_html() == replay.Replay(a_trace()).to_html()
+    assert replay.Replay(a_trace()).to_html() != replay.Replay(a_trace(prompt="a dog")).to_html()
 
 
 def test_a_run_of_pocket_stays_small(tmp_path):

@@ -12,7 +12,6 @@ import nbformat
 import pytest
 
 from sdwidgets.course.meetup import meetup
-from sdwidgets.widgets.replay import mimebundle
 from tests.test_replay import EVIL, a_trace
 from tools import make_slides
 from tools.make_slides import SlideError
@@ -44,7 +43,7 @@ def picture(width: int = 8, height: int = 8) -> dict:
 
 
 def replay(**options) -> dict:
-    bundle = mimebundle(a_trace(**options))
+    bundle = a_trace(**options)._repr_mimebundle_()
     return bundle | {"image/png": base64.b64encode(bundle["image/png"]).decode()}
 
 

@@ -53,10 +53,10 @@ def test_a_page_carries_what_was_recorded(family):
         for i in range(len(maps.tokens)):
             shown = numbers(told["maps"][i])
             coarse = (told["maps"][i]["high"] - told["maps"][i]["low"]) / 255
-            expected = [maps.heat(i, steps, layers) for steps in (None, 0, 1, 2)]
+            expected = [maps.heat_map(i, steps, layers) for steps in (None, 0, 1, 2)]
             np.testing.assert_allclose(shown, expected, atol=coarse)
-        np.testing.assert_allclose(np.array(told["shares"])[1:], maps.shares(layers), atol=1e-5)
-        np.testing.assert_allclose(np.sum(told["shares"], 1), 1, atol=2e-3)
+        np.testing.assert_allclose(np.array(told["mean_attention"])[1:], maps.mean_attention(layers), atol=1e-5)
+        np.testing.assert_allclose(np.sum(told["mean_attention"], 1), 1, atol=2e-3)
     assert [(s["number"], s["t"]) for s in view.data["steps"]] == list(
         zip((1, 2, 3), view.trace.timesteps, strict=True)
     )
@@ -82,9 +82,9 @@ def test_what_is_cut_and_what_was_never_seen_is_told():
     assert view.unknown == {"green", "background"} and view.data["unknown"] == ["background", "green"]
     marked = {t["word"] for t in view.data["tokens"] if t["unknown"]}
     assert {view.maps.words[i] for i in marked} == view.unknown
-    assert "".join(view.data["cut"]) == LONG.replace(" ", "")[75:] and view.data["more"] == 0
+    assert "".join(view.data["truncated"]) == LONG.replace(" ", "")[75:] and view.data["more"] == 0
     # A word that is torn by the cut is not what the reader wrote, so nothing is said of it.
-    assert view.maps.cut_word == "backgrou" and "backgrou" not in view.unknown
+    assert view.maps.truncated_word == "backgrou" and "backgrou" not in view.unknown
     assert a_view(prompt=LONG).data["unknown"] == []
 
 
@@ -102,8 +102,8 @@ def test_code_moves_it_and_wrong_states_are_named():
     assert view.state == {"token": view.maps.find("cat"), "step": 2, "layers": "mid"}, (
         "this tokenizer has a token for every letter"
     )
-    assert view.heat().shape == (4, 3)
-    np.testing.assert_array_equal(view.heat(), view.maps.heat("cat", 1, "mid"))
+    assert view.heat_map().shape == (4, 3)
+    np.testing.assert_array_equal(view.heat_map(), view.maps.heat_map("cat", 1, "mid"))
     view.set(token="<padding>", step=0, layers="all")
     assert view.state["token"] == len(view.maps.tokens) - 1
     for state, match in [

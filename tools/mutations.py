@@ -44,7 +44,7 @@ MUTATIONS = (
     Mutation("guidance: the halves swapped", "sdwidgets/recording.py", "return tuple(self.outputs[0].chunk(2))", "return tuple(self.outputs[0].chunk(2))[::-1]", "tests/test_recording.py"),
     Mutation("FLUX: the halves swapped", "sdwidgets/recording.py", "return self.outputs[1], self.outputs[0]", "return self.outputs[0], self.outputs[1]", "tests/test_recording.py"),
     Mutation("sigma of the next step", "sdwidgets/recording.py", "sigma = self.scheduler.sigmas[self.scheduler.step_index - 1]", "sigma = self.scheduler.sigmas[self.scheduler.step_index]", "tests/test_recording.py"),
-    Mutation("latents after the step for those before it", "sdwidgets/recording.py", 'given["sample"].detach().clone()', 'step(*args, **kwargs)[0].detach().clone()', "tests/test_recording.py"),
+    Mutation("latents after the step for those before it", "sdwidgets/recording.py", 'arguments["sample"].detach().clone()', 'step(*args, **kwargs)[0].detach().clone()', "tests/test_recording.py"),
     Mutation("outputs of a step kept for the next", "sdwidgets/recording.py", "        self.outputs.clear()\n", "", "tests/test_recording.py"),
     Mutation("CUDA graph's memory not copied", "sdwidgets/recording.py", "self.outputs.append(output.detach().clone())", "self.outputs.append(output.detach().mul_(1.0).add_(1e-3))", "tests/test_recording.py"),
     Mutation("signature of step hidden", "sdwidgets/recording.py", "functools.update_wrapper(self, method)", "pass", "tests/test_recording.py"),

@@ -80,7 +80,7 @@ class Snapshot:
         self.shelves = [held for m in layers for held in (m._modules, m._parameters, m._buffers) if held]
         self.held = self._on_the_shelves()
         self.tensors = [thing for thing in self.held if isinstance(thing, torch.Tensor)]
-        self.places = list(map(torch.Tensor.data_ptr, self.tensors))
+        self.addresses = list(map(torch.Tensor.data_ptr, self.tensors))
         self.counted = [t for t in self.tensors if not t.is_inference()]  # inference tensors have no counter
         self.versions = [t._version for t in self.counted]
         self.numbers = [
@@ -99,7 +99,7 @@ class Snapshot:
         return (
             len(now) == len(self.held)
             and all(map(operator.is_, now, self.held))
-            and list(map(torch.Tensor.data_ptr, self.tensors)) == self.places
+            and list(map(torch.Tensor.data_ptr, self.tensors)) == self.addresses
             and self._same_attributes()
         )
 
@@ -108,11 +108,11 @@ class Snapshot:
             if self.attributes == self.values:
                 return True
             # A switch that was put on and off again, such as FreeU's, leaves a None where nothing was.
-            for place, sides in enumerate(zip(self.attributes, self.values, strict=True)):
+            for number, sides in enumerate(zip(self.attributes, self.values, strict=True)):
                 now, before = ({k: v for k, v in side.items() if v is not None} for side in sides)
                 if now != before:
                     return False
-                self.values[place] = dict(sides[0])
+                self.values[number] = dict(sides[0])
             return True
         return False
 

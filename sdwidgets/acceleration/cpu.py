@@ -46,16 +46,16 @@ def speed_up_cpu(pipe) -> str:
     folder = cache_folder() / "compiled"
     cells = unet.config.sample_size
     cells = (cells, cells) if isinstance(cells, int) else tuple(cells)
-    given = PrecomputedInputs(unet)
+    precomputed = PrecomputedInputs(unet)
     # Of a caption, not random ones: bfloat16 is judged by what the U-Net is used for, and noise as text can be many times as wrong.
     with torch.no_grad():
-        told, empty = pipe.encode_prompt("a cat", unet.device, 1, True)
+        states, empty = pipe.encode_prompt("a cat", unet.device, 1, True)
     noise = torch.zeros(2, unet.config.in_channels, *cells)
-    graph = compiled_unet(unet, given, noise, torch.cat([empty, told]), folder, openvino)
+    graph = compiled_unet(unet, precomputed, noise, torch.cat([empty, states]), folder, openvino)
     latents = torch.zeros(1, pipe.vae.config.latent_channels, *cells)
     smaller = rewritten_decoder(copy.deepcopy(decoder))
     decoding = Compiled(decoder, smaller, (latents,), folder, openvino)
-    replace_method(unet, unet_forward(unet, graph, given))
+    replace_method(unet, unet_forward(unet, graph, precomputed))
     reading = compiled_encoder(pipe, folder, openvino)
     replace_method(decoder, decoder_forward(decoder, decoding))
     if is_pointwise(getattr(pipe.vae, "post_quant_conv", None)):

@@ -54,15 +54,15 @@ def compile_regions(pipe, *, graphs: bool) -> str:
         raise TypeError(f"speed='fast' knows pipelines with a denoiser and a VAE, not {type(pipe).__name__}")
     undo: list[Callable[[], None]] = []
     pipe._sdwidgets_undo = lambda: [step() for step in reversed(undo)]
-    words = ["fast: channels last"]
+    notes = ["fast: channels last"]
     for network in (denoiser, decoder):
         network.to(memory_format=torch.channels_last)
         undo.append(lambda network=network: network.to(memory_format=torch.contiguous_format))
     if hasattr(pipe, "unet") and _fuse_projections(denoiser, undo):
-        words.append("fused projections")
+        notes.append("fused projections")
     missing = why_no_compiler(denoiser.device)
     if missing:
-        words.append(f"not compiled: {missing}")
+        notes.append(f"not compiled: {missing}")
     else:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
         config = torch._dynamo.config
@@ -70,15 +70,15 @@ def compile_regions(pipe, *, graphs: bool) -> str:
         setattr(config, limit, max(VARIANTS, getattr(config, limit)))
         _compile(denoiser, [*(getattr(denoiser, "_repeated_blocks", None) or []), "ResnetBlock2D"], undo)
         _compile(decoder, ["ResnetBlock2D"], undo)
-        words.append("compiled by region, at the first picture of each size: up to a few minutes, then kept")
+        notes.append("compiled by region, at the first picture of each size: up to a few minutes, then kept")
     call = Graphed(denoiser) if graphs else None
     if call is not None:
-        words.append("CUDA graphs")
+        notes.append("CUDA graphs")
     denoiser.forward = types.MethodType(_forward(pipe, denoiser, call), denoiser)
     if not missing:
         decoder.forward = types.MethodType(_decoder_forward(decoder), decoder)
     cache_text_encoder(pipe)
-    return ", ".join(words)
+    return ", ".join(notes)
 
 
 def why_no_compiler(device: torch.device) -> str:
@@ -133,8 +133,6 @@ def _compile(network: torch.nn.Module, names: list[str], undo: list) -> None:
             undo.append(lambda module=module: vars(module).pop("_compiled_call_impl", None))
 
 
-# ---- one product for query, key and value -------------------------------------------------------------------------
-
 _JOINT = {"to_qkv": ("to_q", "to_k", "to_v"), "to_kv": ("to_k", "to_v")}
 
 
@@ -171,9 +169,6 @@ def _fuse_projections(unet, undo: list) -> bool:
 
     undo.append(restore)
     return True
-
-
-# ---- CUDA graphs ---------------------------------------------------------------------------------------------------
 
 
 class Graphed:
@@ -222,8 +217,8 @@ class Graphed:
             return type(self.network).forward(self.network, *args, **kwargs)
         self.graphs.move_to_end(key)
         graph, inputs, output = self.graphs[key]
-        for place, tensor in zip(inputs, tensors, strict=True):
-            place.copy_(tensor, non_blocking=True)
+        for held, tensor in zip(inputs, tensors, strict=True):
+            held.copy_(tensor, non_blocking=True)
         graph.replay()
         return copied(output, lambda tensor: tensor.clone())
 

@@ -99,12 +99,8 @@ SERIAL = 32_768  # numbers up to which PyTorch computes on the calling thread al
 
 def is_pointwise(layer) -> bool:
     """Whether a layer is the 1x1 convolution of a few channels that stands before a VAE's decoder."""
-    return (
-        isinstance(layer, torch.nn.Conv2d)
-        and layer.kernel_size == (1, 1)
-        and layer.groups == 1
-        and layer.stride == (1, 1)
-    )
+    plain = isinstance(layer, torch.nn.Conv2d) and layer.groups == 1
+    return plain and layer.kernel_size == layer.stride == (1, 1)
 
 
 def pointwise_forward(self, sample):

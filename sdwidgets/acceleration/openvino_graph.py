@@ -138,7 +138,7 @@ class Runner:
             "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": usable_threads(), "NUM_STREAMS": 1,
         }  # fmt: skip
         model = compiled.model.clone()
-        model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
+        model.reshape({index: list(shape) for index, shape in enumerate(shapes)})
         self.network = compiled.core.compile_model(model, "CPU", settings)
         self.request = self.network.create_infer_request()
         self.before: list[torch.Tensor | None] = [None] * len(shapes)
@@ -146,12 +146,12 @@ class Runner:
         self.tensor = compiled.openvino.Tensor
 
     def __call__(self, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        for place, tensor in enumerate(tensors):
-            if place == 0 or tensor is not self.before[place]:  # keys and values are set once a prompt
+        for index, tensor in enumerate(tensors):
+            if index == 0 or tensor is not self.before[index]:  # keys and values are set once a prompt
                 # The request reads a tensor's own memory and does not keep it alive.
-                self.read[place] = tensor.detach().contiguous()
-                self.request.set_input_tensor(place, self.tensor(self.read[place].numpy(), shared_memory=True))
-                self.before[place] = tensor
+                self.read[index] = tensor.detach().contiguous()
+                self.request.set_input_tensor(index, self.tensor(self.read[index].numpy(), shared_memory=True))
+                self.before[index] = tensor
         self.request.infer()
         return torch.from_numpy(self.request.get_output_tensor().data.copy())  # its memory is used again
 

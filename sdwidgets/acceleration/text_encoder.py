@@ -73,8 +73,8 @@ def _read(encoder, graph: Compiled | None, input_ids, rows, others: dict):
 
     states = graph(rows, exact=lambda: type(encoder).forward(encoder, input_ids)[0])
     ends = encoder.config.eos_token_id  # as CLIPTextModel pools: 2 stands in old configurations for the largest id
-    places = (input_ids if ends == 2 else (input_ids == ends).int()).argmax(-1)
-    return BaseModelOutputWithPooling(states, states[torch.arange(len(states)), places])
+    positions = (input_ids if ends == 2 else (input_ids == ends).int()).argmax(-1)
+    return BaseModelOutputWithPooling(states, states[torch.arange(len(states)), positions])
 
 
 def _remembered(encoder, graph: Compiled | None = None) -> Callable:

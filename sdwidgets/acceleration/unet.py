@@ -13,8 +13,6 @@ from .decoder import without_hooks
 from .openvino_graph import Compiled
 
 KEPT_PROMPTS = 8  # pairs of prompts whose keys and values are kept, about 0.8 MB each for Pocket
-
-
 KEPT_TIMES = 1000
 
 
@@ -56,10 +54,10 @@ class PrecomputedInputs:
 
     def texts(self, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Keys and values of every cross-attention, in turn: each (batch, tokens, channels). `states`: the text's."""
-        for place, (known, answer) in enumerate(self.known_texts):
+        for index, (known, answer) in enumerate(self.known_texts):
             if known.shape == states.shape and torch.equal(known, states):
-                if place:  # the newest first
-                    self.known_texts.insert(0, self.known_texts.pop(place))
+                if index:  # the newest first
+                    self.known_texts.insert(0, self.known_texts.pop(index))
                 return answer
         layers = self.layers(self.kv_projections)
         each = lambda: tuple(layer(states) for layer in layers)
@@ -86,13 +84,16 @@ class _ReadersGraph(torch.nn.Module):
 class UNetGraph(torch.nn.Module):
     """A U-Net as a function of tensors, which is what can be traced: what `PrecomputedInputs` knows comes from outside."""
 
-    def __init__(self, unet, given: PrecomputedInputs):
+    def __init__(self, unet, precomputed: PrecomputedInputs):
         super().__init__()
         self.unet = copy.deepcopy(unet)
         without_hooks(self.unet)
-        sizes = [layer.out_features for layer in given.layers(given.projections)]
+        sizes = [layer.out_features for layer in precomputed.layers(precomputed.projections)]
         self.sizes, self.time_slots, self.text_slots = sizes, [], []
-        for names, slots in ((given.projections, self.time_slots), (given.kv_projections, self.text_slots)):
+        for names, slots in (
+            (precomputed.projections, self.time_slots),
+            (precomputed.kv_projections, self.text_slots),
+        ):
             for name in names:
                 slots.append(Slot())
                 self.unet.set_submodule(name, slots[-1])
@@ -106,18 +107,18 @@ class UNetGraph(torch.nn.Module):
         return self.unet(sample, torch.tensor(0.0), texts[0], return_dict=False)[0]
 
 
-def compiled_unet(unet, given: PrecomputedInputs, noise, states, folder, openvino) -> Compiled:
+def compiled_unet(unet, precomputed: PrecomputedInputs, noise, states, folder, openvino) -> Compiled:
     with torch.no_grad():
-        layers = given.layers(given.kv_projections)
+        layers = precomputed.layers(precomputed.kv_projections)
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
             graph = _ReadersGraph(layers)
-            given.reading = Compiled(unet, graph, (states,), folder, openvino, graph, precision="f32")
-        inputs = (noise, given.times(501.0), *given.texts(states))
+            precomputed.reading = Compiled(unet, graph, (states,), folder, openvino, graph, precision="f32")
+        inputs = (noise, precomputed.times(501.0), *precomputed.texts(states))
         expected = functools.partial(unet, timestep=501.0, encoder_hidden_states=states, return_dict=False)
-        return Compiled(unet, UNetGraph(unet, given), inputs, folder, openvino, lambda *t: expected(t[0])[0])
+        return Compiled(unet, UNetGraph(unet, precomputed), inputs, folder, openvino, lambda *t: expected(t[0])[0])
 
 
-def unet_forward(unet, graph: Compiled, given: PrecomputedInputs) -> Callable:
+def unet_forward(unet, graph: Compiled, precomputed: PrecomputedInputs) -> Callable:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
     factor = 2**unet.num_upsamplers  # sides that it does not divide take another way through the network
@@ -140,7 +141,7 @@ def unet_forward(unet, graph: Compiled, given: PrecomputedInputs) -> Callable:
                 self, sample, timestep, encoder_hidden_states, *more, return_dict=return_dict, **others
             )
         output = graph(
-            sample, given.times(now), *given.texts(states),
+            sample, precomputed.times(now), *precomputed.texts(states),
             exact=lambda: type(self).forward(self, sample, timestep, states, return_dict=False)[0],
         )  # fmt: skip
         return UNet2DConditionOutput(sample=output) if return_dict else (output,)

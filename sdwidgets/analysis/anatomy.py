@@ -49,17 +49,19 @@ def anatomy(
     import torch
 
     seen: dict[str, dict] = {}
+    began: dict[str, float] = {}
     hooks = []
 
     def watch(name: str, module) -> None:
         def before(module, args, kwargs):
-            seen.setdefault(name, {"calls": 0, "seconds": 0.0})["began"] = time.perf_counter()
+            seen.setdefault(name, {"calls": 0, "seconds": 0.0})
+            began[name] = time.perf_counter()
 
         def after(module, args, kwargs, output):
             entry = seen[name]
             first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
             result = output if isinstance(output, torch.Tensor) else output[0]
-            entry["seconds"] += time.perf_counter() - entry["began"]
+            entry["seconds"] += time.perf_counter() - began[name]
             entry["calls"] += 1
             entry["reads"], entry["writes"] = tuple(first.shape[1:]), tuple(result.shape[1:])
 
@@ -82,10 +84,7 @@ def anatomy(
             role=ROLES[name],
             parameters=sum(p.numel() for p in modules[name].parameters()),
             bytes=sum(p.numel() * p.element_size() for p in modules[name].parameters()),
-            reads=entry["reads"],
-            writes=entry["writes"],
-            calls=entry["calls"],
-            seconds=entry["seconds"],
+            **entry,
         )
         for name, entry in seen.items()
     )

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from ..generation.tokens import pieces
 from ..recording import wrap_method
+from ..trace import first_of
 from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Token(NamedTuple):
     """One column of the maps: one place of the text encoder's answer, or the group of all padding."""
 
     text: str  # "astro", as a person reads it; "start", "end" and "padding" for what the tokenizer adds
-    kind: str  # "text", "start", "end" or "padding"; "cut" for what comes after the last that is read
+    kind: str  # "text", "start", "end" or "padding"; "truncated" for what comes after the last that is read
     word: int  # which word of the prompt it belongs to, from 0; -1 for what the tokenizer adds
     first: int  # the encoder's positions that the column sums up: first, and one past the last
     stop: int
@@ -50,7 +51,7 @@ class AttentionMaps:
     """What `record_attention` kept of the first picture of a run: for every step and layer a map (token, h, w), averaged over heads.
 
     A number is a share: how much of a place's attention goes to the token, 0 to 1; over the tokens they sum to 1. `tokens` are
-    the columns; padding, which the encoder adds up to its length, is summed in one. `cut` are the tokens of the prompt that
+    the columns; padding, which the encoder adds up to its length, is summed in one. `truncated` are the tokens of the prompt that
     the model did not read, as text. `layers` are in the order of their work, `timesteps` is (step,). `len(maps)` is the number of steps:
     calls of the U-Net, as in a `Trace`.
     """
@@ -62,7 +63,7 @@ class AttentionMaps:
         """Forget what was recorded: the same object takes the next run."""
         self.prompt: str | None = None  # None where only embeddings were given
         self.tokens: tuple[Token, ...] = ()
-        self.left_out: tuple[Token, ...] = ()  # of kind "cut"
+        self.left_out: tuple[Token, ...] = ()  # of kind "truncated"
         self.layers: tuple[Layer, ...] = ()
         self.timesteps: np.ndarray = np.zeros(0, np.float32)
         self._steps: list[dict[str, torch.Tensor]] = []  # layer's name -> (token, h, w) float16
@@ -86,12 +87,12 @@ class AttentionMaps:
         return tuple("".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word))
 
     @property
-    def cut(self) -> tuple[str, ...]:
+    def truncated(self) -> tuple[str, ...]:
         """The tokens of the prompt that came after the last one that is read."""
         return tuple(token.text for token in self.left_out)
 
     @property
-    def cut_word(self) -> str | None:
+    def truncated_word(self) -> str | None:
         """The word of which only the beginning was read; None where the cut lies between two words."""
         inside = bool(self.left_out) and any(token.word == self.left_out[0].word for token in self.tokens)
         return self.words[-1] if inside else None
@@ -132,19 +133,19 @@ class AttentionMaps:
         if text.startswith("<") and text.endswith(">"):
             columns = [i for i, t in enumerate(self.tokens) if t.kind == text[1:-1] != "text"]
         else:
-            asked, words = text.lower().split(), [word.lower() for word in self.words]
-            starts = [i for i in range(len(words)) if asked and words[i : i + len(asked)] == asked]
-            wanted = {i + k for i in starts for k in range(len(asked))}
+            phrase, words = text.lower().split(), [word.lower() for word in self.words]
+            starts = [i for i in range(len(words)) if phrase and words[i : i + len(phrase)] == phrase]
+            wanted = {i + k for i in starts for k in range(len(phrase))}
             columns = [i for i, t in enumerate(self.tokens) if t.word in wanted]
         if not columns:
             special = ", ".join(f"<{t.kind}>" for t in self.tokens if t.kind != "text")
             raise ValueError(
                 f"the model read no {text[:40]!r} in this prompt; it read: {' '.join(self.words) or 'nothing'}; also allowed: {special}"
-                + (f"; cut off: {' '.join(self.cut)[:200]}" if self.cut else "")
+                + (f"; cut off: {' '.join(self.truncated)[:200]}" if self.truncated else "")
             )
         return columns
 
-    def heat(
+    def heat_map(
         self,
         token: int | str | Sequence[int],
         steps: int | slice | Iterable[int] | None = None,
@@ -169,7 +170,7 @@ class AttentionMaps:
             total += F.interpolate(seen, size, mode="bilinear", align_corners=False)
         return (total / (len(names) * len(chosen)))[0, 0].numpy()
 
-    def shares(self, layers: str | Iterable[int] | None = None) -> np.ndarray:
+    def mean_attention(self, layers: str | Iterable[int] | None = None) -> np.ndarray:
         """How the attention of all places is divided: (step, token) float32, mean over places and layers; rows sum to 1."""
         self._filled()
         names = self._names(layers)
@@ -191,10 +192,7 @@ class AttentionMaps:
 
     def _chosen(self, steps) -> list[int]:
         every = range(len(self))
-        if steps is None:
-            return list(every)
-        if isinstance(steps, (int, np.integer)):
-            steps = [steps]
+        steps = slice(None) if steps is None else [steps] if isinstance(steps, (int, np.integer)) else steps
         chosen = list(every[steps]) if isinstance(steps, slice) else [every[i] for i in steps]
         if not chosen:
             raise ValueError(
@@ -262,29 +260,18 @@ def read_tokens(
     (tokenizer, ids), *others = reads
     room = length - 2
     inside: list[Token] = []
-    cut: list[Token] = []
+    truncated: list[Token] = []
     for piece in pieces(tokenizer, ids):
         also = [other.decode(theirs[piece.first : piece.stop]).strip() for other, theirs in others]
         text = " / ".join(dict.fromkeys([piece.text, *filter(None, also)]))
         read = piece.first < room  # of a piece that is cut through, the first part is read
-        columns = inside if read else cut
-        columns.append(
-            Token(
-                text,
-                "text" if read else "cut",
-                piece.word,
-                piece.first + 1,
-                min(piece.stop, room) + 1 if read else piece.stop + 1,
-            )
-        )
+        kind, stop = ("text", min(piece.stop, room)) if read else ("truncated", piece.stop)
+        (inside if read else truncated).append(Token(text, kind, piece.word, piece.first + 1, stop + 1))
     end = min(len(ids), room) + 1
     columns = [Token("start", "start", -1, 0, 1), *inside, Token("end", "end", -1, end, end + 1)]
     if end + 1 < length:
         columns.append(Token("padding", "padding", -1, end + 1, length))
-    return tuple(columns), tuple(cut)
-
-
-# ---- the recorder ----------------------------------------------------------------------------------------------------
+    return tuple(columns), tuple(truncated)
 
 
 class RecordingAttnProcessor(Processor):
@@ -322,8 +309,8 @@ class AttentionRecorder:
             self.start_run()
         result = encode_prompt(*args, **kwargs)
         if self.states is None:  # a negative prompt may be encoded by a second call
-            given = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
-            prompt, second = _first(given.get("prompt")), _first(given.get("prompt_2"))
+            arguments = inspect.signature(encode_prompt).bind(*args, **kwargs).arguments
+            prompt, second = first_of(arguments.get("prompt")), first_of(arguments.get("prompt_2"))
             states = result[0] if isinstance(result, (tuple, list)) else result
             self.states = states[0].detach()
             if prompt is not None:
@@ -335,11 +322,11 @@ class AttentionRecorder:
         self.call = {}  # a call that was broken off is no step
         if not self.maps._steps:
             self.maps.layers = ()
-        given = inspect.signature(unet.forward).bind(*args, **kwargs).arguments
-        states = given["encoder_hidden_states"]
+        arguments = inspect.signature(unet.forward).bind(*args, **kwargs).arguments
+        states = arguments["encoder_hidden_states"]
         self.row = self.find_row(states[0] if isinstance(states, (tuple, list)) else states)
-        self.side = given["sample"].shape[-2:]
-        self.timestep = given["timestep"]
+        self.side = arguments["sample"].shape[-2:]
+        self.timestep = arguments["timestep"]
 
     def find_row(self, states: torch.Tensor) -> int | None:
         """Which row of the batch holds the first picture with its prompt. Pipelines order their halves differently."""
@@ -398,13 +385,13 @@ class AttentionRecorder:
         self.states = None
 
 
-def _sides(height: int, width: int, places: int) -> tuple[int, int]:
+def _sides(height: int, width: int, positions: int) -> tuple[int, int]:
     """The sides of a layer's map: those of the latents, halved (rounded up) as often as the U-Net did."""
-    while height * width > places and max(height, width) > 1:
+    while height * width > positions and max(height, width) > 1:
         height, width = math.ceil(height / 2), math.ceil(width / 2)
-    if height * width != places:
+    if height * width != positions:
         raise RuntimeError(
-            f"a layer looks from {places} places, which is no half, quarter ... of the latents' sides; please report it"
+            f"a layer looks from {positions} places, which is no half, quarter ... of the latents' sides; please report it"
         )
     return height, width
 
@@ -414,7 +401,3 @@ def _smaller(maps: torch.Tensor, halvings: int) -> torch.Tensor:
     for _ in range(halvings):
         maps = F.avg_pool2d(maps.float()[None], 2, ceil_mode=True)[0].to(maps.dtype)
     return maps
-
-
-def _first(value):
-    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value

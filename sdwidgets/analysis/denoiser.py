@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ..generation.schedulers import lent_scheduler
 from ..latents import predicted_original
 from ..parts import find_denoiser
 
@@ -107,19 +109,14 @@ def conditioning(pipe: DiffusionPipeline, prompt: str | Sequence[str], **setting
         seen.update(kwargs)
         raise _Seen
 
-    hook, scheduler = denoiser.register_forward_pre_hook(listen, with_kwargs=True), pipe.scheduler
-    bars = dict(getattr(pipe, "_progress_bar_config", {}))
+    hook = denoiser.register_forward_pre_hook(listen, with_kwargs=True)
     settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
     try:
-        pipe.set_progress_bar_config(**bars | {"disable": True})
-        pipe.scheduler = copy.deepcopy(scheduler)  # a loop over the pipeline's own may be under way
-        pipe(prompt, output_type="latent", **settings)
-    except _Seen:
-        pass
+        # A copy: a loop over the pipeline's own may be under way.
+        with suppress(_Seen), lent_scheduler(pipe, copy.deepcopy(pipe.scheduler)):
+            pipe(prompt, output_type="latent", **settings)
     finally:
         hook.remove()
-        pipe.scheduler = scheduler
-        pipe.set_progress_bar_config(**bars)
         pipe.maybe_free_model_hooks()
     not_text = ("sample", "hidden_states", "timestep", "return_dict")
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
@@ -141,8 +138,8 @@ def conditioning_of(pipe: DiffusionPipeline, prompts: Sequence[str | None], *, h
     rows = []
     for prompt in prompts:
         scale = 1.0 if prompt is not None else 2.0  # under guidance the first half of the batch has no prompt
-        given = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
-        rows.append(map_tensors(given, lambda tensor: tensor[:1]))
+        inputs = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
+        rows.append(map_tensors(inputs, lambda tensor: tensor[:1]))
     return _joined(rows)
 
 

@@ -45,13 +45,13 @@ def predictor(
         raise ValueError(
             "predictor() got no prompt; give one or more texts, or None for no prompt: predictor(pipe, None, 'a cat')"
         )
-    given = conditioning_of(pipe, prompts, height=height, width=width)
+    inputs = conditioning_of(pipe, prompts, height=height, width=width)
 
     @torch.no_grad()
     def predict(latents: torch.Tensor, timestep, **more) -> tuple[torch.Tensor, ...]:
         batch = len(latents)
         many = pipe.scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
-        rows = map_tensors(given, lambda row: row.repeat_interleave(batch, 0))
+        rows = map_tensors(inputs, lambda row: row.repeat_interleave(batch, 0))
         return unet(many, timestep, **rows, **more).sample.chunk(len(prompts))
 
     return predict
@@ -79,12 +79,12 @@ def decode_predictions(pipe: DiffusionPipeline, trace: Trace) -> dict[str, np.nd
 
     "guided" is always there; "uncond" and "cond" where every step recorded its halves. The first of a batch.
     """
-    found = {"guided": np.stack([step.pred_original[0] for step in trace])}
+    predicted = {"guided": np.stack([step.pred_original[0] for step in trace])}
     kind = str(trace.settings.prediction_type)
     for name in ("uncond", "cond"):
         if all(getattr(step, f"noise_pred_{name}") is not None for step in trace):
-            found[name] = np.stack([step.half_original(name, kind)[0] for step in trace])
-    return {name: _latents.decode(pipe, x0) for name, x0 in found.items()}
+            predicted[name] = np.stack([step.half_original(name, kind)[0] for step in trace])
+    return {name: _latents.decode(pipe, x0) for name, x0 in predicted.items()}
 
 
 def _unet(pipe):

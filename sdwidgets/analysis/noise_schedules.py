@@ -70,22 +70,22 @@ def _from_alpha_bar(alpha_bar: np.ndarray, label: str, sentence: str) -> Schedul
 
 def linear(timesteps: int = TIMESTEPS) -> Schedule:
     """beta from 1e-4 to 0.02 in equal steps (Ho et al. 2020)."""
-    words = "DDPM's first: the noise's variance grows by equal steps."
-    return from_betas(np.linspace(1e-4, 0.02, timesteps), "linear", words)
+    sentence = "DDPM's first: the noise's variance grows by equal steps."
+    return from_betas(np.linspace(1e-4, 0.02, timesteps), "linear", sentence)
 
 
 def scaled_linear(timesteps: int = TIMESTEPS) -> Schedule:
     """sqrt(beta) from sqrt(0.00085) to sqrt(0.012) in equal steps: Stable Diffusion's (Rombach et al. 2022)."""
-    words = "Stable Diffusion's: gentler at first, and it never reaches pure noise."
-    return from_betas(np.linspace(0.00085**0.5, 0.012**0.5, timesteps) ** 2, "scaled linear", words)
+    sentence = "Stable Diffusion's: gentler at first, and it never reaches pure noise."
+    return from_betas(np.linspace(0.00085**0.5, 0.012**0.5, timesteps) ** 2, "scaled linear", sentence)
 
 
 def cosine(timesteps: int = TIMESTEPS, max_beta: float = 0.999) -> Schedule:
     """abar = cos^2 of an angle that grows evenly (Nichol and Dhariwal 2021, arXiv 2102.09672), beta capped at `max_beta`."""
-    words = "Spends its time evenly: the share of the picture falls along a cosine."
+    sentence = "Spends its time evenly: the share of the picture falls along a cosine."
     angle = (np.arange(timesteps + 1) / timesteps + 0.008) / 1.008 * np.pi / 2
     alpha_bar = np.cos(angle) ** 2
-    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), "cosine", words)
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), "cosine", sentence)
 
 
 def zero_snr(schedule: Schedule | None = None) -> Schedule:
@@ -94,8 +94,8 @@ def zero_snr(schedule: Schedule | None = None) -> Schedule:
     schedule = schedule or scaled_linear()
     first, last = schedule.signal[0], schedule.signal[-1]
     signal = (schedule.signal - last) * first / (first - last)
-    words = "Scaled linear, stretched so that its last tick is pure noise."
-    return Schedule("zero SNR", signal, np.sqrt(1 - signal**2), words)
+    sentence = "Scaled linear, stretched so that its last tick is pure noise."
+    return Schedule("zero SNR", signal, np.sqrt(1 - signal**2), sentence)
 
 
 def flow(timesteps: int = TIMESTEPS) -> Schedule:

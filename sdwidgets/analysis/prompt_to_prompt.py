@@ -31,16 +31,15 @@ class Edit:
 
     before: Trace
     after: Trace
-    alignment: tuple[
-        tuple[str | None, str | None], ...
-    ]  # words that stand for each other; None: a new or a dropped word
+    #: words that stand for each other; None: a new or a dropped word
+    alignment: tuple[tuple[str | None, str | None], ...]
     cross_calls: int  # calls of the U-Net, from the first, in which cross-attention was taken over
     self_calls: int  # the same for self-attention
 
     def __repr__(self) -> str:
-        words = ", ".join(f"{a or '(nothing)'} -> {b or '(nothing)'}" for a, b in self.alignment if a != b)
+        changes = ", ".join(f"{a or '(nothing)'} -> {b or '(nothing)'}" for a, b in self.alignment if a != b)
         total = len(self.after)
-        return f"Edit({words or 'no change'}; cross-attention in {self.cross_calls} of {total} steps, self-attention in {self.self_calls})"
+        return f"Edit({changes or 'no change'}; cross-attention in {self.cross_calls} of {total} steps, self-attention in {self.self_calls})"
 
 
 def edit(
@@ -127,7 +126,7 @@ def align(
                 join(sources, targets)
                 pairs.append((old, text))
             continue
-        sources, targets = ([place for _, places in words for place in places] for words in (olds, news))
+        sources, targets = ([position for _, positions in group for position in positions] for group in (olds, news))
         if kind == "replace":
             join(sources, targets)
         else:
@@ -168,18 +167,13 @@ class _Pair:
             total = getattr(self.pipe, "num_timesteps", None) or len(self.pipe.scheduler.timesteps)
             self.calls = [math.floor(share * total + 0.5) for share in self.shares]
         self.call += 1
-        rows, guided = (
-            len(args[0] if args else kwargs["sample"]),
-            getattr(self.pipe, "do_classifier_free_guidance", False),
-        )
+        rows = len(args[0] if args else kwargs["sample"])
+        guided = getattr(self.pipe, "do_classifier_free_guidance", False)
         if rows != (4 if guided else 2):
             raise RuntimeError(
                 f"edit() knows text-to-image and image-to-image pipelines, whose U-Net gets 2 or 4 pictures here; this one gets {rows}"
             )
         self.row = 2 if guided else 0  # without the prompt come first
-
-    def looks_there(self, cross: bool) -> bool:
-        return self.call < self.calls[0 if cross else 1]
 
 
 class InjectingAttnProcessor(Processor):
@@ -192,7 +186,7 @@ class InjectingAttnProcessor(Processor):
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         answer = self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         cross = encoder_hidden_states is not None
-        if not self.pair.looks_there(cross):
+        if self.pair.call >= self.pair.calls[0 if cross else 1]:
             return answer
         if isinstance(encoder_hidden_states, (tuple, list)):
             raise RuntimeError("edit() does not know what an IP-Adapter looks at; call pipe.unload_ip_adapter() first")

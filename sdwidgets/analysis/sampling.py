@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.utils import logging
 
 from ..generation.schedulers import make_scheduler
 from ..loading.turbo import LORA
+from ..parts import quiet_diffusers
 from ..recording import record
 from ..trace import Trace
 
@@ -31,7 +31,9 @@ def temporarily(
     before = pipe.scheduler
     try:
         if lora is not None:
-            _load_lora(pipe, lora)
+            local = {"weight_name": LORA} if Path(lora, LORA).is_file() else {}
+            with quiet_diffusers():  # it warns that a LoRA of the denoiser alone has nothing for the text encoder
+                pipe.load_lora_weights(lora, **local)
         if scheduler is not None:
             pipe.scheduler = scheduler
         yield
@@ -39,17 +41,6 @@ def temporarily(
         pipe.scheduler = before
         if lora is not None:
             pipe.unload_lora_weights()
-
-
-def _load_lora(pipe, lora: str | os.PathLike) -> None:
-    """Without the warning that a LoRA of the denoiser alone has nothing for the text encoder."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        local = {"weight_name": LORA} if Path(lora, LORA).is_file() else {}
-        pipe.load_lora_weights(lora, **local)
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def run_with(pipe: DiffusionPipeline, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:

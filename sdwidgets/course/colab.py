@@ -15,9 +15,6 @@ BRANCH = "main"
 _BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
-# ---- Colab ---------------------------------------------------------------------------------------------------------
-
-
 def colab_address(notebook: str) -> str:
     """Where Colab opens a notebook of the course, given as its path in the repository: "notebooks/00_welcome.ipynb"."""
     return f"{REPOSITORY.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/{BRANCH}/{notebook}"

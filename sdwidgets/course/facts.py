@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from ..generation.validation import as_number
 from ..paths import data_folder
 
 
@@ -22,22 +23,13 @@ class Fact:
     seen: str
 
 
-def _value(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 @functools.lru_cache(maxsize=1)
 def facts() -> dict[str, Fact]:
     """Every fact by its key."""
     rows = []
     for file in sorted(data_folder("facts").glob("*.csv")):
         with file.open(newline="", encoding="utf-8") as lines:
-            rows += [Fact(**row | {"value": _value(row["value"])}) for row in csv.DictReader(lines)]
+            rows += [Fact(**row | {"value": as_number(row["value"])}) for row in csv.DictReader(lines)]
     return {fact.key: fact for fact in rows}
 
 

@@ -63,19 +63,19 @@ def meetup(path: str | os.PathLike | None = None) -> Meetup:
     wrong kind; the message names the file, the field, and what it should be.
     """
     path = Path(path) if path is not None else data_folder("") / "meetup.toml"
-    told = _read(path)
+    table = _read(path)
     names = [field.name for field in fields(Meetup)]
-    for name in told:
+    for name in table:
         if name not in names:
             close = get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{path.name}: there is no field {name!r}{hint}; the fields are: {', '.join(names)}")
     for name in names:
-        if name not in told:
+        if name not in table:
             raise ValueError(
                 f"{path.name}: the field {name!r} is missing; data/meetup.toml of the course shows all of them"
             )
-    return Meetup(**{name: _checked(path.name, name, told[name]) for name in names})
+    return Meetup(**{name: _checked(path.name, name, table[name]) for name in names})
 
 
 def _read(path: Path) -> dict:

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..loading.memory import decode_bytes, free_bytes
 from ..paths import replacing
 from ..trace import CONTROLS
-from .schedulers import find_scheduler, make_scheduler
+from .schedulers import make_scheduler
 from .validation import check_settings
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class Request:
 
     def file_name(self) -> str:
         """Words of the prompt, the seed, and a hash of everything: other settings never meet in one file."""
-        words = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
+        slug = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
-        return f"{words}-s{self.seed}-{digest[:10]}.png"
+        return f"{slug}-s{self.seed}-{digest[:10]}.png"
 
 
 def check(pipe: DiffusionPipeline, request: Request) -> list:
@@ -201,29 +201,31 @@ def batch(
 ) -> Iterator[tuple[Request, bool]]:
     """Make what is not there yet; yields (request, whether it was made now) once each picture is on the disk.
 
-    size: pictures drawn at once; None: found out by `BatchSize`. share: (which, of how many): of a work divided among
-    processes this one takes every so-manieth request, and writes a manifest of its own.
+    size: pictures drawn at once; None: found out by `BatchSize`. share: (rank, world_size): of a work divided among
+    processes this one takes `requests[rank::world_size]`, and writes a manifest of its own.
     Each picture is written whole, then its line in the manifest: prompt, seed, settings, file, sha256 of the pixels, device,
     dtype, how many were drawn at once. After Ctrl-C or on a full disk all of these stay, and the same call goes on, also with
     another number of processes. Pictures are not kept in memory; the requests and the manifests' lines are: about two kilobytes a picture.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    which, of = share
-    manifest = folder / (MANIFEST if of == 1 else f"{Path(MANIFEST).stem}-{which + 1:03}-of-{of:03}.jsonl")
+    rank, world_size = share
+    manifest = folder / (
+        MANIFEST if world_size == 1 else f"{Path(MANIFEST).stem}-{rank + 1:03}-of-{world_size:03}.jsonl"
+    )
     entries = read_manifest(folder)
     before = pipe.scheduler
     _mend(manifest)
     sizes = BatchSize(fixed=size)
     waiting: list[Request] = []
-    mine = requests[which::of]
+    own = requests[rank::world_size]
     try:
-        for place, request in enumerate(mine):
+        for index, request in enumerate(own):
             if is_made(folder, request, entries):
                 yield request, False
             else:
                 waiting.append(request)
-            following = mine[place + 1] if place + 1 < len(mine) else None
-            while waiting and (len(waiting) >= sizes.size or not _alike(following, waiting[0])):
+            following = own[index + 1].shared() if index + 1 < len(own) else None
+            while waiting and (len(waiting) >= sizes.size or following != waiting[0].shared()):
                 now = waiting[: sizes.size]
                 pipe.scheduler = before
                 images = _draw_measured(pipe, now, sizes)
@@ -237,10 +239,6 @@ def batch(
                     yield made, True
     finally:
         pipe.scheduler = before
-
-
-def _alike(request: Request | None, other: Request) -> bool:
-    return request is not None and request.shared() == other.shared()
 
 
 def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
@@ -295,8 +293,3 @@ def _mend(manifest: Path) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-
-
-def resolve_scheduler(label: str | None, pipe: DiffusionPipeline) -> str | None:
-    """The exact label for what was typed ("dpm++ 2m", "DDIMScheduler"); ValueError for an unknown one."""
-    return None if label is None else find_scheduler(label, pipe).label

@@ -24,9 +24,8 @@ NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
 def keywords(pipe: DiffusionPipeline, settings: dict) -> dict:
     """Those of the settings that a call of this pipeline takes, None left out."""
     takes = inspect.signature(type(pipe).__call__).parameters
-    taken = (
-        name for name, control in CONTROLS.items() if control.argument and control.page
-    )  # sizes are those of its pictures
+    # Sizes are those of its pictures.
+    taken = (name for name, control in CONTROLS.items() if control.argument and control.page)
     return {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
 
 
@@ -47,11 +46,7 @@ def code(
     import diffusers
 
     pictures, scheduler = pictures or {}, scheduler or pipe.scheduler
-    home, notes = _Home(pipe), []
-    if pictures:
-        notes += [
-            f"# It starts from {' and '.join(sorted(pictures.values()))}: Playground.code(folder) writes them."
-        ] * all("/" not in p and "\\" not in p for p in pictures.values())
+    home, denoiser = _Home(pipe), find_denoiser(pipe)
     start, extra = _scheduling(home, pipe, scheduler)
     names = sorted({type(pipe).__name__, *([type(scheduler).__name__] if extra is not None else [])})
     turbo = _turbo(home, pipe)
@@ -60,31 +55,33 @@ def code(
     lines += ["from PIL import Image"] if pictures else []
     lines += ["from sdwidgets.paths import data_folder  # where the models lie that it carries"] * home.carried
     lines += ["from sdwidgets.loading.turbo import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
-    if home.text == NOWHERE:
-        notes += [f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.']
-    if getattr(find_denoiser(pipe), "peft_config", None):
-        notes += [
-            "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line."
-        ]
-    if "forward" in vars(find_denoiser(pipe)):
-        notes += [
-            '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.'
-        ]
+    beside = pictures and all("/" not in p and "\\" not in p for p in pictures.values())
+    notes = {
+        f"# It starts from {' and '.join(sorted(pictures.values()))}: Playground.code(folder) writes them.": beside,
+        f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.': home.text == NOWHERE,
+        "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line.": getattr(denoiser, "peft_config", None),
+        '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.': "forward" in vars(denoiser),
+    }  # fmt: skip
     loading = [home.expression, *home.keywords, *_precision(pipe, diffusers.__version__), *_left_out(home, pipe)]
-    lines += ["", *notes, f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})", *turbo]
+    lines += [
+        "",
+        *(note for note, applies in notes.items() if applies),
+        f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})",
+        *turbo,
+    ]
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         lines += ["pipe.enable_model_cpu_offload()"]
     elif pipe.device.type != "cpu":
         lines += [f"pipe.to({str(pipe.device)!r})"]
     if extra is not None:
-        told = "".join(f", {name}={value!r}" for name, value in extra.items())
-        lines += [f"pipe.scheduler = {type(scheduler).__name__}.from_config({start}{told})"]
-    given = {name: repr(value) for name, value in keywords(pipe, settings).items()}
-    given |= {name: f"Image.open({path!r})" for name, path in pictures.items()}
+        changes = "".join(f", {name}={value!r}" for name, value in extra.items())
+        lines += [f"pipe.scheduler = {type(scheduler).__name__}.from_config({start}{changes})"]
+    arguments = {name: repr(value) for name, value in keywords(pipe, settings).items()}
+    arguments |= {name: f"Image.open({path!r})" for name, path in pictures.items()}
     if pictures and "height" in inspect.signature(type(pipe).__call__).parameters:
-        given |= {name: repr(settings[name]) for name in ("height", "width") if settings.get(name)}
-    given["generator"] = f'torch.Generator("cpu").manual_seed({settings["seed"]!r})'
-    lines += ["image = pipe(", *(f"    {name}={value}," for name, value in given.items()), ").images[0]"]
+        arguments |= {name: repr(settings[name]) for name in ("height", "width") if settings.get(name)}
+    arguments["generator"] = f'torch.Generator("cpu").manual_seed({settings["seed"]!r})'
+    lines += ["image = pipe(", *(f"    {name}={value}," for name, value in arguments.items()), ").images[0]"]
     return "\n".join(lines) + "\n"
 
 
@@ -98,9 +95,9 @@ class _Home:
         path = Path(self.text).expanduser()
         self.folder = path if self.text and path.is_dir() else None
         self.keywords, self.carried, self.revision = ["use_safetensors=True"], False, ""
-        found = CACHED.search(self.text)
-        if found:
-            self.text, self.revision = f"{found[1]}/{found[2]}", found[3]
+        match = CACHED.search(self.text)
+        if match:
+            self.text, self.revision = f"{match[1]}/{match[2]}", match[3]
             self.keywords.append(f"revision={self.revision!r}")
         elif self.folder is not None:
             with suppress(FileNotFoundError):

@@ -7,8 +7,12 @@ DPM-SDE), and flow schedulers whose noise ignores the generator (the same seed w
 from __future__ import annotations
 
 import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,105 +29,14 @@ class Scheduler:
     kwargs: dict = field(default_factory=dict)
     stochastic: bool = False
     flow: bool = False  # for flow-matching models (SD 3, FLUX) instead of the others (SD 1, 2, XL, Pocket)
-    pipelines: str = ""  # prefix of the pipeline classes it works with; "" for every one
+    pipelines: str = ""  # prefix of the pipeline classes it works with; "" for every one (FLUX brings its own sigmas, which Heun does not take)
     calls_per_step: int = 1  # denoiser calls: 2 for second-order methods, whose last step takes only one
 
 
-# A latent is no pixel: clipping it to [-1, 1] would spoil the picture.
-_UNCLIPPED = {"clip_sample": False, "thresholding": False}
-_DPM = {"solver_order": 2, "algorithm_type": "dpmsolver++", "final_sigmas_type": "zero", "lower_order_final": True}
-
+#: Label -> its row of schedulers.json. A latent is no pixel: clipping it to [-1, 1] would spoil the picture, so rows switch that off.
 SCHEDULERS: dict[str, Scheduler] = {
-    entry.label: entry
-    for entry in (
-        Scheduler(
-            "DDIM",
-            "DDIMScheduler",
-            "Walks straight down the noise levels; simple and the same every time.",
-            _UNCLIPPED,
-        ),
-        Scheduler(
-            "DDPM",
-            "DDPMScheduler",
-            "The original recipe: fresh noise at every step; wants many steps, 50 and more.",
-            _UNCLIPPED,
-            stochastic=True,
-        ),
-        Scheduler(
-            "PNDM",
-            "PNDMScheduler",
-            "The default of Stable Diffusion 1: learns from its last four steps; takes one extra call.",
-            {"skip_prk_steps": True},
-        ),
-        Scheduler("Euler", "EulerDiscreteScheduler", "Follows the slope a step at a time; good from 20 steps."),
-        Scheduler(
-            "Euler ancestral",
-            "EulerAncestralDiscreteScheduler",
-            "Euler with fresh noise at every step: lively, and it never settles as steps are added.",
-            stochastic=True,
-        ),
-        Scheduler(
-            "Heun",
-            "HeunDiscreteScheduler",
-            "Looks at the slope twice a step and takes the mean: more exact, twice the work.",
-            calls_per_step=2,
-        ),
-        Scheduler(
-            "KDPM2",
-            "KDPM2DiscreteScheduler",
-            "Looks at the slope half a step ahead: more exact, twice the work.",
-            calls_per_step=2,
-        ),
-        Scheduler(
-            "KDPM2 ancestral",
-            "KDPM2AncestralDiscreteScheduler",
-            "KDPM2 with fresh noise at every step, at twice the work.",
-            stochastic=True,
-            calls_per_step=2,
-        ),
-        Scheduler(
-            "DPM++ 2M",
-            "DPMSolverMultistepScheduler",
-            "Uses the step before to bend the path: good from 15 to 25 steps.",
-            _DPM,
-        ),
-        Scheduler(
-            "DPM++ 2M Karras",
-            "DPMSolverMultistepScheduler",
-            "DPM++ 2M with more of its steps spent at low noise, where detail appears.",
-            {**_DPM, "use_karras_sigmas": True},
-        ),
-        Scheduler(
-            "DPM++ 2M SDE",
-            "DPMSolverMultistepScheduler",
-            "DPM++ 2M with fresh noise at every step: rich in detail, never quite the same path.",
-            {**_DPM, "algorithm_type": "sde-dpmsolver++"},
-            stochastic=True,
-        ),
-        Scheduler("UniPC", "UniPCMultistepScheduler", "Predicts, then corrects itself: good from 10 steps."),
-        Scheduler("DEIS", "DEISMultistepScheduler", "Bends the path by a fitted curve: good from 10 steps."),
-        Scheduler(
-            "LCM",
-            "LCMScheduler",
-            "For models distilled to a few steps (turbo, LCM): 1 to 8 steps; blurs on any other model.",
-            _UNCLIPPED,
-            stochastic=True,
-        ),
-        Scheduler(
-            "Flow Euler",
-            "FlowMatchEulerDiscreteScheduler",
-            "The straight walk of flow models such as SD 3 and FLUX; the same every time.",
-            flow=True,
-        ),
-        Scheduler(
-            "Flow Heun",
-            "FlowMatchHeunDiscreteScheduler",
-            "The straight walk with a second look at the slope: more exact, twice the work.",
-            flow=True,
-            pipelines="StableDiffusion3",  # FLUX brings its own sigmas, which it does not take
-            calls_per_step=2,
-        ),
-    )
+    row["label"]: Scheduler(**row)
+    for row in json.loads(Path(__file__).with_name("schedulers.json").read_text(encoding="utf-8"))
 }
 
 # What a scheduler chooses, as against what the model was trained with: it must not leak into the next one.
@@ -189,6 +102,19 @@ def find_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> Scheduler
     close = get_close_matches(str(label).strip().lower(), list(names), n=1, cutoff=0.5)
     hint = f" Did you mean {names[close[0]]!r}?" if close else ""
     raise ValueError(f"There is no scheduler {str(label)[:60]!r}.{hint} On offer: {', '.join(offers)}.")
+
+
+@contextmanager
+def lent_scheduler(pipe: DiffusionPipeline, scheduler: SchedulerMixin) -> Iterator[None]:
+    """In a block: this scheduler in the pipeline, and no progress bar on the terminal. Both are undone on every way out."""
+    before, bars = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
+    try:
+        pipe.scheduler = scheduler
+        pipe.set_progress_bar_config(**bars | {"disable": True})
+        yield
+    finally:
+        pipe.scheduler = before
+        pipe.set_progress_bar_config(**bars)
 
 
 def make_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> SchedulerMixin:

@@ -116,11 +116,11 @@ def pad_for_outpainting(
     mask[y0:y1, x0:x1] = 0
     if mask.max() == 0:
         raise SettingsError("border", "This border is thinner than one cell of the latents; make it wider.")
-    told = (
+    sentence = (
         f"This model draws {width} x {height} pixels, room included: your picture shrank to {x1 - x0} x {y1 - y0} of them "
         f"(from {source.width} x {source.height})."
     )
-    return Image.fromarray(canvas), Image.fromarray(mask), Note("border", told)
+    return Image.fromarray(canvas), Image.fromarray(mask), Note("border", sentence)
 
 
 def check_task(
@@ -182,8 +182,8 @@ def pictures_for(
     if task == "outpaint":
         source, mask, _ = pad_for_outpainting(pipe, source, settings["border"])
     assert source is not None, "check_task comes first"
-    given = {"image": source, "height": source.height, "width": source.width}
-    return given if task == "image" else {**given, "mask_image": mask}
+    pictures = {"image": source, "height": source.height, "width": source.width}
+    return pictures if task == "image" else {**pictures, "mask_image": mask}
 
 
 def _size(pipe, width: float, height: float) -> tuple[int, int]:
@@ -199,13 +199,8 @@ def _size(pipe, width: float, height: float) -> tuple[int, int]:
 
 def _bytes(field: str, array: np.ndarray) -> np.ndarray:
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
-    if (
-        not shaped
-        or not array.size
-        or array.dtype.kind not in "uf"
-        or array.dtype.kind == "u"
-        and array.dtype != np.uint8
-    ):
+    numbers = array.dtype == np.uint8 or array.dtype.kind == "f"
+    if not (shaped and array.size and numbers):
         raise SettingsError(
             field,
             f"The array must be (H, W, 3) or (H, W), uint8 or floats in [0, 1], not {array.shape} {array.dtype}.",

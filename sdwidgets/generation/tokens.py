@@ -25,15 +25,15 @@ def pieces(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[Piece]:
     Words are known by the tokenizer's sign for them: CLIP's at the end of one ("cat</w>"), T5's at the beginning ("\u2581cat").
     """
     raw = [str(token) for token in tokenizer.convert_ids_to_tokens(ids)]
-    found, first, word = [], 0, 0
+    made, first, word = [], 0, 0
     for i, token in enumerate(raw):
         if i and i == first and token.startswith("\u2581"):
             word += 1
         ends = token.endswith("</w>") or i + 1 == len(raw)
         text = tokenizer.decode(ids[first : i + 1]).strip()
         if ends or i + 1 - first == LONGEST or "\N{REPLACEMENT CHARACTER}" not in text:
-            found.append(Piece(text if text and text.isprintable() else "\u2423", first, i + 1, word))
+            made.append(Piece(text if text and text.isprintable() else "\u2423", first, i + 1, word))
             first = i + 1
         if token.endswith("</w>"):
             word += 1
-    return found
+    return made

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..trace import CONTROLS
@@ -60,11 +61,25 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
             check_number(name, value)
     if "guidance_scale" in settings and get("guidance_scale") <= 1 and get("negative_prompt"):
         notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
-    if "strength" in settings and "num_inference_steps" in settings:
-        _check_share(get("strength"), get("num_inference_steps"))
+    strength, steps = get("strength"), get("num_inference_steps")
+    if strength is not None and steps is not None and int(steps * strength) < 1:
+        sentence = (
+            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps."
+        )
+        raise SettingsError("strength", sentence)
     if "height" in settings or "width" in settings:
         _check_size(pipe, get("height"), get("width"))
     return notes
+
+
+def as_number(value):
+    """ "7" -> 7, "7.5" -> 7.5, also inside a list; anything else stays as it is, for the check of settings to name."""
+    if isinstance(value, list):
+        return [as_number(item) for item in value]
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def check_number(field: str, value: Any) -> None:
@@ -79,11 +94,8 @@ def check_number(field: str, value: Any) -> None:
         number = math.nan
     low = number > control.low if control.open_low else number >= control.low
     if not (low and number <= control.high):  # nan fails too
-        allowed = (
-            f"above {control.low:g} and at most {control.high:g}"
-            if control.open_low
-            else f"from {control.low:g} to {control.high:g}"
-        )
+        form = "above {:g} and at most {:g}" if control.open_low else "from {:g} to {:g}"
+        allowed = form.format(control.low, control.high)
         hint = f"; {control.hint}" if control.hint else ""
         raise SettingsError(field, f"The {control.noun} must be a number {allowed}, not {_short(value)}{hint}.")
 
@@ -95,9 +107,9 @@ def check_integer(field: str, value: Any, low: float, high: float, noun: str | N
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        words = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
+        most = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
         noun = noun or CONTROLS[field].noun
-        raise SettingsError(field, f"The {noun} must be a whole number from {low} to {words}, not {_short(value)}.")
+        raise SettingsError(field, f"The {noun} must be a whole number from {low} to {most}, not {_short(value)}.")
     return number
 
 
@@ -128,8 +140,8 @@ def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     """Say where the text encoder stops reading; of several encoders, the one that reads furthest."""
     call = inspect.signature(type(pipe).__call__).parameters
     longest = call["max_sequence_length"].default if "max_sequence_length" in call else 77  # CLIP reads 77
-    found = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
-    limits = {min(t.model_max_length, longest): t for t in found if t is not None}
+    tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
+    limits = {min(t.model_max_length, longest): t for t in tokenizers if t is not None}
     if not limits:
         return []
     limit, tokenizer = max(limits.items())
@@ -156,14 +168,6 @@ def most_steps(pipe: DiffusionPipeline, entry: Scheduler | None = None) -> int:
     if name == "LCMScheduler":  # it picks its steps among those of its teacher
         return int(config.get("original_inference_steps", 50))
     return int(config.get("num_train_timesteps", 1000))
-
-
-def _check_share(strength: float, steps: int) -> None:
-    if int(steps * strength) < 1:
-        raise SettingsError(
-            "strength",
-            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps.",
-        )
 
 
 def size_step(pipe: DiffusionPipeline) -> int:

@@ -47,7 +47,7 @@ def preflight() -> Report:
     report = Report(
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        packages=look("the installed packages", _packages, {}),
+        packages=look("the installed packages", lambda: {name: installed_version(name) for name in PACKAGES}, {}),
         nvidia=look("the NVIDIA card", find_nvidia, []),
         torch=look("PyTorch", _torch, {}),
         memory={"total": look("memory", total_ram), "free": look("memory", free_ram)},
@@ -63,14 +63,12 @@ def preflight() -> Report:
     return report
 
 
-def _packages() -> dict[str, str | None]:
-    def version(name: str) -> str | None:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    return {name: version(name) for name in PACKAGES}
+def installed_version(package: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _torch() -> dict:
@@ -121,15 +119,7 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
     return names
 
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "microsoft-edge",
-    "msedge",
-)
+BROWSERS = "chromium chromium-browser google-chrome google-chrome-stable chrome microsoft-edge msedge".split()
 MAC_BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -139,10 +129,7 @@ PLAYWRIGHT_CACHES = (".cache/ms-playwright", "Library/Caches/ms-playwright", "Ap
 
 def find_browser() -> str | None:
     """A Chromium that starts, for the browser tests: $CHROMIUM, one that is installed, or playwright's own."""
-    caches = [
-        os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or None,
-        *(Path.home() / cache for cache in PLAYWRIGHT_CACHES),
-    ]
+    caches = [os.environ.get("PLAYWRIGHT_BROWSERS_PATH"), *(Path.home() / cache for cache in PLAYWRIGHT_CACHES)]
     builds = ("chrome-linux*/chrome", "chrome-mac*/*.app/Contents/MacOS/*", "chrome-win*/chrome.exe")
     own = (sorted(glob.glob(f"{cache}/chromium-*/{build}"))[-1:] for cache in caches if cache for build in builds)
     candidates = (os.environ.get("CHROMIUM"), *BROWSERS, *MAC_BROWSERS, *itertools.chain.from_iterable(own))
@@ -220,28 +207,30 @@ def _fit(row: Model, report: Report) -> dict:
 
 
 def _problems(report: Report) -> list[str]:
-    found = []
+    problems = []
     missing = [n for n in ("torch", "diffusers", "transformers", "accelerate") if not report["packages"].get(n)]
     if missing:
-        found.append(f"Not installed: {', '.join(missing)}; run `make install`, or `pip install sdwidgets`.")
+        problems.append(f"Not installed: {', '.join(missing)}; run `make install`, or `pip install sdwidgets`.")
     torch, cards = report["torch"], report["nvidia"]
     if cards and torch and not torch["cuda"]:
         card = cards[0]
         if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-            found.append(f"{card} is here, but CUDA_VISIBLE_DEVICES hides it; unset that variable to use it.")
+            problems.append(f"{card} is here, but CUDA_VISIBLE_DEVICES hides it; unset that variable to use it.")
         elif torch["build"] == "CPU only":
-            found.append(f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}.")
+            problems.append(
+                f"{card} is here, but this PyTorch ({torch['version']}) is a CPU-only build: {CHOOSE_BUILD}."
+            )
         else:
-            found.append(
+            problems.append(
                 f"{card} is here and this PyTorch is built for {torch['build']}, but cannot reach it: the driver "
                 "is missing or too old. Install a current NVIDIA driver, until `nvidia-smi` works."
             )
     if not report["pocket"].get("present"):
-        found.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
+        problems.append(f"Pocket is not usable: {report['pocket'].get('why', 'its files were not found')}")
     free = report["memory"]["free"]
     if free is not None and free < 1_500_000_000:
-        found.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
-    return found
+        problems.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
+    return problems
 
 
 def describe(report: Report) -> str:

@@ -94,45 +94,36 @@ def _download(hub_id: str, revision: str | None, half: bool, say) -> Path:
 
 def explain(error: Exception, hub_id: str) -> LoadError:
     """The one sentence for what went wrong between here and the hub."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     if isinstance(error, LoadError):
         return error
-    if isinstance(error, errors.GatedRepoError):  # before its parent class, RepositoryNotFoundError
-        return GatedModelError(
-            f"{hub_id} is gated: sign in at https://huggingface.co/{hub_id} and accept its licence, "
-            f"then run `hf auth login` (or set HF_TOKEN) and load it again. {FALLBACK}"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return UnknownModelError(f"{hub_id} has no such revision; leave it out for the newest. {FALLBACK}")
-    if isinstance(error, errors.RepositoryNotFoundError) or type(error).__name__ == "DisabledRepoError":
-        return UnknownModelError(
-            f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`). {FALLBACK}"
-        )
-    if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-        return GatedModelError(
-            f"The hub does not let the stored token read {hub_id}; run `hf auth login` with one that may. {FALLBACK}"
-        )
-    if isinstance(error, errors.HFValidationError):
-        return UnknownModelError(f"{hub_id!r} cannot be the name of a hub repository. {FALLBACK}")
-    if isinstance(error, errors.LocalEntryNotFoundError) or _is_network(error):
-        why = "HF_HUB_OFFLINE is set" if _offline() else "the hub cannot be reached, or is out of order"
-        return NoNetworkError(f"{hub_id} is not, or not wholly, on this machine, and {why}. {FALLBACK}")
-    if isinstance(error, errors.EntryNotFoundError):
-        return WeightsError(f"{hub_id} is not a saved diffusers pipeline: no model_index.json. {FALLBACK}")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return NoSpaceError(
-            f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it "
-            f"again, or set HF_HOME to a folder on a larger disk. {FALLBACK}"
-        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached, or is out of order"
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    disabled = type(error).__name__ == "DisabledRepoError"
+    for applies, kind, sentence in (  # a gated repository's error before its parent class, RepositoryNotFoundError
+        (isinstance(error, errors.GatedRepoError), GatedModelError,
+         f"{hub_id} is gated: sign in at https://huggingface.co/{hub_id} and accept its licence, then run `hf auth login` (or set HF_TOKEN) and load it again."),
+        (isinstance(error, errors.RevisionNotFoundError), UnknownModelError,
+         f"{hub_id} has no such revision; leave it out for the newest."),
+        (isinstance(error, errors.RepositoryNotFoundError) or disabled, UnknownModelError,
+         f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`)."),
+        (status in (401, 403), GatedModelError,
+         f"The hub does not let the stored token read {hub_id}; run `hf auth login` with one that may."),
+        (isinstance(error, errors.HFValidationError), UnknownModelError,
+         f"{hub_id!r} cannot be the name of a hub repository."),
+        (isinstance(error, errors.LocalEntryNotFoundError) or _is_network(error), NoNetworkError,
+         f"{hub_id} is not, or not wholly, on this machine, and {offline}."),
+        (isinstance(error, errors.EntryNotFoundError), WeightsError,
+         f"{hub_id} is not a saved diffusers pipeline: no model_index.json."),
+        (full, NoSpaceError,
+         f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it again, or set HF_HOME to a folder on a larger disk."),
+    ):  # fmt: skip
+        if applies:
+            return kind(f"{sentence} {FALLBACK}")
     first = (str(error).strip().splitlines() or ["no reason was given"])[0][:200]
     return LoadError(f"{hub_id} could not be fetched: {first} ({type(error).__name__}). {FALLBACK}")
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _is_network(error: Exception) -> bool:

@@ -40,17 +40,17 @@ def make_turbo(pipe: DiffusionPipeline, folder: Path, title: str) -> str:
     pipe.scheduler = diffusers.LCMScheduler.from_pretrained(part, subfolder="scheduler")
     # `code_export.code` has no other way to know what is in the weights.
     vars(find_denoiser(pipe))["_sdwidgets_turbo"] = True
-    told = "turbo: four steps without guidance"
+    note = "turbo: four steps without guidance"
     part = folder / "extras" / "small-decoder"
     if not part.is_dir():
-        return told
+        return note
     try:
         pipe.vae = with_small_decoder(pipe.vae, part)
     except Exception as error:
         raise WeightsError(
             f"The small decoder in {part} does not load ({type(error).__name__}). Remove that folder, or use turbo=False."
         ) from error
-    return f"{told}, a small decoder"
+    return f"{note}, a small decoder"
 
 
 def with_small_decoder(vae: AutoencoderKL, folder: Path) -> AutoencoderKL:

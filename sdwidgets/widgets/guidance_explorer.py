@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .replay import MAX_LATENTS, about, badge_parts, finished_picture, first_of, pack, webp
+from ..trace import first_of
+from .replay import MAX_LATENTS, about, badge_parts, finished_picture, pack, webp
 from .still_image import captioned
 from .view import View
 

@@ -13,14 +13,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from string import Template
 
 from PIL import Image
 
 from ..paths import replacing
 
 STATIC = Path(__file__).parent / "static"
-
-TRUST = "To move it, trust this notebook: <code>jupyter trust NAME.ipynb</code>, or run the cell again."
 
 
 def bundle_scripts(*scripts: str, **constants) -> str:
@@ -58,21 +57,14 @@ def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, stat
     text = for_script(data)
     key = hashlib.sha256((view + text + for_script(state)).encode()).hexdigest()[:16]
     picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
-    return f"""<div data-sdwidgets-replay="{key}">
-<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" src="data:image/webp;base64,{picture}">
-<p>{TRUST}</p>
-</div>
-<script>(() => {{
-{script}
-const data = decodeBinary({text});
-for (const host of document.querySelectorAll('[data-sdwidgets-replay="{key}"]')) {{
-  if (host.shadowRoot) continue;
-  const view = new {view}();
-  mountShadow(host, CSS, view.card);
-  view.open(data);
-  view.set?.({for_script(state or {})});
-}}
-}})();</script>"""
+    return _filled(
+        "embed.html", key=key, alt=html.escape(alt, quote=True), picture=picture, script=script, data=text, view=view, state=for_script(state or {})
+    )  # fmt: skip
+
+
+def _filled(template: str, **values: str) -> str:
+    """A template of `static`, whose $names these values take the place of."""
+    return Template((STATIC / template).read_text("utf-8")).substitute(values)
 
 
 def write(body: str, path: str | os.PathLike, title: str) -> Path:
@@ -81,14 +73,7 @@ def write(body: str, path: str | os.PathLike, title: str) -> Path:
     Raises OSError, with a sentence, where it cannot be written.
     """
     path = Path(path)
-    text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark"><title>{html.escape(title)}</title>
-<style>body {{ max-width: 1200px; margin: 16px auto; padding: 0 12px; font-family: system-ui, sans-serif }}</style></head><body>
-{body}
-</body></html>
-"""
+    text = _filled("page.html", title=html.escape(title), body=body)
     with replacing(path, "the page") as part:
         part.write_text(text, "utf-8")
     return path

@@ -140,7 +140,7 @@ class LatentLab(View):
             "psnr": None if np.isinf(decibels) else round(decibels, 1),
             "error_mean": round(float(self.error.mean()), 1),
             "error_top": top,
-            "error_scale": [_hex(level) for level in _heat(np.linspace(0, 1, 9))],
+            "error_scale": ["#" + bytes(level).hex() for level in _heat(np.linspace(0, 1, 9))],
             "limit": round(limit, 2),
             "latents": [pack(one, MAX_LATENTS) for one in self.latents],
             "changes": ["as it is", *self.changed],
@@ -218,10 +218,6 @@ def _heat(share: np.ndarray) -> np.ndarray:
     from matplotlib import colormaps
 
     return (colormaps["magma"](np.clip(share, 0, 1))[..., :3] * 255).round().astype(np.uint8)
-
-
-def _hex(colour) -> str:
-    return "#" + "".join(f"{int(level):02x}" for level in colour)
 
 
 def _bytes(value) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..latents import linear_preview
-from ..trace import Trace
-from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, first_of, pack, webp
+from ..trace import Trace, first_of
+from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, pack, webp
 from .still_image import table
 from .view import View
 

@@ -7,7 +7,6 @@ Latents travel as signed bytes and become colours in the browser, so a run of 25
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
+from ..trace import first_of
 from . import html
 from .still_image import captioned
 from .view import View
@@ -167,13 +167,6 @@ def _limit(trace, name: str) -> float:
     return float(next(round(n * power, 8) for n in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if n * power >= top * 0.999))
 
 
-def first_of(value):
-    return (value[0] if value else None) if isinstance(value, (list, tuple)) else value
-
-
-# ---- the view -------------------------------------------------------------------------------------------------------
-
-
 class Replay(View):
     """Every step of a recorded run under a scrubber: the predicted picture (x0) large, the current latents (x_t) beside it,
     the schedule, and the channels that it computes on.
@@ -228,38 +221,14 @@ class Replay(View):
         return contact_sheet(self.trace)
 
 
-def to_html(trace) -> str:
-    """A piece of HTML that replays the run: for a notebook's output, several on a page, offline."""
-    return Replay(trace).to_html()
-
-
-def export_html(trace, path: str | os.PathLike) -> Path:
-    """Write the replay as one self-contained file that carries the run too; returns its path. It appears whole or not at all."""
-    return Replay(trace).export_html(path)
-
-
-def mimebundle(trace) -> dict:
-    """What a notebook keeps of a trace: the replay, a contact sheet, and text."""
-    text = {"text/plain": repr(trace)}
-    return {**Replay(trace)._repr_mimebundle_(), **text} if trace.steps else text
-
-
-# ---- the contact sheet ------------------------------------------------------------------------------------------------
-
-
 def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
     """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
-    chosen = (
-        np.unique(np.linspace(0, max(0, len(trace) - 1), columns * rows).round().astype(int)) if len(trace) else []
-    )
-    tiles = [(_square(_picture(trace, i), side), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
-    if not tiles:
+    if not len(trace):
         return Image.new("RGB", (side, side), "white")
+    chosen = np.unique(np.linspace(0, len(trace) - 1, columns * rows).round().astype(int))
+    square = lambda picture: np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
+    tiles = [(square(_picture(trace, i)), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
     return captioned([tiles[i : i + columns] for i in range(0, len(tiles), columns)], side)
-
-
-def _square(picture: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
 
 
 def _picture(trace, i: int) -> np.ndarray:

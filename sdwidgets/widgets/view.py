@@ -17,26 +17,6 @@ from PIL import Image
 
 from . import html
 
-LIVE = """
-export default {
-  render({ model, el }) {
-    const host = document.createElement("div");
-    el.append(host);
-    const view = new VIEW();
-    const unmount = mountShadow(host, CSS, view.card);
-    view.open(decodeBinary(JSON.parse(model.get("data"))));
-    const take = () => view.set(model.get("state"));
-    take();
-    model.on("change:state", take);
-    view.changed = (state) => { // the reader moved something
-      model.set("state", { ...model.get("state"), ...state });
-      model.save_changes();
-    };
-    return () => { model.off("change:state", take); view.close?.(); unmount(); };
-  },
-};
-"""
-
 
 class View:
     """Recorded data with controls to look at them; shows itself where a cell ends with it.
@@ -125,7 +105,8 @@ class LiveView(anywidget.AnyWidget):
 
     def __init__(self, view: View):
         self._view = view
-        script = view.bundle() + LIVE.replace("VIEW", type(view).__name__)
+        live = (html.STATIC / "live_view.js").read_text("utf-8")
+        script = f"{view.bundle()}\n{live.replace('VIEW', type(view).__name__)}"
         super().__init__(_esm=script, data=html.for_script(view.data), state=dict(view.state))
         self.observe(self._moved, "state")
 

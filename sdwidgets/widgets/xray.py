@@ -46,7 +46,7 @@ class PromptXray(View):
                 " `with record(pipe) as trace, record_attention(pipe) as maps: pipe(prompt)`"
             )
         self.trace, self.maps = trace, maps
-        whole = [word for word in maps.words if word != maps.cut_word]
+        whole = [word for word in maps.words if word != maps.truncated_word]
         self.unknown = unknown_words(whole, known_words)
         self.picture = finished_picture(trace)
         prompt = maps.prompt if maps.prompt is not None else ""
@@ -86,10 +86,10 @@ class PromptXray(View):
             raise ValueError(f"layers is one of {', '.join(map(repr, ('all', *self.maps.blocks)))}, and not {value!r}")
         return value
 
-    def heat(self) -> np.ndarray:
+    def heat_map(self) -> np.ndarray:
         """The map that is shown, (h, w) float32: the share of attention that each position gives to the token."""
         step, layers = self.state["step"], self.state["layers"]
-        return self.maps.heat(
+        return self.maps.heat_map(
             self.state["token"], None if step == 0 else step - 1, None if layers == "all" else layers
         )
 
@@ -98,7 +98,7 @@ class PromptXray(View):
         tokens = [i for i, token in enumerate(self.maps.tokens) if token.kind == "text" and token.text.strip()]
         rest = [i for i, token in enumerate(self.maps.tokens) if token.kind != "text"]
         chosen = sorted(tokens, key=lambda i: -len(self.maps.tokens[i].text))[: 8 - len(rest)] + rest
-        maps = [(overlay(self.picture, self.maps.heat(i)), self.maps.tokens[i].text[:16]) for i in sorted(chosen)]
+        maps = [(overlay(self.picture, self.maps.heat_map(i)), self.maps.tokens[i].text[:16]) for i in sorted(chosen)]
         tiles = [(self.picture, "the picture"), *maps]
         return captioned([tiles[i : i + 5] for i in range(0, len(tiles), 5)], 128)
 
@@ -117,13 +117,13 @@ class PromptXray(View):
                     "text": token.text,
                     "kind": token.kind,
                     "word": token.word,
-                    "places": token.stop - token.first,
+                    "positions": token.stop - token.first,
                     "unknown": token.kind == "text" and maps.words[token.word] in self.unknown,
                 }
                 for token in maps.tokens
             ],
-            "cut": list(maps.cut[:MAX_CUT]),
-            "more": max(0, len(maps.cut) - MAX_CUT),
+            "truncated": list(maps.truncated[:MAX_CUT]),
+            "more": max(0, len(maps.truncated) - MAX_CUT),
             "limit": maps.tokens[-1].stop,
             "unknown": sorted(self.unknown),
             "total": len(maps),
@@ -145,16 +145,16 @@ class PromptXray(View):
         layers = None if name == "all" else name
         shrink = max(1, math.ceil(max(size) / longest))
         small = tuple(math.ceil(n / shrink) for n in size)
-        shares = self.maps.shares(layers)
+        shares = self.maps.mean_attention(layers)
         maps = [
-            np.stack([self.maps.heat(i, steps, layers, small) for steps in (None, *shown)])
+            np.stack([self.maps.heat_map(i, steps, layers, small) for steps in (None, *shown)])
             for i in range(len(self.maps.tokens))
         ]
         return {
             "name": name,
             "size": list(size),
             "layers": sum(name in ("all", layer.block) for layer in self.maps.layers),
-            "shares": np.round(
+            "mean_attention": np.round(
                 np.concatenate([shares.mean(0, keepdims=True), shares[shown]]).astype(float), 5
             ).tolist(),
             "maps": [_bytes(one) for one in maps],
@@ -196,9 +196,9 @@ def overlay(picture: np.ndarray, heat: np.ndarray, low: float | None = None, hig
 
 def _clearest(maps) -> int:
     """The token whose map is the most uneven; words of four letters and more first, articles and prepositions say little."""
-    words = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
-    chosen = [i for i in words if len(maps.words[maps.tokens[i].word]) >= 4] or words
-    return max(chosen, key=lambda i: (heat := maps.heat(i)).max() / heat.mean(), default=0)
+    columns = [i for i, token in enumerate(maps.tokens) if token.kind == "text"]
+    chosen = [i for i in columns if len(maps.words[maps.tokens[i].word]) >= 4] or columns
+    return max(chosen, key=lambda i: (heat := maps.heat_map(i)).max() / heat.mean(), default=0)
 
 
 def _room(sizes: list[tuple[int, int]], tokens: int, steps: int) -> tuple[int, list[int]]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sdwidgets.widgets.replay import mimebundle, to_html
+from sdwidgets.widgets.replay import Replay
 from tests.browser.conftest import eventually, pixels
 from tests.test_replay import EVIL, a_trace
 
@@ -82,7 +82,7 @@ def test_projector_mode_has_larger_type_and_fewer_things(new_page, tmp_path):
 
 def test_several_live_on_one_page(new_page, tmp_path):
     page_path = tmp_path / "several.html"
-    page_path.write_text("".join(to_html(a_trace(prompt=p, steps=5)) for p in ("a", "b", "a")), "utf-8")
+    page_path.write_text("".join(Replay(a_trace(prompt=p, steps=5)).to_html() for p in ("a", "b", "a")), "utf-8")
     page = open_offline(new_page(), page_path)
     cards = page.locator(".card")
     assert cards.count() == 3  # the first and the last are of the same trace
@@ -101,7 +101,7 @@ def notebook_with(path, *traces):
     notebook = nbformat.v4.new_notebook()
     for trace in traces:
         cell = nbformat.v4.new_code_cell("trace", execution_count=1)
-        data = mimebundle(trace)
+        data = trace._repr_mimebundle_()
         data["image/png"] = base64.b64encode(data["image/png"]).decode()
         cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
         notebook.cells.append(cell)

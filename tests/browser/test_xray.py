@@ -48,7 +48,7 @@ def test_tokens_steps_and_layers_move_the_map(new_page, tmp_path):
 def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
     view = a_view(prompt="a red cat").set(token="cat", step=2, layers="up 1")
     page = opened(new_page(), view, tmp_path)
-    heat = view.heat()
+    heat = view.heat_map()
     low, high = (float(t.rstrip(" %")) for t in page.locator(".heat-scale span").all_inner_texts())
     assert low == pytest.approx(100 * heat.min(), abs=0.02) and high == pytest.approx(100 * heat.max(), abs=0.02)
     assert page.locator(".status").inner_text().startswith("step 2 of 3")
@@ -57,7 +57,7 @@ def test_it_opens_where_code_has_set_it_and_says_the_shares(new_page, tmp_path):
     assert page.locator(".token.together").count() == len(columns) == 3
     chip = page.locator(".token").nth(columns[0])
     assert chip.get_by_role("radio").is_checked()
-    share = view.maps.shares("up 1")[1, columns[0]]
+    share = view.maps.mean_attention("up 1")[1, columns[0]]
     assert float(chip.locator("small").inner_text().rstrip(" %")) == pytest.approx(100 * share, abs=0.02)
     page.locator(".token").nth(2).get_by_role("radio").check(force=True)
     assert page.locator(".token.together").count() == 0 and "“r”" in page.locator(".lead figcaption").inner_text()

@@ -11,25 +11,7 @@ from .verdict import Verdict
 from .welcome import bytes_a_picture, distance, fact_check, never_drawn, remake
 
 __all__ = [
-    "Verdict",
-    "best_within",
-    "bytes_a_picture",
-    "calls",
-    "compression",
-    "cosine_schedule",
-    "ddim_step",
-    "distance",
-    "fact_check",
-    "from_picture",
-    "guide",
-    "never_drawn",
-    "outpainting_mask",
-    "remake",
-    "round_trip",
-    "same_map",
-    "step_decided",
-    "steps_run",
-    "ten_times_noise",
-    "trailing",
+    "Verdict", "best_within", "bytes_a_picture", "calls", "compression", "cosine_schedule", "ddim_step", "distance", "fact_check", "from_picture",
+    "guide", "never_drawn", "outpainting_mask", "remake", "round_trip", "same_map", "step_decided", "steps_run", "ten_times_noise", "trailing",
     "two_prompts",
 ]  # fmt: skip

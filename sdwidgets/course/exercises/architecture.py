@@ -6,34 +6,27 @@ import copy
 
 import numpy as np
 
-from .verdict import Verdict, check, right, todo, wrong
+from .verdict import Verdict, answer_of, check, refute, require, right, wrong
 
 
-@check
+@check("Give the latent's shape as (channels, height, width), and the ratio.")
 def compression(latent_shape=None, ratio=None) -> Verdict:
     """For a 512 x 512 RGB picture in Stable Diffusion 1.5: the latent's (channels, height, width) and how many
     times fewer numbers that is."""
-    if latent_shape is None or latent_shape is ... or ratio is None or ratio is ...:
-        return todo("Give the latent's shape as (channels, height, width), and the ratio.")
     shape = tuple(int(side) for side in latent_shape)
-    if shape == (64, 64, 4):
-        return wrong("The sizes are right; torch puts the channels first: (channels, height, width).")
-    if len(shape) == 3 and shape[0] == 3:
-        return wrong("The picture has three channels (red, green, blue); the latent has four.")
-    if shape == (4, 16, 16):
-        return wrong("That is Pocket's latent for 128 pixels. For 512, divide 512 by eight.")
-    if shape != (4, 64, 64):
-        return wrong(
-            f"{shape} is not it: eight pixels become one cell, in both directions, and there are four channels."
-        )
-    if np.isclose(ratio, 64):
-        return wrong("64 counts cells against pixels; a pixel holds three numbers and a cell four.")
-    if np.isclose(ratio, 8):
-        return wrong("Eight is the ratio of the sides; count all numbers.")
-    if np.isclose(ratio, 1 / 48):
-        return wrong("That is its inverse: how many times fewer, so more than one.")
-    if not np.isclose(ratio, 48):
-        return wrong(f"{ratio} is not it: 512 x 512 x 3 numbers became 4 x 64 x 64.")
+    require(shape != (64, 64, 4), "The sizes are right; torch puts the channels first: (channels, height, width).")
+    of_pixels = len(shape) == 3 and shape[0] == 3
+    require(not of_pixels, "The picture has three channels (red, green, blue); the latent has four.")
+    require(shape != (4, 16, 16), "That is Pocket's latent for 128 pixels. For 512, divide 512 by eight.")
+    cells = f"{shape} is not it: eight pixels become one cell, in both directions, and there are four channels."
+    require(shape == (4, 64, 64), cells)
+    mistakes = [
+        (64, "64 counts cells against pixels; a pixel holds three numbers and a cell four."),
+        (8, "Eight is the ratio of the sides; count all numbers."),
+        (1 / 48, "That is its inverse: how many times fewer, so more than one."),
+    ]
+    refute(ratio, mistakes)
+    require(np.isclose(ratio, 48), f"{ratio} is not it: 512 x 512 x 3 numbers became 4 x 64 x 64.")
     return right("786,432 numbers became 16,384: 48 times fewer, the same as in Pocket. That is why it is affordable.")
 
 
@@ -46,15 +39,11 @@ def _run(corners) -> np.ndarray:
     return previews
 
 
-@check
+@check("Hand over your function: exercises.step_decided(step_decided).")
 def step_decided(function=None) -> Verdict:
     """`function(previews, tolerance)` -> the first step from which the mean colour of the upper left 4 x 4
     pixels stays within `tolerance` of its last value, in every colour channel."""
-    if function is None or function is ...:
-        return todo("Hand over your function: exercises.step_decided(step_decided).")
-    plain = function(_run([10, 130, 145, 160, 180, 190, 200]), 20)
-    if plain is None or plain is ...:
-        return todo("Your function returns nothing yet.")
+    plain = answer_of(function, _run([10, 130, 145, 160, 180, 190, 200]), 20)
     hints = {
         0: "Step 0 is the answer where the mean is taken over the whole picture, whose rest drowns the corner: take the upper left 4 x 4 pixels, previews[:, :4, :4].",
         1: "From step 1 on every change is small, but they add up: compare with the last step's colour, not with the step before.",
@@ -62,62 +51,43 @@ def step_decided(function=None) -> Verdict:
         5: "180 lies exactly 20 levels from 200, and within a tolerance means at most that far. Or do you count from one?",
         6: "Numbers of type uint8 wrap around, 190 - 200 is 246: make them int or float before you subtract.",
     }
-    if plain != 4:
-        told = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
-        return wrong(hints.get(plain, told))
+    plainly = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
+    require(plain == 4, hints.get(plain, plainly))
     dark = function(_run([250, 40, 220, 30, 5, 0, 0]), 50)
-    if dark == 1:
-        return wrong("The colour came close at step 1 and left again at step 2: ask from when on it stays.")
-    if dark != 3:
-        return wrong(
-            f"For corners 250, 40, 220, 30, 5, 0, 0 and a tolerance of 50 the answer is 3, not {dark}: "
-            "the distance counts in both directions."
-        )
+    require(dark != 1, "The colour came close at step 1 and left again at step 2: ask from when on it stays.")
+    require(
+        dark == 3,
+        f"For corners 250, 40, 220, 30, 5, 0, 0 and a tolerance of 50 the answer is 3, not {dark}: "
+        "the distance counts in both directions.",
+    )
     tinted = _run([0, 0, 0])
     tinted[0, :4, :4] = (60, 0, 0)
-    if function(tinted, 30) != 1:
-        return wrong(
-            "One channel that is far off counts: take the largest difference over red, green and blue, not the mean."
-        )
+    require(
+        function(tinted, 30) == 1,
+        "One channel that is far off counts: take the largest difference over red, green and blue, not the mean.",
+    )
     uneven = _run([100, 100, 100])
     uneven[0, :2, :4], uneven[0, 2:4, :4] = 160, 40  # 100 in the mean
-    if function(uneven, 30) != 0:
-        return wrong("Compare the *mean* colour of the 4 x 4 pixels, not each pixel: take the mean first.")
-    if function(_run([5, 5, 5]), 10) != 0:
-        return wrong("A colour that never changes is decided at step 0.")
+    mean_first = "Compare the *mean* colour of the 4 x 4 pixels, not each pixel: take the mean first."
+    require(function(uneven, 30) == 0, mean_first)
+    require(function(_run([5, 5, 5]), 10) == 0, "A colour that never changes is decided at step 0.")
     return right("It asks from when on the colour stays, which is what decided means.")
 
 
-@check
+@check("Give three whole numbers: calls(text_encoder=..., unet=..., vae_decoder=...).")
 def calls(text_encoder=None, unet=None, vae_decoder=None) -> Verdict:
     """One picture in 30 steps at guidance 7.5, negative prompt empty: how many texts the text encoder reads, how many latents
     the U-Net looks at, how many latents the VAE's decoder draws."""
-    if any(answer is None or answer is ... for answer in (text_encoder, unet, vae_decoder)):
-        return todo("Give three whole numbers: calls(text_encoder=..., unet=..., vae_decoder=...).")
-    if vae_decoder != 1:
-        return wrong("The VAE's decoder works once, at the very end: what the loop handles are latents, not pictures.")
-    if unet == 30:
-        return wrong("30 is the number of steps; with guidance each step looks at two latents, one for each text.")
-    if unet != 60:
-        return wrong(f"{unet} is not it: 30 steps, and in each of them two predictions, without and with the prompt.")
-    if text_encoder == 1:
-        return wrong("Guidance compares with the empty prompt, and the text encoder has to read that one too.")
-    if text_encoder in (30, 60):
-        return wrong("The texts do not change during the run: they are read once, before the first step.")
-    if text_encoder != 2:
-        return wrong(f"{text_encoder} is not it: which texts are there to read, and do they change on the way?")
+    for mistaken, sentence in (
+        (vae_decoder != 1, "The VAE's decoder works once, at the very end: what the loop handles are latents, not pictures."),
+        (unet == 30, "30 is the number of steps; with guidance each step looks at two latents, one for each text."),
+        (unet != 60, f"{unet} is not it: 30 steps, and in each of them two predictions, without and with the prompt."),
+        (text_encoder == 1, "Guidance compares with the empty prompt, and the text encoder has to read that one too."),
+        (text_encoder in (30, 60), "The texts do not change during the run: they are read once, before the first step."),
+        (text_encoder != 2, f"{text_encoder} is not it: which texts are there to read, and do they change on the way?"),
+    ):  # fmt: skip
+        require(not mistaken, sentence)
     return right("Two texts, sixty latents, one decoding: speed up the U-Net, or call it less often.")
-
-
-def _unstarted(result) -> bool:
-    return result is None or result is ...
-
-
-def _size(pipe) -> dict[str, int]:
-    """Pixels that the checks work at: the pipeline's own size."""
-    from ..models import size
-
-    return size(pipe)
 
 
 def _nearly(result, expected) -> bool:
@@ -156,7 +126,7 @@ def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> l
     ]  # fmt: skip
 
 
-@check
+@check("Hand over your function and the pipeline: exercises.round_trip(noise_and_back, pipe).")
 def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     """`function(pipe, pixels, noise, t, text)` -> pixels: encode, put noise on as at time t, ask the U-Net once, take the picture
     that it believes in, decode.
@@ -164,56 +134,45 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     pixels: (1, 3, H, W) in -1 to 1. noise: (1, channels, h, w). text: what the U-Net takes beside latents and timestep, by name. pipe: a
     pipeline of Stable Diffusion's shape, as loaded in the notebook.
     """
-    if _unstarted(function) or pipe is None:
-        return todo("Hand over your function and the pipeline: exercises.round_trip(noise_and_back, pipe).")
     import torch
 
     from ...analysis.denoiser import conditioning
+    from ..models import size
 
-    size, vae, config = _size(pipe), pipe.vae, pipe.scheduler.config
+    pixels_of, vae, config = size(pipe), pipe.vae, pipe.scheduler.config
     generator = torch.Generator("cpu").manual_seed(0)
-    across = torch.linspace(-0.9, 0.9, size["width"]).repeat(size["height"], 1)
+    across = torch.linspace(-0.9, 0.9, pixels_of["width"]).repeat(pixels_of["height"], 1)
     pixels = torch.stack([across, -across, across.flip(0).square() - 0.5])[None].to(vae.device, vae.dtype)
-    text = conditioning(pipe, "an astronaut on a blue background", guidance_scale=1.0, **size)
+    text = conditioning(pipe, "an astronaut on a blue background", guidance_scale=1.0, **pixels_of)
     abar = float(pipe.scheduler.alphas_cumprod[t])
     with torch.no_grad():
         mean = vae.encode(pixels).latent_dist.mean
         noise = torch.randn(mean.shape, generator=generator).to(mean)
-        result = function(pipe, pixels.clone(), noise.clone(), t, text)
-        if _unstarted(result):
-            return todo("Your function returns nothing yet.")
-
+        ask = lambda pipe: answer_of(function, pipe, pixels.clone(), noise.clone(), t, text)
+        result = ask(pipe)
         reference = _way_and_back(pipe, mean, noise, t, text)
         expected, factor = reference(), vae.config.scaling_factor
         result = torch.as_tensor(result).to(expected)
-        if result.shape == mean.shape:
-            return wrong("These are latents still: the way back to pixels is pipe.vae.decode(...).sample.")
-        if result.shape != expected.shape:
-            return wrong(f"Give pixels of shape {tuple(expected.shape)}; yours are {tuple(result.shape)}.")
+        still = "These are latents still: the way back to pixels is pipe.vae.decode(...).sample."
+        require(result.shape != mean.shape, still)
+        fitting = f"Give pixels of shape {tuple(expected.shape)}; yours are {tuple(result.shape)}."
+        require(result.shape == expected.shape, fitting)
         other = "epsilon" if config.prediction_type == "v_prediction" else "v_prediction"
         if _nearly(result, expected):
             # A kind that was typed in is right for one model only: ask again as if this one gave the other kind.
-            again = function(_answering(pipe, other), pixels.clone(), noise.clone(), t, text)
-            again = torch.as_tensor(again).to(expected)
+            again = torch.as_tensor(ask(_answering(pipe, other))).to(expected)
             if _nearly(again, reference(kind=other)):
                 return right("Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone.")
             return wrong(
                 f"Right for this model alone, which answers in {config.prediction_type}: read the kind from the pipeline that "
                 "your function is given, pipe.scheduler.config.prediction_type."
             )
-        mistakes = _round_trip_mistakes(config.prediction_type, other, factor, abar)
-        for hint, settings in mistakes:
-            if _nearly(result, reference(**settings)):
-                return wrong(hint)
-        again = torch.as_tensor(function(pipe, pixels.clone(), noise.clone(), t, text)).to(expected)
-        if not _nearly(again, result):
-            return wrong(
-                "Two calls give two pictures: take the encoder's mean, latent_dist.mean, and do not sample from it."
-            )
+        for hint, settings in _round_trip_mistakes(config.prediction_type, other, factor, abar):
+            require(not _nearly(result, reference(**settings)), hint)
+        sampled = "Two calls give two pictures: take the encoder's mean, latent_dist.mean, and do not sample from it."
+        require(_nearly(torch.as_tensor(ask(pipe)).to(expected), result), sampled)
     off = float((result - expected).abs().mean())
-    return wrong(
-        f"Your pixels are off by {off:.2g} on average: check each of the five lines by itself, its scale too."
-    )
+    return wrong(f"Your pixels are off by {off:.2g} on average: check each of the five lines by itself, its scale too.")  # fmt: skip
 
 
 def _answering(pipe, kind: str):
@@ -232,10 +191,8 @@ def _image_to_image(pipe):
     return diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
 
 
-def _image_to_image_mistake(
-    pipe, latent, noise, text: dict, result, steps: int, taken: int, guidance: float
-) -> str | None:
-    """What to say of a loop that ends in `result`: the mistake that gives just that, or None."""
+def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, taken: int, guidance: float) -> None:
+    """Ends the check with what is to be said of a loop that ends in `result`, where a mistake gives just that."""
     import torch
 
     scheduler = pipe.scheduler
@@ -276,32 +233,29 @@ def _image_to_image_mistake(
         ("The noise is that of the last step: add as much as belongs to the first step that you take.", first, lambda t: scheduler.add_noise(latent, noise, t[-1:])),
     ]  # fmt: skip
     for hint, *path in mistakes:
-        if _nearly(result, walk(*path)):
-            return hint
-    return None
+        require(not _nearly(result, walk(*path)), hint)
 
 
-@check
+@check("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
 def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0) -> Verdict:
     """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
 
     Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
     int(strength steps) are taken, at least one.
     """
-    if _unstarted(function) or pipe is None:
-        return todo("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
     import torch
 
     from ...analysis.denoiser import conditioning
+    from ..models import size
 
-    size, step = _size(pipe), pipe.vae_scale_factor
-    shape = (1, pipe.unet.config.in_channels, size["height"] // step, size["width"] // step)
-    latent = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(1), dtype=pipe.unet.dtype).to(pipe.device)
-    noise = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(2), dtype=pipe.unet.dtype).to(pipe.device)
-    text = conditioning(pipe, "a cat", **size)
-    result = function(pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
-    if _unstarted(result):
-        return todo("Your function returns nothing yet.")
+    pixels_of, step = size(pipe), pipe.vae_scale_factor
+    shape = (1, pipe.unet.config.in_channels, pixels_of["height"] // step, pixels_of["width"] // step)
+    latent, noise = (
+        torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), dtype=pipe.unet.dtype).to(pipe.device)
+        for seed in (1, 2)
+    )
+    text = conditioning(pipe, "a cat", **pixels_of)
+    result = answer_of(function, pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
     image_to_image = _image_to_image(pipe)
     image_to_image.set_progress_bar_config(disable=True)
     expected = image_to_image(
@@ -309,12 +263,9 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
         generator=torch.Generator("cpu").manual_seed(2), output_type="latent",
     ).images  # fmt: skip
     result = torch.as_tensor(result).to(expected)
-    if result.shape != expected.shape:
-        return wrong(f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}.")
+    finished = f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}."
+    require(result.shape == expected.shape, finished)
     if _nearly(result, expected):
         return right("That is image to image, and equal to diffusers': strength says where on the clock you get on.")
-
-    hint = _image_to_image_mistake(pipe, latent, noise, text, result, steps, int(steps * strength), guidance)
-    return wrong(
-        hint or "Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too."
-    )
+    _refute_image_to_image(pipe, latent, noise, text, result, steps, int(steps * strength), guidance)
+    return wrong("Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too.")

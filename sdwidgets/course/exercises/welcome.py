@@ -8,16 +8,12 @@ from difflib import get_close_matches
 import numpy as np
 
 from ..facts import fact
-from .verdict import Verdict, check, right, todo, wrong
-
-# ---- the same picture again ------------------------------------------------------------------------------------------
+from .verdict import Verdict, answer_of, check, close, refute, require, right, todo, wrong
 
 
-@check
+@check("Hand over your function and the pipeline: exercises.remake(remake, pipe).")
 def remake(function=None, pipe=None) -> Verdict:
     """`function(pipe, settings)` -> the picture of the run with these settings (a `Settings`), drawn again."""
-    if function is None or function is ... or pipe is None:
-        return todo("Hand over your function and the pipeline: exercises.remake(remake, pipe).")
     import torch
 
     from ...recording import record
@@ -28,122 +24,95 @@ def remake(function=None, pipe=None) -> Verdict:
             generator=torch.Generator("cpu").manual_seed(11),
         )  # fmt: skip
     with record(pipe) as again:
-        made = function(pipe, run.settings)
-    if made is None or made is ...:
-        return todo("Your function returns nothing yet: return the picture.")
-    if not len(again):
-        return wrong("Your function made no picture with the pipeline that it got.")
-    asked, got = run.settings, again.settings
+        made = answer_of(function, pipe, run.settings, hint="Your function returns nothing yet: return the picture.")
+    require(len(again), "Your function made no picture with the pipeline that it got.")
+    wanted, got = run.settings, again.settings
+    size = "Another size: leave it to the pipeline, or take settings.height and settings.width."
     hints = {
         "prompt": "The prompt is another one: take settings.prompt.",
         "negative_prompt": "settings.negative_prompt is part of the run too; without it guidance points elsewhere.",
         "seed": "The noise is another one: give the pipeline a fresh torch.Generator(\"cpu\") with settings.seed.",
         "num_inference_steps": "Another number of steps: take settings.num_inference_steps.",
         "guidance_scale": "Another guidance scale: take settings.guidance_scale.",
-        "height": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
-        "width": "Another size: leave it to the pipeline, or take settings.height and settings.width.",
+        "height": size,
+        "width": size,
     }  # fmt: skip
-    missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(asked, name) or None)]
+    missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(wanted, name) or None)]
     if hasattr(made, "images"):  # all that the pipeline gives, and not its picture
         missing.append("Return the picture itself: pipe(...).images[0].")
-    if missing:
-        return wrong(" ".join(dict.fromkeys(missing)))  # all of them, each said once
+    require(not missing, " ".join(dict.fromkeys(missing)))  # all of them, each said once
     picture = np.asarray(made[0] if isinstance(made, (list, tuple)) else made)
-    if picture.shape != run.images[0].shape:
-        return wrong("Return the picture itself, one of pipe(...).images.")
-    if not np.array_equal(picture, run.images[0]):
-        return wrong("The settings are right, but what you return is another picture: return what the pipeline made.")
+    require(picture.shape == run.images[0].shape, "Return the picture itself, one of pipe(...).images.")
+    require(
+        np.array_equal(picture, run.images[0]),
+        "The settings are right, but what you return is another picture: return what the pipeline made.",
+    )
     return right("Equal in every pixel. The settings are the picture, on this machine; that is why a run is worth recording.")  # fmt: skip
 
 
-# ---- how near is a step to the end -----------------------------------------------------------------------------------
-
-
-@check
+@check("Hand over your function: exercises.distance(distance).")
 def distance(function=None) -> Verdict:
     """`function(previews, picture, mask)` -> (step,) mean absolute difference in levels of 255, within the mask (H, W) bool, of
     previews (step, H, W, 3) uint8 from the picture (H, W, 3) uint8."""
-    if function is None or function is ...:
-        return todo("Hand over your function: exercises.distance(distance).")
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (4, 6, 3)).astype(np.uint8)
     previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(np.uint8)
     mask = np.zeros((4, 6), bool)
     mask[1:, :2] = True
-    told = function(previews.copy(), picture.copy(), mask.copy())
-    if told is None or told is ...:
-        return todo("Your function returns nothing yet.")
-    told = np.asarray(told, float)
+    result = np.asarray(answer_of(function, previews, picture, mask), float)
     difference = previews.astype(float) - picture
     within = difference[:, mask]  # (step, pixel, 3)
     expected = np.abs(within).mean((1, 2))
-    if told.shape == ():
-        return wrong("That is one number for the whole run: average within each step, and keep the steps apart.")
-    if told.shape != (3,):
-        return wrong(
-            f"Three steps should give three numbers, and not an array of shape {told.shape}: average over pixels and colours."
-        )
-    if np.allclose(told, expected):
-        return right(
-            "One number a step, for the part that you point at. On a recorded trace it ends a little above zero: previews are kept with a small loss."
-        )
+    require(result.shape, "That is one number for the whole run: average within each step, and keep the steps apart.")
+    require(
+        result.shape == (3,),
+        f"Three steps should give three numbers, and not an array of shape {result.shape}: average over pixels and colours.",
+    )
+    if close(result, expected):
+        return right("One number a step, for the part that you point at. On a recorded trace it ends a little above zero: previews are kept with a small loss.")  # fmt: skip
     signed, everywhere = within.mean((1, 2)), np.abs(difference)
+    cancels = "Some differences are negative and cancel: take the absolute value first, the mean after."
     mistakes = [
         (np.abs(previews - picture)[:, mask].mean((1, 2)), "Numbers of type uint8 wrap around, 10 - 20 is 246: make them float before you subtract."),
         (everywhere.mean((1, 2, 3)), "That is the whole picture: only pixels where the mask is True count."),
         ((everywhere * mask[..., None]).mean((1, 2, 3)), "The pixels outside are zero now, but they still count in the mean: select, array[:, mask], and do not multiply."),
         (everywhere[:, ~mask].mean((1, 2)), "That is the part outside the mask: True marks the pixels that count."),
-        (signed, "Some differences are negative and cancel: take the absolute value first, the mean after."),
-        (np.abs(signed), "Some differences are negative and cancel: take the absolute value first, the mean after."),
+        (signed, cancels),
+        (np.abs(signed), cancels),
         ((within**2).mean((1, 2)), "These are squared differences; take the absolute value."),
         (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are asked for."),
     ]  # fmt: skip
-    for values, hint in mistakes:
-        if np.allclose(told, values):
-            return wrong(hint)
-    return wrong(
-        f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(told, 1).tolist()}."
-    )
+    refute(result, mistakes)
+    return wrong(f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(result, 1).tolist()}.")  # fmt: skip
 
 
-# ---- facts -----------------------------------------------------------------------------------------------------------
-
-
-@check
+@check()
 def fact_check(**answers) -> Verdict:
     """True or False for each of the chatbot's further sentences, by its letter: A, B, C and D."""
-    truths = {
-        "A": fact("sd1.training.gpus") == 32,
-        "B": round(fact("sd1.training.gpu_hours") / fact("sd1.training.gpus") / 24) == 24,
-        "C": fact("laion2b_en.watermarked") > 50,
-        "D": fact("sd15.captions.dropped") == 10,
-    }
-    hints = {
-        "A": 'Look again at A: the card says 32 x 8 cards, fact("sd1.training.gpus").',
-        "B": "Look again at B: 150,000 hours are those of all cards together. Divide by the cards, and by the hours of a day.",
-        "C": 'Look again at C: fact("laion2b_en.watermarked") is a percentage.',
-        "D": 'Look again at D: fact("sd15.captions.dropped"), and its unit in facts().',
-    }
-    given = {name: value for name, value in answers.items() if value is not ... and value is not None}
-    if unknown := sorted(set(given) - set(truths)):
-        return wrong(f"There is no sentence {unknown[0]!r}; there are A, B, C and D.")
-    if odd := [name for name, value in given.items() if not isinstance(value, (bool, np.bool_))]:
-        return wrong(f"{odd[0]} is answered by True or False.")
-    for name, value in given.items():
-        if bool(value) != truths[name]:
-            return wrong(hints[name])
-    if len(given) < len(truths):
-        return todo(f"Answer True or False for: {', '.join(name for name in truths if name not in given)}.")
+    sentences = {  # whether it is true, and where to look again
+        "A": (fact("sd1.training.gpus") == 32, 'Look again at A: the card says 32 x 8 cards, fact("sd1.training.gpus").'),
+        "B": (round(fact("sd1.training.gpu_hours") / fact("sd1.training.gpus") / 24) == 24, "Look again at B: 150,000 hours are those of all cards together. Divide by the cards, and by the hours of a day."),
+        "C": (fact("laion2b_en.watermarked") > 50, 'Look again at C: fact("laion2b_en.watermarked") is a percentage.'),
+        "D": (fact("sd15.captions.dropped") == 10, 'Look again at D: fact("sd15.captions.dropped"), and its unit in facts().'),
+    }  # fmt: skip
+    answered = {name: value for name, value in answers.items() if value is not ... and value is not None}
+    for name in sorted(answered):
+        require(name in sentences, f"There is no sentence {name!r}; there are A, B, C and D.")
+    for name, value in answered.items():
+        require(isinstance(value, (bool, np.bool_)), f"{name} is answered by True or False.")
+    for name, value in answered.items():
+        truth, hint = sentences[name]
+        require(bool(value) == truth, hint)
+    if len(answered) < len(sentences):
+        return todo(f"Answer True or False for: {', '.join(name for name in sentences if name not in answered)}.")
     return right("Two hold and two do not, and all four sound alike. What tells them apart is a source.")
 
 
-@check
+@check("Give one number: bytes of weights for each picture.")
 def bytes_a_picture(answer=None) -> Verdict:
     """Bytes of Stable Diffusion 1.5's weights in half precision for each picture of LAION-2B-en."""
-    if answer is None or answer is ...:
-        return todo("Give one number: bytes of weights for each picture.")
-    if isinstance(answer, str) or np.ndim(answer) != 0:
-        return wrong(f"Give one number, and not {answer!r}: bytes of weights for each picture.")
+    one_number = not isinstance(answer, str) and np.ndim(answer) == 0
+    require(one_number, f"Give one number, and not {answer!r}: bytes of weights for each picture.")
     parts = [fact(f"sd15.{part}.parameters") for part in ("unet", "text_encoder", "vae")]
     pictures = fact("laion2b_en.pairs")
     expected = 2 * sum(parts) / pictures
@@ -159,23 +128,20 @@ def bytes_a_picture(answer=None) -> Verdict:
         1: "Nearly: 1 is rounded too far. Give two digits after the point, or do not round.",
     }  # fmt: skip
     if np.isclose(answer, expected, rtol=0.02):
-        return right(
-            "Less than one byte, and a pixel takes three. No picture can be kept in that; what many pictures share can."
-        )
+        return right("Less than one byte, and a pixel takes three. No picture can be kept in that; what many pictures share can.")  # fmt: skip
     nearest = min(mistakes, key=lambda value: abs(answer - value))
-    if np.isclose(answer, nearest, rtol=0.01):
-        return wrong(mistakes[nearest])
+    require(not np.isclose(answer, nearest, rtol=0.01), mistakes[nearest])
     return wrong("Add the parameters of the three parts, times two bytes, and divide by the pairs of LAION-2B-en.")
 
 
-# ---- what was never drawn --------------------------------------------------------------------------------------------
+PROMPT_WANTED = 'Write a prompt in the form of "a cat on a ... background", whose scene was never drawn.'
 
 
-@check
+@check(PROMPT_WANTED)
 def never_drawn(prompt=None) -> Verdict:
     """A prompt of words that Pocket knows, for a scene that none of its training pictures shows."""
-    if prompt is None or prompt is ... or not str(prompt).strip():
-        return todo('Write a prompt in the form of "a cat on a ... background", whose scene was never drawn.')
+    if not str(prompt).strip():
+        return todo(PROMPT_WANTED)
     from ...pocket.world import datasheet
     from ...pocket.world.scenes import RELATIONS
     from ...pocket.world.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES, article
@@ -183,8 +149,8 @@ def never_drawn(prompt=None) -> Verdict:
     text = " ".join(str(prompt).lower().split())
     scene, _, background = text.partition(" on a")
     background = re.sub(r"^n? | background$", "", background) if background else ""
-    if background and background not in COLOURS:
-        return wrong(f"{background!r} is no background that Pocket was shown; there are {', '.join(COLOURS)}.")
+    allowed = f"{background!r} is no background that Pocket was shown; there are {', '.join(COLOURS)}."
+    require(not background or background in COLOURS, allowed)
     joints = "|".join(re.escape(word) for word in ("and", *RELATIONS))
     things = [re.sub(r"^an? ", "", part.strip()) for part in re.split(rf" (?:{joints}) ", scene)]
     shapes = [
@@ -192,30 +158,25 @@ def never_drawn(prompt=None) -> Verdict:
     ]
     known = {*OBJECTS, *OCCUPATIONS, *(thing for thing, colour, _ in shapes if colour in COLOURS)}
     for thing in things:
-        if thing in datasheet.HELD_OUT_OBJECTS:
-            return wrong(f"{thing!r} was held out as a word too: Pocket cannot know what it means. Take known words, newly put together.")  # fmt: skip
-        if thing not in known:
-            close = get_close_matches(thing, known, 1)
-            return wrong(
-                f"Pocket's captions never say {thing!r}" + (f"; did you mean {close[0]!r}?" if close else ".")
-            )
-    if things == ["strawberry"] and background == datasheet.HELD_OUT_BACKGROUNDS["strawberry"]:
-        return wrong("Never drawn, indeed, but that is the scene of the section above: find another one.")
+        held_out = f"{thing!r} was held out as a word too: Pocket cannot know what it means. Take known words, newly put together."
+        require(thing not in datasheet.HELD_OUT_OBJECTS, held_out)
+        close_words = get_close_matches(thing, known, 1)
+        hint = f"; did you mean {close_words[0]!r}?" if close_words else "."
+        require(thing in known, f"Pocket's captions never say {thing!r}{hint}")
+    require(
+        things != ["strawberry"] or background != datasheet.HELD_OUT_BACKGROUNDS["strawberry"],
+        "Never drawn, indeed, but that is the scene of the section above: find another one.",
+    )
     if len(things) == 2 and frozenset(things) in datasheet.held_out_pairs():
-        return right(
-            f"No training picture shows {article(things[0])} and {article(things[1])} together. Draw it, and see what comes."
-        )
+        return right(f"No training picture shows {article(things[0])} and {article(things[1])} together. Draw it, and see what comes.")  # fmt: skip
     for thing, colour, shape in shapes:
         if datasheet.HELD_OUT_SHAPE_COLOURS[shape] == colour:
             return right(f"No training picture has {article(thing)}. Draw it, and see what comes.")
     for thing in things:
-        if background and datasheet.HELD_OUT_BACKGROUNDS.get(thing) == background:
-            return right(f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes.")
         others = datasheet.TAIL_BACKGROUNDS.get(thing)
-        if background and others and background not in others:
+        held_out = datasheet.HELD_OUT_BACKGROUNDS.get(thing) == background
+        if background and (held_out or others and background not in others):
             return right(f"No training picture shows {article(thing)} on {background}. Draw it, and see what comes.")
     missing = [f"{article(thing)} never stood on {datasheet.HELD_OUT_BACKGROUNDS[thing]}" for thing in things if thing in datasheet.HELD_OUT_BACKGROUNDS]  # fmt: skip
-    return wrong(
-        "The datasheet does not rule this scene out"
-        + (f": {missing[0]}." if missing else "; look at its held-out lists.")
-    )
+    hint = f": {missing[0]}." if missing else "; look at its held-out lists."
+    return wrong(f"The datasheet does not rule this scene out{hint}")

@@ -126,8 +126,8 @@ def without_bytes(value, buffers: list[bytes]):
     ipywidgets does this for traits alone, and a trait is neither numbered nor sent again.
     """
 
-    def place(data: bytes) -> dict:
+    def refer(data: bytes) -> dict:
         buffers.append(data)
         return {"at": len(buffers) - 1}
 
-    return replace_bytes(value, place)
+    return replace_bytes(value, refer)

@@ -10,7 +10,7 @@ import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...parts import find_denoiser
+from ...parts import find_denoiser, quiet_diffusers
 from ...trace import CONTROLS, Settings
 from ..replay import badge_parts
 
@@ -38,20 +38,11 @@ def pipeline_lock(pipe, cancelled):
             lock.release()
 
 
-@contextmanager
 def scheduler_override(pipe, scheduler: str | None):
-    """In a block: this scheduler in the pipeline, and no progress bar on the terminal."""
-    from ...generation.schedulers import make_scheduler
+    """A block with this scheduler in the pipeline, and no progress bar on the terminal."""
+    from ...generation.schedulers import lent_scheduler, make_scheduler
 
-    before, bars = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
-    if scheduler:
-        pipe.scheduler = make_scheduler(scheduler, pipe)
-    pipe.set_progress_bar_config(**{**bars, "disable": True})
-    try:
-        yield
-    finally:
-        pipe.scheduler = before
-        pipe.set_progress_bar_config(**bars)
+    return lent_scheduler(pipe, make_scheduler(scheduler, pipe) if scheduler else pipe.scheduler)
 
 
 @contextmanager
@@ -60,17 +51,10 @@ def live_mode():
 
     It would warn at every letter of a prompt that is too long, and the page says so beside the prompt.
     """
-    from diffusers.utils import logging
-
     from ...acceleration import reserve_core
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with reserve_core():
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    with quiet_diffusers(), reserve_core():
+        yield
 
 
 def set_by_hand() -> list[str]:
@@ -149,18 +133,6 @@ def memory_in_use(device: str | None) -> str:
 def copy_settings(settings: dict) -> dict:
     """A dict of its own, with lists of its own."""
     return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in settings.items()}
-
-
-def as_number(value):
-    """ "7" -> 7, "7.5" -> 7.5, also inside a list; anything else stays as it is, for the check of settings to name."""
-    if isinstance(value, list):
-        return [as_number(item) for item in value]
-    for kind in (int, float) if isinstance(value, str) else ():
-        try:
-            return kind(value)
-        except ValueError:
-            pass
-    return value
 
 
 def defaults(pipe) -> dict:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, Trace
+from ...trace import CONTROLS, Trace
 from ..replay import MAX_PICTURE, webp
 
 # runs that are kept; of these with their traces; bytes of the older traces together
@@ -95,10 +95,8 @@ class History:
         if entry.run is not run:
             picture: np.ndarray = run.trace.images[0]
             entry.request, entry.run = run.request, run
-            entry.picture, entry.thumbnail = (
-                webp(picture, MAX_PICTURE, quality=90),
-                webp(picture, THUMBNAIL, quality=70),
-            )
+            entry.picture = webp(picture, MAX_PICTURE, quality=90)
+            entry.thumbnail = webp(picture, THUMBNAIL, quality=70)
         self._drop_old_traces(entry)
         return entry
 
@@ -107,17 +105,10 @@ class History:
         for entry in reversed(self._entries):
             if entry.run is None or entry is shown:
                 continue
-            room -= size(entry.run.trace)
+            room -= entry.run.trace.nbytes
             traces += 1
             if traces > TRACES or room < 0:
                 entry.run = None
-
-
-def size(trace: Trace) -> int:
-    """Bytes of a trace's arrays."""
-    arrays = [getattr(step, name) for step in trace for name in PER_STEP_ARRAYS]
-    arrays += [getattr(trace, name) for name in PER_RUN_ARRAYS]
-    return sum(array.nbytes for array in arrays if array is not None)
 
 
 def differences(a: RunRequest, b: RunRequest) -> list[list[str]]:

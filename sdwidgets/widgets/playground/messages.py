@@ -6,9 +6,9 @@ import inspect
 import logging
 
 from ... import trace_io
-from ...generation.validation import SettingsError
+from ...generation.validation import SettingsError, as_number
 from ...trace import CONTROLS
-from .driver import as_number, badge, sentence_for, set_by_hand, tokens
+from .driver import badge, sentence_for, set_by_hand, tokens
 from .history import HistoryEntry, differences
 from .protocol import CHUNK_SIZE, ENVELOPE, TO_KERNEL, find_fault
 from .session import Session
@@ -58,7 +58,7 @@ class Messages:
             client,
             settings=session.settings,
             schedulers=schedulers,
-            tasks=[[name, *words] for name, words in TASKS.items()],
+            tasks=[[name, *texts] for name, texts in TASKS.items()],
             hidden=[name for name in arguments if name not in takes],
             badge=badge(session.pipe),
             history=[entry.to_message() for entry in session.history],

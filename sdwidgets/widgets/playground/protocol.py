@@ -14,12 +14,8 @@ from typing import NamedTuple
 
 CHUNK_SIZE = 512 * 1024  # bytes of a file in one message, either way
 MAX_IN_FLIGHT = 2  # live runs on their way: one that is computed and one that waits
-STRENGTHS = {
-    "text": 0.6,
-    "image": 0.6,
-    "inpaint": 1.0,
-    "outpaint": 1.0,
-}  # usual ones; 1 keeps nothing of what is painted anew
+#: usual ones; 1 keeps nothing of what is painted anew
+STRENGTHS = {"text": 0.6, "image": 0.6, "inpaint": 1.0, "outpaint": 1.0}
 
 ENVELOPE = ("kind", "client", "number", "again", "delivery")
 

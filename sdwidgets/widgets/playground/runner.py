@@ -61,10 +61,10 @@ class Runner:
             self.worker.pause(IDLE_SECONDS)
         if self.worker.waiting or self.worker.closed:
             return  # newer settings wait, or the widget is closed: nobody looks at this run any more
-        words = badge(self.pipe, trace.settings if trace else None, seconds)
+        footer = badge(self.pipe, trace.settings if trace else None, seconds)
         if trace:
             self.channel.discard("frames")  # the whole run takes their place
-            self.finish(Run(request, trace, scheduler, words), describe(trace), request.live)
+            self.finish(Run(request, trace, scheduler, footer), describe(trace), request.live)
         if trace and trace.complete:
             try:
                 self._decode_previews(trace, cancelled)
@@ -75,7 +75,7 @@ class Runner:
             self.channel.publish("errors", errors={error.field: str(error)})
             error = None
         sentence = sentence_for(error) if error else None
-        self.channel.publish("done", badge=words, failure=sentence, live=request.live)
+        self.channel.publish("done", badge=footer, failure=sentence, live=request.live)
 
     def _call_pipeline(self, request: RunRequest, cancelled: Callable[[], bool]) -> tuple:
         """(trace, scheduler, exception or None); the trace is None where nothing was recorded."""

@@ -17,7 +17,7 @@ class PromptXray {
     this.heading = h("header", { class: "heading" });
     this.note = h("p", { class: "note", role: "status", hidden: true });
     this.chips = h("div", { class: "seen", role: "radiogroup", "aria-label": "The tokens that the model read" });
-    this.cut = h("p", { class: "tokens left-out", hidden: true });
+    this.truncated = h("p", { class: "tokens left-out", hidden: true });
     this.hero = h("canvas", { role: "img" });
     this.scale = h("div", { class: "heat-scale", "aria-hidden": "true" }, this.low = h("span"), this.ramp = h("i"), this.high = h("span"));
     this.heroCaption = h("figcaption", { "aria-live": "polite" });
@@ -35,7 +35,7 @@ class PromptXray {
     this.badge = h("span", { class: "badge" });
     this.kept = h("span", { class: "badge" });
     this.card = h("section", { class: "card xray", "aria-label": "X-ray of a prompt" },
-      this.heading, this.note, this.chips, this.cut,
+      this.heading, this.note, this.chips, this.truncated,
       h("div", { class: "xray-stage" },
         h("figure", { class: "lead" }, this.hero, this.scale, this.heroCaption),
         h("figure", { class: "beside" }, this.beside, this.besideCaption),
@@ -61,10 +61,10 @@ class PromptXray {
       this.note.replaceChildren(h("b", {}, data.unknown.length === 1 ? "A word the model never saw: " : "Words the model never saw: "),
         data.unknown.join(", "), data.unknown.length === 1 ? ". Nothing in its training said what it looks like." : ". Nothing in its training said what they look like.");
     }
-    if (data.cut.length) {
-      this.cut.hidden = false;
-      this.cut.replaceChildren(h("span", {}, `Cut off, because the model reads ${data.limit} tokens and these come after:`),
-        ...data.cut.map((text) => h("span", { class: "chip cut", dir: "auto" }, text || "·")), data.more ? `and ${data.more} more` : "");
+    if (data.truncated.length) {
+      this.truncated.hidden = false;
+      this.truncated.replaceChildren(h("span", {}, `Cut off, because the model reads ${data.limit} tokens and these come after:`),
+        ...data.truncated.map((text) => h("span", { class: "chip cut", dir: "auto" }, text || "·")), data.more ? `and ${data.more} more` : "");
     }
     this.buildChips();
     this.buildViews();
@@ -154,7 +154,7 @@ class PromptXray {
 
   name(i) {
     const token = this.data.tokens[i];
-    const text = token.kind === "text" ? `token ${i}, ${token.text}` : { start: "start mark", end: "end mark", padding: `padding, ${token.places} tokens` }[token.kind];
+    const text = token.kind === "text" ? `token ${i}, ${token.text}` : { start: "start mark", end: "end mark", padding: `padding, ${token.positions} tokens` }[token.kind];
     return token.unknown ? `${text}, never seen in training` : text;
   }
 
@@ -172,11 +172,11 @@ class PromptXray {
     if (!this.data || !this.card.isConnected) return;
     const { data, block, position } = this;
     const { chosen } = this;
-    const shares = block.shares[position];
+    const shares = block.mean_attention[position];
     data.tokens.forEach((_, i) => {
       const { width, height, values } = this.map([i]);
       paintPixels(this.thumbnails[i], width, height, (k) => this.heat(values[k]));
-      this.percents[i].textContent = percent(shares[i]) + (data.tokens[i].places > 1 ? `, ${data.tokens[i].places} tokens` : "");
+      this.percents[i].textContent = percent(shares[i]) + (data.tokens[i].positions > 1 ? `, ${data.tokens[i].positions} tokens` : "");
       this.radios[i].checked = i === chosen[0];
       this.radios[i].tabIndex = i === chosen[0] ? 0 : -1;
       this.radios[i].parentElement.classList.toggle("together", chosen.length > 1 && chosen.includes(i));
@@ -232,7 +232,7 @@ class PromptXray {
 
   drawCurve() {
     const { data, block, chosen } = this;
-    const line = (tokens) => data.steps.map(({ number }, k) => [number, 100 * tokens.reduce((sum, i) => sum + block.shares[k + 1][i], 0)]);
+    const line = (tokens) => data.steps.map(({ number }, k) => [number, 100 * tokens.reduce((sum, i) => sum + block.mean_attention[k + 1][i], 0)]);
     const others = data.tokens.map((_, i) => i).filter((i) => !chosen.includes(i) && data.tokens[i].kind === "text" && data.tokens[chosen[0]].kind === "text");
     const top = Math.max(...[chosen, ...others.map((i) => [i])].flatMap((tokens) => line(tokens).map(([, y]) => y)));
     const power = 10 ** Math.floor(Math.log10(Math.max(top, 1e-3)));
