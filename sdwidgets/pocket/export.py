@@ -19,7 +19,7 @@ from .world.datasheet import Grammar
 from .world.scenes import make_scene, pictures_of, spread
 
 
-def run_export(args, grammar: Grammar, work: Path) -> int:
+def run_export(args, grammar: Grammar, work: Path) -> None:
     """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
     if args.output is None:
         raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
@@ -61,7 +61,6 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     write_card(args.output, evaluated=False)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
-    return 0
 
 
 def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") -> None:
@@ -83,7 +82,7 @@ def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") 
         print(f"removed {folder}, which an earlier export left there: {another}")
 
 
-def run_restore(args, grammar: Grammar, work: Path) -> int:
+def run_restore(args, grammar: Grammar, work: Path) -> None:
     """Lay a work folder from an exported model: its parts are finished ones, text encoder and denoiser checkpoints to train on from.
 
     What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
@@ -121,7 +120,6 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     record = told["denoiser"]
     trainer.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
     print(f"restored {args.output} to {work} at step {record['step']:,}")
-    return 0
 
 
 def _make_text_encoder_portable(folder: Path) -> None:

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from ...generation.schedulers import make_scheduler
 from ...loading.turbo import with_small_decoder
 from ...statistics import Rate, share
-from ..training.vae import reconstructed
+from ..training.clip import read_clip, token_ids
+from ..training.vae import reconstructed, to_tensor
 from ..world import datasheet as sheet
 from ..world.alternatives import alternatives
 from ..world.scenes import STYLES, Scene, Stream, make_scene, pictures_of
@@ -137,8 +139,6 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     Pocket's text states come from this very CLIP, so it is no judge of Pocket: the figure is there to be
     compared with true pairs and with shuffled ones, and with what the judge says of the same pictures.
     """
-    from ..training.clip import read_clip
-
     if extras.clip is None:
         raise Missing("Pocket's CLIP with its image tower is not here: name its folder with --clip")
     clip = read_clip(extras.clip, evaluator.pipe.text_encoder)
@@ -164,16 +164,14 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
 @torch.no_grad()
 def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_size: int = 64) -> np.ndarray:
     """Of each picture with its caption: (n, 128, 128, 3) uint8, n captions -> (n,)."""
-    from ..training.vae import to_tensor
-
-    found = []
+    cosines = []
     for start in range(0, len(captions), batch_size):
         some = slice(start, start + batch_size)
-        tokens = tokenizer(captions[some], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = token_ids(tokenizer, captions[some])
         text = clip.text_projection(clip.text_model(tokens).pooler_output)
         image = clip.visual_projection(clip.vision_model(to_tensor(pictures[some])).pooler_output)
-        found.append(torch.nn.functional.cosine_similarity(text, image).numpy())
-    return np.concatenate(found)
+        cosines.append(torch.nn.functional.cosine_similarity(text, image).numpy())
+    return np.concatenate(cosines)
 
 
 def _mean(values: np.ndarray, places: int = 2) -> dict:
@@ -342,8 +340,6 @@ def _model_record(extras: Extras) -> dict:
 
 def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
     """(name of the folder, `checkpoint_record`) of each, while the evaluator's pipeline has that checkpoint's U-Net."""
-    from diffusers import UNet2DConditionModel
-
     pipe, last = evaluator.pipe, evaluator.pipe.unet
     try:
         for folder in extras.checkpoints:

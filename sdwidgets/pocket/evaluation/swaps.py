@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
+from ..training.clip import encode_captions
+from ..training.denoiser import noisy_and_target
 from ..training.vae import to_tensor
 from ..world import datasheet as sheet
 from ..world.scenes import Scene, Stream, pictures_of
@@ -102,8 +104,6 @@ def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
 @torch.no_grad()
 def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The loss of every picture with its own and with the wrong caption, at each of `TIMESTEPS`: two of (timesteps, count)."""
-    from ..training.clip import encode_captions
-
     pipe, pairs = evaluator.pipe, swapped_pairs(swap, count)
     unet, vae, scheduler = pipe.unet, pipe.vae, DDIMScheduler.from_config(pipe.scheduler.config)
     pictures = to_tensor(pictures_of(scene for scene, _ in pairs))
@@ -116,10 +116,7 @@ def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarra
     for timestep in TIMESTEPS:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device, latents.dtype)
         times = torch.full((len(latents),), timestep, device=latents.device)
-        noisy = scheduler.add_noise(latents, noise, times)
-        target = noise
-        if scheduler.config.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(latents, noise, times)
+        noisy, target = noisy_and_target(scheduler, latents, noise, times)
         answers = (unet(noisy, timestep, states, return_dict=False)[0] for states in (right, wrong))
         losses.append([(answer - target).float().square().mean((1, 2, 3)).cpu().numpy() for answer in answers])
     return tuple(np.array(losses).transpose(1, 0, 2))

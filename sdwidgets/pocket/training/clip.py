@@ -23,7 +23,7 @@ from ..world import datasheet
 from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
 from ..world.scenes import RELATIONS, SIZE, make_scene, pictures_of, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
-from .trainer import Schedule, save_tensors
+from .trainer import Schedule, sampled, save_tensors
 from .vae import to_tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -261,18 +261,16 @@ class ClipTraining(torch.nn.Module):
 
 
 def clip_loss_at(grammar: datasheet.Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
-    """The loss of training step `step`, for `training.train`. Captions are padded to the batch's longest."""
+    """The loss of scenes with their captions, padded to the batch's longest, and with wrong ones."""
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=batch_size)]
         captions = [scene.caption for scene in scenes]
         captions += [wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
-        pictures = to_tensor(pictures_of(scenes))
-        return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
+        return to_tensor(pictures_of(scenes)), tokens
 
-    return loss_at
+    return sampled(config.schedule.seed, batch_at)
 
 
 def text_encoder(clip: CLIPModel) -> CLIPTextModel:
@@ -305,18 +303,18 @@ def read_clip(folder: Path, encoder: CLIPTextModel) -> CLIPModel:
     return clip.eval()
 
 
+def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
+    """(n, 77) token ids, cut or padded to the tokenizer's own length."""
+    length = tokenizer.model_max_length
+    return tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+
+
 @torch.no_grad()
 def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256):
     """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16 on the CPU."""
     for start in range(0, len(captions), batch_size):
-        tokens = tokenizer(
-            captions[start : start + batch_size],
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        yield encoder(tokens.input_ids.to(encoder.device)).last_hidden_state.half().cpu()
+        tokens = token_ids(tokenizer, captions[start : start + batch_size])
+        yield encoder(tokens.to(encoder.device)).last_hidden_state.half().cpu()
 
 
 @torch.no_grad()
