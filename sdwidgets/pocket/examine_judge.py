@@ -45,7 +45,7 @@ def load_vae(path: Path):
 def run_fit(args) -> None:
     """Set the judge's limits, on reconstructions of true scenes."""
     autoencoder = load_vae(args.vae)
-    scenes = calibrate.scenes_of(TUNE, calibrate.TUNE_COUNTS, args.share)
+    scenes = [scene for _, scene in TUNE.scenes(calibrate.TUNE_COUNTS, args.share)]
     limits = calibrate.limits_of_b(scenes, reconstructed(autoencoder, pictures_of(scenes)))
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / JudgeB.FILE

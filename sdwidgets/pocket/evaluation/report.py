@@ -46,8 +46,8 @@ def begin(file: Path, setting: dict, weights: str, restart: bool = False) -> dic
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
-    same = report | {"setting": report["setting"] | {"limit": setting["limit"]}}
-    if other := [name for name in _IDENTITY if same[name] != identity[name]]:
+    unlimited = lambda one: one | {"setting": one["setting"] | {"limit": None}}
+    if other := [name for name in _IDENTITY if unlimited(report)[name] != unlimited(identity)[name]]:
         raise ValueError(
             f"the figures in {file} were made with another {' and '.join(other)}; "
             "give another file, or --restart to measure all anew"
