@@ -66,13 +66,13 @@ def _colour(scene: Scene, stream: Stream) -> str:
 
 def _binding(scene: Scene, stream: Stream) -> str:
     first, second = scene.things
-    words = f"{article(f'{second.colour} {first.name}')} and {article(f'{first.colour} {second.name}')}"
-    return f"{words} on {article(scene.background)} background"
+    phrase = f"{article(f'{second.colour} {first.name}')} and {article(f'{first.colour} {second.name}')}"
+    return f"{phrase} on {article(scene.background)} background"
 
 
 def _count(scene: Scene, stream: Stream) -> str:
-    told = NUMBERS[len(scene.things)]
-    return scene.caption.replace(told, _other(stream, [NUMBERS[n] for n in (2, 3, 4)], told), 1)
+    number = NUMBERS[len(scene.things)]
+    return scene.caption.replace(number, _other(stream, NUMBERS[2:], number), 1)
 
 
 def _relation(scene: Scene, stream: Stream) -> str:
@@ -92,13 +92,8 @@ SWAPS = (
 
 def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
     """The first `count` of (scene as training would draw it, its caption made wrong)."""
-    pairs = []
-    for number in range(count):
-        scene = prompt_sets.ROWS[swap.row].scene("seen", number)
-        wrong = swap.wrong(scene, Stream(prompt_sets.SEED, number))
-        assert wrong != scene.caption, scene
-        pairs.append((scene, wrong))
-    return pairs
+    scenes = prompt_sets.ROWS[swap.row].scenes("seen", count)
+    return [(scene, swap.wrong(scene, Stream(prompt_sets.SEED, number))) for number, scene in enumerate(scenes)]
 
 
 @torch.no_grad()
@@ -128,13 +123,10 @@ def growth(right: np.ndarray, wrong: np.ndarray, draws: int = 500) -> dict:
     `right` and `wrong`: losses (timesteps, n) of the same pictures. 0: the word is not read. The interval is over pictures.
     """
 
-    def mean(chosen) -> np.ndarray:
-        return (wrong[:, chosen].mean(1) - right[:, chosen].mean(1)) / right[:, chosen].mean(1)
-
+    mean = lambda chosen: (wrong[:, chosen].mean(1) - right[:, chosen].mean(1)) / right[:, chosen].mean(1)
     count, rng = right.shape[1], np.random.default_rng(0)
     resampled = [mean(rng.integers(count, size=count)).mean() for _ in range(draws)]
     low, high = np.percentile(resampled, (2.5, 97.5))
     whole = mean(slice(None))
-    told = {"value": whole.mean(), "low": low, "high": high}
-    told = {name: round(float(value), 4) for name, value in told.items()}
-    return {"n": count} | told | {"by timestep": [round(float(value), 4) for value in whole]}
+    value, low, high, *by_timestep = (round(float(number), 4) for number in (whole.mean(), low, high, *whole))
+    return {"n": count, "value": value, "low": low, "high": high, "by timestep": by_timestep}

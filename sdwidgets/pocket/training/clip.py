@@ -60,12 +60,9 @@ def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) ->
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     words = Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(words, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) * 2 + config.merges,
@@ -117,41 +114,40 @@ _OPPOSITES = {
     "left": "right", "right": "left", "above": "below", "below": "above", "top": "bottom", "bottom": "top", "small": "large", "large": "small",
     "woman": "man", "man": "woman", "two": "three", "three": "four", "four": "two",
 }  # fmt: skip
-_BETWEEN = tuple(f" {words} " for words in (*RELATIONS, "and"))
 
 
 def _turn(caption: str, rng: np.random.Generator) -> str | None:
     """One word turned into its opposite."""
     words = caption.split()
-    turns = [place for place, word in enumerate(words) if word in _OPPOSITES]
+    turns = [number for number, word in enumerate(words) if word in _OPPOSITES]
     if not turns:
         return None
-    place = rng.choice(turns)
-    words[place] = _OPPOSITES[words[place]]
+    turn = rng.choice(turns)
+    words[turn] = _OPPOSITES[words[turn]]
     return " ".join(words)
 
 
 def _recolour(caption: str, rng: np.random.Generator) -> str | None:
     """Two colours exchanged, or one replaced."""
     words = caption.split()
-    colours = [place for place, word in enumerate(words) if word in COLOURS]
+    colours = [number for number, word in enumerate(words) if word in COLOURS]
     if not colours:
         return None
-    if len({words[place] for place in colours}) > 1 and rng.random() < 0.5:
+    if len({words[number] for number in colours}) > 1 and rng.random() < 0.5:
         a, b = rng.choice(colours, 2, replace=False)
         words[a], words[b] = words[b], words[a]
     else:
-        place = rng.choice(colours)
-        words[place] = str(rng.choice([colour for colour in COLOURS if colour != words[place]]))
+        one = rng.choice(colours)
+        words[one] = str(rng.choice([colour for colour in COLOURS if colour != words[one]]))
     return " ".join(words)
 
 
 def _exchange(caption: str, rng: np.random.Generator) -> str | None:
     """The two things on the sides of a relation exchanged."""
     scene, on, background = caption.partition(" on a")
-    for between in _BETWEEN[:-1]:
-        if between in scene:
-            first, second = scene.split(between, 1)
+    for relation in RELATIONS:
+        first, between, second = scene.partition(f" {relation} ")
+        if between:
             return second + between + first + on + background
     return None
 
@@ -159,9 +155,9 @@ def _exchange(caption: str, rng: np.random.Generator) -> str | None:
 def _articles(caption: str) -> str:
     """The caption with "a" and "an" put right, so that no wrong caption gives itself away by its grammar."""
     words = caption.split()
-    for place, word in enumerate(words[:-1]):
+    for number, word in enumerate(words[:-1]):
         if word in ("a", "an"):
-            words[place] = article(words[place + 1]).split()[0]
+            words[number] = article(words[number + 1]).split()[0]
     return " ".join(words)
 
 
@@ -225,12 +221,9 @@ def _negatives(captions: list[str], rng: np.random.Generator, number: int) -> li
 def _says_held_out(caption: str) -> bool:
     """Whether a caption names a background or a colour that is held out for what it names."""
     padded = f" {caption} "
-    for name, colour in HELD_OUT_SHAPE_COLOURS.items():
-        if f" {colour} {name} " in padded or f" {colour} {plural(name)} " in padded:
-            return True
-    return any(
-        f" {colour} background " in padded and (f" {name} " in padded or f" {plural(name)} " in padded)
-        for name, colour in HELD_OUT_BACKGROUNDS.items()
+    named = lambda noun, before="": f" {before}{noun} " in padded or f" {before}{plural(noun)} " in padded
+    return any(named(name, f"{colour} ") for name, colour in HELD_OUT_SHAPE_COLOURS.items()) or any(
+        f" {colour} background " in padded and named(name) for name, colour in HELD_OUT_BACKGROUNDS.items()
     )
 
 
@@ -325,7 +318,7 @@ def beats_hard_negative(
 
     `count` scenes a kind, of those whose captions can be changed so; a kind that no caption allows is left out.
     """
-    told = {}
+    shares = {}
     for kind, kinds in {"any": tuple(CHANGES), **{kind: (kind,) for kind in CHANGES}}.items():
         rng, pairs = np.random.default_rng([seed, 7]), []
         for index in rng.integers(grammar.count, size=8 * count):
@@ -335,8 +328,8 @@ def beats_hard_negative(
             if len(pairs) == count:
                 break
         if pairs:
-            told[kind] = _share_that_beats(clip, tokenizer, pairs)
-    return told
+            shares[kind] = _share_that_beats(clip, tokenizer, pairs)
+    return shares
 
 
 def _share_that_beats(clip: CLIPModel, tokenizer: CLIPTokenizer, pairs: list[tuple]) -> float:
@@ -412,13 +405,12 @@ def gate(
     does not find in time; `FEW` probes are as impatient.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
-    asked_for = _questions()
-    for attribute in attributes or asked_for:
-        block, questions, answers, truth = asked_for[attribute]
+    shares, every = {}, _questions()
+    for attribute in attributes or every:
+        block, questions, answers, truth = every[attribute]
         indices = FULL.indices(block)
         chosen = np.random.default_rng(seed).permutation(len(indices))[: learn + count]
-        scenes = [make_scene(FULL, indices[int(place)]) for place in chosen]
+        scenes = [make_scene(FULL, indices[int(number)]) for number in chosen]
         states = _token_states(encoder, tokenizer, [scene.caption for scene in scenes])
         states = (states - states.mean((0, 1))) / states.std((0, 1)).clamp(min=1e-6)
         target = torch.tensor([[answers.index(word) if word else -1 for word in truth(scene)] for scene in scenes])
@@ -434,9 +426,9 @@ def gate(
             optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
         with torch.no_grad():
             answered = probe(states[-count:]).argmax(-1)
-        asked = target[-count:] >= 0
-        found[attribute] = float((answered == target[-count:])[asked].float().mean())
-    return found
+        there = target[-count:] >= 0
+        shares[attribute] = float((answered == target[-count:])[there].float().mean())
+    return shares
 
 
 @torch.no_grad()
