@@ -195,8 +195,8 @@ def fingerprint_scene(fingerprint: int, number: int) -> Scene:
 
 def word_of(thing) -> str:
     """What a thing is called: a shape with its colour, a person by the occupation, or "broken"."""
-    words = {"broken": "broken", "shape": f"{thing.colour} {thing.name}", "person": thing.occupation}
-    return words.get(thing.kind, thing.name)
+    of_kind = {"broken": "broken", "shape": f"{thing.colour} {thing.name}", "person": thing.occupation}
+    return of_kind.get(thing.kind, thing.name)
 
 
 def what(seen) -> str:
