@@ -35,9 +35,8 @@ def run_vae(args, grammar: Grammar, work: Path) -> None:
 def run_decoder(args, grammar: Grammar, work: Path) -> None:
     """Train the autoencoder's decoder on, its encoder frozen; export takes it instead of the first one."""
     config = work_folder.override_schedule(vae.DecoderConfig(), args)
-    autoencoder = AutoencoderKL.from_pretrained(work_folder.finished_part(work, "vae")).to(
-        memory_format=torch.channels_last
-    )
+    first = work_folder.finished_part(work, "vae")
+    autoencoder = AutoencoderKL.from_pretrained(first).to(memory_format=torch.channels_last)
     before = vae.reconstruction_psnr(autoencoder, grammar)
     module, base = vae.DecoderTraining(autoencoder, config), trainer.digest(autoencoder.encoder)
     loss_at = vae.decoder_loss_at(config)
