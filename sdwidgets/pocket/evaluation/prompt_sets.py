@@ -136,9 +136,9 @@ def bound_colours(stream: Stream, number: int, held_out: bool) -> Scene:
     never = [sheet.HELD_OUT_SHAPE_COLOURS[name] for name in names]
     unseen = number // 56 % 2 if held_out else None  # 56 ordered pairs of eight shapes
     colours: list[str] = []
-    for number in range(2):
+    for which in range(2):
         usual = [c for c in _COLOURS if c not in (*never, *colours)]
-        colours.append(never[number] if number == unseen else stream.choice(usual))
+        colours.append(never[which] if which == unseen else stream.choice(usual))
     background = stream.choice([colour for colour in _COLOURS if colour not in colours])
     things = [
         functools.partial(Thing, "shape", name, colour=colour) for name, colour in zip(names, colours, strict=True)
