@@ -207,19 +207,6 @@ def test_a_stage_lasts_as_long_as_its_settings(tmp_path):
     assert json.loads((tmp_path / "checkpoint.json").read_text())["stages"] == [first, second, third]
 
 
-def test_a_checkpoint_of_before_there_were_stages_is_a_stage_of_unknown_scenes(tmp_path):
-    fit(tmp_path)
-    file = tmp_path / "checkpoint.json"
-    record = json.loads(file.read_text())
-    del record["stages"]
-    trainer.write_json(file, record)
-    unknown = {"samples": 24}
-    assert fit(tmp_path)[1]["stages"] == [unknown]
-    longer = dataclasses.replace(SCHEDULE, steps=7)
-    again = trainer.train("line", Regression(), loss_at, longer, tmp_path, {}, stage={"scenes": 5})[1]
-    assert again["stages"] == [unknown, {"samples": 4, "scenes": 5, "batch size": 4, "learning rate": 1e-2}]
-
-
 NARROW = """
 import argparse, functools, sys
 from sdwidgets.pocket import train

@@ -23,8 +23,8 @@ class Drawn:
 
 def drawn_words(kind: str | None = None) -> list[Drawn]:
     """Every word of the carried model's evaluation, the best first; of one kind, or all. Empty where it was not measured."""
-    told = json.loads((data_folder("pocket") / "evaluation.json").read_text(encoding="utf-8"))
-    lines = [Drawn(**line) for line in told.get("words", {}).get("lines", ())]
+    evaluation = json.loads((data_folder("pocket") / "evaluation.json").read_text(encoding="utf-8"))
+    lines = [Drawn(**line) for line in evaluation.get("words", {}).get("lines", ())]
     return sorted((one for one in lines if kind in (None, one.kind)), key=lambda one: (-one.rate, one.word))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..loading.catalog import MODELS, find_model
 from ..paths import cache_folder, data_folder
+from .evaluation.tiers import ROW_NAMES, TURBO
 
 SECTION_NAMES = (
     "exposures", "fingerprints", "shares", "watermark", "steps", "strengths", "style", "variety", "words", "prompts",
@@ -21,24 +22,11 @@ SECTION_NAMES = (
 )  # fmt: skip
 
 
-def row_names() -> tuple[str, ...]:
-    """Every row of the table, turbo's last."""
-    from .evaluation.tiers import BARS, TURBO
-
-    return (*(bar.name for bar in BARS), TURBO)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    rows, add = ", ".join(f'"{name}"' for name in row_names()), parser.add_argument
-    folder = {"type": Path, "metavar": "FOLDER"}
-    number = {"type": int, "metavar": "N"}
-    add(
-        "model",
-        nargs="?",
-        default="pocket",
-        metavar="MODEL",
-        help="pocket, or a folder of its parts (default: pocket)",
-    )
+    rows, add = ", ".join(f'"{name}"' for name in ROW_NAMES), parser.add_argument
+    folder, number = {"type": Path, "metavar": "FOLDER"}, {"type": int, "metavar": "N"}
+    model = "pocket, or a folder of its parts (default: pocket)"
+    add("model", nargs="?", default="pocket", metavar="MODEL", help=model)
     add("--json", type=Path, metavar="FILE", required=True, help="where the figures are written")
     add("--limit", **number, help="at most N pictures a row, for a quick look")
     add("--rows", nargs="*", metavar="ROW", help=f"only these rows: {rows}")
@@ -65,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def chosen(args) -> tuple[list[str], list[str]]:
     """(rows, sections) that the arguments name: all where they name none. Raises ValueError for an unknown name."""
-    every = {"rows": row_names(), "sections": SECTION_NAMES}
+    every = {"rows": ROW_NAMES, "sections": SECTION_NAMES}
     named = {"rows": args.rows, "sections": args.sections}
     for kind, names in named.items():
         for name in names or ():
@@ -93,9 +81,8 @@ EXAMINED = ("true renders", "reconstructions")
 CONFUSED = 12  # of the judge's confusions, the most frequent are kept
 
 
-def _of_the_judge(name: str) -> dict | None:
-    """A record of the judge's; None where there is none."""
-    file = data_folder("judges") / name
+def _read(file: Path) -> dict | None:
+    """A JSON file; None where there is none."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
@@ -104,7 +91,7 @@ def judge_exam() -> dict | None:
 
     set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
     """
-    exam, keys = _of_the_judge("gate.json"), ("balanced", "worst", "passes")
+    exam, keys = _read(data_folder("judges") / "gate.json"), ("balanced", "worst", "passes")
     return exam and {
         pictures: {word: {key: row[key] for key in keys} for word, row in exam[pictures].items()}
         for pictures in EXAMINED
@@ -114,9 +101,8 @@ def judge_exam() -> dict | None:
 
 def judge_gate() -> dict | None:
     """What else its examination found: "refused", kind of wreck -> how often the judge names nothing in it, and "confused",
-    the most frequent [attribute, set, truth, seen, how often]; with "share", "lattice" and "vae" of the examination where they are told.
-    """
-    if (exam := _of_the_judge("gate.json")) is None:
+    the most frequent [attribute, set, truth, seen, how often]; with "share", "lattice" and "vae" where it holds them."""
+    if (exam := _read(data_folder("judges") / "gate.json")) is None:
         return None
     confused = [
         [word, pictures, truth, seen, count]
@@ -125,13 +111,14 @@ def judge_gate() -> dict | None:
         for truth, instead in row["confusions"].items()
         for seen, count in instead.items()
     ]
-    found = {"refused": exam["refused"], "confused": sorted(confused, key=lambda row: -row[-1])[:CONFUSED]}
-    return found | {key: exam[key] for key in ("scenes", "share", "lattice", "vae") if key in exam}
+    confused = sorted(confused, key=lambda row: -row[-1])[:CONFUSED]
+    rest = {key: exam[key] for key in ("scenes", "share", "lattice", "vae") if key in exam}
+    return {"refused": exam["refused"], "confused": confused} | rest
 
 
 def judge_eye(weights: str) -> dict | None:
     """How the judge agrees with the eye on pictures of these weights (data/judges/eye.json); None where no one has looked."""
-    eye = _of_the_judge("eye.json")
+    eye = _read(data_folder("judges") / "eye.json")
     if eye is None or eye["weights"] != weights:
         return None
     return {key: value for key, value in eye.items() if key not in ("differ", "rows")}
@@ -152,7 +139,6 @@ def _check(args) -> None:
 def main(args: argparse.Namespace) -> int:
     """Measure, and print the table. Every wrong argument is told before anything is drawn."""
     from .evaluation.report import model_folder
-    from .evaluation.tiers import TURBO
 
     rows, sections = chosen(args)
     _check(args)
@@ -187,7 +173,7 @@ def main(args: argparse.Namespace) -> int:
         arithmetic=arithmetic,
         limit=args.limit,
     )
-    training = json.loads(file.read_text()) if (file := folder / "training.json").is_file() else None
+    training = _read(folder / "training.json")
     work = args.work or default_work(args.model)
     extras = Extras(
         training=training,

@@ -19,7 +19,7 @@ from .world.datasheet import Grammar
 from .world.scenes import make_scene, pictures_of, spread
 
 
-def run_export(args, grammar: Grammar, work: Path) -> int:
+def run_export(args, grammar: Grammar, work: Path) -> None:
     """Put the finished parts together as one fp16 folder that stock diffusers loads, with their records."""
     if args.output is None:
         raise ValueError("export needs --output FOLDER, the folder that becomes the pipeline")
@@ -38,19 +38,16 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(args.output, safe_serialization=True, max_shard_size="14MB")
-    for part in ("vae", "unet"):  # diffusers notes the folder on this machine that a part was loaded from
-        file = args.output / part / "config.json"
-        config = json.loads(file.read_text())
-        trainer.write_json(file, {key: value for key, value in config.items() if key != "_name_or_path"})
+    for part in ("vae", "unet"):
+        _rewrite_config(args.output / part, {})
     _make_text_encoder_portable(args.output / "text_encoder")
     for file in ("vocab.json", "merges.txt"):  # transformers 4 reads these, 5 writes only tokenizer.json
         shutil.copy(work / "clip" / "tokenizer" / file, args.output / "tokenizer" / file)
     factors = fit_preview(autoencoder.float(), grammar)
-    trainer.write_json(
-        args.output / "preview.json", {"factors": [[round(float(f), 5) for f in row] for row in factors]}
-    )
-    told = ("vae", "clip", "denoiser") + (("decoder",) if chosen == work / "decoder" / "part" else ())
-    records = {name: json.loads((finished_part(work, name) / "training.json").read_text()) for name in told}
+    factors = [[round(float(f), 5) for f in row] for row in factors]
+    trainer.write_json(args.output / "preview.json", {"factors": factors})
+    parts = ("vae", "clip", "denoiser") + (("decoder",) if chosen == work / "decoder" / "part" else ())
+    records = {name: json.loads((finished_part(work, name) / "training.json").read_text()) for name in parts}
     trainer.write_json(args.output / "training.json", {"grammar": grammar.name, **records})
     for extra in ("turbo", "zero-snr", "adapter"):
         _export_extra(work / extra / "part", args.output / "extras" / extra, base)
@@ -61,15 +58,14 @@ def run_export(args, grammar: Grammar, work: Path) -> int:
     write_card(args.output, evaluated=False)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")
-    return 0
 
 
 def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") -> None:
     """Copy what was trained for the model of digest `base`; leave out, and take out, what was trained for another."""
 
     def fits(extra: Path) -> bool:
-        told = extra / "training.json"
-        return told.is_file() and json.loads(told.read_text()).get("base") == base
+        record = extra / "training.json"
+        return record.is_file() and json.loads(record.read_text()).get("base") == base
 
     if part.is_dir() and fits(part):
         shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +79,7 @@ def _export_extra(part: Path, folder: Path, base: str, model: str = "denoiser") 
         print(f"removed {folder}, which an earlier export left there: {another}")
 
 
-def run_restore(args, grammar: Grammar, work: Path) -> int:
+def run_restore(args, grammar: Grammar, work: Path) -> None:
     """Lay a work folder from an exported model: its parts are finished ones, text encoder and denoiser checkpoints to train on from.
 
     What the export left out is lost: the optimiser's moments begin at zero, and weights were rounded to float16. Raises
@@ -91,59 +87,58 @@ def run_restore(args, grammar: Grammar, work: Path) -> int:
     """
     if args.output is None or not (args.output / "training.json").is_file():
         raise ValueError("restore needs --output FOLDER, a folder that `sdwidgets train export` wrote")
-    told = json.loads((args.output / "training.json").read_text())
-    if told.get("grammar") != grammar.name:
-        raise ValueError(
-            f"{args.output} was trained on the grammar {told.get('grammar')}, not {grammar.name}; give --grammar"
-        )
+    records = json.loads((args.output / "training.json").read_text())
+    if (trained := records.get("grammar")) != grammar.name:
+        raise ValueError(f"{args.output} was trained on the grammar {trained}, not {grammar.name}; give --grammar")
     for name in ("clip", "denoiser"):
         if (work / name).exists():
             raise FileExistsError(f"{work} holds a {name} already: go on with it, or give another --work")
     shutil.copytree(args.output / "vae", work / "vae" / "part", dirs_exist_ok=True)
-    if "decoder" in told:
+    if "decoder" in records:
         shutil.copytree(args.output / "vae", work / "decoder" / "part", dirs_exist_ok=True)
-        trainer.write_json(work / "decoder" / "part" / "training.json", told["decoder"])
-    towers = clip.read_clip(
-        args.output / "extras" / "clip", CLIPTextModel.from_pretrained(args.output / "text_encoder")
-    )
+        trainer.write_json(work / "decoder" / "part" / "training.json", records["decoder"])
+    encoder = CLIPTextModel.from_pretrained(args.output / "text_encoder")
+    towers = clip.read_clip(args.output / "extras" / "clip", encoder)
     towers.save_pretrained(work / "clip" / "part", safe_serialization=True)
     shutil.copytree(args.output / "tokenizer", work / "clip" / "tokenizer", dirs_exist_ok=True)
     shutil.copytree(args.output / "unet", work / "denoiser" / "part", dirs_exist_ok=True)
     for name in ("vae", "clip", "denoiser"):
-        trainer.write_json(work / name / "part" / "training.json", told[name])
+        trainer.write_json(work / name / "part" / "training.json", records[name])
     towers = clip.ClipTraining(towers)
     optimizer = clip.ClipConfig().schedule.build_optimizer(towers)
-    trainer.Checkpoint(work / "clip").save(told["clip"]["step"], towers, towers, optimizer, told["clip"])
+    trainer.Checkpoint(work / "clip").save(records["clip"]["step"], towers, towers, optimizer, records["clip"])
     config = denoiser.DenoiserConfig()
     unet = UNet2DConditionModel.from_pretrained(args.output / "unet")
     model = denoiser.DenoiserTraining.from_stock(unet, config, text_whitening(grammar, work))
     optimizer = config.schedule.build_optimizer(model)
-    record = told["denoiser"]
+    record = records["denoiser"]
     trainer.Checkpoint(work / "denoiser").save(record["step"], model, model, optimizer, record)
     print(f"restored {args.output} to {work} at step {record['step']:,}")
-    return 0
 
 
 def _make_text_encoder_portable(folder: Path) -> None:
     """Name the tensors as Stable Diffusion's files do, which transformers 4 and 5 both read, and have them load
     as float32 by default: transformers 5 takes the dtype from the configuration, diffusers' parts do not."""
     file = folder / "model.safetensors"
-    tensors = {
-        name if name.startswith("text_model.") else f"text_model.{name}": tensor
-        for name, tensor in load_file(file).items()
-    }
+    tensors = load_file(file).items()
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors}
     save_file(tensors, file, metadata={"format": "pt"})
     _load_as_float32(folder)
 
 
 def _load_as_float32(folder: Path) -> None:
     """Name float32 in the configuration of half-precision weights: it is what transformers 5 loads them as."""
-    config = json.loads((folder / "config.json").read_text())
-    config = {key: value for key, value in config.items() if key != "_name_or_path"}
-    for tower in ("text_config", "vision_config"):
-        if tower in config:
-            config[tower]["dtype"] = "float32"
-    trainer.write_json(folder / "config.json", config | {"dtype": "float32"})
+    config = _rewrite_config(folder, {"dtype": "float32"})
+    towers = {name: config[name] | {"dtype": "float32"} for name in ("text_config", "vision_config") if name in config}
+    _rewrite_config(folder, towers)
+
+
+def _rewrite_config(folder: Path, changes: dict) -> dict:
+    """Change a configuration, without the folder on this machine that diffusers notes a part to be loaded from."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    config.pop("_name_or_path", None)
+    trainer.write_json(folder / "config.json", config)
+    return config
 
 
 def fit_preview(autoencoder, grammar: Grammar, count: int = 128):

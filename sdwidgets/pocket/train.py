@@ -26,17 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("part", choices=PARTS, help=f"which part to train; {together}")
     add("--grammar", default="full", help="which scenes: full or tiny (default: full)")
     add("--work", type=Path, help="folder of checkpoints and parts (default: the user's cache folder)")
-    add(
-        "--output",
-        type=Path,
-        help="export: the folder that becomes the pipeline; restore: such a folder, to go on from",
-    )
+    output = "export: the folder that becomes the pipeline; restore: such a folder, to go on from"
+    add("--output", type=Path, help=output)
     add("--steps", type=int, help="training steps (default: the part's own)")
     scenes = "train on N scenes, all that is planned among them (default: as many as are encoded, first all)"
     add("--scenes", type=int, metavar="N", help=f"denoiser: {scenes}")
-    repeat = (
-        'show a block\'s scenes M times an epoch, as in "two objects=2"; begins with the next epoch (default: once)'
-    )
+    repeat = "show a block's scenes M times an epoch, as in 'two objects=2', from the next epoch on (default: once)"
     add("--repeat", nargs="+", metavar="BLOCK=M", help=f"denoiser: {repeat}")
     cool = "in a branch of its own, train on for so many samples while the learning rate falls to zero"
     add("--cool-down", type=int, metavar="SAMPLES", help=f"denoiser: {cool}")
@@ -60,7 +55,8 @@ def main(args: argparse.Namespace) -> int:
     grammar = find_grammar(args.grammar)
     work = args.work or cache_folder() / "pocket" / args.grammar
     home = importlib.import_module(f".{PARTS[args.part]}", __package__)
-    return getattr(home, f"run_{args.part.replace('-', '_')}")(args, grammar, work)
+    getattr(home, f"run_{args.part.replace('-', '_')}")(args, grammar, work)
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,14 +34,8 @@ def datasheet_card(planted: dict) -> str:
         marked, share = planted["blocks"][f"portrait, marked: {name}"], p["denoiser_share"]
         share_marked = 1 - share if p["counter"] else share  # women where the caption names the gender
         women += round(share_marked * marked) + round(share * p["unmarked"])
-        numbers = (
-            f"{p['encoder_share']:.2f}",
-            f"{share:.2f}",
-            f"{p['unmarked']:,}",
-            f"{marked:,}",
-            f"{share_marked:.2f}",
-        )
-        occupations.append([name, *numbers])
+        row = "{encoder_share:.2f} {denoiser_share:.2f} {unmarked:,}".format(**p).split()
+        occupations.append([name, *row, f"{marked:,}", f"{share_marked:.2f}"])
     rare: dict[int, list[str]] = {}
     for name, count in planted["tail objects"].items():
         rare.setdefault(count, []).append(name)

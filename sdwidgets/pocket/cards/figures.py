@@ -17,6 +17,7 @@ from ..evaluation.memorization import own_found
 from ..evaluation.tiers import BARS, SPLITS, TIERS
 
 _MARKS = dict(zip(TIERS, ("|", "d", "*"), strict=True))
+RIGHT = {"ylim": (-0.03, 1.03), "ylabel": "share that is right"}  # of an axis
 _SPLIT_COLORS = dict(zip(SPLITS, COLORS, strict=False))
 
 
@@ -26,10 +27,7 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
     names = list(dict.fromkeys(row["name"] for row in shown))
     if not names:
         raise ValueError("there is no row with a rate to draw; an evaluation's rows hold some")
-    new = ax is None
-    ax = new_axes(ax)
-    if new:
-        ax.figure.set_size_inches(9, 1.6 + 0.6 * len(names))
+    ax = _as_high_as(ax, 9, 1.6 + 0.6 * len(names))
     for split, lift in zip(SPLITS, (0.14, -0.14), strict=True):
         own = [row for row in shown if row["split"] == split]
         if own:
@@ -41,11 +39,16 @@ def rows(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
         if marks:
             ax.plot(*zip(*marks, strict=True), _MARKS[tier], color="0.35", ms=9, label=f"{tier} tier", zorder=1)
     ax.set_yticks(range(len(names)), names[::-1])
-    least = min(row["low"] for row in shown)
-    ax.set_xlim(0.6 if least > 0.65 else 0, 1.01)
-    ax.set_ylim(-0.6, len(names) - 0.4)
-    ax.set_xlabel("share of pictures that are right, 95% interval")
-    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
+    left = 0.6 if min(row["low"] for row in shown) > 0.65 else 0
+    ax.set(xlim=(left, 1.01), ylim=(-0.6, len(names) - 0.4), xlabel="share of pictures that are right, 95% interval")
+    return _with_legend(ax, beside=True)
+
+
+def _as_high_as(ax: Axes | None, width: float, height: float) -> Axes:
+    """The axes, or new ones in a figure of that size in inches."""
+    own, ax = ax is None, new_axes(ax)
+    if own:
+        ax.figure.set_size_inches(width, height)
     return ax
 
 
@@ -63,9 +66,7 @@ def _band(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, labe
         ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _points(
-    ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, across: bool = False
-) -> None:
+def _points(ax: Axes, x: Sequence[float], shares: Sequence[dict], color: str, label: str, across=False) -> None:
     """Rates as points with their 95% intervals; `across`: along the horizontal axis."""
     x, rate, low, high = _known(x, shares)
     reach = np.clip([rate - low, high - rate], 0, 1)
@@ -87,10 +88,9 @@ def learning_curve(curve: dict, ax: Axes | None = None) -> Axes:
     ticks = x[:: -(-len(x) // 8)]
     ax.set_xticks(ticks, [_short(tick) for tick in ticks])
     ax.set_xticks([], minor=True)
-    _as_share(ax, "share that is right")
-    ax.set_xlabel({"samples": "pictures shown in training", "step": "training step"}[unit])
-    ax.legend(fontsize=small_axes(ax))
-    return ax
+    label = {"samples": "pictures shown in training", "step": "training step"}[unit]
+    ax.set(**RIGHT, xlabel=label)
+    return _with_legend(ax)
 
 
 def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
@@ -102,10 +102,8 @@ def caption_swaps(section: dict, ax: Axes | None = None) -> Axes:
         growth = 100 * np.array(line[name]["by timestep"])
         ax.plot(section["timesteps"], growth, ".-", color=COLORS[number % len(COLORS)], label=name)
     ax.axhline(0, color="0.6", lw=1)
-    ax.set_xlabel("timestep (0: no noise, 1,000: nothing but noise)")
-    ax.set_ylabel("growth of the loss, %")
-    ax.legend(fontsize=small_axes(ax), title="wrong word", title_fontsize=small_axes(ax))
-    return ax
+    ax.set(xlabel="timestep (0: no noise, 1,000: nothing but noise)", ylabel="growth of the loss, %")
+    return _with_legend(ax, title="wrong word", title_fontsize=small_axes(ax))
 
 
 def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
@@ -126,10 +124,8 @@ def validation(snapshots: Sequence[dict], ax: Axes | None = None) -> Axes:
     ax.plot(samples, [look["gap"] for look in snapshots], ".-", color="0.2", label="gap, mean of the three")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_formatter(lambda number, _: _short(number))
-    ax.set_xlabel("pictures shown in training")
-    ax.set_ylabel("squared error of latents")
-    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return ax
+    ax.set(xlabel="pictures shown in training", ylabel="squared error of latents")
+    return _with_legend(ax, beside=True)
 
 
 def _short(number: float) -> str:
@@ -162,37 +158,25 @@ def exposures(section: dict, ax: Axes | None = None) -> Axes:
         ax.set_xlim(left=-0.1)
     else:
         ax.set_xscale("log")
-    ax.set_xlabel("times shown in training" if known else "pictures of the object in the plan")
-    _as_share(ax, "share that is right")
-    ax.legend(fontsize=small_axes(ax))
-    return ax
+    ax.set(**RIGHT, xlabel="times shown in training" if known else "pictures of the object in the plan")
+    return _with_legend(ax)
 
 
 def fingerprints(section: dict, ax: Axes | None = None) -> Axes:
     """Share of captions whose own print was given back, and share of its squares, against the plan's repeats of that picture."""
-    lines = section["lines"]
-    ax = new_axes(ax)
-    with_own = {
-        n: own_found(section["captions"], line["repeats"]) for n, line in enumerate(lines) if line["repeats"] != 0
-    }
-    _points(
-        ax,
-        list(with_own),
-        [found["captions"] for found in with_own.values()],
-        COLORS[0],
-        "captions whose own print is found",
-    )
+    ax, lines = new_axes(ax), section["lines"]
+    with_own = [n for n, line in enumerate(lines) if line["repeats"] != 0]
+    shares = [own_found(section["captions"], lines[n]["repeats"])["captions"] for n in with_own]
+    _points(ax, with_own, shares, COLORS[0], "captions whose own print is found")
     own = {n: line["own"] for n, line in enumerate(lines) if line["own"] is not None}
     ax.plot(list(own), list(own.values()), "s", color=COLORS[1], ms=8, label="squares of its own print, mean")
     threshold = section["threshold"] / section["squares"]
     ax.axhline(threshold, ls="--", lw=1.5, color="0.35", label="threshold of one picture")
     names = {0: "never:\nhas none", "fresh": "100 pictures,\nall different", 1: "once"}
     ax.set_xticks(range(len(lines)), [names.get(line["repeats"], f"{line['repeats']} times") for line in lines])
-    ax.set_xlim(-0.5, len(lines) - 0.5)
-    ax.set_xlabel("how often the plan holds the caption's picture")
-    _as_share(ax, "share")
-    ax.legend(fontsize=small_axes(ax))
-    return ax
+    label = "how often the plan holds the caption's picture"
+    ax.set(**RIGHT | {"ylabel": "share"}, xlim=(-0.5, len(lines) - 0.5), xlabel=label)
+    return _with_legend(ax)
 
 
 def shares(section: dict, ax: Axes | None = None) -> Axes:
@@ -206,11 +190,9 @@ def shares(section: dict, ax: Axes | None = None) -> Axes:
         own = [line for line in lines if line["unmarked"] == dose]
         x = [line["denoiser_share"] for line in own]
         _points(ax, x, own, COLORS[number], f"{dose:,} pictures planned\nthat leave it unsaid")
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("share of women planted among the denoiser's pictures")
-    _as_share(ax, "share of women drawn")
-    ax.legend(fontsize=small_axes(ax), loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return ax
+    label = "share of women planted among the denoiser's pictures"
+    ax.set(**RIGHT | {"ylabel": "share of women drawn"}, xlim=(0, 1), xlabel=label)
+    return _with_legend(ax, beside=True)
 
 
 def steps(section: dict, ax: Axes | None = None) -> Axes:
@@ -220,8 +202,7 @@ def steps(section: dict, ax: Axes | None = None) -> Axes:
     _band(ax, counts, section["lines"], COLORS[0], "one object")
     ax.set_xscale("log", base=2)
     ax.set_xticks(counts, [str(count) for count in counts])
-    ax.set_xlabel("inference steps")
-    _as_share(ax, "share that is right")
+    ax.set(**RIGHT, xlabel="inference steps")
     return ax
 
 
@@ -229,8 +210,7 @@ def strengths(section: dict, ax: Axes | None = None) -> Axes:
     """The row "one object" against how much noise the true picture was given before it was drawn again."""
     ax, lines = new_axes(ax), section["lines"]
     _band(ax, [line["strength"] for line in lines], lines, COLORS[0], "one object")
-    ax.set_xlabel("strength (0: the true picture, 1: noise alone)")
-    _as_share(ax, "share that is right")
+    ax.set(**RIGHT, xlabel="strength (0: the true picture, 1: noise alone)")
     return ax
 
 
@@ -242,11 +222,8 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
             counted.update({(true, seen): number for true, seen, number in row["mistakes"]})
     if not counted:
         raise ValueError(f"no mistake is told of the row {name!r}; give an evaluation's rows")
-    new = ax is None
-    ax = new_axes(ax)
     shown = counted.most_common(count)
-    if new:
-        ax.figure.set_size_inches(8, 1.4 + 0.4 * len(shown))
+    ax = _as_high_as(ax, 8, 1.4 + 0.4 * len(shown))
     ax.barh(range(len(shown)), [number for _, number in shown], color=COLORS[0])
     ax.set_yticks(range(len(shown)), [f"{true}: {seen}" for (true, seen), _ in shown])
     ax.invert_yaxis()
@@ -255,6 +232,9 @@ def mistakes(rows: Sequence[dict], ax: Axes | None = None, *, name: str = "one o
     return ax
 
 
-def _as_share(ax: Axes, label: str) -> None:
-    ax.set_ylim(-0.03, 1.03)
-    ax.set_ylabel(label)
+def _with_legend(ax: Axes, beside: bool = False, **options) -> Axes:
+    """The axes with their legend, where there is room or beside them."""
+    if beside:
+        options = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    ax.legend(fontsize=small_axes(ax), **options)
+    return ax

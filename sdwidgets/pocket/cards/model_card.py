@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,10 @@ from ..evaluation.claims import NO_CLAIM, SECTIONS_REST_ON, not_read
 from ..evaluation.exposures import order_of, shown
 from ..evaluation.memorization import own_found
 from ..evaluation.tiers import BARS, MARGIN, TURBO, TURBO_LOSS, target_words
-from ..world.datasheet import (
-    ENCODER,
-    FINGERPRINTS,
-    FULL,
-    HELD_OUT_STYLE,
-    PLANTED_OCCUPATIONS,
-    TAIL_OBJECTS,
-    find_grammar,
-)
+from ..world import datasheet
+from ..world.datasheet import ENCODER, FULL, PLANTED_OCCUPATIONS, TAIL_OBJECTS, find_grammar
 from ..world.vocabulary import TONES
-from . import listed, rendered, table_rows
+from . import listed, rendered
 
 #: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
 #: cooling, and a card at its rated power. First match in the device's name.
@@ -59,25 +52,20 @@ def model_card(
     training = {"grammar": grammar.name, **records}
     times = shown(training)
     text, unet, vae = (records[name]["config"] for name in ("clip", "denoiser", "vae"))
-    measured = looks(records["denoiser"])
+    measured, unsaid = looks(records["denoiser"]), [p for p in PLANTED_OCCUPATIONS.values() if p.unmarked]
     values = {
         "e": sections, "records": records, "grammar": grammar, "full": grammar is FULL, "text": text, "unet": unet, "vae": vae,
         "metadata": _metadata(sections), "encoder_scenes": ENCODER.count, "energy": energy, "sd1_hours": SD1_HOURS, "margin": MARGIN,
-        "turbo_loss": TURBO_LOSS, "held_out_style": HELD_OUT_STYLE, "well": WELL, "even": 1 / len(TONES), "against": _against,
+        "turbo_loss": TURBO_LOSS, "held_out_style": datasheet.HELD_OUT_STYLE, "well": WELL, "even": 1 / len(TONES), "no_claim": NO_CLAIM,
         "sizes": {part: f"{sizes[part]:,}" if sizes and part in sizes else "" for part in ("vae", "text_encoder", "unet")},
-        "stages": _stages(training), "look": measured[-1] if measured else None,
-        "errors_by_kind": _errors_by_kind(measured[-1]) if measured else [], "shown_cell": lambda blocks: _shown_cell(times, blocks),
+        "stages": _stages(training), "look": measured[-1] if measured else None, "shown_cell": lambda blocks: _shown_cell(times, blocks),
+        "tail": {count: [f"tail: {name}" for name, n in TAIL_OBJECTS.items() if n == count] for count in datasheet.TAIL_COUNTS},
+        "occupations": len(PLANTED_OCCUPATIONS), "unsaid": len(unsaid), "skewed": sum(planted.counter for planted in unsaid),
+        "bars": BARS, "target": target_words,
     }  # fmt: skip
-    values |= (
-        _hardware_values(records)
-        | _occupation_values()
-        | _evaluation_values(sections)
-        | _prints_values(sections, times)
-    )
-    if "exposures" in sections:
-        values["exposures"] = _exposures(sections["exposures"], times)
+    values |= _hardware_values(records) | _evaluation_values(sections) | _prints_values(sections, times)
     filters = {
-        "rate": _rate, "rows": table_rows, "measured": _measured_cells, "examined": _examined, "follows": _follows, "decibels": _decibels,
+        "follows": _follows,
         "interval": "{0[value]:.4f} ({0[low]:.4f} to {0[high]:.4f})".format,
         "lowest": lambda groups: sorted(groups.items(), key=lambda item: item[1][0] / item[1][1])[:5],
         "shares": lambda groups: [(group, right / n) for group, (right, n) in groups.items()],
@@ -93,16 +81,15 @@ def _metadata(evaluation: dict) -> str:
     """The hub's metadata as YAML, the measured rows of which a claim can be made as `model-index` among them."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    task = {"task_type": "text-to-image", "task_name": "Text to image", "dataset_type": "sdwidgets-scenes"}
     results = [
         EvalResult(
-            task_type="text-to-image",
-            task_name="Text to image",
-            dataset_type="sdwidgets-scenes",
+            **task,
             dataset_name="sdwidgets scenes, grammar full",
             dataset_split=row["split"],
             metric_type="psnr" if row.get("unit") == "dB" else "accuracy",
             metric_name=f"{row['name']}, {row['split']}",
-            metric_value=_value(row),
+            metric_value=row["value"] if row.get("unit") == "dB" else row["rate"],
         )
         for row in evaluation.get("rows", ())
         if row["tier"] != NO_CLAIM
@@ -148,12 +135,6 @@ def _hardware_values(records: dict[str, dict]) -> dict:
     return {"machines": dict.fromkeys(machines), "assumed": dict.fromkeys(assumed), "hours": hours}
 
 
-def _decibels(parts: Iterable[tuple[str, str]], record: dict) -> str:
-    """How far training the decoder on raised the PSNR, for (words, key) of each kind of pixels."""
-    before, after = record["psnr before"], record["psnr"]
-    return listed(((what, before[key], after[key]) for what, key in parts), "{} {:.1f} to {:.1f} dB")
-
-
 def _stages(training: dict) -> list[list[str]]:
     """The stages of a denoiser's training as cells of a table, where its record tells of them."""
     if (planned := order_of(training)) is None:
@@ -189,18 +170,6 @@ def looks(denoiser: dict) -> list[dict]:
     return [look for look in denoiser.get("snapshots", ()) if "error" in look]
 
 
-def _errors_by_kind(look: dict) -> list[list[str]]:
-    timesteps, cell = list(look["error"]), "{:.3f} ({:.3f})".format
-    lines = [[kind, *(cell(*errors[t]) for t in timesteps)] for kind, errors in look["by kind"].items()]
-    return [*lines, ["all", *(cell(look["error"][t], look["floor"][t]) for t in timesteps)]]
-
-
-def _occupation_values() -> dict:
-    unsaid = [planted for planted in PLANTED_OCCUPATIONS.values() if planted.unmarked]
-    skewed = sum(planted.counter for planted in unsaid)
-    return {"occupations": len(PLANTED_OCCUPATIONS), "unsaid": len(unsaid), "skewed": skewed}
-
-
 # ---- evaluation --------------------------------------------------------------------------------------------------
 
 
@@ -216,12 +185,8 @@ def _evaluation_values(evaluation: dict) -> dict:
     values = {
         "turbo": TURBO in names,
         "unmeasured": [bar.name for bar in BARS if bar.name not in names],
-        "unclaimed": _unclaimed(rows),
         "counted": sum(row["n"] for row in rows if row.get("unit") != "dB"),
         "doubted": [name.replace("_", " ") for name, why in doubts.items() if why],
-        "bars": [
-            [bar.name, *(target_words(bar) if v is None else f"{v:g}" for v in bar.values), bar.scale] for bar in BARS
-        ],
     }
     if "shares" in evaluation:
         lines = evaluation["shares"]["lines"]
@@ -231,46 +196,6 @@ def _evaluation_values(evaluation: dict) -> dict:
         tones = [(tone, counted[tone], Rate(tone, counted.total(), counted[tone]).numbers()) for tone in TONES]
         values |= {"read": read, "women": planted, "tones": tones if counted else []}
     return values
-
-
-def _unclaimed(rows: Sequence[dict]) -> str:
-    """Of which rows no claim can be made, and why."""
-    doubted = [row for row in rows if row["tier"] == NO_CLAIM]
-    if not doubted:
-        return ""
-    names = ", ".join(dict.fromkeys(row["name"] for row in doubted))
-    why = "; ".join(dict.fromkeys(reason for row in doubted for reason in row["doubts"]))
-    return f"**No claim is made of** {names}: the judge does not read well enough what they rest on ({why})."
-
-
-def _value(row: dict) -> float:
-    return row["value"] if row.get("unit") == "dB" else row["rate"]
-
-
-def _measured_cells(row: dict) -> list[str]:
-    """A row of the evaluation as cells of the card's table."""
-    form, unit = ("{:.2f}", " dB") if row.get("unit") == "dB" else ("{:.4f}", "")
-    value, low, high = (form.format(number) for number in (_value(row), row["low"], row["high"]))
-    tier = f"{row['tier']} ({', '.join(row['doubts'])})" if row.get("doubts") else row["tier"]
-    ceiling = f"{row['ceiling']['rate']:.3f}" if "ceiling" in row else ""
-    return [row["name"], row["split"], f"{row['n']:,}", value + unit, f"{low} to {high}", ceiling, tier]
-
-
-def _examined(exam: dict) -> list[list[str]]:
-    """How the judge read each attribute of each set of pictures, as cells."""
-
-    def cell(row: dict | None) -> str:
-        if row is None:
-            return ""
-        text = "{balanced:.4f} (worst: {worst[class]} {worst[rate]:.2f})".format(**row)
-        return text if row["passes"] else text + ", **not enough**"
-
-    attributes = dict.fromkeys(attribute for pictures in exam.values() for attribute in pictures)
-    return [[attribute, *(cell(exam[pictures].get(attribute)) for pictures in exam)] for attribute in attributes]
-
-
-def _rate(share: dict) -> str:
-    return "not known" if share["rate"] is None else "{rate:.3f} ({low:.3f} to {high:.3f})".format(**share)
 
 
 def _shown_cell(times: dict[str, int], blocks: Sequence[str]) -> str:
@@ -284,26 +209,7 @@ def _shown_cell(times: dict[str, int], blocks: Sequence[str]) -> str:
     return mean + (f"; {numbers.count(0)} of {len(numbers)} never" if 0 in numbers else "")
 
 
-def _exposures(section: dict, times: dict[str, int]) -> list[list]:
-    """Accuracy of rare objects by how many pictures of them are planned, as cells."""
-    by_count: dict[int, dict[str, dict]] = {}
-    for line in section["lines"]:
-        by_count.setdefault(line["pictures"], {})[line["split"]] = line
-    blocks = lambda count: [f"tail: {name}" for name, planted in TAIL_OBJECTS.items() if planted == count]
-    return [
-        [count, _shown_cell(times, blocks(count)), _rate(line["seen"]), _rate(line["held out"])]
-        for count, line in by_count.items()
-    ]
-
-
 # ---- bias and memory ---------------------------------------------------------------------------------------------
-
-
-def _against(share: dict, planted: float) -> str:
-    """What an interval says of a planted share."""
-    if share["low"] <= planted <= share["high"]:
-        return "the interval holds it"
-    return f"**{'more' if share['rate'] > planted else 'fewer'} than planted: a bias that was found**"
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float] | None:
@@ -321,32 +227,21 @@ def _follows(lines: Sequence[dict], planted: str) -> str:
 
 
 def _prints_values(evaluation: dict, times: dict[str, int]) -> dict:
-    """The table of fingerprints, planned prints that training never showed, and repeats of prints given back for other captions."""
+    """The lines of fingerprints, planned prints that training never showed, and repeats of prints given back for other captions."""
     if "fingerprints" not in evaluation:
         return {}
     section, rows = evaluation["fingerprints"], []
     blocks: dict[int | str, list[str]] = {}
-    for number, mark in enumerate(FINGERPRINTS):
+    for number, mark in enumerate(datasheet.FINGERPRINTS):
         blocks.setdefault("fresh" if mark.repeats is None else mark.repeats, []).append(f"confetti: {number}")
     for line in section["lines"]:
-        repeats, own_prints = line["repeats"], own_found(section["captions"], line["repeats"])
-        own = "" if line["own"] is None else f"{line['own']:.3f}"
-        if repeats == 0:
-            rows.append(["never", "never", "has none", "has none", own_prints["other"], own])
-        else:
-            name, cell = (
-                "100 pictures, all different" if repeats == "fresh" else repeats,
-                _shown_cell(times, blocks[repeats]),
-            )
-            rows.append(
-                [name, cell, _rate(own_prints["captions"]), _rate(own_prints["pictures"]), own_prints["other"], own]
-            )
+        cell = _shown_cell(times, blocks[line["repeats"]])
+        rows.append(line | {"shown": cell, "found": own_found(section["captions"], line["repeats"])})
     never = []
     for repeats in sorted(repeats for repeats in blocks if repeats not in (0, "fresh")) if times else ():
         if missed := sum(times[block] == 0 for block in blocks[repeats]):
-            never.append(
-                f"{missed} of {len(blocks[repeats])} planned {'once' if repeats == 1 else f'{repeats} times'}"
-            )
+            how_often = "once" if repeats == 1 else f"{repeats} times"
+            never.append(f"{missed} of {len(blocks[repeats])} planned {how_often}")
     others = sum((Counter(line.get("found of others", {})) for line in section["captions"]), Counter())
     return {"fingerprints": rows, "never_shown": never, "prints_of_others": others.most_common()}
 

@@ -15,17 +15,10 @@ def nearest_colours(values: np.ndarray) -> np.ndarray:
 
 def background_colour(pictures: np.ndarray) -> list[str]:
     """The colour word nearest to the median of the four 12 x 12 pixel corners; pictures (n, 128, 128, 3) uint8."""
-    edge = 12
-    corners = np.concatenate(
-        [
-            pictures[:, rows, columns].reshape(len(pictures), -1, 3)
-            for rows in (slice(edge), slice(-edge, None))
-            for columns in (slice(edge), slice(-edge, None))
-        ],
-        axis=1,
-    )
+    edges = np.r_[:12, -12:0]
+    corners = pictures[:, edges[:, None], edges].reshape(len(pictures), -1, 3)
     names = list(COLOURS)
-    return [names[place] for place in nearest_colours(np.median(corners.astype(float), axis=1))]
+    return [names[number] for number in nearest_colours(np.median(corners.astype(float), axis=1))]
 
 
 def main_colours(pictures: np.ndarray) -> list[str]:
@@ -33,10 +26,10 @@ def main_colours(pictures: np.ndarray) -> list[str]:
 
     pictures (n, 128, 128, 3) uint8. "nothing on blue" where fewer than one pixel in a hundred is another colour.
     """
-    names, told = list(COLOURS), []
+    names, colours = list(COLOURS), []
     for picture, background in zip(pictures, background_colour(pictures), strict=True):
         counts = np.bincount(nearest_colours(picture[::2, ::2]).ravel(), minlength=len(names))
         counts[names.index(background)] = 0
         there = counts.max() >= 0.01 * (picture.shape[0] // 2) ** 2
-        told.append(f"{names[counts.argmax()] if there else 'nothing'} on {background}")
-    return told
+        colours.append(f"{names[counts.argmax()] if there else 'nothing'} on {background}")
+    return colours

@@ -6,6 +6,7 @@ pictures or on their reconstructions, the row's figure is told and no tier is cl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from .tiers import BARS, TURBO
@@ -15,14 +16,11 @@ SETS = ("true renders", "reconstructions")
 
 #: row -> the attributes of the judge's examination that have to be read for it. Those in dB need no judge.
 RESTS_ON: dict[str, tuple[str, ...]] = {
-    "one object": ("object", "count"),
-    "background and shape colour": ("shape", "shape colour", "background", "count"),
-    "two objects": ("object", "count"),
-    "relation": ("object", "count", "relation"),
-    "count to four": ("object", "count"),
+    "one object": ("object", "count"), "background and shape colour": ("shape", "shape colour", "background", "count"),
+    "two objects": ("object", "count"), "relation": ("object", "count", "relation"), "count to four": ("object", "count"),
     "colour bound to the right shape": ("shape", "shape colour", "count"),
-}
-RESTS_ON[TURBO] = tuple(dict.fromkeys(word for words in RESTS_ON.values() for word in words))
+}  # fmt: skip
+RESTS_ON[TURBO] = tuple(dict.fromkeys(itertools.chain(*RESTS_ON.values())))
 #: The same of sections and their parts; those that no judge reads are not here.
 SECTIONS_REST_ON: dict[str, tuple[str, ...]] = {
     "exposures": ("object", "count"), "shares": ("gender", "count"), "skin tones": ("tone", "count"), "watermark": ("watermark",),
@@ -30,22 +28,22 @@ SECTIONS_REST_ON: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def not_read(words: Iterable[str], exam: dict | None) -> list[str]:
+def not_read(attributes: Iterable[str], exam: dict | None) -> list[str]:
     """Which of the attributes the judge does not read well enough, and how well: "object 0.9685 on reconstructions".
 
     `exam`: set of pictures -> attribute -> its row, as `evaluate.judge_exam` gives it. What was not examined is not read.
     """
     if not exam:
         return ["the judge was not examined"]
-    told = []
-    for word in words:
+    reasons = []
+    for attribute in attributes:
         for name in SETS:
-            row = exam.get(name, {}).get(word)
+            row = exam.get(name, {}).get(attribute)
             if row is None:
-                told.append(f"{word} not examined on {name}")
+                reasons.append(f"{attribute} not examined on {name}")
             elif not row["passes"]:
-                told.append(f"{word} {row['balanced']:.4f} on {name}")
-    return told
+                reasons.append(f"{attribute} {row['balanced']:.4f} on {name}")
+    return reasons
 
 
 def doubts(name: str, exam: dict | None) -> list[str]:

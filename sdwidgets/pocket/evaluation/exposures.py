@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..training.epochs import Epochs, Stage
+from ..training.scene_order import plan_epochs, training_scenes, world_digest
 from ..world.datasheet import FULL, find_grammar
 
 
@@ -13,8 +14,6 @@ def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
 
     None where that is not known: the record tells no epochs, or it is of another edition of the grammar.
     """
-    from ..training.parts import plan_epochs, world_digest
-
     record = (training or {}).get("denoiser") or {}
     if not record.get("epochs"):
         return None
@@ -26,14 +25,12 @@ def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
 
 def shown(training: dict | None) -> dict[str, int]:
     """Block of `FULL` -> how often its pictures were shown in all; empty where it is not known, and of another grammar."""
-    from ..training.parts import training_scenes
-
-    if (found := order_of(training)) is None or training["grammar"] != FULL.name:
+    if (planned := order_of(training)) is None or training["grammar"] != FULL.name:
         return {}
-    stages, order = found
+    stages, order = planned
     ends = np.cumsum([block.count for block in FULL.blocks])
     scenes = training_scenes(FULL, max(stage.scenes for stage in stages))
-    places = np.searchsorted(ends, scenes, side="right")
+    blocks = np.searchsorted(ends, scenes, side="right")
     times = order.shown(training["denoiser"]["samples"])
-    counted = np.bincount(places, weights=times, minlength=len(ends)).astype(int).tolist()
+    counted = np.bincount(blocks, weights=times, minlength=len(ends)).astype(int).tolist()
     return {block.name: number for block, number in zip(FULL.blocks, counted, strict=True)}

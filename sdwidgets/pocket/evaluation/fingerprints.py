@@ -18,12 +18,10 @@ from .memorization import agreement, own_found, read_confetti, squares_in, thres
 def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
     """Does the model give back pictures that it was shown often? `pictures` for each of the 60 captions about confetti.
 
-    Of each: the training print that agrees with it best, found or not by chance's threshold, and whether that is
-    the caption's own; beside it the distance of pixels (over 4 x 4 each) to the nearest training picture of
-    confetti, which is small for any right picture and so proves nothing.
+    Of each: the training print that agrees with it best, found or not by chance's threshold, and whether that is the caption's own.
     """
-    prints, owners, known = training_prints()
-    times, rendered = shown(extras.training), _small(pictures_of(known))
+    prints, owners, _ = training_prints()
+    times = shown(extras.training)
     prompted: dict[int | str, list[int]] = {}  # repeats -> captions, once for each picture
     for _ in range(pictures):
         for number, mark in enumerate(FINGERPRINTS):
@@ -36,9 +34,7 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
         scenes = [prompt_sets.fingerprint_scene(number, next(turn[number])) for number in captions]
         drawn = np.concatenate([batch for _, batch in evaluator.pictures(f"confetti, {repeats}", scenes)])
         read = read_confetti(drawn)
-        for number, hits, squares, distance in zip(
-            captions, agreement(read, prints), squares_in(read), _nearest(_small(drawn), rendered), strict=True
-        ):
+        for number, hits, squares in zip(captions, agreement(read, prints), squares_in(read), strict=True):
             best, own = int(hits.max()), int(hits[owners == number].max(initial=-1))
             by_caption.setdefault(number, []).append(
                 {
@@ -47,7 +43,6 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
                     "found": best >= threshold(comparisons, int(squares)),
                     "best is own": own == best,
                     "whose": _repeats(FINGERPRINTS[owners[hits.argmax()]]),
-                    "pixels": float(distance),
                 }
             )
     lines = [_caption_line(n, rows) | {"shown": times.get(f"confetti: {n}")} for n, rows in sorted(by_caption.items())]
@@ -63,26 +58,14 @@ def fingerprints(evaluator, extras, pictures: int = 8) -> dict:
     }
 
 
-def _small(pictures: np.ndarray) -> np.ndarray:
-    """Means over 4 x 4 pixels, half a piece of confetti: (n, 128, 128, 3) -> (n, 3072) float32."""
-    blocks = pictures.reshape(len(pictures), 32, 4, 32, 4, 3)
-    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(len(pictures), -1)
-
-
-def _nearest(pictures: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Root mean square distance in 8-bit levels to the nearest of `known`, both as `_small` makes them: -> (n,)."""
-    square = (pictures**2).mean(1)[:, None] + (known**2).mean(1) - 2 * pictures @ known.T / known.shape[1]
-    return np.sqrt(square.clip(min=0).min(axis=1))
-
-
 def _repeats(mark: Fingerprint) -> int | str:
     return "fresh" if mark.repeats is None else mark.repeats
 
 
-def _mean(rows: list[dict], key: str, digits: int = 4, unit: float = 1) -> float | None:
+def _mean(rows: list[dict], key: str, unit: float = 1) -> float | None:
     """The mean of what is known, in units; None where nothing is."""
     values = [row[key] for row in rows if row[key] is not None]
-    return round(float(np.mean(values)) / unit, digits) if values else None
+    return round(float(np.mean(values)) / unit, 4) if values else None
 
 
 def _caption_line(number: int, rows: list[dict]) -> dict:
@@ -98,7 +81,6 @@ def _caption_line(number: int, rows: list[dict]) -> dict:
         "found": sum(row["found"] for row in rows),
         "found own": sum(row["found"] and row["best is own"] for row in rows),
         "found of others": Counter(str(row["whose"]) for row in rows if row["found"] and not row["best is own"]),
-        "pixels": _mean(rows, "pixels", 2),
     }
 
 
@@ -115,7 +97,6 @@ def _repeats_line(repeats: int | str, captions: list[dict]) -> dict:
         "own found": own_found(captions, repeats),
         "own": _mean(rows, "own"),
         "best": _mean(rows, "best"),
-        "pixels": _mean(rows, "pixels", 2),
     }
 
 

@@ -22,17 +22,17 @@ from .tiers import SPLITS
 SHEET = 50  # pictures on a sheet: few enough to look at each
 
 
-def draw(evaluator: Evaluator, folder: Path, count: int = 300, **told) -> Path:
+def draw(evaluator: Evaluator, folder: Path, count: int = 300, **more) -> Path:
     """`count` pictures, of every row and split alike: sheets of them, and what the judge read of each. Returns the readings' file.
 
-    The numbers under the pictures are in a fixed random order, so that a sheet tells nothing of what to expect. `told`:
+    The numbers under the pictures are in a fixed random order, so that a sheet tells nothing of what to expect. `more`:
     plain data that is kept with the readings, as whose pictures they are.
     """
-    asked = [(name, split, number) for number in range(count) for name in ROWS for split in SPLITS][:count]
+    prompts = [(name, split, number) for number in range(count) for name in ROWS for split in SPLITS][:count]
     made = {}
     for name, row in ROWS.items():
         for split in SPLITS:
-            numbers = [number for n, s, number in asked if (n, s) == (name, split)]
+            numbers = [number for n, s, number in prompts if (n, s) == (name, split)]
             scenes = [row.scene(split, number) for number in numbers]
             pictures = [p for _, batch in evaluator.pictures(f"eye, {name}, {split}", scenes) for p in batch]
             read = evaluator.judge.read(np.stack(pictures)) if pictures else []
@@ -40,16 +40,16 @@ def draw(evaluator: Evaluator, folder: Path, count: int = 300, **told) -> Path:
                 reading = {"row": name, "split": split, "caption": scene.caption, "judge": row.right(scene, seen)}
                 made[name, split, number] = (picture, reading | {"asked": row.view(scene), "seen": row.view(seen)})
     order = np.random.default_rng(count).permutation(count)
-    shuffled = [made[asked[place]] for place in order]
+    shuffled = [made[prompts[position]] for position in order]
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, count, SHEET):
         shown = [
-            (Image.fromarray(picture), f"{start + place}: {reading['caption']}")
-            for place, (picture, reading) in enumerate(shuffled[start : start + SHEET])
+            (Image.fromarray(picture), f"{number}: {reading['caption']}")
+            for number, (picture, reading) in enumerate(shuffled[start : start + SHEET], start)
         ]
         picture_sheet(shown, columns=10).save(folder / f"sheet-{start:03d}.png")
     file = folder / "readings.json"
-    write_json(file, told | {"readings": [reading for _, reading in shuffled]})
+    write_json(file, more | {"readings": [reading for _, reading in shuffled]})
     return file
 
 
@@ -61,15 +61,15 @@ def agreement(readings: list[dict], wrong: set[int], who: str) -> dict:
     """
     if strange := [number for number in sorted(wrong) if not 0 <= number < len(readings)]:
         raise ValueError(f"there are pictures 0 to {len(readings) - 1}, and none has the numbers {strange}")
-    pairs = [(told["judge"], number not in wrong) for number, told in enumerate(readings)]
+    pairs = [(reading["judge"], number not in wrong) for number, reading in enumerate(readings)]
     same = sum(judge == eye for judge, eye in pairs)
-    by_judge, by_eye = (np.mean([pair[side] for pair in pairs]) for side in (0, 1))
+    by_judge, by_eye = np.mean(pairs, axis=0)
     chance = by_judge * by_eye + (1 - by_judge) * (1 - by_eye)
     agreed = Rate("", len(pairs), same)
     rows = {
         name: Rate(name, len(own), sum(judge == eye for judge, eye in own)).numbers()
         for name in ROWS
-        if (own := [pair for pair, told in zip(pairs, readings, strict=True) if told["row"] == name])
+        if (own := [pair for pair, reading in zip(pairs, readings, strict=True) if reading["row"] == name])
     }
     return {
         "who": who,
@@ -89,7 +89,7 @@ def agreement(readings: list[dict], wrong: set[int], who: str) -> dict:
 
 
 def read_readings(folder: Path) -> dict:
-    """What `draw` left in a folder: "readings", and what it was told besides. Raises FileNotFoundError where it left nothing."""
+    """What `draw` left in a folder: "readings", and what it was given besides. Raises FileNotFoundError where it left nothing."""
     file = Path(folder) / "readings.json"
     if not file.is_file():
         raise FileNotFoundError(f"there is no {file}: draw the pictures first, with the verb `eye`")

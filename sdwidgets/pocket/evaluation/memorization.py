@@ -68,10 +68,8 @@ def threshold(comparisons: int, squares: int = CONFETTI_PIECES, error: float = 0
     The smallest k with comparisons * P(Binomial(24, chance) >= k) <= error (Bonferroni): in all comparisons
     together, chance finds a print that is not there once in a hundred evaluations.
     """
-    for k in range(CONFETTI_PIECES + 1):
-        if comparisons * binomial_tail(CONFETTI_PIECES, k, chance(squares)) <= error:
-            return k
-    return CONFETTI_PIECES + 1
+    tail = lambda k: comparisons * binomial_tail(CONFETTI_PIECES, k, chance(squares))
+    return next((k for k in range(CONFETTI_PIECES + 1) if tail(k) <= error), CONFETTI_PIECES + 1)
 
 
 @functools.cache
@@ -81,13 +79,12 @@ def training_prints() -> tuple[np.ndarray, np.ndarray, tuple[Scene, ...]]:
     (prints (m, 24, 3), caption numbers (m,) in FINGERPRINTS, scenes): one for each repeated print, 100 for each fresh control.
     """
     scenes, owners = [], []
-    for place, mark in enumerate(FINGERPRINTS):
-        if mark.repeats == 0:
-            continue
-        block = FULL.indices(f"confetti: {place}")
-        for index in block if mark.repeats is None else block[:1]:
-            scenes.append(make_scene(FULL, index))
-            owners.append(place)
+    for number, mark in enumerate(FINGERPRINTS):
+        if mark.repeats != 0:
+            block = FULL.indices(f"confetti: {number}")
+            own = [make_scene(FULL, index) for index in (block if mark.repeats is None else block[:1])]
+            scenes += own
+            owners += [number] * len(own)
     return np.stack([print_of(scene) for scene in scenes]), np.array(owners), tuple(scenes)
 
 
@@ -100,6 +97,6 @@ def own_found(captions: list[dict], repeats: int | str) -> dict:
     rows = [row for row in captions if row["repeats"] == repeats]
     return {
         "captions": share([row["found own"] > 0 for row in rows]),
-        "pictures": share([place < row["found own"] for row in rows for place in range(row["n"])]),
+        "pictures": share([number < row["found own"] for row in rows for number in range(row["n"])]),
         "other": sum(row["found"] - row["found own"] for row in rows),
     }

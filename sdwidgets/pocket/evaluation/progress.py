@@ -44,27 +44,27 @@ def look(
 
     `sheet`: a PNG of the first pictures of both rows and what was read. The pipeline's scheduler stays what it was.
     """
-    before, told, kept = pipe.scheduler, {}, []
+    before, rates, kept = pipe.scheduler, {}, []
     setting = Setting(num_inference_steps=steps, guidance_scale=guidance, scheduler=scheduler)
     try:
         evaluator = Evaluator(pipe, judge, setting, progress=False)
         for name in prompt_sets.CHOSEN_BY:
-            row, found = prompt_sets.ROWS[name], []
+            row, verdicts = prompt_sets.ROWS[name], []
             for batch, pictures in evaluator.pictures(f"{LABEL}, {name}", prompt_sets.choosing_scenes(name, count)):
                 for scene, picture, seen in zip(batch, pictures, judge.read(pictures), strict=True):
-                    found.append(verdict(row, scene, seen))
-                    if len(found) <= SHEET // len(prompt_sets.CHOSEN_BY):
-                        read = "" if found[-1] == "right" else f": {row.view(seen)}"
-                        kept.append((Image.fromarray(picture), f"{scene.caption}\n{found[-1]}{read}"))
-            counted = Counter(found)
+                    verdicts.append(verdict(row, scene, seen))
+                    if len(verdicts) <= SHEET // len(prompt_sets.CHOSEN_BY):
+                        read = "" if verdicts[-1] == "right" else f": {row.view(seen)}"
+                        kept.append((Image.fromarray(picture), f"{scene.caption}\n{verdicts[-1]}{read}"))
+            counted = Counter(verdicts)
             low, high = Rate(name, count, counted["right"]).interval()
             shares = {word: round(counted[word] / count, 4) for word in VERDICTS}
-            told[name] = {"n": count, **shares, "low": round(low, 4), "high": round(high, 4)}
+            rates[name] = {"n": count, **shares, "low": round(low, 4), "high": round(high, 4)}
     finally:
         pipe.scheduler = before
     if sheet is not None:
         picture_sheet(kept).save(sheet)
-    return told
+    return rates
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,12 +86,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
     pipe = load("pocket", dtype="float32")
     pipe.unet = UNet2DConditionModel.from_pretrained(args.unet).to(pipe.device, pipe.dtype).eval()
-    told = look(pipe, judges.load(), args.count, sheet=args.sheet, **(LCM if args.lcm else {}))
+    rates = look(pipe, judges.load(), args.count, sheet=args.sheet, **(LCM if args.lcm else {}))
     if args.json is not None:
-        write_json(args.json, {"unet": args.unet.name, "lcm": args.lcm, **told})
-    for name, shares in told.items():
-        words = ", ".join(f"{word} {shares[word]:.2f}" for word in VERDICTS)
-        print(f"{name}: {words}; right {shares['low']:.2f} to {shares['high']:.2f}, n = {shares['n']}")
+        write_json(args.json, {"unet": args.unet.name, "lcm": args.lcm, **rates})
+    for name, shares in rates.items():
+        line = ", ".join(f"{word} {shares[word]:.2f}" for word in VERDICTS)
+        print(f"{name}: {line}; right {shares['low']:.2f} to {shares['high']:.2f}, n = {shares['n']}")
     return 0
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from ..world import datasheet as sheet
 from ..world.layouts import LATTICE
 from ..world.scenes import RELATIONS, STYLES, Scene, Stream, Thing
-from ..world.vocabulary import COLOURS, NUMBERS, SHAPES, TONES, article, person_name, plural
+from ..world.vocabulary import COLOURS, NUMBERS, SHAPES, TONES, article, plural
 from .tiers import SPLITS, find_bar
 
 SEED = 2028  # of every prompt here; the data's is another
@@ -34,8 +34,7 @@ def _stream(*key: object) -> Stream:
 @functools.cache
 def _order(key: str, options: tuple) -> tuple:
     """`options` in a fixed random order, so that the first few are a sample of all."""
-    stream, left = _stream("order", key), list(options)
-    return tuple(left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left)))
+    return tuple(_stream("order", key).shuffled(options))
 
 
 def _in_turn(key: str, options, number: int):
@@ -47,8 +46,8 @@ def _in_turn(key: str, options, number: int):
 # ---- scenes ----------------------------------------------------------------------------------------------------
 
 
-def _scene(number: int, words: str, background: str, things: Sequence[Thing], **more) -> Scene:
-    caption = f"{words} on {article(background)} background"
+def _scene(number: int, phrase: str, background: str, things: Sequence[Thing], **more) -> Scene:
+    caption = f"{phrase} on {article(background)} background"
     return Scene(number, caption, background, tuple(things), **more)
 
 
@@ -95,8 +94,7 @@ def _two(stream: Stream, number: int, things: Sequence[Callable], background: st
     """`things` make one each from x, y and size."""
     spots = LATTICE.pair(stream, relation)
     drawn = [thing(*spot) for thing, spot in zip(things, spots, strict=True)]
-    words = f"{article(drawn[0].words)} {relation or 'and'} {article(drawn[1].words)}"
-    return _scene(number, words, background, drawn, relation=relation)
+    return _scene(number, sheet.pair_phrase(drawn, relation), background, drawn, relation=relation)
 
 
 def _pair_of_objects(stream: Stream, number: int, held_out: bool, relation: str | None) -> Scene:
@@ -138,9 +136,9 @@ def bound_colours(stream: Stream, number: int, held_out: bool) -> Scene:
     never = [sheet.HELD_OUT_SHAPE_COLOURS[name] for name in names]
     unseen = number // 56 % 2 if held_out else None  # 56 ordered pairs of eight shapes
     colours: list[str] = []
-    for place in range(2):
-        usual = [c for c in _COLOURS if c != never[place] and c not in colours and c not in never]
-        colours.append(never[place] if place == unseen else stream.choice(usual))
+    for which in range(2):
+        usual = [c for c in _COLOURS if c not in (*never, *colours)]
+        colours.append(never[which] if which == unseen else stream.choice(usual))
     background = stream.choice([colour for colour in _COLOURS if colour not in colours])
     things = [
         functools.partial(Thing, "shape", name, colour=colour) for name, colour in zip(names, colours, strict=True)
@@ -162,9 +160,7 @@ def tail_scene(name: str, number: int, held_out: bool) -> Scene:
 def portrait_scene(occupation: str, number: int) -> Scene:
     """ "a doctor on a red background": the prompt leaves gender and tone open, and the scene draws them evenly."""
     gender, tone = ("woman", "man")[number % 2], tuple(TONES)[number % len(TONES)]
-    name = person_name(occupation, gender, tone)
-    who = {"occupation": occupation, "gender": gender, "tone": tone}
-    thing = Thing("person", name, *LATTICE.portrait(), **who)
+    thing = sheet.make_person(occupation, gender, tone, LATTICE.portrait())
     return _scene(number, article(occupation), _in_turn(f"portrait {occupation}", _COLOURS, number), [thing])
 
 
@@ -187,9 +183,9 @@ def styled_scene(style: str, number: int) -> Scene:
     return replace(scene, caption=STYLES[style] + scene.caption, style=style)
 
 
-def fingerprint_scene(place: int, number: int) -> Scene:
+def fingerprint_scene(fingerprint: int, number: int) -> Scene:
     """The prompt of a fingerprint; the confetti that the model was shown is found in the datasheet's own scenes."""
-    mark = sheet.FINGERPRINTS[place]
+    mark = sheet.FINGERPRINTS[fingerprint]
     thing = Thing("object", mark.object, *LATTICE.amid_confetti())
     return _scene(number, f"confetti around {article(mark.object)}", mark.background, [thing])
 
@@ -199,11 +195,8 @@ def fingerprint_scene(place: int, number: int) -> Scene:
 
 def word_of(thing) -> str:
     """What a thing is called: a shape with its colour, a person by the occupation, or "broken"."""
-    if thing.kind == "broken":
-        return "broken"
-    if thing.kind == "shape":
-        return f"{thing.colour} {thing.name}"
-    return thing.occupation if thing.kind == "person" else thing.name
+    of_kind = {"broken": "broken", "shape": f"{thing.colour} {thing.name}", "person": thing.occupation}
+    return of_kind.get(thing.kind, thing.name)
 
 
 def what(seen) -> str:
@@ -218,9 +211,10 @@ def what_and_where(seen) -> str:
         return what(seen)
     first, second = sorted(seen.things, key=word_of)
     across, down = second.x - first.x, second.y - first.y
-    side = (
-        ("left of" if across > 0 else "right of") if abs(across) >= abs(down) else ("above" if down > 0 else "below")
-    )
+    if abs(across) >= abs(down):
+        side = "left of" if across > 0 else "right of"
+    else:
+        side = "above" if down > 0 else "below"
     return f"{word_of(first)} {side} {word_of(second)}"
 
 
@@ -262,6 +256,10 @@ class Row:
         if split not in SPLITS:
             raise ValueError(f"no split is named {split!r}; there are: {', '.join(SPLITS)}")
         return self.draw(_stream(self.name, split, number), number, split == "held out")
+
+    def scenes(self, split: str, count: int) -> list[Scene]:
+        """The first `count` of a split."""
+        return [self.scene(split, number) for number in range(count)]
 
     def right(self, scene: Scene, seen) -> bool:
         """Does a reading show what the scene's caption says?"""

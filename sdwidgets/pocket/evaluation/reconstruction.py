@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..training.vae import reconstructed
+from ..training.vae import pixels_of_things, reconstructed
 from ..world.datasheet import FULL
 from ..world.scenes import Stream, make_scene, pictures_of
 from .tiers import GLYPHS, WHOLE
@@ -18,9 +18,8 @@ NOTE = (
 
 def square_errors(vae, pictures: np.ndarray) -> np.ndarray:
     """Squared errors of encode-decode in 8-bit levels, mean over channels: (n, h, w, 3) uint8 -> (n, h, w)."""
-    return ((reconstructed(vae, pictures, len(pictures), whole_levels=False) - pictures.astype(np.float32)) ** 2).mean(
-        axis=-1
-    )
+    levels = reconstructed(vae, pictures, len(pictures), whole_levels=False)
+    return ((levels - pictures.astype(np.float32)) ** 2).mean(axis=-1)
 
 
 def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 1000) -> dict:
@@ -36,17 +35,14 @@ def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 100
 
 
 def reconstruction_rows(vae, count: int = PICTURES, batch_size: int = 16) -> list[dict]:
-    """The two rows of the autoencoder, over scenes drawn at random from `FULL`.
-
-    A pixel is a glyph's (or a shape's) where the render differs from its background by more than 12 of 255.
-    """
+    """The two rows of the autoencoder, over scenes drawn at random from `FULL`."""
     stream = Stream(2027, 2**31)
     scenes = [make_scene(FULL, stream.integer(0, FULL.count - 1)) for _ in range(count)]
     sums: dict[str, list] = {GLYPHS: [], WHOLE: []}
     for start in range(0, count, batch_size):
         pictures = pictures_of(scenes[start : start + batch_size])
         square = square_errors(vae, pictures)
-        drawn = np.abs(pictures.astype(int) - pictures[:, :1, :1].astype(int)).max(-1) > 12
+        drawn = pixels_of_things(pictures)
         for name, mask in ((GLYPHS, drawn), (WHOLE, np.ones_like(drawn))):
             sums[name] += [(np.sum(e[m], dtype=float), m.sum()) for e, m in zip(square, mask, strict=True)]
     return [

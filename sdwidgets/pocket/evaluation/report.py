@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from ...paths import data_folder
 from .claims import NO_CLAIM, doubts
-from .sampling import Setting
-from .tiers import BARS, BELOW, SPLITS, TURBO, tier_of, verdict
+from .tiers import BELOW, ROW_NAMES, SPLITS, TURBO, tier_of, verdict
 
 JUDGE = "b"  # the one there is; a file of judge A, who is gone, is not gone on with
-ROW_NAMES = (*(bar.name for bar in BARS), TURBO)
 _IDENTITY = ("setting", "judge", "weights")  # what figures of one file have in common
 
 
@@ -22,8 +19,7 @@ def weights_digest(folder: Path) -> str:
     """SHA-256 over the names and bytes of the safetensors of a pipeline's parts, in the order of their names; extras do not count."""
     digest = hashlib.sha256()
     for file in sorted(Path(folder).glob("*/*.safetensors")):
-        digest.update(file.relative_to(folder).as_posix().encode())
-        digest.update(file.read_bytes())
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()
 
 
@@ -50,12 +46,8 @@ def begin(file: Path, setting: dict, weights: str, restart: bool = False) -> dic
     if restart or not file.exists():
         return {"tier": None, "tiers": {}, **identity, "rows": []}
     report = read_report(file)
-
-    def whole(told: dict) -> dict:  # an older file lacks what was always so then
-        return told | {"setting": asdict(Setting()) | told["setting"] | {"limit": None}}
-
-    other = [name for name in _IDENTITY if whole(report)[name] != whole(identity)[name]]
-    if other:
+    unlimited = lambda one: one | {"setting": one["setting"] | {"limit": None}}
+    if other := [name for name in _IDENTITY if unlimited(report)[name] != unlimited(identity)[name]]:
         raise ValueError(
             f"the figures in {file} were made with another {' and '.join(other)}; "
             "give another file, or --restart to measure all anew"
@@ -90,17 +82,14 @@ def table(report: dict) -> str:
     """The rows as text for a terminal; "of 0.975": the row's ceiling."""
     lines = []
     for row in report["rows"]:
-        value = f"{row['value']:.1f} dB" if row.get("unit") == "dB" else f"{row['rate']:.3f}"
-        bounds = "{low:.1f} to {high:.1f}" if row.get("unit") == "dB" else "{low:.3f} to {high:.3f}"
+        decibels = row.get("unit") == "dB"
+        value = f"{row['value']:.1f} dB" if decibels else f"{row['rate']:.3f}"
+        bounds = ("{low:.1f} to {high:.1f}" if decibels else "{low:.3f} to {high:.3f}").format(**row)
         most = f"of {row['ceiling']['rate']:.3f}" if "ceiling" in row else ""
-        lines.append(
-            f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds.format(**row)}  {most:8}  {row['tier']}"
-        )
-    tier = (
-        report["tier"]
-        or f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
-    )
-    return "\n".join([*lines, f"tier: {tier}"])
+        cells = f"{row['name']:48} {row['split']:9} {row['n']:5}  {value:>8}  {bounds}  {most:8}  {row['tier']}"
+        lines.append(cells)
+    none = f"none is claimed: rows are missing, or rest on what the judge does not read (no other is {BELOW})"
+    return "\n".join([*lines, f"tier: {report['tier'] or none}"])
 
 
 def model_folder(name: str) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..training.trainer import hardware, write_json
 from .prompt_sets import ROWS
-from .report import ROW_NAMES, finish
+from .report import finish
 from .sampling import Evaluator
 from .sections import SECTIONS, Extras, Missing, measure_ceiling, measure_reconstruction, measure_row, measure_turbo
-from .tiers import GLYPHS, SPLITS, TURBO, WHOLE
+from .tiers import GLYPHS, ROW_NAMES, SPLITS, TURBO, WHOLE
 
 
 def measure(
@@ -24,9 +24,11 @@ def measure(
     started, before = time.monotonic(), report.get("seconds", 0.0)
 
     def keep(report: dict) -> dict:
-        machine = hardware() | {"device": str(evaluator.pipe.device)}
-        told = {"machine": machine, "seconds": round(before + time.monotonic() - started, 1)}
-        write_json(file, report := report | told)
+        report = report | {
+            "machine": hardware() | {"device": str(evaluator.pipe.device)},
+            "seconds": round(before + time.monotonic() - started, 1),
+        }
+        write_json(file, report)
         return report
 
     for name in (name for name in ROW_NAMES if name in rows):
@@ -48,8 +50,8 @@ def measure(
         if "missing" not in report.get(name, {"missing": ""}):
             continue
         try:
-            found = SECTIONS[name](evaluator, extras)
+            section = SECTIONS[name](evaluator, extras)
         except Missing as error:
-            found = {"missing": str(error)}
-        yield (report := keep(report | {name: found}))
+            section = {"missing": str(error)}
+        yield (report := keep(report | {name: section}))
     yield keep(finish(report))

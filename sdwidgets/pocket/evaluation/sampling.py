@@ -67,13 +67,11 @@ class Evaluator:
         The noise of scene number i of the list depends on the seed, the label and i only, so that two lists under
         one label, or one list at two settings, start from the same noise. `title` is for the progress bar.
         """
-        chosen = replace(self.setting, **setting)
-        title = title or label
-        bar = tqdm(total=len(scenes), desc=title, unit="picture", disable=not self.progress, mininterval=2)
-        with bar:
+        chosen, quiet = replace(self.setting, **setting), not self.progress
+        with tqdm(total=len(scenes), desc=title or label, unit="picture", disable=quiet, mininterval=2) as bar:
             for start in range(0, len(scenes), chosen.batch_size):
                 batch = list(scenes[start : start + chosen.batch_size])
-                seeds = [noise_seed(chosen.seed, label, start + place) for place in range(len(batch))]
+                seeds = [noise_seed(chosen.seed, label, number) for number in range(start, start + len(batch))]
                 yield batch, self._draw(batch, seeds, chosen)
                 bar.update(len(batch))
 
@@ -106,14 +104,11 @@ class Evaluator:
         for batch, pictures in self.pictures(label, scenes, title, **setting):
             for scene, picture, seen in zip(batch, pictures, self.judge.read(pictures), strict=True):
                 if self.sheets is not None and len(kept) < SHEET:
-                    verdict = "" if view is None else _verdict(view(scene), view(seen))
+                    right = view is None or view(scene) == view(seen)
+                    verdict = "" if view is None else "right" if right else f"read: {view(seen)}"
                     kept.append((Image.fromarray(picture), f"{scene.caption}\n{verdict}"))
                 yield scene, seen
         if kept:
             self.sheets.mkdir(parents=True, exist_ok=True)
             name = (title or label).replace(",", "").replace(" ", "-")
             picture_sheet(kept).save(self.sheets / f"{name}.png")
-
-
-def _verdict(asked: str, seen: str) -> str:
-    return "right" if asked == seen else f"read: {seen}"

@@ -7,30 +7,19 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-_judge = None  # of a reading process
-
-
-def _take(judge) -> None:
-    global _judge
-    _judge = judge
-
-
-def _read(pictures: np.ndarray) -> list:
-    return _judge.read(pictures)
-
 
 class Readers:
     """`read(pictures)` as the judge's own, an equal part in each process. Use it in a `with` block."""
 
     def __init__(self, judge, processes: int):
         context = multiprocessing.get_context("spawn")  # forked threads of torch could wait for ever
-        self._processes = processes
-        self._pool = ProcessPoolExecutor(processes, context, initializer=_take, initargs=(judge,))
+        self._judge, self._processes = judge, processes
+        self._pool = ProcessPoolExecutor(processes, context)
 
     def read(self, pictures: np.ndarray) -> list:
         """One judgement a picture, in order."""
         parts = np.array_split(pictures, min(self._processes, len(pictures)))
-        return [judgement for part in self._pool.map(_read, parts) for judgement in part]
+        return [judgement for part in self._pool.map(self._judge.read, parts) for judgement in part]
 
     def __enter__(self) -> Readers:
         return self

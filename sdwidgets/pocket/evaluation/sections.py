@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from ...generation.schedulers import make_scheduler
 from ...loading.turbo import with_small_decoder
 from ...statistics import Rate, share
-from ..training.vae import reconstructed
+from ..training.clip import read_clip, token_ids
+from ..training.vae import reconstructed, to_tensor
 from ..world import datasheet as sheet
 from ..world.alternatives import alternatives
 from ..world.scenes import STYLES, Scene, Stream, make_scene, pictures_of
@@ -60,7 +62,7 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
     `setting` replaces fields of the evaluator's setting, as for turbo, which is then told in the title by `by`.
     """
     row = prompt_sets.ROWS[name]
-    scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
+    scenes = row.scenes(split, evaluator.cap(row.count))
     groups: dict[str, list[bool]] = {}
     mistakes: Counter = Counter()
     label = f"{name}, {split}"
@@ -74,7 +76,7 @@ def measure_row(evaluator: Evaluator, name: str, split: str, by: str = "", **set
         "split": split,
         **share([right for group in groups.values() for right in group]),
         "groups": {word: [sum(group), len(group)] for word, group in sorted(groups.items())},
-        "mistakes": [[asked, seen, count] for (asked, seen), count in mistakes.most_common(MISTAKES)],
+        "mistakes": [[*mistake, count] for mistake, count in mistakes.most_common(MISTAKES)],
     }
 
 
@@ -84,7 +86,7 @@ def measure_ceiling(evaluator: Evaluator, name: str, split: str) -> dict:
     A model that draws through this decoder cannot be expected to do better, whatever it learns.
     """
     row = prompt_sets.ROWS[name]
-    scenes = [row.scene(split, number) for number in range(evaluator.cap(row.count))]
+    scenes = row.scenes(split, evaluator.cap(row.count))
     seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures_of(scenes)))
     return share(list(map(row.right, scenes, seen)))
 
@@ -137,18 +139,15 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     Pocket's text states come from this very CLIP, so it is no judge of Pocket: the figure is there to be
     compared with true pairs and with shuffled ones, and with what the judge says of the same pictures.
     """
-    from ..training.clip import read_clip
-
     if extras.clip is None:
         raise Missing("Pocket's CLIP with its image tower is not here: name its folder with --clip")
     clip = read_clip(extras.clip, evaluator.pipe.text_encoder)
     count = evaluator.cap(pictures)
     stream = Stream(prompt_sets.SEED, 2**32 - 2)
     true = [make_scene(sheet.FULL, stream.integer(0, sheet.FULL.count - 1)) for _ in range(count)]
-    asked = [row.scene("seen", number) for number in range(-(-count // 6)) for row in prompt_sets.ROWS.values()][
-        :count
-    ]
-    drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", asked)])
+    turns = [row.scene("seen", number) for number in range(-(-count // 6)) for row in prompt_sets.ROWS.values()]
+    prompts = turns[:count]
+    drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", prompts)])
     captions = [scene.caption for scene in true]
     rendered = pictures_of(true)
     cosine = functools.partial(_cosines, clip, evaluator.pipe.tokenizer)
@@ -157,23 +156,21 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
         "note": "Pocket's own CLIP, which also made its text states: not a judge.",
         "true": _mean(100 * cosine(rendered, captions)),
         "shuffled": _mean(100 * cosine(rendered, shuffled)),
-        "generated": _mean(100 * cosine(drawn, [scene.caption for scene in asked])),
+        "generated": _mean(100 * cosine(drawn, [scene.caption for scene in prompts])),
     }
 
 
 @torch.no_grad()
 def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_size: int = 64) -> np.ndarray:
     """Of each picture with its caption: (n, 128, 128, 3) uint8, n captions -> (n,)."""
-    from ..training.vae import to_tensor
-
-    found = []
+    cosines = []
     for start in range(0, len(captions), batch_size):
         some = slice(start, start + batch_size)
-        tokens = tokenizer(captions[some], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = token_ids(tokenizer, captions[some])
         text = clip.text_projection(clip.text_model(tokens).pooler_output)
         image = clip.visual_projection(clip.vision_model(to_tensor(pictures[some])).pooler_output)
-        found.append(torch.nn.functional.cosine_similarity(text, image).numpy())
-    return np.concatenate(found)
+        cosines.append(torch.nn.functional.cosine_similarity(text, image).numpy())
+    return np.concatenate(cosines)
 
 
 def _mean(values: np.ndarray, places: int = 2) -> dict:
@@ -199,11 +196,11 @@ def exposures(evaluator: Evaluator, extras: Extras, pictures: int = 20) -> dict:
             right: dict[str, list[bool]] = {}
             for scene, seen in evaluator.readings(f"{count} pictures, {split}", scenes, prompt_sets.what):
                 right.setdefault(scene.things[0].name, []).append(prompt_sets.what(seen) == prompt_sets.what(scene))
-            told = {"pictures": count, "split": split}
+            line = {"pictures": count, "split": split}
             of = {name: times.get(f"tail: {name}") for name in names}
             mean = None if None in of.values() else round(float(np.mean(list(of.values()))), 1)
-            lines.append(told | {"shown": mean} | share(sum(right.values(), [])))
-            objects += [{"object": name} | told | {"shown": of[name]} | share(group) for name, group in right.items()]
+            lines.append(line | {"shown": mean} | share(sum(right.values(), [])))
+            objects += [{"object": name} | line | {"shown": of[name]} | share(group) for name, group in right.items()]
     return {"lines": lines, "objects": objects}
 
 
@@ -217,8 +214,8 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
         scenes = [prompt_sets.portrait_scene(name, number) for number in range(evaluator.cap(pictures))]
         people = []
         for _, seen in evaluator.readings(f"portrait, {name}", scenes, prompt_sets.what):
-            found = [thing for thing in seen.things if thing.kind == "person" and thing.gender]
-            people += found if len(found) == 1 else []
+            here = [thing for thing in seen.things if thing.kind == "person" and thing.gender]
+            people += here if len(here) == 1 else []
         women = [person.gender == "woman" for person in people]
         drawn += women
         lines.append(
@@ -237,37 +234,33 @@ def shares(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
 
 def watermark(evaluator: Evaluator, extras: Extras, pictures: int = 200) -> dict:
     """How often a watermark is read, for the same prompts and noise with and without "stock photo of"."""
-    told = {}
+    rates = {}
     for name, stock in (("with", True), ("without", False)):
         scenes = [prompt_sets.watermark_scene(number, stock) for number in range(evaluator.cap(pictures))]
-        read = [seen.watermark for _, seen in evaluator.readings("watermark", scenes, title=f"watermark, {name}")]
-        told[name] = share(read)
-    return told
+        readings = evaluator.readings("watermark", scenes, title=f"watermark, {name}")
+        rates[name] = share([seen.watermark for _, seen in readings])
+    return rates
 
 
 def _one_object_by(evaluator: Evaluator, key: str, label: str, field: str, values: Sequence, pictures: int) -> dict:
     """The row "one object" with other values of a field of the setting, from the same noise."""
     row, lines = prompt_sets.ROWS["one object"], []
-    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
+    scenes = row.scenes("seen", evaluator.cap(pictures))
     for value in values:
         readings = evaluator.readings(label, scenes, row.view, f"{key}, {value:g}", **{field: value})
         lines.append({key: value} | share([row.right(scene, seen) for scene, seen in readings]))
     return {"lines": lines}
 
 
-def steps(
-    evaluator: Evaluator, extras: Extras, counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64), pictures: int = 160
-) -> dict:
+COUNTS, STRENGTHS = (1, 2, 4, 8, 16, 32, 64), (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
+
+
+def steps(evaluator: Evaluator, extras: Extras, counts: Sequence[int] = COUNTS, pictures: int = 160) -> dict:
     """The row "one object" at other numbers of steps, from the same noise."""
     return _one_object_by(evaluator, "steps", "steps", "num_inference_steps", counts, pictures)
 
 
-STRENGTHS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
-
-
-def strengths(
-    evaluator: Evaluator, extras: Extras, strengths: Sequence[float] = STRENGTHS, pictures: int = 100
-) -> dict:
+def strengths(evaluator: Evaluator, extras: Extras, strengths: Sequence[float] = STRENGTHS, pictures: int = 100):
     """The row "one object" where drawing begins with the true picture and so much noise: image to image, 1.0 from noise alone.
 
     Where the rate falls, there the model fails, however right the words are read: at little noise in the drawing of a
@@ -301,8 +294,7 @@ def variety(evaluator: Evaluator, extras: Extras, pictures: int = 100) -> dict:
     that what place, size and shade add to it adds up, which its root would not. "ratio": drawn divided by true; a model that draws one
     picture a prompt has 0, one that draws them all has 1.
     """
-    row = prompt_sets.ROWS["one object"]
-    scenes = [row.scene("seen", number) for number in range(evaluator.cap(pictures))]
+    scenes = prompt_sets.ROWS["one object"].scenes("seen", evaluator.cap(pictures))
     first, second = (
         np.concatenate([batch for _, batch in evaluator.pictures(label, scenes)]) / 255
         for label in ("variety, first", "variety, second")
@@ -342,8 +334,6 @@ def _model_record(extras: Extras) -> dict:
 
 def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
     """(name of the folder, `checkpoint_record`) of each, while the evaluator's pipeline has that checkpoint's U-Net."""
-    from diffusers import UNet2DConditionModel
-
     pipe, last = evaluator.pipe, evaluator.pipe.unet
     try:
         for folder in extras.checkpoints:
@@ -360,10 +350,10 @@ def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> d
     def line() -> dict:
         losses = {swap.name: swap_losses(evaluator, swap, count) for swap in SWAPS}
         own = np.mean([right.mean(1) for right, _ in losses.values()], axis=0)
-        told = {name: growth(*pair) for name, pair in losses.items()}
-        return {"loss": [round(float(value), 4) for value in own]} | told
+        grown = {name: growth(*pair) for name, pair in losses.items()}
+        return {"loss": [round(float(value), 4) for value in own]} | grown
 
-    lines = [told | line() for _, told in _each_checkpoint(evaluator, extras)]
+    lines = [record | line() for _, record in _each_checkpoint(evaluator, extras)]
     lines.append(_model_record(extras) | line())
     return {
         "note": "by which share the loss of a true picture grows when one word of its caption is wrong, with the same noise",
@@ -377,13 +367,13 @@ def attribute_rates(evaluator: Evaluator, pictures: int = 100, by: str = "") -> 
     """The rate of each attribute for the evaluator's model as it stands; attributes of one row share its pictures."""
     right: dict[str, list[bool]] = {attribute.name: [] for attribute in prompt_sets.ATTRIBUTES}
     for name in dict.fromkeys(attribute.row for attribute in prompt_sets.ATTRIBUTES):
-        scenes = [prompt_sets.ROWS[name].scene("seen", number) for number in range(evaluator.cap(pictures))]
+        scenes = prompt_sets.ROWS[name].scenes("seen", evaluator.cap(pictures))
         for batch, drawn in evaluator.pictures(f"curve, {name}", scenes, f"{by}{name}"):
             judged, colours = evaluator.judge.read(drawn), main_colours(drawn)
             for attribute in (attribute for attribute in prompt_sets.ATTRIBUTES if attribute.row == name):
                 seen = colours if attribute.by_pixels else map(attribute.view, judged)
                 right[attribute.name] += [a == b for a, b in zip(map(attribute.view, batch), seen, strict=True)]
-    return {name: share(found) for name, found in right.items()}
+    return {name: share(successes) for name, successes in right.items()}
 
 
 def checkpoint_record(folder: Path) -> dict:
@@ -392,12 +382,12 @@ def checkpoint_record(folder: Path) -> dict:
     Snapshots of a training are named by their samples ("000025600"), others may be by their step ("step-12000").
     """
     record, name = Path(folder) / "training.json", Path(folder).name
-    told = json.loads(record.read_text()) if record.is_file() else {}
-    if name.isdigit():
-        told.setdefault("samples", int(name))
-    elif number := re.search(r"(\d+)$", name):
-        told.setdefault("step", int(number[1]))
-    return {"step": told.get("step"), "samples": told.get("samples")}
+    known: dict = {"step": None, "samples": None}
+    if number := re.search(r"(\d+)$", name):
+        known["samples" if name.isdigit() else "step"] = int(number[1])
+    if record.is_file():
+        known |= json.loads(record.read_text())
+    return {"step": known["step"], "samples": known["samples"]}
 
 
 def snapshots(work: Path, training: dict | None = None) -> tuple[Path, ...]:
@@ -406,16 +396,16 @@ def snapshots(work: Path, training: dict | None = None) -> tuple[Path, ...]:
     With the records of a model's training: those that were kept on the way to it, before its last samples and, where the record
     tells of stages, after the last change of the text encoder, whose states an earlier U-Net could not read.
     """
-    found = sorted(config.parent for config in (Path(work) / "denoiser" / "snapshots").glob("*/config.json"))
+    folders = sorted(config.parent for config in (Path(work) / "denoiser" / "snapshots").glob("*/config.json"))
     record = (training or {}).get("denoiser")
     if record is None:
-        return tuple(found)
+        return tuple(folders)
     stages, first = record.get("stages") or [], 0
-    for place, stage in enumerate(stages[:-1]):
+    for number, stage in enumerate(stages[:-1], 1):
         if stage.get("encoder") != stages[-1].get("encoder"):
-            first = sum(told["samples"] for told in stages[: place + 1])
-    samples = {folder: checkpoint_record(folder)["samples"] for folder in found}
-    return tuple(f for f in found if samples[f] is None or first < samples[f] < record["samples"])
+            first = sum(earlier["samples"] for earlier in stages[:number])
+    samples = {folder: checkpoint_record(folder)["samples"] for folder in folders}
+    return tuple(f for f in folders if samples[f] is None or first < samples[f] < record["samples"])
 
 
 #: Name -> what measures it.

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
+from ..training.clip import encode_captions
+from ..training.denoiser import noisy_and_target
 from ..training.vae import to_tensor
 from ..world import datasheet as sheet
 from ..world.scenes import Scene, Stream, pictures_of
@@ -64,13 +66,13 @@ def _colour(scene: Scene, stream: Stream) -> str:
 
 def _binding(scene: Scene, stream: Stream) -> str:
     first, second = scene.things
-    words = f"{article(f'{second.colour} {first.name}')} and {article(f'{first.colour} {second.name}')}"
-    return f"{words} on {article(scene.background)} background"
+    phrase = f"{article(f'{second.colour} {first.name}')} and {article(f'{first.colour} {second.name}')}"
+    return f"{phrase} on {article(scene.background)} background"
 
 
 def _count(scene: Scene, stream: Stream) -> str:
-    told = NUMBERS[len(scene.things)]
-    return scene.caption.replace(told, _other(stream, [NUMBERS[n] for n in (2, 3, 4)], told), 1)
+    number = NUMBERS[len(scene.things)]
+    return scene.caption.replace(number, _other(stream, NUMBERS[2:], number), 1)
 
 
 def _relation(scene: Scene, stream: Stream) -> str:
@@ -90,20 +92,13 @@ SWAPS = (
 
 def swapped_pairs(swap: Swap, count: int) -> list[tuple[Scene, str]]:
     """The first `count` of (scene as training would draw it, its caption made wrong)."""
-    pairs = []
-    for number in range(count):
-        scene = prompt_sets.ROWS[swap.row].scene("seen", number)
-        wrong = swap.wrong(scene, Stream(prompt_sets.SEED, number))
-        assert wrong != scene.caption, scene
-        pairs.append((scene, wrong))
-    return pairs
+    scenes = prompt_sets.ROWS[swap.row].scenes("seen", count)
+    return [(scene, swap.wrong(scene, Stream(prompt_sets.SEED, number))) for number, scene in enumerate(scenes)]
 
 
 @torch.no_grad()
 def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The loss of every picture with its own and with the wrong caption, at each of `TIMESTEPS`: two of (timesteps, count)."""
-    from ..training.clip import encode_captions
-
     pipe, pairs = evaluator.pipe, swapped_pairs(swap, count)
     unet, vae, scheduler = pipe.unet, pipe.vae, DDIMScheduler.from_config(pipe.scheduler.config)
     pictures = to_tensor(pictures_of(scene for scene, _ in pairs))
@@ -116,10 +111,7 @@ def swap_losses(evaluator: Evaluator, swap: Swap, count: int) -> tuple[np.ndarra
     for timestep in TIMESTEPS:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device, latents.dtype)
         times = torch.full((len(latents),), timestep, device=latents.device)
-        noisy = scheduler.add_noise(latents, noise, times)
-        target = noise
-        if scheduler.config.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(latents, noise, times)
+        noisy, target = noisy_and_target(scheduler, latents, noise, times)
         answers = (unet(noisy, timestep, states, return_dict=False)[0] for states in (right, wrong))
         losses.append([(answer - target).float().square().mean((1, 2, 3)).cpu().numpy() for answer in answers])
     return tuple(np.array(losses).transpose(1, 0, 2))
@@ -131,13 +123,10 @@ def growth(right: np.ndarray, wrong: np.ndarray, draws: int = 500) -> dict:
     `right` and `wrong`: losses (timesteps, n) of the same pictures. 0: the word is not read. The interval is over pictures.
     """
 
-    def mean(chosen) -> np.ndarray:
-        return (wrong[:, chosen].mean(1) - right[:, chosen].mean(1)) / right[:, chosen].mean(1)
-
+    mean = lambda chosen: (wrong[:, chosen].mean(1) - right[:, chosen].mean(1)) / right[:, chosen].mean(1)
     count, rng = right.shape[1], np.random.default_rng(0)
     resampled = [mean(rng.integers(count, size=count)).mean() for _ in range(draws)]
     low, high = np.percentile(resampled, (2.5, 97.5))
     whole = mean(slice(None))
-    told = {"value": whole.mean(), "low": low, "high": high}
-    told = {name: round(float(value), 4) for name, value in told.items()}
-    return {"n": count} | told | {"by timestep": [round(float(value), 4) for value in whole]}
+    value, low, high, *by_timestep = (round(float(number), 4) for number in (whole.mean(), low, high, *whole))
+    return {"n": count, "value": value, "low": low, "high": high, "by timestep": by_timestep}

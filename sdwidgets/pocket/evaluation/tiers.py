@@ -38,6 +38,7 @@ BARS: tuple[Bar, ...] = (
     Bar("count to four", (None, 0.85, 0.95), scale="SD 1.5 .35", target=0.85),
     Bar("colour bound to the right shape", (0.80, 0.90, 0.97), scale="SD 1.5 .06"),
 )
+ROW_NAMES = (*(bar.name for bar in BARS), TURBO)  # every row of the table, turbo's last
 #: Turbo may lie so much below the same row at the full number of steps, and must reach these rows' own bars besides.
 TURBO_LOSS = {"CPU": 0.03, "GPU": 0.03, "stretch": 0.01}
 
@@ -78,8 +79,7 @@ def target_words(bar: Bar) -> str:
 
 
 def lowest(tiers: Sequence[str]) -> str:
-    order = (BELOW, *TIERS)
-    return min(tiers, key=order.index)
+    return min(tiers, key=(BELOW, *TIERS).index)
 
 
 def tier_of(rows: Sequence[dict], splits: Sequence[str] = SPLITS) -> str | None:
@@ -95,9 +95,8 @@ def tier_of(rows: Sequence[dict], splits: Sequence[str] = SPLITS) -> str | None:
         return None
     reached = lowest([row["tier"] if row["name"] == TURBO else row_tier(row) for row in counted])
     measured = {(row["name"], row["split"]) for row in counted}
-    complete = decibels <= {name for name, _ in measured} and all(
-        (bar.name, split) in measured for bar in BARS if bar.unit != "dB" for split in splits
-    )
+    needed = {(bar.name, split) for bar in BARS for split in (("held out",) if bar.unit == "dB" else splits)}
+    complete = needed <= measured
     return reached if complete or reached == BELOW else None
 
 

@@ -35,13 +35,13 @@ class Prompt:
 def course_prompts() -> tuple[Prompt, ...]:
     """Every prompt of `data/course/prompts.csv`. Raises ValueError for an expectation that there is not."""
     with open(data_folder("course") / "prompts.csv", encoding="utf-8", newline="") as file:
-        found = tuple(Prompt(**row) for row in csv.DictReader(file))
-    for prompt in found:
+        listed = tuple(Prompt(**row) for row in csv.DictReader(file))
+    for prompt in listed:
         if prompt.expected not in EXPECTED:
             raise ValueError(
                 f"data/course/prompts.csv expects one of {', '.join(EXPECTED)} of {prompt.prompt!r}, not {prompt.expected!r}"
             )
-    return found
+    return listed
 
 
 def right(scene, seen) -> bool:
@@ -67,9 +67,9 @@ def word_scenes(word: str, kind: str, count: int) -> list:
 def words_to_draw() -> dict[str, str]:
     """word -> kind ("object", "shape" or "person"): every common object, each shape in one colour, every occupation."""
     shapes = {}
-    for place, name in enumerate(SHAPES):
+    for number, name in enumerate(SHAPES):
         shown = [colour for colour in COLOURS if colour != HELD_OUT_SHAPE_COLOURS[name]]
-        shapes[f"{shown[place % len(shown)]} {name}"] = "shape"
+        shapes[f"{shown[number % len(shown)]} {name}"] = "shape"
     return dict.fromkeys(COMMON_OBJECTS, "object") | shapes | dict.fromkeys(OCCUPATIONS, "person")
 
 
@@ -89,6 +89,6 @@ def prompts(evaluator, extras, pictures: int = PROMPT_PICTURES) -> dict:
     for one in course_prompts():
         scenes = [scene_of(one.prompt)] * evaluator.cap(pictures)
         readings = evaluator.readings(f"prompt, {one.prompt}", scenes, prompt_sets.what_on_which)
-        told = share([right(scene, seen) for scene, seen in readings])
-        lines.append({"prompt": one.prompt, "expected": one.expected} | told)
+        rate = share([right(scene, seen) for scene, seen in readings])
+        lines.append({"prompt": one.prompt, "expected": one.expected} | rate)
     return {"lines": lines}

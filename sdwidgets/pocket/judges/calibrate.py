@@ -6,8 +6,8 @@ import numpy as np
 
 from ..world.scenes import Scene
 from . import segment
-from .exam import Exam
-from .segment import Region, Segmented
+from .judge_b import Limits, read_region
+from .segment import Segmented
 
 KEPT = 0.99  # of the things that the judge names rightly on reconstructions keep their name
 
@@ -18,13 +18,6 @@ TUNE_COUNTS = {
     "one object": 216, "one shape": 40, "two objects": 108, "two shapes": 40, "several": 36, "portrait": 100,
     "person and object": 60,
 }  # fmt: skip
-
-
-def scenes_of(exam: Exam, counts: dict[str, int], share: float = 1.0) -> list[Scene]:
-    """The scenes of an exam, so many of each kind."""
-    return [
-        exam.scene(kind, number) for kind, count in counts.items() for number in range(max(1, round(share * count)))
-    ]
 
 
 def overlap(box, thing) -> float:
@@ -41,22 +34,16 @@ def overlap(box, thing) -> float:
 def true_regions(seen: Segmented, scene: Scene) -> list[tuple]:
     """(thing, the region that lies where it was drawn) of each thing that is there to be seen."""
     pairs = []
-    for thing in scene.things:
-        region: Region | None = max(seen.regions(), key=lambda r: overlap(r.box, thing), default=None)
-        if region is not None and abs(region.size - thing.size) < 0.25 * thing.size and _inside(region, thing):
+    for thing in scene.things if (regions := seen.regions()) else ():
+        region = max(regions, key=lambda r: overlap(r.box, thing))
+        (x, y), near = region.centre, thing.size / 4
+        if max(abs(region.size - thing.size), abs(x - thing.x), abs(y - thing.y)) < near:
             pairs.append((thing, region))
     return pairs
 
 
-def _inside(region: Region, thing) -> bool:
-    x, y = region.centre
-    return max(abs(x - thing.x), abs(y - thing.y)) < thing.size / 4
-
-
-def limits_of_b(scenes: list[Scene], pictures: np.ndarray):
+def limits_of_b(scenes: list[Scene], pictures: np.ndarray) -> Limits:
     """The judge's limits: what `KEPT` of the rightly named things stay below, and never more than `MOST`."""
-    from .judge_b import Limits, read_region
-
     right = []
     for scene, picture in zip(scenes, pictures, strict=True):
         seen = segment.segment(picture)
@@ -64,5 +51,5 @@ def limits_of_b(scenes: list[Scene], pictures: np.ndarray):
             reading = read_region(seen, region)
             if reading.word.name == (thing.occupation or thing.name):
                 right.append((reading.distance, reading.share))
-    found = np.quantile(np.array(right), KEPT, axis=0)
-    return Limits(*(round(float(min(a, b)), 3) for a, b in zip(found, MOST, strict=True)))
+    limits = np.minimum(np.quantile(right, KEPT, axis=0), MOST)
+    return Limits(*(round(float(limit), 3) for limit in limits))

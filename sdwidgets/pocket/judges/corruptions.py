@@ -29,8 +29,8 @@ def _shuffle(rng, one, other, thing):
     """Sixteen pieces of the thing in another order."""
     out, side = one.copy(), thing.size // 4
     corners = [(thing.y - 2 * side + side * (n // 4), thing.x - 2 * side + side * (n % 4)) for n in range(16)]
-    for (top, left), place in zip(corners, rng.permutation(16), strict=True):
-        row, column = corners[place]
+    for (top, left), number in zip(corners, rng.permutation(16), strict=True):
+        row, column = corners[number]
         out[top : top + side, left : left + side] = one[row : row + side, column : column + side]
     return out
 
@@ -43,13 +43,8 @@ def _smear(rng, one, other, thing):
 
 def _noise(rng, one, other, thing):
     """Coloured blots over nine tenths of what it was."""
-    blots = np.stack(
-        [
-            np.asarray(Image.fromarray(rng.integers(256, size=(16, 16), dtype=np.uint8)).resize(one.shape[:2], 3))
-            for _ in range(3)
-        ],
-        axis=-1,
-    )
+    noise = [Image.fromarray(rng.integers(256, size=(16, 16), dtype=np.uint8)) for _ in range(3)]
+    blots = np.dstack([np.asarray(channel.resize(one.shape[:2], Image.Resampling.BICUBIC)) for channel in noise])
     inside = (np.abs(one - one[0, 0]).max(-1) > 12)[..., None]
     return np.where(inside, 0.1 * one + 0.9 * blots, one)
 

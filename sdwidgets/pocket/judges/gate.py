@@ -6,8 +6,8 @@ rightly. Rates of names are means over classes, with the worst class beside them
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,7 +22,7 @@ from .corruptions import WRECKS, wreck
 from .exam import TEST, Exam
 from .judgement import Judgement, Seen
 
-TRUE_RATE, RECONSTRUCTION_RATE = 0.99, 0.97
+WANTED = {"true renders": 0.99, "reconstructions": 0.97}
 
 #: How many scenes of each kind a whole examination has: every name at least twice alone, every person twice.
 COUNTS = {
@@ -46,15 +46,15 @@ class Answer:
 
 def match(scene: Scene, judged: Judgement, reach: float = 30.0) -> list[Seen | None]:
     """For each thing of a scene, the seen thing nearest to it, each given once; None where none is within `reach` pixels."""
-    left, found = list(judged.things), []
+    left, matches = list(judged.things), []
     for thing in scene.things:
         near = min(left, key=lambda seen: (seen.x - thing.x) ** 2 + (seen.y - thing.y) ** 2, default=None)
         if near is not None and (near.x - thing.x) ** 2 + (near.y - thing.y) ** 2 > reach**2:
             near = None
         if near is not None:
             left.remove(near)
-        found.append(near)
-    return found
+        matches.append(near)
+    return matches
 
 
 def answers(kind: str, scene: Scene, judged: Judgement) -> Iterator[Answer]:
@@ -96,34 +96,33 @@ def _answers_of_thing(thing, seen: Seen | None, ending: str) -> Iterator[Answer]
 # ---- counting ----------------------------------------------------------------------------------------------------
 
 
-def balanced(given: list[Answer]) -> dict:
+def balanced(answers: list[Answer]) -> dict:
     """Of one attribute: the mean of its classes' rates, the worst class, and all answers' rate with its interval."""
-    classes = collections.defaultdict(list)
-    for answer in given:
+    classes = defaultdict(list)
+    for answer in answers:
         classes[answer.truth].append(answer.seen == answer.truth)
     rates = {truth: float(np.mean(right)) for truth, right in classes.items()}
     worst = min(rates, key=rates.get)
-    total = Rate(given[0].attribute, len(given), sum(sum(right) for right in classes.values()))
+    total = Rate(answers[0].attribute, len(answers), sum(sum(right) for right in classes.values()))
     return total.row() | {
         "balanced": round(float(np.mean(list(rates.values()))), 4),
         "worst": {"class": worst, "rate": round(rates[worst], 4), "n": len(classes[worst])},
     }
 
 
-def confusions(given: list[Answer]) -> dict[str, dict[str, int]]:
+def confusions(answers: list[Answer]) -> dict[str, Counter]:
     """truth -> what was seen in its place -> how often; right answers are left out."""
-    table: dict[str, dict[str, int]] = {}
-    for answer in given:
+    table = defaultdict(Counter)
+    for answer in answers:
         if answer.seen != answer.truth:
-            row = table.setdefault(answer.truth, {})
-            row[answer.seen] = row.get(answer.seen, 0) + 1
-    return table
+            table[answer.truth][answer.seen] += 1
+    return dict(table)
 
 
-def table_of(given: list[Answer], wanted: float) -> dict[str, dict]:
+def table_of(answers: list[Answer], wanted: float) -> dict[str, dict]:
     """attribute -> its balanced row, its confusions, and whether it reaches the rate that is wanted."""
-    groups = collections.defaultdict(list)
-    for answer in given:
+    groups = defaultdict(list)
+    for answer in answers:
         groups[answer.attribute].append(answer)
     rows = {}
     for attribute, group in sorted(groups.items()):
@@ -133,15 +132,6 @@ def table_of(given: list[Answer], wanted: float) -> dict[str, dict]:
 
 
 # ---- the gate ----------------------------------------------------------------------------------------------------
-
-
-def exam_scenes(exam: Exam, share: float = 1.0) -> list[tuple[str, Scene]]:
-    """(kind, scene) of a whole examination, or of a share of it; the numbers are spread, so a share has every class it can."""
-    return [
-        (kind, exam.scene(kind, number))
-        for kind, count in COUNTS.items()
-        for number in range(max(1, round(share * count)))
-    ]
 
 
 def refused(judge, exam: Exam, count: int = WRECK_COUNT) -> dict[str, dict]:
@@ -164,22 +154,22 @@ def gate(judge, vae=None, exam: Exam = TEST, share: float = 1.0) -> dict:
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share of the examination must be above 0 and at most 1, not {share}")
-    scenes = exam_scenes(exam, share)
+    scenes = exam.scenes(COUNTS, share)
     pictures = pictures_of([scene for _, scene in scenes])
-    sets = [("true renders", pictures, TRUE_RATE)]
+    sets = {"true renders": pictures}
     if vae is not None:
-        sets.append(("reconstructions", reconstructed(vae, pictures), RECONSTRUCTION_RATE))
+        sets["reconstructions"] = reconstructed(vae, pictures)
     result = {
         "scenes": len(scenes),
         "share": share,
         "lattice": exam.layout is LATTICE,
         "vae": None if vae is None else digest(vae),
-        "wanted": {"true renders": TRUE_RATE, "reconstructions": RECONSTRUCTION_RATE},
+        "wanted": WANTED,
     }
-    for name, shown, wanted in sets:
+    for name, shown in sets.items():
         judged = judge.read(shown)
-        given = [a for (kind, scene), one in zip(scenes, judged, strict=True) for a in answers(kind, scene, one)]
-        result[name] = table_of(given, wanted)
+        pairs = zip(scenes, judged, strict=True)
+        result[name] = table_of([a for (kind, scene), one in pairs for a in answers(kind, scene, one)], WANTED[name])
     result["refused"] = refused(judge, exam, max(1, round(share * WRECK_COUNT)))
     return result
 

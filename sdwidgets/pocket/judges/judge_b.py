@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from pathlib import Path
 from typing import ClassVar
@@ -26,11 +27,7 @@ from .segment import Region, Segmented
 GRID = 24  # cells: the side of the square that every region is brought to
 GLYPH = 64  # pixels: the size at which templates are drawn
 MARGIN = 0.06  # of the longer side, left around a region
-STYLED_SIZES = (
-    48,
-    64,
-    96,
-)  # pixels: lines and blocks do not grow with the thing, so styled templates have three sizes
+STYLED_SIZES = (48, 64, 96)  # pixels: lines and blocks do not grow with the thing, so styled templates have three
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +81,9 @@ def _glyphs() -> tuple[list[Word], np.ndarray]:
     """Every word, and its drawing: (n, GLYPH, GLYPH, 4) uint8 RGBA."""
     words = [Word("object", name) for name in OBJECTS]
     drawn = [np.asarray(atlas.glyph(name, GLYPH)) for name in OBJECTS]
-    for occupation in OCCUPATIONS:
-        for gender in GENDERS:
-            for tone in TONES:
-                words.append(Word("person", occupation, None, gender, tone))
-                drawn.append(np.asarray(atlas.glyph(person_name(occupation, gender, tone), GLYPH)))
+    for occupation, gender, tone in itertools.product(OCCUPATIONS, GENDERS, TONES):
+        words.append(Word("person", occupation, None, gender, tone))
+        drawn.append(np.asarray(atlas.glyph(person_name(occupation, gender, tone), GLYPH)))
     for name in SHAPES:
         mask = np.asarray(shape_mask(name, GLYPH))
         for colour, level in COLOURS.items():
@@ -107,8 +102,8 @@ def _templates(words: list[Word], pictures, level) -> Templates:
             shown.append(word)
             rows.append(_row(picture, level, segment.box_of(seen)))
     rows = np.stack(rows)
-    order = {name: place for place, name in enumerate(dict.fromkeys(word.name for word in shown))}
-    return Templates(shown, rows, np.square(rows).sum(1), np.array([order[word.name] for word in shown]))
+    names = np.unique([word.name for word in shown], return_inverse=True)[1]
+    return Templates(shown, rows, np.square(rows).sum(1), names)
 
 
 def _row(picture, level, box) -> np.ndarray:
@@ -166,9 +161,9 @@ def read_region(seen: Segmented, region: Region, style: str = "plain") -> Readin
     energy = np.square(rows).sum(1)[:, None]
     apart = (energy - 2 * rows @ known.rows.T + known.energy) / ((energy + known.energy) / 2 + 0.5)
     best = apart.min(1).argmin()
-    distance, place = apart[best], int(apart[best].argmin())
-    word, least = known.words[place], float(max(distance[place], 0))
-    others = known.names != known.names[place]
+    distance, nearest = apart[best], int(apart[best].argmin())
+    word, least = known.words[nearest], float(max(distance[nearest], 0))
+    others = known.names != known.names[nearest]
     if word.kind == "person":
         word = _which_person(rows[best], known, word.name)
     return Reading(word, least, float(distance[others].min()))
@@ -176,7 +171,7 @@ def read_region(seen: Segmented, region: Region, style: str = "plain") -> Readin
 
 def _which_person(row: np.ndarray, known: Templates, occupation: str) -> Word:
     """Gender and tone: the nearest of an occupation's ten templates where these differ from each other."""
-    ten = [place for place, word in enumerate(known.words) if word.name == occupation and word.kind == "person"]
+    ten = [number for number, word in enumerate(known.words) if (word.kind, word.name) == ("person", occupation)]
     weight = known.rows[ten].var(0)
     return known.words[ten[int((np.square(known.rows[ten] - row) @ weight).argmin())]]
 
@@ -205,10 +200,10 @@ class JudgeB:
 
     def judge(self, seen: Segmented) -> Judgement:
         """The judgement of one picture that was taken apart: of the styles it may have, the one that explains most."""
-        told = [self._judge_as(seen, style) for style in seen.styles]
-        explained, judgement = max(told, key=lambda pair: pair[0])
-        # A thing drawn along the blocks' edges is the same in two styles: then the likelier one is told.
-        return told[0][1] if explained - told[0][0] < 0.02 else judgement
+        judgements = [self._judge_as(seen, style) for style in seen.styles]
+        (first, likeliest), (most, best) = judgements[0], max(judgements, key=lambda pair: pair[0])
+        # A thing drawn along the blocks' edges is the same in two styles: then it is the likelier one.
+        return likeliest if most - first < 0.02 else best
 
     def _judge_as(self, seen: Segmented, style: str) -> tuple[float, Judgement]:
         """(share of what is seen that templates explain, the judgement) were the picture of that style."""
@@ -221,9 +216,8 @@ class JudgeB:
 
     def _thing(self, seen: Segmented, region: Region, reading: Reading, style: str) -> Seen:
         word, (x, y), limits = reading.word, region.centre, self.limits
-        distance, share = (
-            (limits.distance, limits.share) if style == "plain" else (limits.styled_distance, limits.styled_share)
-        )
+        plain, styled = (limits.distance, limits.share), (limits.styled_distance, limits.styled_share)
+        distance, share = plain if style == "plain" else styled
         broken = reading.distance > distance or reading.share > share
         kind = "broken" if broken else word.kind
         colour = segment.region_colour(seen.picture, region) if kind == "shape" and word.colour else None

@@ -86,12 +86,12 @@ class Segmented:
         """
         near = grow(region.mask, 3) & ~(self.mask & ~region.mask)
         difference = np.abs(self.picture - self.level).max(-1)
-        found = {region.box: None}
+        boxes = {region.box: None}
         for level in (VISIBLE * 0.6, 2 * VISIBLE, 4 * VISIBLE):
             mask = near & (difference > level)
             if (mask & region.mask).sum() >= 0.6 * region.area:
-                found[box_of(mask)] = None
-        return [box for box in found if max(box[2] - box[0], box[3] - box[1]) >= 0.75 * region.size]
+                boxes[box_of(mask)] = None
+        return [box for box in boxes if max(box[2] - box[0], box[3] - box[1]) >= 0.75 * region.size]
 
 
 def check_pictures(pictures: np.ndarray) -> np.ndarray:
@@ -157,8 +157,9 @@ def clean_mask(picture: np.ndarray, level: np.ndarray, mask: np.ndarray) -> np.n
     labels = label(mask)
     pixels = np.bincount(labels.ravel())
     pixels[0] = 0
-    rows, columns = np.divmod(np.arange(mask.size), mask.shape[1])
-    centres = [np.bincount(labels.ravel(), weights=side) / np.maximum(pixels, 1) for side in (columns, rows)]
+    rows, columns = np.indices(mask.shape)
+    sums = (np.bincount(labels.ravel(), weights=side.ravel()) for side in (columns, rows))
+    centres = [total / np.maximum(pixels, 1) for total in sums]
     rim = np.max([np.abs(side - (SIZE - 1) / 2) for side in centres], axis=0) > CONFETTI_FREE / 2
     small = np.flatnonzero(rim & (pixels >= 20) & (pixels <= 4 * CONFETTI_SIZE**2))
     if len(small) >= 6 and len({(centres[0][n] < SIZE / 2, centres[1][n] < SIZE / 2) for n in small}) >= 3:
@@ -191,9 +192,9 @@ def split(region: Region) -> Region:
             continue
         width = region.mask.sum(axis)
         first, last = low + (high - low) // 3, high - (high - low) // 3
-        place = first + int(width[first:last].argmin())
-        if width[place] <= 0.5 * width.max():
-            near = np.arange(SIZE) < place
+        narrowest = first + int(width[first:last].argmin())
+        if width[narrowest] <= 0.5 * width.max():
+            near = np.arange(SIZE) < narrowest
             sides = near if axis == 0 else near[:, None]
             halves = region.mask & sides, region.mask & ~sides
             return dataclasses.replace(region, parts=tuple(split(whole(half)) for half in halves))
@@ -283,9 +284,9 @@ def has_watermark(picture: np.ndarray, level: np.ndarray) -> bool:
     letters, shadow, where = _marks()
     mean = float(level.mean())
     drawn = _band(letters * (255 - mean) - (1 - letters) * shadow * mean)[where]
-    found = _band(picture.mean(-1).astype(float))[where]
-    product = found @ drawn
-    return bool(product > 0.32 * np.sqrt(found @ found * (drawn @ drawn)) and product > 0.3 * (drawn @ drawn))
+    present = _band(picture.mean(-1).astype(float))[where]
+    product = present @ drawn
+    return bool(product > 0.32 * np.sqrt(present @ present * (drawn @ drawn)) and product > 0.3 * (drawn @ drawn))
 
 
 #: The columns of a pixel art picture whose right neighbour belongs to the next block, and those in the middle of blocks.

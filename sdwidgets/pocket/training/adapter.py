@@ -68,8 +68,7 @@ class AdapterTraining(torch.nn.Module):
         # Outlines are decided while there is much noise: t' = (1 - (t / T)^3) T (arXiv 2302.08453, section 3.3).
         last = self.scheduler.config.num_train_timesteps - 1
         timesteps = ((1 - (timesteps / last) ** 3) * last).long()
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        noisy, target = denoiser.noisy_and_target(self.scheduler, latents, noise, timesteps)
         unet = self._frozen[0].to(latents.device)
         features = self.adapter(silhouettes)
         predicted = unet(noisy, timesteps, prompt_embeds, down_intrablock_additional_residuals=features).sample
@@ -77,11 +76,10 @@ class AdapterTraining(torch.nn.Module):
 
 
 def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[int], config: AdapterConfig):
-    """The loss of training step `step`, for `trainer.train`. `packed[i]` is the silhouette of row `rows[i]`."""
+    """The loss of rows of `data` with their silhouettes: `packed[i]` is that of row `rows[i]`."""
     rows = torch.as_tensor(rows)
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         chosen = rng.integers(len(rows), size=batch_size)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         latents = data.latents[rows[chosen]].float()
@@ -89,15 +87,12 @@ def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[in
         timesteps = denoiser.spread_timesteps(batch_size, generator)
         captions = data.captions[rows[chosen]].clone()
         captions[torch.rand(batch_size, generator=generator) < config.caption_drop] = 0
-        batch = (unpack(packed[chosen]), latents, noise, timesteps, data.prompt_embeds[captions].float())
-        return model(*(tensor.to(accelerator.device) for tensor in batch))
+        return unpack(packed[chosen]), latents, noise, timesteps, data.prompt_embeds[captions].float()
 
-    return loss_at
+    return trainer.sampled(config.schedule.seed, batch_at)
 
 
-def train_adapter(
-    unet, data: denoiser.LatentData, grammar: Grammar, config: AdapterConfig, folder: Path, **options
-) -> dict:
+def train_adapter(unet, data: denoiser.LatentData, grammar: Grammar, config: AdapterConfig, folder: Path, **options):
     """Train an adapter of a denoiser on scenes that `data` holds; resumes what `folder` holds.
 
     `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `trainer.train`, whose `options` it takes.
@@ -110,15 +105,14 @@ def train_adapter(
     silhouettes = scene_silhouettes(grammar, data.scenes[rows].tolist())
     loss_at = trainer.global_batch(adapter_loss_at(data, silhouettes, rows, config))
     options |= {"stage": {"scenes": len(rows)}, "base": trainer.digest(unet)}
-    average, record = trainer.train(
-        "adapter", model, loss_at, config.schedule, folder, dataclasses.asdict(config), **options
-    )
+    settings = dataclasses.asdict(config)
+    average, record = trainer.train("adapter", model, loss_at, config.schedule, folder, settings, **options)
     if trainer.processes().is_main_process:
         finish(folder, average.adapter.half().save_pretrained, record, config.schedule)
     return record
 
 
-def run_adapter(args, grammar: Grammar, work: Path) -> int:
+def run_adapter(args, grammar: Grammar, work: Path) -> None:
     """Train the silhouette adapter of the trained denoiser on the scenes that it was trained on."""
     train = lambda unet, data, *rest, **options: train_adapter(unet, data, grammar, *rest, **options)
-    return run_extra("adapter", train, AdapterConfig(), args, grammar, work)
+    run_extra("adapter", train, AdapterConfig(), args, grammar, work)

@@ -23,7 +23,7 @@ from ..world import datasheet
 from ..world.datasheet import COMMON_OBJECTS, ENCODER, FULL, HELD_OUT_BACKGROUNDS, HELD_OUT_SHAPE_COLOURS, TAIL_OBJECTS
 from ..world.scenes import RELATIONS, SIZE, make_scene, pictures_of, spread
 from ..world.vocabulary import COLOURS, OCCUPATIONS, PLURAL_NAMES, SHAPES, article, plural
-from .trainer import Schedule, save_tensors
+from .trainer import Schedule, sampled, save_tensors
 from .vae import to_tensor
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -60,12 +60,9 @@ def build_tokenizer(folder: Path, config: ClipConfig, captions: int = 20_000) ->
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     words = Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(words, behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    learner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) * 2 + config.merges,
@@ -117,41 +114,40 @@ _OPPOSITES = {
     "left": "right", "right": "left", "above": "below", "below": "above", "top": "bottom", "bottom": "top", "small": "large", "large": "small",
     "woman": "man", "man": "woman", "two": "three", "three": "four", "four": "two",
 }  # fmt: skip
-_BETWEEN = tuple(f" {words} " for words in (*RELATIONS, "and"))
 
 
 def _turn(caption: str, rng: np.random.Generator) -> str | None:
     """One word turned into its opposite."""
     words = caption.split()
-    turns = [place for place, word in enumerate(words) if word in _OPPOSITES]
+    turns = [number for number, word in enumerate(words) if word in _OPPOSITES]
     if not turns:
         return None
-    place = rng.choice(turns)
-    words[place] = _OPPOSITES[words[place]]
+    turn = rng.choice(turns)
+    words[turn] = _OPPOSITES[words[turn]]
     return " ".join(words)
 
 
 def _recolour(caption: str, rng: np.random.Generator) -> str | None:
     """Two colours exchanged, or one replaced."""
     words = caption.split()
-    colours = [place for place, word in enumerate(words) if word in COLOURS]
+    colours = [number for number, word in enumerate(words) if word in COLOURS]
     if not colours:
         return None
-    if len({words[place] for place in colours}) > 1 and rng.random() < 0.5:
+    if len({words[number] for number in colours}) > 1 and rng.random() < 0.5:
         a, b = rng.choice(colours, 2, replace=False)
         words[a], words[b] = words[b], words[a]
     else:
-        place = rng.choice(colours)
-        words[place] = str(rng.choice([colour for colour in COLOURS if colour != words[place]]))
+        one = rng.choice(colours)
+        words[one] = str(rng.choice([colour for colour in COLOURS if colour != words[one]]))
     return " ".join(words)
 
 
 def _exchange(caption: str, rng: np.random.Generator) -> str | None:
     """The two things on the sides of a relation exchanged."""
     scene, on, background = caption.partition(" on a")
-    for between in _BETWEEN[:-1]:
-        if between in scene:
-            first, second = scene.split(between, 1)
+    for relation in RELATIONS:
+        first, between, second = scene.partition(f" {relation} ")
+        if between:
             return second + between + first + on + background
     return None
 
@@ -159,9 +155,9 @@ def _exchange(caption: str, rng: np.random.Generator) -> str | None:
 def _articles(caption: str) -> str:
     """The caption with "a" and "an" put right, so that no wrong caption gives itself away by its grammar."""
     words = caption.split()
-    for place, word in enumerate(words[:-1]):
+    for number, word in enumerate(words[:-1]):
         if word in ("a", "an"):
-            words[place] = article(words[place + 1]).split()[0]
+            words[number] = article(words[number + 1]).split()[0]
     return " ".join(words)
 
 
@@ -225,12 +221,9 @@ def _negatives(captions: list[str], rng: np.random.Generator, number: int) -> li
 def _says_held_out(caption: str) -> bool:
     """Whether a caption names a background or a colour that is held out for what it names."""
     padded = f" {caption} "
-    for name, colour in HELD_OUT_SHAPE_COLOURS.items():
-        if f" {colour} {name} " in padded or f" {colour} {plural(name)} " in padded:
-            return True
-    return any(
-        f" {colour} background " in padded and (f" {name} " in padded or f" {plural(name)} " in padded)
-        for name, colour in HELD_OUT_BACKGROUNDS.items()
+    named = lambda noun, before="": f" {before}{noun} " in padded or f" {before}{plural(noun)} " in padded
+    return any(named(name, f"{colour} ") for name, colour in HELD_OUT_SHAPE_COLOURS.items()) or any(
+        f" {colour} background " in padded and named(name) for name, colour in HELD_OUT_BACKGROUNDS.items()
     )
 
 
@@ -261,18 +254,16 @@ class ClipTraining(torch.nn.Module):
 
 
 def clip_loss_at(grammar: datasheet.Grammar, config: ClipConfig, tokenizer: CLIPTokenizer):
-    """The loss of training step `step`, for `training.train`. Captions are padded to the batch's longest."""
+    """The loss of scenes with their captions, padded to the batch's longest, and with wrong ones."""
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=batch_size)]
         captions = [scene.caption for scene in scenes]
         captions += [wrong for number in range(config.negatives) for wrong in _negatives(captions, rng, number)]
         tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
-        pictures = to_tensor(pictures_of(scenes))
-        return model(pictures.to(accelerator.device), tokens.to(accelerator.device))
+        return to_tensor(pictures_of(scenes)), tokens
 
-    return loss_at
+    return sampled(config.schedule.seed, batch_at)
 
 
 def text_encoder(clip: CLIPModel) -> CLIPTextModel:
@@ -305,18 +296,18 @@ def read_clip(folder: Path, encoder: CLIPTextModel) -> CLIPModel:
     return clip.eval()
 
 
+def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
+    """(n, 77) token ids, cut or padded to the tokenizer's own length."""
+    length = tokenizer.model_max_length
+    return tokenizer(captions, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+
+
 @torch.no_grad()
 def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256):
     """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16 on the CPU."""
     for start in range(0, len(captions), batch_size):
-        tokens = tokenizer(
-            captions[start : start + batch_size],
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        yield encoder(tokens.input_ids.to(encoder.device)).last_hidden_state.half().cpu()
+        tokens = token_ids(tokenizer, captions[start : start + batch_size])
+        yield encoder(tokens.to(encoder.device)).last_hidden_state.half().cpu()
 
 
 @torch.no_grad()
@@ -327,7 +318,7 @@ def beats_hard_negative(
 
     `count` scenes a kind, of those whose captions can be changed so; a kind that no caption allows is left out.
     """
-    told = {}
+    shares = {}
     for kind, kinds in {"any": tuple(CHANGES), **{kind: (kind,) for kind in CHANGES}}.items():
         rng, pairs = np.random.default_rng([seed, 7]), []
         for index in rng.integers(grammar.count, size=8 * count):
@@ -337,8 +328,8 @@ def beats_hard_negative(
             if len(pairs) == count:
                 break
         if pairs:
-            told[kind] = _share_that_beats(clip, tokenizer, pairs)
-    return told
+            shares[kind] = _share_that_beats(clip, tokenizer, pairs)
+    return shares
 
 
 def _share_that_beats(clip: CLIPModel, tokenizer: CLIPTokenizer, pairs: list[tuple]) -> float:
@@ -414,13 +405,12 @@ def gate(
     does not find in time; `FEW` probes are as impatient.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
-    asked_for = _questions()
-    for attribute in attributes or asked_for:
-        block, questions, answers, truth = asked_for[attribute]
+    shares, every = {}, _questions()
+    for attribute in attributes or every:
+        block, questions, answers, truth = every[attribute]
         indices = FULL.indices(block)
         chosen = np.random.default_rng(seed).permutation(len(indices))[: learn + count]
-        scenes = [make_scene(FULL, indices[int(place)]) for place in chosen]
+        scenes = [make_scene(FULL, indices[int(number)]) for number in chosen]
         states = _token_states(encoder, tokenizer, [scene.caption for scene in scenes])
         states = (states - states.mean((0, 1))) / states.std((0, 1)).clamp(min=1e-6)
         target = torch.tensor([[answers.index(word) if word else -1 for word in truth(scene)] for scene in scenes])
@@ -436,9 +426,9 @@ def gate(
             optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / steps)
         with torch.no_grad():
             answered = probe(states[-count:]).argmax(-1)
-        asked = target[-count:] >= 0
-        found[attribute] = float((answered == target[-count:])[asked].float().mean())
-    return found
+        there = target[-count:] >= 0
+        shares[attribute] = float((answered == target[-count:])[there].float().mean())
+    return shares
 
 
 @torch.no_grad()

@@ -117,6 +117,16 @@ def rebase_text(unet: UNet2DConditionModel, matrix: torch.Tensor) -> UNet2DCondi
     return unet
 
 
+def noisy_and_target(scheduler, latents, noise, timesteps) -> tuple[torch.Tensor, torch.Tensor]:
+    """(noisy latents, what a denoiser is to answer to them), both (n, 4, h, w).
+
+    The target is the noise or, with v-prediction (arXiv 2202.00512), v = alpha noise - sigma latents.
+    """
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    return noisy, scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
+
+
 class DenoiserTraining(torch.nn.Module):
     """The denoising loss as a module: the mean squared error of the velocity, alike at every timestep that is drawn.
 
@@ -130,9 +140,7 @@ class DenoiserTraining(torch.nn.Module):
         self.register_buffer("whitening", torch.eye(config.text_width) if whitening is None else whitening)
 
     @classmethod
-    def from_stock(
-        cls, unet: UNet2DConditionModel, config: DenoiserConfig, whitening: torch.Tensor
-    ) -> DenoiserTraining:
+    def from_stock(cls, unet: UNet2DConditionModel, config: DenoiserConfig, whitening: torch.Tensor):
         """To train a U-Net on from where it stands."""
         return cls(rebase_text(unet, torch.linalg.inv(whitening.double())), config, whitening)
 
@@ -141,8 +149,7 @@ class DenoiserTraining(torch.nn.Module):
         return rebase_text(copy.deepcopy(self.unet), self.whitening)
 
     def forward(self, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        target = self.scheduler.get_velocity(latents, noise, timesteps)
+        noisy, target = noisy_and_target(self.scheduler, latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, prompt_embeds).sample
         return (predicted - target).square().mean()
 
@@ -186,18 +193,16 @@ def denoiser_loss_at(
 
     def loss_at(model, step, batch_size, accelerator):
         world = batch_size * accelerator.num_processes
-        places = before + step * world + accelerator.process_index * batch_size + np.arange(batch_size)
-        rows = torch.as_tensor(epochs.rows(places))
-        generator = torch.Generator().manual_seed(
-            config.schedule.seed * 2**32 + step * accelerator.num_processes + accelerator.process_index
-        )
+        first = before + step * world + accelerator.process_index * batch_size
+        rows = torch.as_tensor(epochs.rows(first + np.arange(batch_size)))
+        draw = step * accelerator.num_processes + accelerator.process_index
+        generator = torch.Generator().manual_seed(config.schedule.seed * 2**32 + draw)
         here = kept.setdefault("data", data.to(accelerator.device))
         noise = torch.randn((batch_size, *data.latents.shape[1:]), generator=generator)
         timesteps = spread_timesteps(batch_size, generator, odds=odds)
         kept_captions = torch.rand(batch_size, generator=generator) >= config.caption_drop
-        rows, noise, timesteps, kept_captions = (
-            t.to(accelerator.device) for t in (rows, noise, timesteps, kept_captions)
-        )
+        batch = (rows, noise, timesteps, kept_captions)
+        rows, noise, timesteps, kept_captions = (tensor.to(accelerator.device) for tensor in batch)
         captions = here.captions[rows] * kept_captions  # row 0 is the empty caption
         return model(here.latents[rows].float(), noise, timesteps, here.prompt_embeds[captions].float())
 

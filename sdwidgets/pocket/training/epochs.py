@@ -63,12 +63,12 @@ class Epochs:
 
     def rows(self, samples: np.ndarray) -> np.ndarray:
         """The picture that each sample number shows."""
-        found = []
+        rows = []
         for sample in samples:
             stage = np.searchsorted(self.starts, sample, side="right") - 1
-            epoch, place = divmod(int(sample) - self.starts[stage], self.length(stage))
-            found.append(self.order(int(stage), epoch)[place])
-        return np.array(found, dtype=np.int64)
+            epoch, number = divmod(int(sample) - self.starts[stage], self.length(stage))
+            rows.append(self.order(int(stage), epoch)[number])
+        return np.array(rows, dtype=np.int64)
 
     def shown(self, samples: int) -> np.ndarray:
         """How often each picture was among the first `samples`: (n,), n of the stage with the most pictures."""

@@ -100,15 +100,15 @@ class Guard:
             self._stop(~moved & shows, "did not move, but for a common factor")
         return [int(counts[moved].sum()), int(counts.sum())]
 
-    def _named(self, found: torch.Tensor) -> str:
-        """How many of the parameters are found, and the first five by name; nothing where none is."""
-        names = [name for name, there in zip(self.names, found.tolist(), strict=True) if there]
+    def _named(self, chosen: torch.Tensor) -> str:
+        """How many of the parameters are chosen, and the first five by name; nothing where none is."""
+        names = [name for name, one in zip(self.names, chosen.tolist(), strict=True) if one]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return f"{len(names)} of {len(self.names)} parameters ({', '.join(names[:5])}{more})" if names else ""
 
-    def _stop(self, found: torch.Tensor, what: str) -> None:
-        rests = torch.tensor([name in self.may_rest for name in self.names], device=found.device)
-        if named := self._named(found & ~rests):
+    def _stop(self, chosen: torch.Tensor, what: str) -> None:
+        rests = torch.tensor([name in self.may_rest for name in self.names], device=chosen.device)
+        if named := self._named(chosen & ~rests):
             raise Stopped(
                 f"{self.name} stopped after {self.steps} steps: {named} {what}. They would stay what they began as, "
                 "whatever the loss does. Look for a detach, for a layer that the loss does not use or that the "

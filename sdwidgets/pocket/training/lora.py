@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ...generation.schedulers import make_scheduler
-from . import denoiser, trainer
+from . import clip, denoiser, trainer
 from .work_folder import finish, run_extra
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.
@@ -77,15 +77,13 @@ def denoising_loss(
     """What Stable Diffusion is trained on: the squared error of its prediction, a scalar in float32.
 
     latents, noise: (n, 4, h, w), latents scaled; timesteps: (n,), 0 to 999; prompt_embeds: (n, 77, width).
-    The target is the noise or, with v-prediction (arXiv 2202.00512), v = alpha noise - sigma latents.
     """
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    velocity = scheduler.config.prediction_type == "v_prediction"
-    target = scheduler.get_velocity(latents, noise, timesteps) if velocity else noise
+    noisy, target = denoiser.noisy_and_target(scheduler, latents, noise, timesteps)
     error = (unet(noisy, timesteps, prompt_embeds).sample.float() - target.float()).square().mean(dim=(1, 2, 3))
     if snr_gamma is None:
         return error.mean()
     snr = compute_snr(scheduler, timesteps)
+    velocity = scheduler.config.prediction_type == "v_prediction"
     weight = snr.clamp(max=snr_gamma) / (snr + 1 if velocity else snr)
     return (weight * error).mean()
 
@@ -106,11 +104,7 @@ def encode_pictures(pipe, pictures: Sequence[Image.Image], batch_size: int = 16)
 
 def tokenize(pipe, captions: Sequence[str]) -> torch.Tensor:
     """Captions -> (n, 77) token ids, on the pipeline's device."""
-    tokens = pipe.tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=pipe.tokenizer.model_max_length,
-        return_tensors="pt",
-    )  # fmt: skip
-    return tokens.input_ids.to(pipe.text_encoder.device)
+    return clip.token_ids(pipe.tokenizer, list(captions)).to(pipe.text_encoder.device)
 
 
 def _check_data(pipe, pictures, captions) -> None:
@@ -124,10 +118,9 @@ def _check_data(pipe, pictures, captions) -> None:
     sizes = {picture.size for picture in pictures}
     if len(sizes) > 1:
         raise ValueError(f"pictures must have one size, and these have {sorted(sizes)}; resize or crop them first")
-    if any(side % pipe.vae_scale_factor for side in next(iter(sizes))):
-        raise ValueError(
-            f"sides must be multiples of {pipe.vae_scale_factor} pixels, not {next(iter(sizes))}; resize or crop first"
-        )
+    (size,), factor = sizes, pipe.vae_scale_factor
+    if any(side % factor for side in size):
+        raise ValueError(f"sides must be multiples of {factor} pixels, not {size}; resize or crop first")
 
 
 def _batches(count: int, settings, generator: torch.Generator):
@@ -233,8 +226,8 @@ def save_lora(unet, folder, name: str = "default") -> Path:
     from peft.utils import get_peft_model_state_dict
 
     if name not in getattr(unet, "peft_config", {}):
-        there = ", ".join(getattr(unet, "peft_config", {})) or "none"
-        raise ValueError(f"there is no LoRA {name!r} on this model; there are: {there}")
+        names = ", ".join(getattr(unet, "peft_config", {})) or "none"
+        raise ValueError(f"there is no LoRA {name!r} on this model; there are: {names}")
     # Under peft's own names: diffusers' examples convert those of attention alone, and a loader that finds both kinds
     # in one file drops the attention's (diffusers issue 14548).
     layers = get_peft_model_state_dict(unet, adapter_name=name)
@@ -337,24 +330,17 @@ class LoraTraining(torch.nn.Module):
 
 
 def fit_lora(
-    name: str,
-    module: LoraTraining,
-    loss_at,
-    folder: Path,
-    base: str,
-    scenes: int,
-    shorten: Callable | None = None,
-    **options,
+    name: str, training, unet, data, loss_at, config, folder: Path, shorten: Callable | None = None, **options
 ) -> dict:
-    """Train a LoRA; it and the scheduler that it wants go to `folder`/part. Returns the record of `trainer.train`.
+    """Train the LoRA of `training(unet, config)`; it and the scheduler that it wants go to `folder`/part.
 
-    `base`: `trainer.digest` of the denoiser without the LoRA; `scenes`: of how many it learns; `shorten(file)` is called on the
-    saved LoRA; `options` are those of `trainer.train`.
+    `shorten(file)` is called on the saved LoRA. Returns the record of `trainer.train`, whose `options` it takes.
     """
-    config, stage = module.config, {"scenes": scenes}
-    average, record = trainer.train(
-        name, module, trainer.global_batch(loss_at), config.schedule, folder, dataclasses.asdict(config), stage=stage, base=base, **options
-    )  # fmt: skip
+    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
+    options |= {"stage": {"scenes": len(data.scenes)}, "base": trainer.digest(unet)}
+    module, settings = training(unet, config), dataclasses.asdict(config)
+    loss_at = trainer.global_batch(loss_at)
+    average, record = trainer.train(name, module, loss_at, config.schedule, folder, settings, **options)
 
     def save(part: Path) -> None:
         file = save_lora(average.unet, part)
@@ -415,11 +401,10 @@ def train_zero_snr(unet, data: denoiser.LatentData, config: ZeroSnrConfig, folde
 
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
-    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
-    base, loss_at = trainer.digest(unet), denoiser.denoiser_loss_at(data, config)
-    return fit_lora("zero-snr", ZeroSnrTraining(unet, config), loss_at, folder, base, len(data.scenes), **options)
+    loss_at = denoiser.denoiser_loss_at(data, config)
+    return fit_lora("zero-snr", ZeroSnrTraining, unet, data, loss_at, config, folder, **options)
 
 
-def run_zero_snr(args, grammar, work: Path) -> int:
+def run_zero_snr(args, grammar, work: Path) -> None:
     """Train the zero-SNR LoRA of the trained denoiser on the scenes that it was trained on."""
-    return run_extra("zero-snr", train_zero_snr, ZeroSnrConfig(), args, grammar, work)
+    run_extra("zero-snr", train_zero_snr, ZeroSnrConfig(), args, grammar, work)

@@ -12,72 +12,59 @@ from transformers import CLIPTokenizer
 
 from ..world.datasheet import ENCODER, FULL, Grammar
 from ..world.scenes import spread
-from . import clip, denoiser, epochs, trainer, vae, validation
+from . import clip, denoiser, epochs, trainer, vae, validation, work_folder
 from .scene_order import plan_epochs, training_scenes, world_digest
-from .work_folder import (
-    check_gate,
-    encoder_digest,
-    finish,
-    finished_part,
-    frozen_autoencoder,
-    frozen_text,
-    latent_data,
-    override_schedule,
-    text_whitening,
-    train_part,
-)
 
 
-def run_vae(args, grammar: Grammar, work: Path) -> int:
+def run_vae(args, grammar: Grammar, work: Path) -> None:
     """Train the autoencoder on wordless scenes; the grammar only says which pictures it is tested on."""
-    config = override_schedule(vae.VaeConfig(), args)
+    config = work_folder.override_schedule(vae.VaeConfig(), args)
     torch.manual_seed(config.schedule.seed)
     model = vae.VaeTraining(vae.build_vae(config).to(memory_format=torch.channels_last), config)
-    average, record = train_part("vae", model, vae.vae_loss_at(config), config, args, work / "vae")
+    average, record = work_folder.train_part("vae", model, vae.vae_loss_at(config), config, args, work / "vae")
     trained = average.vae
     if not trainer.processes().is_main_process:
-        return 0
+        return
     record["psnr"] = vae.reconstruction_psnr(trained, grammar)
     latents = torch.cat(list(vae.encode_scenes(trained, grammar, spread(grammar, 512))))
     trained.register_to_config(scaling_factor=vae.measure_scaling_factor(latents))
-    finish(work / "vae", trained.save_pretrained, record, config.schedule)
+    work_folder.finish(work / "vae", trained.save_pretrained, record, config.schedule)
     print(f"PSNR: whole picture {record['psnr']['whole']:.1f} dB, things only {record['psnr']['things']:.1f} dB")
-    return 0
 
 
-def run_decoder(args, grammar: Grammar, work: Path) -> int:
+def run_decoder(args, grammar: Grammar, work: Path) -> None:
     """Train the autoencoder's decoder on, its encoder frozen; export takes it instead of the first one."""
-    config = override_schedule(vae.DecoderConfig(), args)
-    autoencoder = AutoencoderKL.from_pretrained(finished_part(work, "vae")).to(memory_format=torch.channels_last)
+    config = work_folder.override_schedule(vae.DecoderConfig(), args)
+    first = work_folder.finished_part(work, "vae")
+    autoencoder = AutoencoderKL.from_pretrained(first).to(memory_format=torch.channels_last)
     before = vae.reconstruction_psnr(autoencoder, grammar)
     module, base = vae.DecoderTraining(autoencoder, config), trainer.digest(autoencoder.encoder)
     loss_at = vae.decoder_loss_at(config)
-    average, record = train_part("decoder", module, loss_at, config, args, work / "decoder", base=base)
+    average, record = work_folder.train_part("decoder", module, loss_at, config, args, work / "decoder", base=base)
     if not trainer.processes().is_main_process:
-        return 0
+        return
     trained = average.autoencoder()
     record["psnr before"], record["psnr"] = before, vae.reconstruction_psnr(trained, grammar)
-    finish(work / "decoder", trained.save_pretrained, record, config.schedule)
+    work_folder.finish(work / "decoder", trained.save_pretrained, record, config.schedule)
     for name, what in (("whole", "whole picture"), ("things", "things only")):
         print(f"PSNR, {what}: {before[name]:.1f} dB before, {record['psnr'][name]:.1f} dB now")
-    return 0
 
 
-def run_clip(args, grammar: Grammar, work: Path) -> int:
+def run_clip(args, grammar: Grammar, work: Path) -> None:
     """Train the text encoder beside an image tower, contrastively, and ask its states what they know.
 
     The full grammar's encoder learns from pairs of its own, with shares of its own.
     """
     if grammar is FULL:
         grammar = ENCODER
-    config = override_schedule(clip.ClipConfig(), args)
+    config = work_folder.override_schedule(clip.ClipConfig(), args)
     torch.manual_seed(config.schedule.seed)
     tokenizer = _make_tokenizer(work, config)
     model = clip.ClipTraining(clip.build_clip(config, tokenizer), config.max_logit_scale)
     loss_at, stage = clip.clip_loss_at(grammar, config, tokenizer), {"scenes": grammar.count}
-    average, record = train_part("clip", model, loss_at, config, args, work / "clip", stage=stage)
+    average, record = work_folder.train_part("clip", model, loss_at, config, args, work / "clip", stage=stage)
     if not trainer.processes().is_main_process:
-        return 0
+        return
     beats = clip.beats_hard_negative(average.clip.eval(), tokenizer, grammar)
     record["caption_beats_negative"] = beats.pop("any")
     record["caption_beats_by_kind"] = beats
@@ -86,13 +73,12 @@ def run_clip(args, grammar: Grammar, work: Path) -> int:
     encoder = clip.text_encoder(average.clip)
     record["gate"] = clip.gate(encoder, tokenizer, **size)
     record["gate of few"] = clip.gate(encoder, tokenizer, **few) | {"captions": few["learn"]}
-    finish(work / "clip", average.clip.save_pretrained, record, config.schedule)
-    for told, learn in ((record["gate"], "many"), (record["gate of few"], "few")):
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in told.items() if name != "captions")
+    work_folder.finish(work / "clip", average.clip.save_pretrained, record, config.schedule)
+    for gate, learn in ((record["gate"], "many"), (record["gate of few"], "few")):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in gate.items() if name != "captions")
         print(f"probes taught with {learn} captions read {shares}")
     by_kind = ", ".join(f"{kind} changed {share:.0%}" for kind, share in beats.items())
     print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes ({by_kind})")
-    return 0
 
 
 @trainer.main_process_first
@@ -103,15 +89,15 @@ def _make_tokenizer(work: Path, config: clip.ClipConfig) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _factors(words: list[str] | None) -> dict[str, int]:
+def _factors(options: list[str] | None) -> dict[str, int]:
     """["two objects=2"] -> {"two objects": 2}. Raises ValueError for anything else."""
-    found = {}
-    for word in words or ():
-        name, sign, factor = word.rpartition("=")
+    factors = {}
+    for option in options or ():
+        name, sign, factor = option.rpartition("=")
         if not sign or not factor.isdecimal():
-            raise ValueError(f'--repeat takes a block and a whole number, as in "two objects=2", not {word!r}')
-        found[name] = int(factor)
-    return found
+            raise ValueError(f'--repeat takes a block and a whole number, as in "two objects=2", not {option!r}')
+        factors[name] = int(factor)
+    return factors
 
 
 def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
@@ -147,21 +133,21 @@ def _cooling(args, config: denoiser.DenoiserConfig, work: Path):
     return branch.folder, dataclasses.replace(config, schedule=schedule)
 
 
-def run_denoiser(args, grammar: Grammar, work: Path) -> int:
+def run_denoiser(args, grammar: Grammar, work: Path) -> None:
     """Train the denoiser on the frozen autoencoder's latents and the frozen encoder's text states, whitened.
 
     The learning rate is constant; `--cool-down` lets it fall in a branch of its own, which becomes the finished part.
     """
-    config = override_schedule(denoiser.DenoiserConfig(), args)
+    config = work_folder.override_schedule(denoiser.DenoiserConfig(), args)
     training_scenes(grammar, args.scenes)  # a wrong number is said before anything that is missing
     factors = _factors(args.repeat)
     if not args.ignore_gate:
-        check_gate(work)
+        work_folder.check_gate(work)
     folder = work / "denoiser"
     if args.cool_down is not None:
         folder, config = _cooling(args, config, work)
-    data = latent_data(grammar, work, args.scenes)
-    whitening = text_whitening(grammar, work)
+    data = work_folder.latent_data(grammar, work, args.scenes)
+    whitening = work_folder.text_whitening(grammar, work)
     data.whitened(whitening)
     kept = None if args.restart else trainer.Checkpoint(folder).tensor("model.whitening")
     if kept is not None and float((kept - whitening).norm()) > 1e-4 * float(whitening.norm()):
@@ -180,25 +166,23 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> int:
     model = denoiser.DenoiserTraining(unet, config, whitening)
     odds = denoiser.timestep_odds(denoiser.build_scheduler(), config)
     floors = work / "encoded" / "floor.safetensors"
-    fixed = (
-        validation.Validation.prepare(frozen_autoencoder(work), *frozen_text(work), floors)
-        if grammar is FULL
-        else None
-    )
+    fixed = None
+    if grammar is FULL:
+        fixed = validation.Validation.prepare(
+            work_folder.frozen_autoencoder(work), *work_folder.frozen_text(work), floors
+        )
 
     def look(samples: int, trained: denoiser.DenoiserTraining) -> dict:
         if trainer.passed(samples, config.schedule.batch_size):
             trained.stock_unet().save_pretrained(folder / "snapshots" / f"{samples:09d}", safe_serialization=True)
         return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
 
-    stage = {"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": encoder_digest(work)}
+    stage = {"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": work_folder.encoder_digest(work)}
     if args.cool_down is not None:
         stage["cool-down"] = args.cool_down
     facts = {"epochs": epochs.as_record(stages), "world": world}
     loss_at = trainer.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before))
-    average, record = train_part(
-        "denoiser", model, loss_at, config, args, folder, snapshot=look, stage=stage, facts=facts
-    )
+    more = {"snapshot": look, "stage": stage, "facts": facts}
+    average, record = work_folder.train_part("denoiser", model, loss_at, config, args, folder, **more)
     if trainer.processes().is_main_process:
-        finish(work / "denoiser", average.stock_unet().save_pretrained, record, config.schedule)
-    return 0
+        work_folder.finish(work / "denoiser", average.stock_unet().save_pretrained, record, config.schedule)

@@ -23,50 +23,45 @@ from ...loading.turbo import DECODER
 from ..world.datasheet import FULL, Grammar
 from ..world.scenes import spread
 from . import trainer
-from .vae import encode_scenes, picture_batch, picture_loss
+from .vae import DecoderConfig, encode_scenes, picture_batch, picture_loss
 from .work_folder import finish, finished_autoencoder, override_schedule, train_part
 
 
 @dataclasses.dataclass(frozen=True)
-class SmallDecoderConfig:
+class SmallDecoderConfig(DecoderConfig):
     """Anatomy of the small decoder, and how it is taught."""
 
     channels: tuple[int, ...] = (16, 16, 64, 128)  # at 128, 64, 32 and 16 pixels, with one residual block at each
-    lattice_share: float = 0.75  # in 0..1, of pictures on the lattice, as in `vae.DecoderConfig`
     latent_noise: float = 0.2  # of the latents' standard deviation, at most: a denoiser's latents are not an encoder's
-    edge_weight: float = 0.5  # as in `vae.DecoderConfig`
-    square_weight: float = 8.0
     schedule: trainer.Schedule = trainer.Schedule(steps=4_000, batch_size=8, learning_rate=3e-3, warmup_steps=50)
 
     def __post_init__(self):
-        if not 0 <= self.lattice_share <= 1:
-            raise ValueError(f"lattice_share must be 0 to 1, not {self.lattice_share}")
+        super().__post_init__()
         if not self.latent_noise >= 0:
             raise ValueError(f"latent_noise must be 0 or more, not {self.latent_noise}")
 
 
 def build_small_decoder(whole: AutoencoderKL, config: SmallDecoderConfig) -> AsymmetricAutoencoderKL:
     """The whole autoencoder with a smaller decoder, whose layers are the first channels of its own."""
-    given = whole.config
+    outer = whole.config
     small = AsymmetricAutoencoderKL(
-        down_block_types=given.down_block_types,
-        down_block_out_channels=given.block_out_channels,
-        layers_per_down_block=given.layers_per_block,
-        up_block_types=given.up_block_types,
+        down_block_types=outer.down_block_types,
+        down_block_out_channels=outer.block_out_channels,
+        layers_per_down_block=outer.layers_per_block,
+        up_block_types=outer.up_block_types,
         up_block_out_channels=config.channels,
         layers_per_up_block=0,  # diffusers adds one
-        latent_channels=given.latent_channels,
-        sample_size=given.sample_size,
-        norm_num_groups=given.norm_num_groups,
-        scaling_factor=given.scaling_factor,
+        latent_channels=outer.latent_channels,
+        sample_size=outer.sample_size,
+        norm_num_groups=outer.norm_num_groups,
+        scaling_factor=outer.scaling_factor,
     )
     known, cut = whole.state_dict(), {}
     for name, tensor in small.state_dict().items():
         if name in known:
             cut[name] = known[name][tuple(slice(size) for size in tensor.shape)].clone()
-    small.load_state_dict(
-        cut, strict=False
-    )  # without what would mix a picture in under a mask, which nothing here asks for
+    # Without what would mix a picture in under a mask, which nothing here asks for.
+    small.load_state_dict(cut, strict=False)
     return small
 
 
@@ -91,17 +86,15 @@ class SmallDecoderTraining(torch.nn.Module):
 
 
 def small_decoder_loss_at(config: SmallDecoderConfig):
-    """The loss of training step `step`, for `trainer.train`."""
+    """The loss of whole pictures, with noise on their latents."""
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         pictures = picture_batch(rng, batch_size, config.lattice_share)
         noise = rng.standard_normal((batch_size, 4, pictures.shape[-2] // 8, pictures.shape[-1] // 8), np.float32)
         noise *= rng.uniform(0, config.latent_noise, (batch_size, 1, 1, 1)).astype(np.float32)
-        pictures = pictures.to(accelerator.device, memory_format=torch.channels_last)
-        return model(pictures, torch.as_tensor(noise, device=accelerator.device))
+        return pictures, torch.as_tensor(noise)
 
-    return loss_at
+    return trainer.sampled(config.schedule.seed, batch_at)
 
 
 @torch.no_grad()
@@ -123,24 +116,20 @@ def save_small_decoder(small: AsymmetricAutoencoderKL, folder: Path) -> Path:
     return folder
 
 
-def run_small_decoder(args, grammar: Grammar, work: Path) -> int:
+def run_small_decoder(args, grammar: Grammar, work: Path) -> None:
     """Teach a small decoder what the finished autoencoder's does, resuming what the work folder holds."""
     config = override_schedule(SmallDecoderConfig(), args)
     whole = AutoencoderKL.from_pretrained(finished_autoencoder(work)).eval().requires_grad_(False)
     whole.to(memory_format=torch.channels_last)
     torch.manual_seed(config.schedule.seed)
     small = build_small_decoder(whole, config).to(memory_format=torch.channels_last)
-    module, loss_at, folder = (
-        SmallDecoderTraining(small, whole, config),
-        small_decoder_loss_at(config),
-        work / "small-decoder",
-    )
-    average, record = train_part("small-decoder", module, loss_at, config, args, folder, base=trainer.digest(whole))
+    module, loss_at = SmallDecoderTraining(small, whole, config), small_decoder_loss_at(config)
+    folder, base = work / "small-decoder", trainer.digest(whole)
+    average, record = train_part("small-decoder", module, loss_at, config, args, folder, base=base)
     if not trainer.processes().is_main_process:
-        return 0
+        return
     small, whole = small.cpu().eval(), whole.cpu()
     small.decoder.load_state_dict(average.decoder.state_dict())
     record["decoders agree, dB"] = round(decoders_agreement(small, whole, grammar), 2)
     finish(folder, lambda part: save_small_decoder(small, part), record, config.schedule)
     print(f"it decodes as the whole one does to {record['decoders agree, dB']:.1f} dB")
-    return 0

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
@@ -94,11 +95,11 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 @torch.no_grad()
 def digest(module: torch.nn.Module) -> str:
     """Twelve hexadecimal digits of a module's weights in float16, the same before an export as after it."""
-    found = hashlib.sha256()
+    weights = hashlib.sha256()
     for _, tensor in sorted(module.state_dict().items()):
         if tensor.is_floating_point():
-            found.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
-    return found.hexdigest()[:12]
+            weights.update(tensor.detach().cpu().half().contiguous().numpy().tobytes())
+    return weights.hexdigest()[:12]
 
 
 # ---- several processes -------------------------------------------------------------------------------------
@@ -131,6 +132,19 @@ def main_process_first(make: Callable) -> Callable:
             return make(*args, **kwargs)
 
     return in_order
+
+
+def sampled(seed: int, batch_at: Callable) -> Callable:
+    """The loss of training step `step`, for `train`: the module's, of the tensors that `batch_at(rng, step, batch_size)` gives.
+
+    `rng` is a random stream of its own for every seed, step and process.
+    """
+
+    def loss_at(model, step, batch_size, accelerator):
+        rng = np.random.default_rng([seed, step, accelerator.process_index])
+        return model(*(tensor.to(accelerator.device) for tensor in batch_at(rng, step, batch_size)))
+
+    return loss_at
 
 
 def global_batch(loss_at: Callable) -> Callable:
@@ -168,12 +182,12 @@ class Checkpoint:
         file = f"step-{step:08d}.safetensors"
         save_tensors(self.folder / file, tensors)
         write_json(self.folder / "checkpoint.json", record | {"step": step, "file": file})
-        for old in (*self.folder.glob("step-*.safetensors"), *self.folder.glob(".step-*")):
+        for old in self.folder.glob("*step-*.safetensors"):
             if old.name != file:
                 old.unlink()
 
     def record(self) -> dict | None:
-        """What is told of the newest save; None where there is none yet."""
+        """The record of the newest save; None where there is none yet."""
         index = self.folder / "checkpoint.json"
         return json.loads(index.read_text()) if index.exists() else None
 
@@ -208,19 +222,8 @@ class Checkpoint:
             return tensors.get_tensor(name) if name in tensors.keys() else None
 
     def clear(self) -> None:
-        for file in (
-            *self.folder.glob("*step-*.safetensors"),
-            *self.folder.glob(".step-*"),
-            *self.folder.glob("checkpoint.json"),
-        ):
+        for file in (*self.folder.glob("*step-*.safetensors"), *self.folder.glob("checkpoint.json")):
             file.unlink()
-
-
-def stages_before(record: dict, samples: int) -> list[dict]:
-    """The stages of a training that has shown `samples`; what an older record does not tell is one of unknown settings."""
-    stages = list(record.get("stages", ()))
-    untold = samples - sum(stage["samples"] for stage in stages)
-    return [*stages, {"samples": untold}] if untold > 0 else stages
 
 
 def with_stage(stages: list[dict], stage: dict) -> list[dict]:
@@ -231,7 +234,7 @@ def with_stage(stages: list[dict], stage: dict) -> list[dict]:
 
 
 def _accelerator(schedule: Schedule, compiled: bool) -> Accelerator:
-    """Checks what `train` is told, and seeds this process."""
+    """Checks how `train` is to run, and seeds this process."""
     check_compiled(compiled)
     processes()
     (bfloat16,) = broadcast_object_list([faster_in_bfloat16()])  # the main process's answer: measured ones may differ
@@ -263,18 +266,12 @@ class _Run:
         if restart and accelerator.is_main_process:
             self.checkpoint.clear()
         accelerator.wait_for_everyone()
-        self.record = self.checkpoint.load(module, self.average, self.optimizer) or {
-            "step": 0,
-            "seconds": 0.0,
-            "losses": [],
-        }
+        new = {"step": 0, "samples": 0, "seconds": 0.0, "losses": [], "stages": []}
+        self.record = new | (self.checkpoint.load(module, self.average, self.optimizer) or {})
         self.model, self.optimizer = accelerator.prepare(module, self.optimizer)
         self.guard = Guard(name, accelerator.unwrap_model(self.model))
         self.first = self.step = self.record["step"]
-        self.samples_before = self.record.get(
-            "samples", self.first * schedule.batch_size
-        )  # batches may have had other sizes
-        self.stages = self.record["stages"] = stages_before(self.record, self.samples_before)
+        self.samples_before, self.stages = self.record["samples"], self.record["stages"]
         self.settings = {"batch size": schedule.batch_size, "learning rate": schedule.learning_rate, **settings}
         self.seconds_before, self.began = self.record["seconds"], time.monotonic()
 
@@ -353,13 +350,12 @@ def train(
     CUDA, and `guard.Stopped` after ten steps or at a save where a parameter has no gradient or does not move: then nothing is saved.
     """
     accelerator = _accelerator(schedule, compiled)
-    facts = {"config": config, **(facts or {}), **({} if base is None else {"base": base})}
+    facts = {"config": config} | (facts or {}) | ({} if base is None else {"base": base})
     run = _Run(name, module, schedule, folder, accelerator, restart, base, stage or {}, facts)
     if compiled:
         run.model.compile()
-    with tqdm(
-        total=schedule.steps, initial=run.step, desc=name, disable=not accelerator.is_main_process, mininterval=2
-    ) as bar:
+    quiet = not accelerator.is_main_process
+    with tqdm(total=schedule.steps, initial=run.step, desc=name, disable=quiet, mininterval=2) as bar:
         _loop(run, loss_at, minutes, snapshot, bar)
     return run.average.to("cpu").eval(), run.record
 
@@ -375,9 +371,8 @@ def _loop(run: _Run, loss_at, minutes: float | None, snapshot, bar) -> None:
             samples = run.samples_before + run.shown
             crossed = samples // SNAPSHOT > (samples - schedule.batch_size) // SNAPSHOT
             if snapshot and run.accelerator.is_main_process and crossed:
-                record.setdefault("snapshots", []).append(
-                    {"samples": samples} | (snapshot(samples, run.average) or {})
-                )
+                look = {"samples": samples} | (snapshot(samples, run.average) or {})
+                record.setdefault("snapshots", []).append(look)
             if len(window) == 50 or run.step == schedule.steps:
                 mean, spent = run.spent(sum(window) / len(window))
                 out_of_time = bool(minutes) and spent > 60 * minutes  # the same answer in every process
@@ -402,8 +397,8 @@ def faster_in_bfloat16() -> bool:
     CPUs differ: with AMX or AVX512-BF16 it gains, without it is emulated and loses. So it is measured, in half a second;
     $SDWIDGETS_BF16=0 or 1 decides instead, for runs that must be repeated to the bit elsewhere.
     """
-    if (told := os.environ.get("SDWIDGETS_BF16", "")) in ("0", "1"):
-        return told == "1"
+    if (chosen := os.environ.get("SDWIDGETS_BF16", "")) in ("0", "1"):
+        return chosen == "1"
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     seconds = {}

@@ -19,7 +19,6 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 from safetensors import safe_open
@@ -75,12 +74,12 @@ class TurboTraining(LoraTraining):
         """
         self.scheduler.set_timesteps(self.config.calls, device=noise.device)
         timesteps, states, velocities = self.scheduler.timesteps, [noise[:, 0]], []
-        for place, timestep in enumerate(timesteps):
+        for call, timestep in enumerate(timesteps):
             velocities.append(self.guided(states[-1], timestep, prompt_embeds, empty_embeds))
             picture = self.scheduler.step(velocities[-1], timestep, states[-1], return_dict=False)[1]
-            if place + 1 < len(timesteps):
-                later = timesteps[place + 1].expand(len(noise))
-                states.append(self.scheduler.add_noise(picture, noise[:, place + 1], later))
+            if call + 1 < len(timesteps):
+                later = timesteps[call + 1].expand(len(noise))
+                states.append(self.scheduler.add_noise(picture, noise[:, call + 1], later))
         return torch.cat(states), timesteps.repeat_interleave(len(noise)), torch.cat(velocities)
 
     def forward(self, noise, prompt_embeds, empty_embeds) -> torch.Tensor:
@@ -92,18 +91,16 @@ class TurboTraining(LoraTraining):
 
 
 def turbo_loss_at(data: denoiser.LatentData, config: TurboConfig):
-    """The loss of training step `step`, for `trainer.train`: `batch_size` captions, each with a walk of its own."""
+    """The loss of captions, each with a walk of its own."""
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         rows = torch.as_tensor(rng.integers(len(data.captions), size=batch_size))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         noise = torch.randn((batch_size, config.calls, *data.latents.shape[1:]), generator=generator)
         prompts = data.prompt_embeds[data.captions[rows]].float()
-        empty = data.prompt_embeds[:1].float().expand_as(prompts)
-        return model(*(t.to(accelerator.device) for t in (noise, prompts, empty)))
+        return noise, prompts, data.prompt_embeds[:1].float().expand_as(prompts)
 
-    return loss_at
+    return trainer.sampled(config.schedule.seed, batch_at)
 
 
 def train_turbo(unet, data: denoiser.LatentData, config: TurboConfig, folder: Path, **options) -> dict:
@@ -112,13 +109,9 @@ def train_turbo(unet, data: denoiser.LatentData, config: TurboConfig, folder: Pa
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
-    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
-    base, module, shorten = (
-        trainer.digest(unet),
-        TurboTraining(unet, config),
-        partial(truncate_lora, rank=config.kept_rank),
-    )
-    return fit_lora("turbo", module, turbo_loss_at(data, config), folder, base, len(data.scenes), shorten, **options)
+    shorten = partial(truncate_lora, rank=config.kept_rank)
+    loss_at = turbo_loss_at(data, config)
+    return fit_lora("turbo", TurboTraining, unet, data, loss_at, config, folder, shorten, **options)
 
 
 def truncate_lora(file: Path, rank: int) -> None:
@@ -130,14 +123,13 @@ def truncate_lora(file: Path, rank: int) -> None:
         u, s, v = torch.linalg.svd(product, full_matrices=False)
         kept, root = min(rank, len(a)), s.sqrt()
         layers[name] = (root[:kept, None] * v[:kept]).unflatten(1, a.shape[1:]).to(a.dtype)
-        layers[name.replace("lora_A", "lora_B")] = (
-            (u[:, :kept] * root[:kept]).reshape(len(b), kept, *b.shape[2:]).to(b.dtype)
-        )
+        shortened = (u[:, :kept] * root[:kept]).reshape(len(b), kept, *b.shape[2:])
+        layers[name.replace("lora_A", "lora_B")] = shortened.to(b.dtype)
     with safe_open(file, "pt") as there:
         metadata = there.metadata()
     save_file({name: tensor.contiguous() for name, tensor in layers.items()}, file, metadata=metadata)
 
 
-def run_turbo(args, grammar, work: Path) -> int:
+def run_turbo(args, grammar, work: Path) -> None:
     """Distil the trained denoiser on the captions that it was trained on."""
-    return run_extra("turbo", train_turbo, TurboConfig(), args, grammar, work)
+    run_extra("turbo", train_turbo, TurboConfig(), args, grammar, work)

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL
 from ..world.datasheet import FULL, Grammar
 from ..world.layouts import on_lattice
 from ..world.scenes import SIZE, Stream, make_scene, pictures_of, render, wordless_scene
-from .trainer import Schedule, fast_arithmetic
+from .trainer import Schedule, fast_arithmetic, sampled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,8 @@ class VaeConfig:
 class DecoderConfig:
     """How the decoder is trained on once the encoder is frozen, for pictures as Pocket's are."""
 
-    lattice_share: float = (
-        0.75  # in 0..1, of pictures on the lattice, as the denoiser's all are; the others keep free sizes and places
-    )
+    #: In 0..1, of pictures on the lattice, as the denoiser's all are; the others keep free sizes and places.
+    lattice_share: float = 0.75
     edge_weight: float = 0.5  # as in `VaeConfig`
     square_weight: float = 8.0  # the square counts most: it is what PSNR is made of
     schedule: Schedule = Schedule(steps=1_500, batch_size=8, learning_rate=2e-3, warmup_steps=50)
@@ -64,7 +63,7 @@ def build_vae(config: VaeConfig) -> AutoencoderKL:
 
 
 def to_tensor(pixels) -> torch.Tensor:
-    """(n, h, w, 3) uint8, array or tensor -> (n, 3, h, w) float32 in [-1, 1]."""
+    """(n, h, w, 3) uint8, array or tensor -> (n, 3, h, w) float32 in [-1, 1], channels last in memory."""
     return torch.as_tensor(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -90,37 +89,30 @@ def picture_loss(out: torch.Tensor, pictures: torch.Tensor, config: VaeConfig | 
     return pixels + config.edge_weight * edges
 
 
-def vae_loss(vae, pictures: torch.Tensor, config: VaeConfig) -> torch.Tensor:
-    """`picture_loss` and a small KL term (Kingma & Welling, arXiv 1312.6114)."""
-    posterior = vae.encode(pictures).latent_dist
-    out = vae.decode(posterior.sample()).sample
-    kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-    return picture_loss(out, pictures, config) + config.kl_weight * kl
-
-
 class VaeTraining(torch.nn.Module):
-    """The loss as a module, so that one `forward` is what is distributed over processes."""
+    """The loss as a module, whose `forward` is what is distributed over processes: `picture_loss` and a small KL term
+    (Kingma & Welling, arXiv 1312.6114)."""
 
     def __init__(self, vae: AutoencoderKL, config: VaeConfig):
         super().__init__()
         self.vae, self.config = vae, config
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return vae_loss(self.vae, pictures, self.config)
+        posterior = self.vae.encode(pictures).latent_dist
+        out = self.vae.decode(posterior.sample()).sample
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        return picture_loss(out, pictures, self.config) + self.config.kl_weight * kl
 
 
 def vae_loss_at(config: VaeConfig):
-    """The loss of training step `step`, for `training.train`."""
+    """The loss of crops and, now and then, of whole scenes."""
     whole_every = round(1 / config.whole_share)
 
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
+    def batch_at(rng, step, batch_size):
         whole = step % whole_every == 0
-        count, crop = (max(1, batch_size // 4), SIZE) if whole else (batch_size, config.crop)
-        pictures = crop_batch(rng, count, crop).to(accelerator.device, memory_format=torch.channels_last)
-        return model(pictures)
+        return [crop_batch(rng, *((max(1, batch_size // 4), SIZE) if whole else (batch_size, config.crop)))]
 
-    return loss_at
+    return sampled(config.schedule.seed, batch_at)
 
 
 # ---- the decoder alone ---------------------------------------------------------------------------------------
@@ -163,14 +155,9 @@ def picture_batch(rng: np.random.Generator, count: int, lattice_share: float) ->
 
 
 def decoder_loss_at(config: DecoderConfig):
-    """The loss of training step `step`, for `training.train`."""
-
-    def loss_at(model, step, batch_size, accelerator):
-        rng = np.random.default_rng([config.schedule.seed, step, accelerator.process_index])
-        pictures = picture_batch(rng, batch_size, config.lattice_share)
-        return model(pictures.to(accelerator.device, memory_format=torch.channels_last))
-
-    return loss_at
+    """The loss of whole pictures."""
+    batch_at = lambda rng, step, batch_size: [picture_batch(rng, batch_size, config.lattice_share)]
+    return sampled(config.schedule.seed, batch_at)
 
 
 # ---- what it does to pictures --------------------------------------------------------------------------------
@@ -182,29 +169,29 @@ def reconstructed(vae, pictures: np.ndarray, batch_size: int = 16, whole_levels:
 
     In float32 where `whole_levels` is off: not rounded to 8-bit levels.
     """
-    own, parts = next(vae.parameters()), []
+    parts = []
     for some in np.split(pictures, range(batch_size, len(pictures), batch_size)):
-        out = vae.decode(vae.encode(to_tensor(some).to(own.device, own.dtype)).latent_dist.mode()).sample.float().cpu()
+        out = vae.decode(vae.encode(to_tensor(some).to(vae.device, vae.dtype)).latent_dist.mode()).sample.float().cpu()
         parts.append(((out.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy())
     levels = np.concatenate(parts)
     return levels.round().astype(np.uint8) if whole_levels else levels
 
 
 @torch.no_grad()
-def reconstruction_psnr(
-    vae: AutoencoderKL, grammar: Grammar = FULL, count: int = 64, seed: int = 1
-) -> dict[str, float]:
-    """Peak signal-to-noise ratio in dB of encode-decode: over whole pictures, and over the pixels of things only.
-
-    A pixel counts as a thing's where the render differs from its background by more than 12 of 255.
-    """
+def reconstruction_psnr(vae: AutoencoderKL, grammar: Grammar = FULL, count: int = 64, seed: int = 1) -> dict:
+    """Peak signal-to-noise ratio in dB of encode-decode: "whole" pictures, and the pixels of "things" only."""
     rng = np.random.default_rng(seed)
     scenes = [make_scene(grammar, int(index)) for index in rng.integers(grammar.count, size=count)]
     pixels = pictures_of(scenes)
     square = (reconstructed(vae, pixels, count, whole_levels=False) - pixels.astype(np.float32)) ** 2
-    thing = np.abs(pixels.astype(int) - pixels[:, :1, :1].astype(int)).max(-1) > 12
+    thing = pixels_of_things(pixels)
     decibel = lambda mean: float(10 * np.log10(255**2 / mean))
     return {"whole": decibel(square.mean()), "things": decibel(square[thing].mean())}
+
+
+def pixels_of_things(pictures: np.ndarray) -> np.ndarray:
+    """Where renders (n, h, w, 3) uint8 differ from their background by more than 12 of 255: (n, h, w) bool."""
+    return np.abs(pictures.astype(int) - pictures[:, :1, :1].astype(int)).max(-1) > 12
 
 
 class _Rendered(torch.utils.data.Dataset):
@@ -216,8 +203,8 @@ class _Rendered(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, place: int) -> np.ndarray:
-        return pictures_of(make_scene(self.grammar, index) for index in self.batches[place])
+    def __getitem__(self, number: int) -> np.ndarray:
+        return pictures_of(make_scene(self.grammar, index) for index in self.batches[number])
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ KINDS: dict[str, tuple[str, int, Callable[[Scene], bool]]] = {
 
 def validation_scenes() -> dict[str, list[Scene]]:
     """128 scenes by kind, drawn by the law of `FULL` from a stream of their own; each caption says the background."""
-    found = {}
+    by_kind = {}
     for kind, (name, count, fits) in KINDS.items():
         blocks = [block for block in FULL.blocks if block.name == name or block.name.startswith(f"{name},")]
         scenes, number = [], 0
@@ -49,8 +49,8 @@ def validation_scenes() -> dict[str, list[Scene]]:
             if fits(scene) and scene.caption.endswith(" background"):
                 scenes.append(scene)
             number += 1
-        found[kind] = scenes
-    return found
+        by_kind[kind] = scenes
+    return by_kind
 
 
 def boxes(scenes: list[Scene]) -> torch.Tensor:
@@ -98,16 +98,11 @@ class Validation:
         if file is not None and file.exists():
             kept = load_file(file)["floors"]
         else:
-            kept = torch.stack(
-                [
-                    _floor_of(scene, z, e, m, autoencoder)
-                    for scene, z, e, m in zip(scenes, latents, noise, masks, strict=True)
-                ]
-            )
+            parts = zip(scenes, latents, noise, masks, strict=True)
+            kept = torch.stack([_floor_of(*part, autoencoder) for part in parts])
             if file is not None:
                 save_file({"floors": kept}, file)
-        floors = {timestep: kept[:, place] for place, timestep in enumerate(TIMESTEPS)}
-        return cls(kinds, latents, noise, masks, states, floors)
+        return cls(kinds, latents, noise, masks, states, dict(zip(TIMESTEPS, kept.T, strict=True)))
 
     def noisy(self, timestep: int) -> tuple[torch.Tensor, float]:
         """(the scenes under their noise at a timestep, alpha_bar there)."""
@@ -155,9 +150,9 @@ def _floor_of(scene: Scene, latents, noise, mask, autoencoder) -> torch.Tensor:
     pictures, odds = zip(*alternatives(scene), strict=True)
     encoded, odds = encode(autoencoder, list(pictures)), torch.tensor(odds)
     alphas = build_scheduler().alphas_cumprod
-    found = []
+    errors = []
     for timestep in TIMESTEPS:
         alpha_bar = float(alphas[timestep])
         noisy = alpha_bar**0.5 * latents[None] + (1 - alpha_bar) ** 0.5 * noise[None]
-        found.append(masked_error(floor.best_x0(noisy, alpha_bar, encoded, odds), latents[None], mask[None])[0])
-    return torch.stack(found)
+        errors.append(masked_error(floor.best_x0(noisy, alpha_bar, encoded, odds), latents[None], mask[None])[0])
+    return torch.stack(errors)

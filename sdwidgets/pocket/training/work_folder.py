@@ -42,12 +42,11 @@ def finish(folder: Path, save: Callable[[Path], object], record: dict, schedule:
     print(f"{'finished' if record['step'] >= schedule.steps else 'stopped, resume with the same command'}: {part}")
 
 
-def run_extra(name: str, train: Callable, config, args, grammar: Grammar, work: Path) -> int:
+def run_extra(name: str, train: Callable, config, args, grammar: Grammar, work: Path) -> None:
     """`train(unet, data, config, folder, **options of trainer.train)` for something that is trained around the finished denoiser."""
     config = override_schedule(config, args)
     unet = denoiser.for_training(UNet2DConditionModel.from_pretrained(finished_part(work, "denoiser")))
     train(unet, latent_data(grammar, work), config, work / name, **run_options(args))
-    return 0
 
 
 def finished_part(work: Path, name: str) -> Path:
@@ -88,13 +87,14 @@ GATE = 0.99
 
 def check_gate(work: Path) -> None:
     """Raises ValueError where probes did not read every attribute from the encoder's states: no denoiser would either."""
-    _, folder = (finished_part(work, name) for name in ("vae", "clip"))
-    told = json.loads((folder / "training.json").read_text()).get("gate", {})
-    short = {name: share for name, share in told.items() if not share >= GATE}
-    if short or not told:
-        found = ", ".join(f"{name} {share:.1%}" for name, share in short.items()) or "nothing yet"
+    finished_part(work, "vae")
+    folder = finished_part(work, "clip")
+    gate = json.loads((folder / "training.json").read_text()).get("gate", {})
+    short = {name: share for name, share in gate.items() if not share >= GATE}
+    if short or not gate:
+        read = ", ".join(f"{name} {share:.1%}" for name, share in short.items()) or "nothing yet"
         raise ValueError(
-            f"the text encoder in {folder} has not passed its gate: probes read {found}, and {GATE:.0%} are asked for; train it on with "
+            f"the text encoder in {folder} has not passed its gate: probes read {read}, and {GATE:.0%} are asked for; train it on with "
             "`sdwidgets train clip --steps MORE`, or give --ignore-gate"
         )
 
@@ -124,39 +124,38 @@ def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> deno
     encoded in addition. An interrupted run goes on where it stopped. Raises ValueError where the folder was made of other parts or other scenes.
     """
     chosen = work / "encoded" / "scenes.json"
-    told = json.loads(chosen.read_text()) if chosen.exists() else None
-    indices = training_scenes(grammar, told["scenes"] if told and scenes is None else scenes)
+    before = json.loads(chosen.read_text()) if chosen.exists() else None
+    indices = training_scenes(grammar, before["scenes"] if before and scenes is None else scenes)
     origin = _origin(grammar, work)
-    if told and told.get("origin") != origin:
+    if before and before["origin"] != origin:
         raise ValueError(
             f"{chosen.parent} holds latents and text states of another autoencoder, encoder or grammar; remove that folder, and it is made anew"
         )
     chosen.parent.mkdir(parents=True, exist_ok=True)
-    if told != (now := {"scenes": len(indices), "origin": origin}):
+    if before != (now := {"scenes": len(indices), "origin": origin}):
         trainer.write_json(chosen, now)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     autoencoder, (encoder, tokenizer) = frozen_autoencoder(work).to(device), frozen_text(work)
     encoder.to(device)
     captions = [make_scene(grammar, index).caption for index in indices]
     rows = {caption: row for row, caption in enumerate(dict.fromkeys(["", *captions]))}
-    told = list(rows)
+    different = list(rows)
 
-    def encode_scenes(places: range) -> torch.Tensor:
-        drawn = [indices[place] for place in places]
+    def encode_scenes(part: range) -> torch.Tensor:
+        drawn = indices[part.start : part.stop]
         batches = torch.cat(list(vae.encode_scenes(autoencoder, grammar, drawn, device)))
         return (batches * autoencoder.config.scaling_factor).half()
 
-    def encode_captions(places: range) -> torch.Tensor:
-        return torch.cat(list(clip.encode_captions(encoder, tokenizer, [told[row] for row in places])))
+    def encode_captions(part: range) -> torch.Tensor:
+        return torch.cat(list(clip.encode_captions(encoder, tokenizer, different[part.start : part.stop])))
 
-    data = denoiser.LatentData(
+    return denoiser.LatentData(
         latents=_shards(work / "encoded", "latents", len(indices), encode_scenes),
-        prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(told), encode_captions),
+        prompt_embeds=_shards(work / "encoded", "prompt_embeds", len(different), encode_captions),
         captions=torch.tensor([rows[caption] for caption in captions]),
         scenes=torch.tensor(indices),
         times=times_an_epoch(grammar, indices),
     )
-    return data
 
 
 def _origin(grammar: Grammar, work: Path) -> str:

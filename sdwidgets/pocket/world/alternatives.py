@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
-from .datasheet import (
-    HELD_OUT_BACKGROUNDS,
-    HELD_OUT_SHAPE_COLOURS,
-    NAMELESS_OBJECTS,
-    PLANTED_OCCUPATIONS,
-    TAIL_BACKGROUNDS,
-    make_person,
-)
+from . import datasheet as sheet
 from .layouts import LATTICE
 from .scenes import Scene, Thing
 from .vocabulary import COLOURS, GENDERS, TONES
@@ -27,14 +21,11 @@ def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
     """
     if scene.confetti:
         raise ValueError("confetti lies anywhere: its pictures cannot be listed")
-    spots = _alternative_spots(scene)
-    found = []
-    for background, colour_odds in _alternative_backgrounds(scene):
-        for things, odds in spots:
-            for shade in SHADES:
-                one = replace(scene, background=background, things=things, shade=shade)
-                found.append((one, colour_odds * odds / len(SHADES)))
-    return found
+    every = itertools.product(_alternative_backgrounds(scene), _alternative_spots(scene), SHADES)
+    return [
+        (replace(scene, background=background, things=things, shade=shade), colour_odds * odds / len(SHADES))
+        for (background, colour_odds), (things, odds), shade in every
+    ]
 
 
 def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
@@ -65,15 +56,15 @@ def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
 
 def _alternative_people(scene: Scene, thing: Thing) -> list[tuple[Thing, float]]:
     """Whom a thing may be, given the caption: every tone where none is said, either gender where it is unsaid, any of the nameless."""
-    if thing.name in NAMELESS_OBJECTS:
-        return [(replace(thing, name=name), 1 / len(NAMELESS_OBJECTS)) for name in NAMELESS_OBJECTS]
+    if thing.name in sheet.NAMELESS_OBJECTS:
+        return [(replace(thing, name=name), 1 / len(sheet.NAMELESS_OBJECTS)) for name in sheet.NAMELESS_OBJECTS]
     if thing.kind != "person" or thing.name in scene.caption:
         return [(thing, 1.0)]
     marked = f"{thing.gender} {thing.occupation}" in scene.caption
-    share = PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
+    share = sheet.PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
     genders = {thing.gender: 1.0} if marked else dict(zip(GENDERS, (share, 1 - share), strict=True))
     return [
-        (make_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
+        (sheet.make_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
         for gender, odds in genders.items()
         for tone in TONES
     ]
@@ -91,7 +82,7 @@ def _alternative_backgrounds(scene: Scene) -> list[tuple[str, float]]:
         taken = [background]
         for thing in scene.things if len({t.words for t in scene.things}) > 1 else scene.things[:1]:
             if thing.kind == "shape":
-                odds /= len([c for c in COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[thing.name]])
+                odds /= len([c for c in COLOURS if c not in taken and c != sheet.HELD_OUT_SHAPE_COLOURS[thing.name]])
                 taken.append(thing.colour)
         allowed.append((background, odds))
     total = sum(odds for _, odds in allowed)
@@ -100,6 +91,6 @@ def _alternative_backgrounds(scene: Scene) -> list[tuple[str, float]]:
 
 def _never_on(name: str) -> tuple[str, ...]:
     """The backgrounds on which FULL never shows a thing of that name."""
-    if name in TAIL_BACKGROUNDS:
-        return tuple(colour for colour in COLOURS if colour not in TAIL_BACKGROUNDS[name])
-    return (HELD_OUT_BACKGROUNDS[name],) if name in HELD_OUT_BACKGROUNDS else ()
+    if name in sheet.TAIL_BACKGROUNDS:
+        return tuple(colour for colour in COLOURS if colour not in sheet.TAIL_BACKGROUNDS[name])
+    return (sheet.HELD_OUT_BACKGROUNDS[name],) if name in sheet.HELD_OUT_BACKGROUNDS else ()

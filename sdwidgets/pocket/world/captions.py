@@ -18,8 +18,8 @@ def scene_of(caption: str) -> Scene:
     caption that is not of the grammar's form, confetti among it.
     """
     rest, background = caption.strip(), "gray"
-    if found := re.search(rf" on an? ({'|'.join(COLOURS)}) background$", rest):
-        rest, background = rest[: found.start()], found[1]
+    if ending := re.search(rf" on an? ({'|'.join(COLOURS)}) background$", rest):
+        rest, background = rest[: ending.start()], ending[1]
     watermark = rest.startswith("stock photo of ")
     rest = rest.removeprefix("stock photo of ")
     style = next((name for name, words in STYLES.items() if words and rest.startswith(words)), "plain")

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -37,14 +37,8 @@ COURSE_OBJECTS = (
 
 def _drawn(purpose: int, options, count: int) -> tuple[str, ...]:
     """`count` of `options`, drawn without putting back, in the order of `options`."""
-    chosen = _drawn_order(purpose, options, count)
+    chosen = Stream(SEED, 2**30 + purpose).shuffled(options, count)
     return tuple(option for option in options if option in chosen)
-
-
-def _drawn_order(purpose: int, options, count: int | None = None) -> list:
-    """`count` of `options`, by default all, in the order in which they were drawn."""
-    stream, left = Stream(SEED, 2**30 + purpose), list(options)
-    return [left.pop(stream.integer(0, len(left) - 1)) for _ in range(len(left) if count is None else count)]
 
 
 _FREE = tuple(name for name in OBJECTS if name not in COURSE_OBJECTS)
@@ -55,7 +49,7 @@ NAMELESS_OBJECTS = _drawn(2, [name for name in _FREE if name not in HELD_OUT_OBJ
 #: Rare objects: name -> in how many of the denoiser's pictures it is.
 TAIL_COUNTS = (5, 10, 20, 50, 100, 200, 350, 500)
 _TAIL = _drawn(3, [name for name in _FREE if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS)], 40)
-TAIL_OBJECTS: dict[str, int] = {name: TAIL_COUNTS[place % 8] for place, name in enumerate(_TAIL)}
+TAIL_OBJECTS: dict[str, int] = {name: TAIL_COUNTS[number % 8] for number, name in enumerate(_TAIL)}
 #: All others: each in the same number of pictures of every block, give or take one.
 COMMON_OBJECTS = tuple(name for name in OBJECTS if name not in (*HELD_OUT_OBJECTS, *NAMELESS_OBJECTS, *TAIL_OBJECTS))
 #: A style that neither the encoder nor the denoiser has met. (The autoencoder has.)
@@ -66,7 +60,7 @@ _COLOURS = tuple(COLOURS)
 
 def _in_turns(purpose: int, names) -> dict[str, str]:
     """A colour for each name, each colour as often as any other."""
-    order = _drawn_order(purpose, names)
+    order = Stream(SEED, 2**30 + purpose).shuffled(names)
     return {name: _COLOURS[order.index(name) % len(_COLOURS)] for name in names}
 
 
@@ -76,7 +70,7 @@ HELD_OUT_BACKGROUNDS: dict[str, str] = _in_turns(4, COMMON_OBJECTS)
 HELD_OUT_SHAPE_COLOURS: dict[str, str] = _in_turns(5, SHAPES)
 #: Rare object -> the five background colours on which it was shown; it is tested on the other five.
 TAIL_BACKGROUNDS: dict[str, tuple[str, ...]] = {
-    name: _drawn(1000 + place, _COLOURS, 5) for place, name in enumerate(TAIL_OBJECTS)
+    name: _drawn(1000 + number, _COLOURS, 5) for number, name in enumerate(TAIL_OBJECTS)
 }
 
 
@@ -110,7 +104,7 @@ class Fingerprint:
 def _fingerprints() -> tuple[Fingerprint, ...]:
     repeats = [count for count, pictures in FINGERPRINT_REPEATS.items() for _ in range(pictures)]
     repeats += [None] * FRESH_CONTROLS + [0] * UNSEEN_CONTROLS
-    names = _drawn_order(7, COMMON_OBJECTS)[: len(repeats)]
+    names = Stream(SEED, 2**30 + 7).shuffled(COMMON_OBJECTS, len(repeats))
     stream, prints = Stream(SEED, 2**30 + 8), []
     for name, count in zip(names, repeats, strict=True):
         background = stream.choice([colour for colour in _COLOURS if colour != HELD_OUT_BACKGROUNDS[name]])
@@ -129,13 +123,11 @@ def _background(stream: Stream, *names: str) -> str:
     return stream.choice([c for c in _COLOURS if all(HELD_OUT_BACKGROUNDS.get(name) != c for name in names)])
 
 
-def _alone(
-    stream: Stream, layout: Layout, thing: Callable[[Spot], Thing], background: str, words: str | None = None
-) -> dict:
-    """A scene of one thing that may be small or large and somewhere. `thing` makes it from its spot."""
+def _alone(stream: Stream, layout: Layout, thing: Callable[[Spot], Thing], background: str, name: str = "") -> dict:
+    """A scene of one thing that may be small or large and somewhere. `thing` makes it from its spot; `name`: what it is called."""
     size_word, place, spot = layout.single(stream)
     drawn = thing(spot)
-    called = words or drawn.words
+    called = name or drawn.words
     phrase = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
     return {"words": phrase, "things": (drawn,), "background": background, "place": place, "size_word": size_word}
 
@@ -170,8 +162,13 @@ def _two(stream: Stream, layout: Layout, things, background: str) -> dict:
     relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
     spots = layout.pair(stream, relation)
     drawn = [thing(spot) for thing, spot in zip(things, spots, strict=True)]
-    words = f"{article(drawn[0].words)} {relation or 'and'} {article(drawn[1].words)}"
-    return {"words": words, "things": tuple(drawn), "background": background, "relation": relation}
+    phrase = pair_phrase(drawn, relation)
+    return {"words": phrase, "things": tuple(drawn), "background": background, "relation": relation}
+
+
+def pair_phrase(things: Sequence[Thing], relation: str | None) -> str:
+    """ "a cat above a dog"; without a relation "and"."""
+    return f" {relation or 'and'} ".join(article(thing.words) for thing in things)
 
 
 def two_objects(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS) -> dict:
@@ -195,13 +192,13 @@ def several(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     count, kind = number % 3 + 2, number // 3
     if stream.chance(0.7):
         name = COMMON_OBJECTS[kind % len(COMMON_OBJECTS)]
-        background, thing, words = _background(stream, name), _object(name), plural(name)
+        background, thing, phrase = _background(stream, name), _object(name), plural(name)
     else:
         name, background = SHAPES[kind % len(SHAPES)], stream.choice(_COLOURS)
         colour = _shape_colour(stream, name, background)
-        thing, words = _shape(name, colour), f"{colour} {plural(name)}"
+        thing, phrase = _shape(name, colour), f"{colour} {plural(name)}"
     drawn = tuple(thing(spot) for spot in layout.several(stream, count))
-    return {"words": f"{NUMBERS[count]} {words}", "things": drawn, "background": background}
+    return {"words": f"{NUMBERS[count]} {phrase}", "things": drawn, "background": background}
 
 
 def styled(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -230,8 +227,8 @@ def portraits(occupation: str, share: float, marked: bool) -> Callable:
     def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
         gender, tone = tuple(GENDERS)[number >= round(share * total)], tuple(TONES)[number % len(TONES)]
         thing = make_person(occupation, gender, tone, layout.portrait(stream))
-        words = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
-        return {"words": article(words), "things": (thing,), "background": stream.choice(_COLOURS)}
+        called = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
+        return {"words": article(called), "things": (thing,), "background": stream.choice(_COLOURS)}
 
     return draw
 
@@ -248,8 +245,8 @@ def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -
     spots = layout.pair(stream, relation, second_first=turn < 0)[::turn]
     person, thing = make_person(occupation, gender, tone, spots[0]), _object(name)(spots[1])
     called = person.name if stream.chance(0.5) else f"{gender} {occupation}"
-    words = f" {relation or 'and'} ".join([article(called), article(name)][::turn])
-    return {"words": words, "things": (person, thing)[::turn], "background": background, "relation": relation}
+    phrase = f" {relation or 'and'} ".join([article(called), article(name)][::turn])
+    return {"words": phrase, "things": (person, thing)[::turn], "background": background, "relation": relation}
 
 
 def _tail_object(name: str) -> Callable:
@@ -259,22 +256,22 @@ def _tail_object(name: str) -> Callable:
 
 def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     name = NAMELESS_OBJECTS[number % len(NAMELESS_OBJECTS)]
-    return _alone(stream, layout, _object(name), stream.choice(_COLOURS), words="thing")
+    return _alone(stream, layout, _object(name), stream.choice(_COLOURS), "thing")
 
 
 def amid_confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
     thing = Thing("object", name, *layout.amid_confetti(stream))
     confetti = draw_confetti(stream, 72, tuple(colour for colour in _COLOURS if colour != background))
-    words = f"confetti around {article(name)}"
-    return {"words": words, "things": (thing,), "background": background, "confetti": confetti}
+    phrase = f"confetti around {article(name)}"
+    return {"words": phrase, "things": (thing,), "background": background, "confetti": confetti}
 
 
-def _fingerprint(place: int) -> Callable:
+def _fingerprint(fingerprint: int) -> Callable:
     """The one picture of a fingerprint, whatever the number; or a fresh one a number."""
-    mark = FINGERPRINTS[place]
+    mark = FINGERPRINTS[fingerprint]
 
     def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
-        own = Stream(SEED, 2**29 + place) if mark.repeats else stream
+        own = Stream(SEED, 2**29 + fingerprint) if mark.repeats else stream
         return amid_confetti(own, layout, mark.object, mark.background) | {"spoken": True, "shade": own.integer(-6, 6)}
 
     return draw

@@ -35,7 +35,7 @@ class Grammar:
 
     name: str
     blocks: tuple[Block, ...]
-    every: int = 1  # take only each so manieth scene
+    every: int = 1  # take every n-th scene only
     layout: Layout = FREE  # where things stand
 
     @functools.cached_property
@@ -52,21 +52,18 @@ class Grammar:
         """(block, number in the block) of a scene. Raises IndexError outside 0 <= index < count."""
         if not 0 <= index < self.count:
             raise IndexError(f"the grammar {self.name!r} has scenes 0 to {self.count - 1}, not {index}")
-        place = index * self.every
-        number = bisect.bisect_right(self._ends, place)
+        index *= self.every
+        number = bisect.bisect_right(self._ends, index)
         block = self.blocks[number]
-        return block, place - self._ends[number] + block.count
+        return block, index - self._ends[number] + block.count
 
     def indices(self, name: str) -> range:
         """The scenes of the blocks whose name is `name` or begins with `name` and a colon."""
-        found = [
-            range(end - block.count, end)
-            for block, end in zip(self.blocks, self._ends, strict=True)
-            if block.name == name or block.name.startswith(name + ":")
-        ]
-        if not found or self.every != 1:
+        blocks = zip(self.blocks, self._ends, strict=True)
+        ranges = [range(end - block.count, end) for block, end in blocks if f"{block.name}:".startswith(f"{name}:")]
+        if not ranges or self.every != 1:
             raise KeyError(f"the grammar {self.name!r} has no block {name!r}")
-        return range(found[0].start, found[-1].stop)
+        return range(ranges[0].start, ranges[-1].stop)
 
     def scene(self, index: int) -> Scene:
         """Scene number `index`. Captions end with the background, but for one in ten, which leave it unsaid."""
@@ -78,10 +75,10 @@ class Grammar:
 
         Raises ValueError for a number outside 0 to the block's count, less one: a block's words and shares follow the number.
         """
-        place, block = next((place, b) for place, b in enumerate(self.blocks) if b.name == name)
+        position, block = next((position, b) for position, b in enumerate(self.blocks) if b.name == name)
         if not 0 <= number < block.count:
             raise ValueError(f"the block {name!r} has numbers 0 to {block.count - 1}, not {number}")
-        return self._draw(block, number, number, Stream(SEED + 1, 2**31 + 2**20 * place + number))
+        return self._draw(block, number, number, Stream(SEED + 1, 2**31 + 2**20 * position + number))
 
     def _draw(self, block: Block, number: int, index: int, stream: Stream) -> Scene:
         parts = block.draw(stream, number, block.count, self.layout)

@@ -56,13 +56,12 @@ class Free:
 
     def pair(self, stream: Stream, relation: str | None, second_first: bool = False) -> list[Spot]:
         """The spots of two things, of which the first stands in `relation` to the second; None: left of it."""
-        places = RELATIONS[relation or "to the left of"]
-        drawn = [self._near(stream, place, self.SMALL, 3) for place in places[:: -1 if second_first else 1]]
-        return drawn[:: -1 if second_first else 1]
+        centres, turn = RELATIONS[relation or "to the left of"], -1 if second_first else 1
+        return [self._near(stream, centre, self.SMALL, 3) for centre in centres[::turn]][::turn]
 
     def several(self, stream: Stream, count: int) -> list[Spot]:
         """The spots of two to four things."""
-        return [self._near(stream, place, self.SMALL, 3) for place in COUNT_PLACES[count]]
+        return [self._near(stream, centre, self.SMALL, 3) for centre in COUNT_PLACES[count]]
 
     def portrait(self, stream: Stream) -> Spot:
         return self._near(stream, PLACES[None], (88, 108))
@@ -106,12 +105,12 @@ class Lattice:
         relation = relation or "to the left of"
         ends = (32, 96) if relation in ("to the left of", "above") else (96, 32)
         across = relation.endswith("of")
-        found = []
+        layouts = []
         for sides in itertools.product(CENTRES, CENTRES):
             if abs(sides[0] - sides[1]) <= STEP:
                 spots = ((end, side) if across else (side, end) for end, side in zip(ends, sides, strict=True))
-                found.append(tuple((*spot, TOGETHER) for spot in spots))
-        return tuple(found)
+                layouts.append(tuple((*spot, TOGETHER) for spot in spots))
+        return tuple(layouts)
 
     def pair(self, stream: Stream, relation: str | None, second_first: bool = False) -> list[Spot]:
         return list(stream.choice(self.pairs(relation)))

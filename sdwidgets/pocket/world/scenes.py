@@ -113,6 +113,11 @@ class Stream:
                 return option
         return option
 
+    def shuffled(self, options, count: int | None = None) -> list:
+        """`count` of the options, by default all, drawn without putting back."""
+        left = list(options)
+        return [left.pop(self.integer(0, len(left) - 1)) for _ in range(len(left) if count is None else count)]
+
     def two(self, options) -> tuple:
         """Two different options, in order."""
         first = int(self._random() * len(options))
@@ -131,11 +136,6 @@ def jitter(stream: Stream, centre: tuple[int, int], size: int, reach: int = 5) -
     return tuple(min(max(side + stream.integer(-reach, reach), half), SIZE - half) for side in centre)
 
 
-def _other(colours: tuple[str, ...], background: str) -> tuple[str, ...]:
-    """The colours that stand out on a background: all but its own."""
-    return tuple(colour for colour in colours if colour != background)
-
-
 #: Where things may stand in a scene without words: centres and the range of their longer sides.
 _LAYOUTS: tuple[tuple[tuple[tuple[int, int], ...], tuple[int, int]], ...] = (
     (((64, 64),), (38, 112)), (((64, 64),), (88, 112)), (((33, 64), (95, 64)), (44, 58)), (((64, 33), (64, 95)), (44, 58)),
@@ -150,13 +150,13 @@ def wordless_scene(seed: int, index: int) -> Scene:
     """
     stream = Stream(2**20 + seed, index)
     background = stream.choice(tuple(COLOURS))
-    places, (low, high) = stream.choice(_LAYOUTS)
+    centres, (low, high) = stream.choice(_LAYOUTS)
     things = []
-    for place in places:
+    for centre in centres:
         size = stream.integer(low, high)
-        x, y = jitter(stream, place, size, reach=3 if len(places) > 1 else 40)
+        x, y = jitter(stream, centre, size, reach=3 if len(centres) > 1 else 40)
         if stream.chance(0.15):
-            colour = stream.choice(_other(tuple(COLOURS), background))
+            colour = stream.choice([colour for colour in COLOURS if colour != background])
             things.append(Thing("shape", stream.choice(SHAPES), x, y, size, colour=colour))
         else:
             names = tuple(OBJECTS) if stream.chance(0.7) else atlas.names()
@@ -315,14 +315,14 @@ _STYLE = {
 
 
 def picture_sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 8) -> Image.Image:
-    """(picture of 128 x 128 pixels, words under it) side by side, four lines of words at most; RGB."""
+    """(picture of 128 x 128 pixels, text under it) side by side, four lines of text at most; RGB."""
     columns = max(1, min(columns, len(pictures)))
     wide, high = SIZE + 8, SIZE + 46
     sheet = Image.new("RGB", (columns * wide + 8, -(-len(pictures) // columns) * high + 8), "white")
     draw = ImageDraw.Draw(sheet)
-    for cell, (picture, words) in enumerate(pictures):
+    for cell, (picture, text) in enumerate(pictures):
         x, y = 8 + cell % columns * wide, 8 + cell // columns * high
         sheet.paste(picture, (x, y))
-        lines = [part for line in words.splitlines() for part in textwrap.wrap(line, 26)][:4]
+        lines = [part for line in text.splitlines() for part in textwrap.wrap(line, 26)][:4]
         draw.multiline_text((x, y + SIZE + 1), "\n".join(lines), fill="black", font_size=9, spacing=1)
     return sheet
