@@ -67,7 +67,7 @@ MUTATIONS = (
     Mutation("floor: the variance halved", "sdwidgets/pocket/training/floor.py", "- 0.5 * alpha_bar * z", "- alpha_bar * z", "tests/test_floor.py -k best_denoiser"),
     Mutation("validation: v's wrong sign", "sdwidgets/pocket/training/validation.py", "alpha_bar**0.5 * noisy - (1 - alpha_bar) ** 0.5 * v", "alpha_bar**0.5 * noisy + (1 - alpha_bar) ** 0.5 * v", "tests/test_floor.py -k error_is"),
     Mutation("guard: weight decay taken for learning", "sdwidgets/pocket/training/guard.py", "return (now - scale * start).norm()", "return (now - start).norm()", "tests/test_guard.py -k decay"),
-    Mutation("LoRA: v-prediction taught the noise", "sdwidgets/pocket/training/lora.py", "if velocity else noise\n", "if False else noise\n", "tests/test_lora.py -k loss"),
+    Mutation("LoRA: v-prediction taught the noise", "sdwidgets/pocket/training/denoiser.py", "if velocity else noise\n", "if False else noise\n", "tests/test_lora.py -k loss"),
     Mutation("denoiser: captions kept where they should be dropped", "sdwidgets/pocket/training/denoiser.py", ">= config.caption_drop", "< config.caption_drop", "tests/test_training.py -k drop"),
     Mutation("CLIP: pictures find captions, captions no pictures", "sdwidgets/pocket/training/clip.py", "(F.cross_entropy(logits, target) + F.cross_entropy(logits[:, :count].T, target)) / 2", "F.cross_entropy(logits, target)", "tests/test_training.py -k contrastive"),
     Mutation("rates: an interval without its centre", "sdwidgets/statistics.py", "centre = (self.right + z**2 / 2) / (self.n + z**2)", "centre = self.right / self.n", "tests/test_evaluation.py -k interval"),
@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation("prompts: held out and seen swapped", "sdwidgets/pocket/evaluation/prompt_sets.py", "(colour == sheet.HELD_OUT_SHAPE_COLOURS[shape]) == held_out", "(colour == sheet.HELD_OUT_SHAPE_COLOURS[shape]) != held_out", "tests/test_evaluation.py -k its_split"),
     Mutation("prompts: those that chose are reported", "sdwidgets/pocket/evaluation/prompt_sets.py", "CHOOSING = 800", "CHOOSING = 0", "tests/test_progress.py"),
     Mutation("fingerprints: rows and columns swapped", "sdwidgets/pocket/evaluation/memorization.py", "for column, row, colour in scene.confetti", "for row, column, colour in scene.confetti", "tests/test_evaluation.py -k its_picture"),
-    Mutation("fingerprints: many comparisons, one threshold", "sdwidgets/pocket/evaluation/memorization.py", "if comparisons * binomial_tail(", "if binomial_tail(", "tests/test_evaluation.py -k its_picture"),
+    Mutation("fingerprints: many comparisons, one threshold", "sdwidgets/pocket/evaluation/memorization.py", "tail = lambda k: comparisons * binomial_tail(", "tail = lambda k: binomial_tail(", "tests/test_evaluation.py -k its_picture"),
     Mutation("swaps: the loss grows by a share of the wrong one", "sdwidgets/pocket/evaluation/swaps.py", "/ right[:, chosen].mean(1)", "/ wrong[:, chosen].mean(1)", "tests/test_evaluation.py -k grow"),
 )  # fmt: skip
 
