@@ -235,7 +235,7 @@ def _prints_values(evaluation: dict, times: dict[str, int]) -> dict:
     for number, mark in enumerate(datasheet.FINGERPRINTS):
         blocks.setdefault("fresh" if mark.repeats is None else mark.repeats, []).append(f"confetti: {number}")
     for line in section["lines"]:
-        cell = _shown_cell(times, blocks[line["repeats"]])
+        cell = _shown_cell(times, blocks[line["repeats"]]) if line["repeats"] else "never"
         rows.append(line | {"shown": cell, "found": own_found(section["captions"], line["repeats"])})
     never = []
     for repeats in sorted(repeats for repeats in blocks if repeats not in (0, "fresh")) if times else ():
