@@ -153,8 +153,8 @@ def page(by_name: dict[str, dict], weights: str | None = None) -> str:
         return NOTHING
     lead = (
         "Measured by `python -m bench` (two cores), `python bench/gpu.py` and `python bench/training.py`; written from `bench/results/` by "
-        "`python bench/table.py --write`. Times are medians with quartiles; ratios are medians of turns, with 95% intervals, and "
-        "count as reached where the worse end of the interval does, as not shown where only the median does."
+        "`python bench/table.py --write`. Times are medians with quartiles; ratios are medians over alternating repetitions, with 95% intervals. "
+        "A goal is reached if the worse end of the interval meets it, and not shown if only the median does."
     )
     weights = weights or weights_now()
     parts = [f"## {name}\n\n{describe(report, weights)}" for name, report in by_name.items()]

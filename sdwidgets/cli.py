@@ -196,6 +196,7 @@ def _draw_recorded(pipe, request, args):
             return draw(pipe, request)
     finally:  # an interrupted run keeps its steps so far
         if trace is not None and len(trace):
+            trace.settings = trace.settings.completed(request.settings())
             for path, write in ((args.trace, trace.save), (args.html, trace.export_html)):
                 if path is not None:
                     write(path)

@@ -75,6 +75,14 @@ def fit_linear_preview(latents: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(cells, colours.reshape(-1, 3), rcond=None)[0].astype(np.float32)
 
 
+def apply_guidance(uncond: Array, cond: Array, scale: Any) -> Array:
+    """uncond + scale (cond - uncond), numpy or torch, of any one shape: 0 is `uncond`, 1 is `cond`, above 1 goes past it.
+
+    Ho and Salimans, arXiv 2207.12598, with the scale as diffusers counts it: theirs plus one.
+    """
+    return uncond + scale * (cond - uncond)
+
+
 def predicted_original(
     sample: Array, model_output: Array, alpha: Any, sigma: float, prediction_type: str, process: str = "vp"
 ) -> Array:

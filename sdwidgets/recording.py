@@ -429,7 +429,7 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _now(device: torch.device) -> torch.cuda.Event | float:
-    """A moment on the device's own clock: on CUDA, Python runs ahead, and waiting would slow the run down."""
+    """A moment in the device's own time: on CUDA, Python runs ahead, and waiting would slow the run down."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)

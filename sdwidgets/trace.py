@@ -10,8 +10,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,12 @@ class Settings:
     prediction_type: str | None = None  # "epsilon", "v_prediction", "sample" or "flow_prediction"
     versions: dict = field(default_factory=dict)  # package name -> version
 
+    def completed(self, requested: Mapping[str, Any]) -> Settings:
+        """The same, but what is None as it was requested: recording does not see every argument of a pipeline's call."""
+        arguments = (name for name, control in CONTROLS.items() if control.argument)
+        unseen: dict[str, Any] = {name: requested.get(name) for name in arguments if getattr(self, name) is None}
+        return replace(self, **unseen)
+
 
 #: Setting -> its control, for all that a person sets.
 CONTROLS: dict[str, Control] = {f.name: f.metadata["control"] for f in fields(Settings) if "control" in f.metadata}
@@ -128,14 +134,14 @@ class Step:
     """
 
     index: int  # which call of the run, from 0
-    timestep: float  # the model's clock, from about 999 (noise) down to 0 (picture)
+    timestep: float  # how noisy, from about 999 (noise) down to 0 (picture)
     sigma: float  # noise over signal, sqrt(1/abar - 1); for "flow" the flow time, 1 (noise) to 0 (picture)
     alpha: float  # share of signal, sqrt(abar) = 1 / sqrt(1 + sigma^2); for "flow" 1 - sigma
     latents: np.ndarray  # x_t as the scheduler got it
     noise_pred: np.ndarray  # the prediction as the scheduler got it: already guided
     noise_pred_uncond: np.ndarray | None  # its two halves, where the pipeline computed two
     noise_pred_cond: np.ndarray | None
-    pred_original: np.ndarray  # predicted x0: the picture the model believes in now, as latents
+    pred_original: np.ndarray  # predicted x0: the clean latents that the prediction amounts to
     seconds: float  # since the step before ended; for the first, since the run was prepared
     process: str = "vp"
     pipeline_step: int = -1  # which of `num_inference_steps` this call serves, from 0; -1 where not known
@@ -154,7 +160,7 @@ class Step:
 
     @property
     def snr_db(self) -> float:
-        """Signal-to-noise ratio in decibels, 20 log10(signal / noise); infinite at the ends of the clock."""
+        """Signal-to-noise ratio in decibels, 20 log10(signal / noise); infinite where there is no noise or no signal."""
         signal, noise = (self.alpha, self.sigma) if self.process == "flow" else (1.0, self.sigma)
         if signal <= 0 or math.isinf(noise):
             return -math.inf
@@ -347,11 +353,13 @@ class Trace:
 
 def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
     """An array of a step from the step's other fields; None where it does not follow from them."""
-    from .latents import predicted_original
+    from .latents import apply_guidance, predicted_original
 
-    if name == "noise_pred":  # Ho and Salimans, arXiv 2207.12598, as diffusers counts its scale
+    if name == "noise_pred":
         uncond, cond, scale = step["noise_pred_uncond"], step["noise_pred_cond"], settings.guidance_scale
-        return None if uncond is None or cond is None or scale is None else uncond + np.float32(scale) * (cond - uncond)  # fmt: skip
+        if uncond is None or cond is None or scale is None:
+            return None
+        return apply_guidance(uncond, cond, np.float32(scale))
     if name == "pred_original" and step["noise_pred"] is not None and settings.prediction_type is not None:
         known = step["latents"], step["noise_pred"], step["alpha"], step["sigma"]
         return predicted_original(*known, settings.prediction_type, step["process"]).astype(np.float32)

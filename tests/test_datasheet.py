@@ -336,7 +336,7 @@ def test_the_sheet_tells_what_captions_leave_unsaid_and_how_often_a_picture_is_s
     for words in ("64 pixels in 70%, 48 pixels in 20%, 96 pixels in 10%", "8,180 portraits", '"four"', "the shade"):
         assert words in unsaid, words
     shown = " ".join(text.split("## Collection process")[0].rpartition("**Any other comments?**")[2].split())
-    assert "pictures times whole epochs" in shown and "The training's record tells every stage" in shown
+    assert "pictures times whole epochs" in shown and "The training's record lists every stage" in shown
     assert "8,090 of 16,180" in text and "A watermark is drawn on 2,000 scenes" in text
 
 

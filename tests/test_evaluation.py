@@ -743,7 +743,7 @@ def test_the_card_says_where_no_claim_is_made(records):
     )
     assert (
         "no claim (object 0.9685 on reconstructions)" in text
-        and "sections exposures, steps, strengths, learning curve below" in text
+        and "these sections below: exposures, steps, strengths, learning curve." in text
     )
     assert_same_rows(text, report.finish(told))
     assert told["rows"][2]["tier"] == "GPU", "the file's own rows are left alone"

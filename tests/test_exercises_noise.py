@@ -83,7 +83,7 @@ def test_cosine_schedule_is_right(answer):
     [
         (lambda n: cosine(n) ** 0.5, "That is its root"),
         (lambda n: 1 - cosine(n) / np.r_[1, cosine(n)[:-1]], "These are the betas"),
-        (lambda n: angle(np.arange(n), n) / angle(0, n), "one tick early"),
+        (lambda n: angle(np.arange(n), n) / angle(0, n), "one timestep early"),
         (lambda n: angle(np.arange(1, n + 1), n, 0), "offset 0.008"),
         (lambda n: angle(np.arange(1, n + 1), n), "divide by the value at t = 0"),
         (lambda n: cosine(n)[::-1], "from noise to picture"),

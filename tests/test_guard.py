@@ -317,8 +317,8 @@ def test_compiled_rows_that_a_cpu_measured_are_told_to_be_no_advice():
     told = lambda machine, change: table.describe(
         {"bench": "training", "turns": 3, "machine": machine, "rows": [row | {"change": change}]}
     )
-    assert "are no advice" in told(machine, "compiled") and "are no advice" not in told(machine, "bfloat16")
-    assert "are no advice" not in told(machine | {"gpu": {"name": "a card"}}, "compiled")
+    assert "Do not follow" in told(machine, "compiled") and "Do not follow" not in told(machine, "bfloat16")
+    assert "Do not follow" not in told(machine | {"gpu": {"name": "a card"}}, "compiled")
 
 
 def gradients(

@@ -89,7 +89,7 @@ def test_guidance_records_every_scale_from_the_same_noise():
     np.testing.assert_allclose(view.traces[-1].images[0].astype(int), np.asarray(expected).astype(int), atol=1)
 
 
-def test_what_is_believed_is_decoded_for_both_halves_and_the_guided_one():
+def test_what_is_predicted_is_decoded_for_both_halves_and_the_guided_one():
     pipe = tiny.pipeline("sd")
     with sdwidgets.record(pipe) as trace:
         tiny.run(pipe, steps=3, guidance_scale=4.0)

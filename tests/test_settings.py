@@ -97,6 +97,15 @@ def test_an_imaginary_setting_is_kept_in_files(play, tmp_path):
     assert play.show(kept).settings["eta"] == 0.5, "and the controls are set to it again"
 
 
+def test_an_imaginary_setting_is_in_the_commands_trace(eta, tmp_path, monkeypatch, capsys):
+    """Recording does not see every argument of a call; what was requested completes it."""
+    monkeypatch.chdir(tmp_path)
+    tiny.pipeline("sd").save_pretrained("tiny")
+    arguments = ["generate", "a cat", "--model", "tiny", "--steps", "2", "--eta", "0.5", "--trace", "run.safetensors"]
+    assert cli.main(arguments) == 0
+    assert Trace.load("run.safetensors").settings.eta == 0.5
+
+
 def test_every_control_says_what_it_is():
     for name, control in CONTROLS.items():
         assert control.label and control.noun and name in {field.name for field in dataclasses.fields(Settings)}

@@ -6,7 +6,7 @@ layers or attention processors.** Where a change is noticed, the network itself 
 
 The pipeline stays diffusers' own and is called, recorded and saved as before: only `forward` of its networks is replaced, on the instance,
 and where there is no card the pipeline's class by one that does not look for it. `cpu` and `cuda` say what is done on which device.
-`python -m bench --only tricks` measures each trick on a CPU alone; one that gained less than a twentieth was taken out.
+`python -m bench --only tricks` measures each trick on a CPU alone; one that gains less than 5% does not stay.
 
 What was compiled lies in the cache folder, so that a second start is quick; so does what was measured, once a machine: whether bfloat16 is
 faster.

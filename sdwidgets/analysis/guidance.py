@@ -1,7 +1,7 @@
 """Guidance (Ho and Salimans, arXiv 2207.12598): two predictions of one network, and a line through them.
 
-`predictor` asks the U-Net of any SD 1, 2 or XL pipeline for its predictions under several prompts, `sample` walks with what a
-function makes of them, and `guidance` records one prompt and seed at several scales for the guidance explorer.
+`predictor` computes what the U-Net of any SD 1, 2 or XL pipeline predicts under several prompts, and `sample` runs the sampling loop with what a
+function makes of them: `apply_guidance`, for example.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ import numpy as np
 import torch
 
 from .. import latents as _latents
-from ..latents import Array
+from ..latents import apply_guidance  # noqa: F401  (its users look for it here)
 from .denoiser import conditioning_of, map_tensors
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from ..trace import Trace
-
-
-def apply_guidance(uncond: Array, cond: Array, scale: float) -> Array:
-    """uncond + scale (cond - uncond), numpy or torch, any one shape: 0 is `uncond`, 1 is `cond`, above 1 goes past it."""
-    return uncond + scale * (cond - uncond)
 
 
 def predictor(
@@ -64,7 +59,7 @@ def sample(
     """The sampling loop over the pipeline's own scheduler: from noise (batch, channels, h, w) to finished latents, same shape.
 
     predict: `(latents, timestep) -> predictions`, as from `predictor`.
-    combine: `(predictions, ...) -> prediction`: what the scheduler gets; `lambda uncond, cond: guide(uncond, cond, 4)`.
+    combine: `(predictions, ...) -> prediction`: what the scheduler gets; `lambda uncond, cond: apply_guidance(uncond, cond, 4)`.
     latents: noise of variance one; the scheduler's own start is made from it.
     """
     pipe.scheduler.set_timesteps(steps, device=latents.device)

@@ -1,4 +1,4 @@
-"""Noise schedules as numbers: how much picture and how much noise is left at every tick of the clock. Numpy alone.
+"""Noise schedules as numbers: how much picture and how much noise is left at every timestep. Numpy alone.
 
 A noised latent is x_t = a x0 + b n: `signal` a, `noise` b. The variance preserving schedules have a^2 + b^2 = 1 and
 a^2 = abar, the product of 1 - beta (Ho et al. 2020, arXiv 2006.11239); a flow has a + b = 1 (Lipman et al. 2022, arXiv
@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
-TIMESTEPS = 1000  # ticks of the clock in all Stable Diffusion models
+TIMESTEPS = 1000  # in all Stable Diffusion models
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +89,12 @@ def cosine(timesteps: int = TIMESTEPS, max_beta: float = 0.999) -> Schedule:
 
 
 def zero_snr(schedule: Schedule | None = None) -> Schedule:
-    """A schedule shifted and stretched so that its last tick is pure noise and its first is as before: algorithm 1 of
+    """A schedule shifted and stretched so that its last timestep is pure noise and its first is as before: algorithm 1 of
     Lin et al. 2023 (arXiv 2305.08891). By default of `scaled_linear`."""
     schedule = schedule or scaled_linear()
     first, last = schedule.signal[0], schedule.signal[-1]
     signal = (schedule.signal - last) * first / (first - last)
-    sentence = "Scaled linear, stretched so that its last tick is pure noise."
+    sentence = "Scaled linear, stretched so that its last timestep is pure noise."
     return Schedule("zero SNR", signal, np.sqrt(1 - signal**2), sentence)
 
 

@@ -49,7 +49,7 @@ def run_with(pipe: DiffusionPipeline, scheduler: str, prompt: str, *, steps: int
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
     from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
     """
-    dice = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     with temporarily(pipe, scheduler=make_scheduler(scheduler, pipe)), record(pipe) as trace:
-        pipe(prompt, num_inference_steps=steps, generator=dice, **settings)
+        pipe(prompt, num_inference_steps=steps, generator=generator, **settings)
     return trace

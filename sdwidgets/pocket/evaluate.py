@@ -87,7 +87,7 @@ def _read(file: Path) -> dict | None:
 
 
 def judge_exam() -> dict | None:
-    """How far the judge is to be believed, from its own examination (data/judges/gate.json); None where there is none.
+    """How far the judge can be trusted, from its own examination (data/judges/gate.json); None where there is none.
 
     set of pictures -> attribute -> the rate balanced over classes, the worst class, and whether it passes.
     """

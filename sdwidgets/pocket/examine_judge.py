@@ -1,4 +1,4 @@
-"""`python -m sdwidgets.pocket.examine_judge fit` sets the judge's limits, `... gate` says how far it is to be believed.
+"""`python -m sdwidgets.pocket.examine_judge fit` sets the judge's limits, `... gate` measures how far it can be trusted.
 
 `... eye` draws sheets of generated pictures to be looked at, `... agree` compares what was seen with what the judge said.
 """

@@ -19,7 +19,7 @@ from .still_image import captioned
 from .view import View
 
 NAMES = ("uncond", "cond", "guided")
-MAX_BELIEVED, MAX_PICTURE = 192, 512  # pixels of the longer side
+MAX_PREDICTED, MAX_PICTURE = 192, 512  # pixels of the longer side
 
 
 class GuidanceExplorer(View):
@@ -177,7 +177,7 @@ def _step(trace, i: int, pictures: Mapping | None) -> dict:
     for name, latent in x0.items():
         decoded = (pictures or {}).get(name)
         quality = 75 if name == "guided" else 60  # the halves are shown small
-        entry[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_BELIEVED, quality)
+        entry[name] = pack(latent[0], MAX_LATENTS) if decoded is None else webp(decoded[i], MAX_PREDICTED, quality)
     return entry
 
 

@@ -24,7 +24,7 @@ class NoiseExplorer(View):
 
     latents: (channels, h, w), a picture's in the scheduler's scale. noise: the same shape, one draw from a unit normal.
     factors: (channels + 1, 3), see latents.linear_preview; None draws in grey. picture: (H, W, 3) uint8, what the latents
-    are of. schedules: two to six of one length, `Schedule`s or labels of `noise.SCHEDULES`.
+    are of. schedules: two to six of one length, `Schedule`s or labels of `analysis.noise_schedules.SCHEDULES`.
 
     `set(t=500, schedule="cosine")` moves it: t from 0 (picture) to the last (noise). Raises ValueError for arrays
     that do not fit, for schedules of different lengths or one label twice, and for a state that there is not.
@@ -72,7 +72,7 @@ class NoiseExplorer(View):
     def from_pipeline(cls, pipe, picture, *, seed: int = 0, schedules=tuple(SCHEDULES), **state) -> NoiseExplorer:
         """A `NoiseExplorer` over one picture's latents and the noise of a seed.
 
-        picture: PIL or (H, W, 3) uint8, of a size that the autoencoder takes. schedules: labels of `noise.SCHEDULES` or
+        picture: PIL or (H, W, 3) uint8, of a size that the autoencoder takes. schedules: labels of `analysis.noise_schedules.SCHEDULES` or
         `Schedule`s. Raises ValueError for a picture that does not fit, and what NoiseExplorer raises.
         """
         import torch

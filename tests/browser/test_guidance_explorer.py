@@ -19,7 +19,7 @@ def opened(page, view, folder):
 def test_sliders_move_pictures_and_arrows(new_page, tmp_path):
     page = opened(new_page(), a_view(1.0, 2.0, 8.0), tmp_path)
     scale, step = (page.get_by_role("slider", name=name, exact=True) for name in ("Guidance scale", "Step"))
-    guided, arrows = page.locator(".believed-guided canvas"), page.locator(".arrows figcaption")
+    guided, arrows = page.locator(".predicted-guided canvas"), page.locator(".arrows figcaption")
     assert scale.get_attribute("aria-valuetext") == "guidance 2"
     step.focus()
     seen = set()
@@ -55,9 +55,9 @@ def test_a_scale_without_halves_warns_and_a_picture_below_leads_back(new_page, t
     page = opened(new_page(), a_view(1.0, 2.0).set(scale=1), tmp_path)
     assert "one prediction" in page.locator(".note").inner_text()
     assert page.locator(".arrows svg .arrow").count() == 1
-    assert not page.locator(".believed-cond").is_visible()
+    assert not page.locator(".predicted-cond").is_visible()
     page.get_by_role("button", name="guidance 2").click()
-    assert not page.locator(".note").is_visible() and page.locator(".believed-cond").is_visible()
+    assert not page.locator(".note").is_visible() and page.locator(".predicted-cond").is_visible()
     assert page.get_by_role("button", name="guidance 2").get_attribute("aria-pressed") == "true"
     assert eventually(page, lambda: page.locator(".finished canvas").last.evaluate("c => c.width") == 48)
 
@@ -69,5 +69,5 @@ def test_it_fits_every_width_in_light_and_dark(new_page, tmp_path, width, scheme
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator("h2").text_content() == EVIL and page.evaluate("window.pwned") is None
     assert page.locator(".card").get_attribute("data-theme") == scheme and page.errors == []
-    hero, half = (page.locator(f".believed-{name} canvas").bounding_box() for name in ("guided", "cond"))
+    hero, half = (page.locator(f".predicted-{name} canvas").bounding_box() for name in ("guided", "cond"))
     assert hero["width"] > 1.9 * half["width"]

@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 
+from ...latents import apply_guidance
 from .verdict import Verdict, answer_of, check, refute, require, right, wrong
 
 
@@ -119,7 +120,7 @@ def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> l
         ("The scaling factor is missing: multiply by vae.config.scaling_factor after encoding, divide before decoding.", {"scale": 1.0}),
         ("The latents are scaled after encoding; divide by the scaling factor again before you decode.", {"unscale": 1.0}),
         ("Encoding was not scaled: the U-Net learned on latents times vae.config.scaling_factor.", {"scale": 1.0, "unscale": factor}),
-        ("You decoded the noisy latent itself: ask the U-Net, and take the picture that it believes in.", {"ask": False}),
+        ("You decoded the noisy latent itself: ask the U-Net, and take the predicted x0.", {"ask": False}),
         ("Shares are square roots: sqrt(abar) of the picture, sqrt(1 - abar) of the noise.", {"signal": abar, "spread": 1 - abar}),
         ("Picture and noise have changed places: sqrt(abar) belongs to the picture.", {"signal": (1 - abar) ** 0.5, "spread": abar**0.5}),
         (f"This model answers in {kind}: hand scheduler.config.prediction_type to latents.predicted_original.", {"kind": other}),
@@ -128,8 +129,8 @@ def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> l
 
 @check("Hand over your function and the pipeline: exercises.round_trip(noise_and_back, pipe).")
 def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
-    """`function(pipe, pixels, noise, t, text)` -> pixels: encode, put noise on as at time t, ask the U-Net once, take the picture
-    that it believes in, decode.
+    """`function(pipe, pixels, noise, t, text)` -> pixels: encode, put noise on as at time t, ask the U-Net once, decode
+    the predicted x0.
 
     pixels: (1, 3, H, W) in -1 to 1. noise: (1, channels, h, w). text: what the U-Net takes beside latents and timestep, by name. pipe: a
     pipeline of Stable Diffusion's shape, as loaded in the notebook.
@@ -197,8 +198,7 @@ def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, 
 
     scheduler = pipe.scheduler
 
-    def guided(uncond, cond):
-        return uncond + guidance * (cond - uncond)
+    guided = lambda uncond, cond: apply_guidance(uncond, cond, guidance)
 
     @torch.no_grad()
     def walk(first, start, combine=guided, last=None):
@@ -266,6 +266,8 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
     finished = f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}."
     require(result.shape == expected.shape, finished)
     if _nearly(result, expected):
-        return right("That is image to image, and equal to diffusers': strength says where on the clock you get on.")
+        return right(
+            "That is image to image, and equal to diffusers': strength chooses the timestep at which you begin."
+        )
     _refute_image_to_image(pipe, latent, noise, text, result, steps, int(steps * strength), guidance)
     return wrong("Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too.")

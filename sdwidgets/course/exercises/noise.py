@@ -28,7 +28,7 @@ def ten_times_noise(t=None) -> Verdict:
     require(whole, f"t is a whole number from 0 to 999, and {t} is none; 0 is the picture's end.")
     plainly = f"At t = {int(t)} the ratio is {schedule.snr_db[int(t)]:.1f} dB; look for where it first is -10 or less."
     require(t == answer, hints.get(int(t), plainly))
-    return right(f"At t = {answer} the ratio passes -10 dB: a third of the clock is still to come, and little picture is left in it.")  # fmt: skip
+    return right(f"At t = {answer} the ratio passes -10 dB: a third of the timesteps is still to come, and little picture is left in it.")  # fmt: skip
 
 
 @check("Hand over your function: exercises.cosine_schedule(cosine_schedule).")
@@ -43,11 +43,11 @@ def cosine_schedule(function=None) -> Verdict:
     t = np.arange(1000)
     mistakes = (
         (wanted**0.5, "That is its root, the share a of the picture: abar is the cosine squared."),
-        (betas, "These are the betas, how much is lost at each tick; abar is their running product of 1 - beta."),
-        (f(t, 0.008) / f(0, 0.008), "Yours is one tick early: its first number is 1, no noise at all. Count t from 1."),
+        (betas, "These are the betas, how much is lost at each timestep; abar is their running product of 1 - beta."),
+        (f(t, 0.008) / f(0, 0.008), "Yours is one timestep early: its first number is 1, no noise at all. Count t from 1."),
         (f(t + 1, 0.0), "Without the offset 0.008 the first ticks add almost no noise; Nichol and Dhariwal put it in for that."),
-        (f(t + 1, 0.008), "Nearly: divide by the value at t = 0, so that the clock starts from a whole picture."),
-        (wanted[::-1], "Yours runs from noise to picture; t = 1 is the first tick away from the picture."),
+        (f(t + 1, 0.008), "Nearly: divide by the value at t = 0, so that it starts from a whole picture."),
+        (wanted[::-1], "Yours runs from noise to picture; t = 1 is the first timestep away from the picture."),
     )  # fmt: skip
     refute(
         answer[:-1], [(other[:-1], hint) for other, hint in mistakes], atol=2e-6
@@ -100,14 +100,14 @@ def ddim_step(function=None) -> Verdict:
 
 @check("Hand over your function: exercises.trailing(trailing).")
 def trailing(function=None) -> Verdict:
-    """`function(steps)` -> the timesteps of a run, from noise down, evenly over a clock of 1000, the first one 999."""
+    """`function(steps)` -> the timesteps of a run, from noise down, evenly over 1000 timesteps, the first one 999."""
     answer = np.asarray(answer_of(function, 10), np.float64).ravel()
     uneven = "Timesteps are whole numbers: go down from 1000 in steps of 1000 / steps, round, then take one off."
     linspace = 'That is "linspace": it spends a step at t = 0, where there is nothing left to remove. Steps of 1000 / 10 end at 99.'
     mistakes = (
         (range(900, -1, -100), "That is \"leading\", without an offset: it begins at t = 900, and the ticks 901 to 999, the noisiest, are never asked."),
         (range(901, 0, -100), "That is \"leading\", what Stable Diffusion's scheduler does: it begins at t = 901, and the ticks 902 to 999, the noisiest, are never asked."),
-        (range(1000, 0, -100), "The clock's last tick is 999, since it counts from 0: take one off."),
+        (range(1000, 0, -100), "The last timestep is 999, since they count from 0: take one off."),
         (range(99, 1000, 100), "Sampling goes from noise to picture: the largest t first."),
         (np.linspace(999, 0, 10), linspace),
         (np.linspace(999, 0, 10).round(), linspace),

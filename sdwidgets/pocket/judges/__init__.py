@@ -1,6 +1,6 @@
 """The judge of Pocket's pictures: what is drawn there, told from the pixels alone and never from the prompt.
 
-It compares with templates, has no network and chooses no checkpoint; `gate` says how far it is to be believed.
+It compares with templates, has no network and chooses no checkpoint; `gate` measures how far it can be trusted.
 `read(pictures)` gives a `Judgement` a picture, and `judgement` has the questions that can be asked of one.
 """
 

@@ -1,4 +1,4 @@
-"""How far the judge is to be believed: what it makes of scenes whose truth is known, drawn and reconstructed.
+"""How far the judge can be trusted: what it makes of scenes whose truth is known, drawn and reconstructed.
 
 It counts for an attribute where it reads at least 99% of held-out true renders and 97% of their reconstructions
 rightly. Rates of names are means over classes, with the worst class beside them.

@@ -24,6 +24,7 @@ from diffusers import LCMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ...latents import apply_guidance
 from . import denoiser, trainer
 from .lora import EVERYWHERE, LoraTraining, fit_lora
 from .work_folder import run_extra
@@ -64,7 +65,7 @@ class TurboTraining(LoraTraining):
         """The frozen denoiser's guided velocity, (n, 4, h, w) in float32: two calls in one batch."""
         both = torch.cat([empty_embeds, prompt_embeds])
         empty, prompted = self._frozen[1](torch.cat([noisy, noisy]), timestep, both).sample.float().chunk(2)
-        return empty + self.config.guidance_scale * (prompted - empty)
+        return apply_guidance(empty, prompted, self.config.guidance_scale)
 
     @torch.no_grad()
     def walk(self, noise, prompt_embeds, empty_embeds) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ...generation.validation import SettingsError
-from ...trace import CONTROLS, Settings, Trace
+from ...trace import Settings, Trace
 from ..replay import MAX_PREVIEW, about, describe, frame, webp
 from .channel import Channel
 from .driver import arguments, badge, few_steps, live_mode, pipeline_lock, scheduler_override, sentence_for
@@ -93,12 +91,8 @@ class Runner:
             pass
         except Exception as failure:
             error = failure
-        if trace is not None:  # what recording cannot see of a run, its settings say
-            arguments_of_run = (name for name, control in CONTROLS.items() if control.argument)
-            unseen: dict[str, Any] = {
-                name: settings.get(name) for name in arguments_of_run if getattr(trace.settings, name) is None
-            }
-            trace.settings = replace(trace.settings, **unseen)
+        if trace is not None:
+            trace.settings = trace.settings.completed(settings)
         return trace, scheduler, error
 
     def _on_step(self, pipe, request: RunRequest, cancelled: Callable[[], bool]) -> Callable:

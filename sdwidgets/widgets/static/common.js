@@ -101,7 +101,7 @@ function paintPixels(canvas, width, height, colour) {
   context.putImageData(pixels, 0, 0);
 }
 
-/** Four channels times a small matrix, plus a bias: nearly the picture, at a millionth of the decoder's cost. */
+/** The channels of a latent times a small matrix, plus a bias: nearly the picture, at a millionth of the decoder's cost. */
 function paintLinear(canvas, packed, factors) {
   const [channels, height, width] = packed.shape;
   const values = numbers(packed);

@@ -13,7 +13,7 @@ class GuidanceExplorer {
       const caption = h("figcaption");
       return { canvas, caption, figure: h("figure", { class: name }, canvas, caption) };
     };
-    this.pictures = { guided: figure("believed-guided"), uncond: figure("believed-uncond"), cond: figure("believed-cond") };
+    this.pictures = { guided: figure("predicted-guided"), uncond: figure("predicted-uncond"), cond: figure("predicted-cond") };
     this.svg = s("svg", { role: "img" });
     this.arrows = h("figcaption", { "aria-live": "polite" });
     this.scale = this.slider("Guidance scale", () => this.choose({ scale: Number(this.scale.input.value) }));

@@ -204,7 +204,7 @@ class PlaygroundView {
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
     this.fields.scheduler.input.replaceChildren(...schedulers.map(([label]) => h("option", { value: label }, label || "as it came")));
-    if (hidden.includes("guidance_scale")) this.fields.guidance_scale.box.hidden = true;
+    for (const name of hidden) if (this.fields[name]?.box) this.fields[name].box.hidden = true;
     this.more.hidden = hidden.includes("negative_prompt");
     this.replay.badge.textContent = badge;
     this.source.offer(tasks);
