@@ -94,7 +94,7 @@ def parts(pipes: Pipelines, effort: Effort) -> dict:
         "prompt": lambda name: pipes[name].encode_prompt(pipes.fresh(name)[0], "cpu", 1, True),
     }
     names = pipes.names("stock", "fast")
-    figures: dict = {"rates": harness.peaks()}
+    figures: dict = {"rates": harness.peaks(size=effort.product)}
     for part, call in calls.items():
         ways = {name: lambda turn, name=name, call=call: call(name) for name in names}
         if part == "prompt" and "fast" in names:

@@ -39,11 +39,14 @@ class Effort:
     live: float = 10.0  # seconds that a hand types, and that it drags
     many: int = 64  # pictures of a batch; half as many for one process against two
     compile: bool = True  # try torch.compile too, a minute
+    product: int = 1536  # side of the matrices whose product gives this machine's rate
 
 
 FULL = Effort()
 CHILD = Effort(turns=12, budget=20.0, pictures=40, batches=(1, 4, 16))
-QUICK = Effort(turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2), live=2.0, many=4, compile=False)
+QUICK = Effort(
+    turns=1, budget=1.0, pictures=2, runs=6, starts=1, batches=(1, 2), live=2.0, many=4, compile=False, product=256
+)
 
 
 class Pipelines:
