@@ -20,6 +20,16 @@ def request(play, live: int, **settings) -> None:
     play.page("run", settings=settings, live=live)
 
 
+def in_a_long_run(make, monkeypatch):  # noqa: F811
+    """A Playground in the midst of a live run of 500 steps."""
+    monkeypatch.setattr(driver, "LIVE_STEPS", 500)
+    play, inside = make(autorun=False, num_inference_steps=500), threading.Event()
+    with play.pipe.unet.register_forward_hook(lambda *_: inside.set()):
+        request(play, 1)
+        assert inside.wait(SECONDS)
+    return play
+
+
 def test_a_reader_who_never_pauses_sees_pictures_and_the_last_one_is_its_own(make):  # noqa: F811
     play = make(autorun=False, num_inference_steps=30)
     for live in range(1, 41):
@@ -61,17 +71,9 @@ def test_at_most_one_runs_and_one_waits(make, monkeypatch):  # noqa: F811
 
 def test_a_live_run_that_takes_long_gives_way(make, monkeypatch):  # noqa: F811
     monkeypatch.setattr(runner, "PATIENCE", 0.0)
-    monkeypatch.setattr(driver, "LIVE_STEPS", 500)
-    play = make(autorun=False, num_inference_steps=500)
-    inside = threading.Event()
-    hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
-    try:
-        request(play, 1)
-        assert inside.wait(SECONDS)
-        request(play, 2, num_inference_steps=2)
-        assert len(play.wait(SECONDS)) == 2
-    finally:
-        hook.remove()
+    play = in_a_long_run(make, monkeypatch)
+    request(play, 2, num_inference_steps=2)
+    assert len(play.wait(SECONDS)) == 2
     assert [m["live"] for m in play.sent if m["kind"] == "live"] == [2]
 
 
@@ -97,17 +99,9 @@ def test_a_run_is_described_only_when_nothing_is_moved(make, monkeypatch):  # no
 
 
 def test_stop_stops_a_live_run_too(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(driver, "LIVE_STEPS", 500)
-    play = make(autorun=False, num_inference_steps=500)
-    inside = threading.Event()
-    hook = play.pipe.unet.register_forward_hook(lambda *_: inside.set())
-    try:
-        request(play, 1)
-        assert inside.wait(SECONDS)
-        play.stop()
-        assert not play.wait(SECONDS).complete
-    finally:
-        hook.remove()
+    play = in_a_long_run(make, monkeypatch)
+    play.stop()
+    assert not play.wait(SECONDS).complete
     assert "live" not in play.kinds() and play.kinds()[-1] == "done"
 
 

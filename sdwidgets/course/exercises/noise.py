@@ -49,9 +49,8 @@ def cosine_schedule(function=None) -> Verdict:
         (f(t + 1, 0.008), "Nearly: divide by the value at t = 0, so that it starts from a whole picture."),
         (wanted[::-1], "Yours runs from noise to picture; t = 1 is the first timestep away from the picture."),
     )  # fmt: skip
-    refute(
-        answer[:-1], [(other[:-1], hint) for other, hint in mistakes], atol=2e-6
-    )  # the last beta may be capped or not
+    uncapped = [(other[:-1], hint) for other, hint in mistakes]  # the last beta may be capped or not
+    refute(answer[:-1], uncapped, atol=2e-6)
     k = int(np.abs(answer - wanted).argmax())
     require(
         close(answer, wanted, atol=2e-6), f"At t = {k + 1} it gives {answer[k]:.4f}, and {wanted[k]:.4f} is right."
