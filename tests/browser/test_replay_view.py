@@ -26,7 +26,8 @@ def open_playing(page, tmp_path, **state):
     path = sdwidgets.Replay(a_trace(steps=20), **state).export_html(tmp_path / "run.html")
     page.context.set_offline(True)
     page.add_init_script(COUNT)
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)  # an installed clock still runs beside the machine's
     page.goto(path.as_uri())
     page.locator(".status").wait_for()
     page.clock.run_for(100)  # the first layout
