@@ -570,13 +570,17 @@ def test_the_gate_sees_what_states_carry_and_what_they_do_not():
 
 @pytest.fixture(scope="module")
 def brief():
-    """Narrow autoencoders, one question to the text encoder's states, one validation scene of each kind: minutes less, the same code."""
+    """Narrow autoencoders and few pictures to measure them, one question to the text encoder's states, one validation scene of each kind."""
     with pytest.MonkeyPatch.context() as patch:
         one = {kind: (block, 1, fits) for kind, (block, _, fits) in validation.KINDS.items()}
         patch.setattr(validation, "KINDS", one)
         patch.setattr(vae, "VaeConfig", functools.partial(vae.VaeConfig, channels=(16, 24, 32, 48)))
         small = functools.partial(small_decoder.SmallDecoderConfig, channels=(8, 16, 24, 48))
         patch.setattr(small_decoder, "SmallDecoderConfig", small)
+        patch.setattr(vae, "reconstruction_psnr", functools.partial(vae.reconstruction_psnr, count=8))
+        patch.setattr(
+            small_decoder, "decoders_agreement", functools.partial(small_decoder.decoders_agreement, count=8)
+        )
         patch.setattr(clip, "gate", functools.partial(clip.gate, attributes=["count"]))
         patch.setattr(clip, "beats_hard_negative", functools.partial(clip.beats_hard_negative, count=20))
         yield
