@@ -33,10 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args) or DONE
     except KeyboardInterrupt:
         return _fail(args, "interrupted.", INTERRUPTED)
-    except (
-        UnknownModelError,
-        ValueError,
-    ) as error:  # UsageError, SettingsError, and the sentences of the other modules
+    except (UnknownModelError, ValueError) as error:  # UsageError, SettingsError, other modules' sentences
         return _fail(args, str(error), MISUSED)
     except (LoadError, ImportError, EOFError) as error:
         return _fail(args, str(error), FAILED)

@@ -1,10 +1,10 @@
-"""What differs from one diffusers pipeline to another: the denoiser's name; and how diffusers is kept quiet."""
+"""What differs from one diffusers pipeline to another: the denoiser's name; how diffusers is kept quiet; nests of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -28,3 +28,15 @@ def quiet_diffusers() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def map_leaves(value: Any, kind: type, change: Callable) -> Any:
+    """The same nest of tuples, lists and dictionaries with `change(leaf)` in the place of every leaf of this kind, such as a tensor."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, dict):  # diffusers' outputs are dictionaries too
+        made = {name: map_leaves(item, kind, change) for name, item in value.items()}
+        return made if type(value) is dict else type(value)(**made)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_leaves(item, kind, change) for item in value)
+    return value

@@ -19,9 +19,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from .latents import apply_guidance, predicted_original
 from .paths import replacing
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .widgets.replay import Replay
 
 FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
@@ -153,8 +156,6 @@ class Step:
 
     def half_original(self, half: str, prediction_type: str) -> np.ndarray:
         """Predicted x0, (batch, channels, h, w), of the "uncond" or "cond" half of the prediction alone."""
-        from .latents import predicted_original
-
         output = getattr(self, f"noise_pred_{half}")
         return predicted_original(self.latents, output, self.alpha, self.sigma, prediction_type, self.process)
 
@@ -353,8 +354,6 @@ class Trace:
 
 def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
     """An array of a step from the step's other fields; None where it does not follow from them."""
-    from .latents import apply_guidance, predicted_original
-
     if name == "noise_pred":
         uncond, cond, scale = step["noise_pred_uncond"], step["noise_pred_cond"], settings.guidance_scale
         if uncond is None or cond is None or scale is None:
@@ -377,11 +376,7 @@ def _compact(name: str, value: np.ndarray) -> np.ndarray:
         return value.astype(np.float16) if value.dtype == np.float32 and name != "preview_factors" else value
     from PIL import Image
 
-    files = []
-    for picture in value:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "WEBP", method=6, **PICTURES[name])
-        files.append(buffer.getvalue())
+    files = [encoded(Image.fromarray(picture), "WEBP", method=6, **PICTURES[name]) for picture in value]
     lengths = np.array([len(files), *map(len, files)], "<i8")
     return np.frombuffer(lengths.tobytes() + b"".join(files), np.uint8)
 
@@ -392,11 +387,15 @@ def _expanded(name: str, value: np.ndarray) -> np.ndarray:
         return value.astype(np.float32) if value.dtype == np.float16 else value
     from PIL import Image
 
-    pictures = []
-    for file in webp_files(value):
-        with Image.open(io.BytesIO(file), formats=["WEBP"]) as picture:
-            pictures.append(np.asarray(picture.convert("RGB")))
-    return np.stack(pictures)
+    pictures = (Image.open(io.BytesIO(file), formats=["WEBP"]) for file in webp_files(value))
+    return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+
+
+def encoded(picture: Image.Image, form: str, **options) -> bytes:
+    """The picture's file in the format `form`, as bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
 
 
 def webp_files(value: np.ndarray) -> list[bytes]:
@@ -417,9 +416,8 @@ def _refuse_foreign(path: Path) -> None:
         )
     with path.open("rb") as file:
         start = file.read(9)
-    if (
-        start[8:] == b"{"
-    ):  # safetensors: the length of a JSON header, whose bytes may look like any mark, then the header
+    # A safetensors file has the length of its JSON header, whose bytes may look like any mark, and then the header.
+    if start[8:] == b"{":
         return
     for mark, kind in FOREIGN_STARTS.items():
         if start.startswith(mark):

@@ -25,7 +25,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .paths import replacing
-from .trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, webp_files
+from .trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, encoded, webp_files
 
 MAX_FILE, MAX_TRACE = (64_000_000, 128_000_000)  # bytes: of a file that is read, and of the trace in it, unpacked
 MAX_STEPS, MAX_PIXELS = 4_000, 40_000_000  # scheduler calls; pixels of a picture, or of all previews together
@@ -95,11 +95,10 @@ def to_png(trace: Trace) -> bytes:
     info = PngInfo()
     info.add_itxt(TEXT, json.dumps(dataclasses.asdict(trace.settings), ensure_ascii=False))
     info.add(CHUNK, _packed(trace))
-    buffer = io.BytesIO()
-    Image.fromarray(trace.images[0]).save(buffer, "PNG", pnginfo=info)
-    if buffer.tell() > MAX_FILE:
-        raise ValueError(f"the picture with its run has {buffer.tell() / 1e6:.0f} MB, and {MAX_FILE // 10**6} MB are allowed; use trace.save(path)")  # fmt: skip
-    return buffer.getvalue()
+    data = encoded(Image.fromarray(trace.images[0]), "PNG", pnginfo=info)
+    if len(data) > MAX_FILE:
+        raise ValueError(f"the picture with its run has {len(data) / 1e6:.0f} MB, and {MAX_FILE // 10**6} MB are allowed; use trace.save(path)")  # fmt: skip
+    return data
 
 
 def to_html(trace: Trace, at_most: int = 12_000_000) -> str:
@@ -189,11 +188,8 @@ def _refuse_large_pictures(data: bytes) -> None:
         return
     for name in PICTURES:
         begin, end = header[name]["data_offsets"] if name in header else (0, 0)
-        pixels = 0
-        for file in webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ():
-            with Image.open(io.BytesIO(file), formats=["WEBP"]) as picture:
-                pixels += math.prod(picture.size)
-        if pixels > MAX_PIXELS:
+        files = webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ()
+        if sum(math.prod(Image.open(io.BytesIO(file), formats=["WEBP"]).size) for file in files) > MAX_PIXELS:
             raise ValueError(f"its {name} have more than {MAX_PIXELS:,} pixels")
 
 

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from sdwidgets.acceleration import cuda, restore
+from sdwidgets.parts import map_leaves
 from tests import tiny
 
 pytestmark = pytest.mark.skipif(bool(cuda.why_no_compiler(torch.device("cpu"))), reason="needs a C++ compiler")
@@ -217,5 +218,5 @@ def test_signatures_tell_calls_apart():
     assert key != cuda._signature(((b,), {"x": {"y": b}, "flag": False}), [])
     assert key != cuda._signature(((a.half(),), {"x": {"y": b}, "flag": False}), [])
     assert cuda._signature(((a,), {"call": print}), []) is None
-    nest = cuda.copied({"a": [a, (b, 1)]}, lambda tensor: tensor + 1)
+    nest = map_leaves({"a": [a, (b, 1)]}, torch.Tensor, lambda tensor: tensor + 1)
     assert nest["a"][0].eq(1).all() and nest["a"][1][1] == 1 and type(nest["a"][1]) is tuple

@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..parts import find_denoiser
+from ..parts import find_denoiser, map_leaves
 from ..paths import cache_folder
 from .change_detector import CHANGED, ChangeDetector
 from .text_encoder import cache_text_encoder
@@ -74,9 +74,10 @@ def compile_regions(pipe, *, graphs: bool) -> str:
     call = Graphed(denoiser) if graphs else None
     if call is not None:
         notes.append("CUDA graphs")
-    denoiser.forward = types.MethodType(_forward(pipe, denoiser, call), denoiser)
-    if not missing:
-        decoder.forward = types.MethodType(_decoder_forward(decoder), decoder)
+    # `restore` takes this forward back too.
+    denoiser.forward = types.MethodType(_forward(denoiser, lambda: restore(pipe), call), denoiser)
+    if not missing:  # Stable Diffusion XL moves its decoder to float32 and back for every picture: no change
+        decoder.forward = types.MethodType(_forward(decoder), decoder)
     cache_text_encoder(pipe)
     return ", ".join(notes)
 
@@ -90,38 +91,23 @@ def why_no_compiler(device: torch.device) -> str:
     return ""
 
 
-def _forward(pipe, denoiser, graphed: Graphed | None) -> Callable:
-    watched = ChangeDetector(denoiser)
+def _forward(network, changed: Callable[[], None] | None = None, graphed: Graphed | None = None) -> Callable:
+    """What `network` is called by. changed: called where it is no longer what it was; None: it is not asked for that."""
+    watched = ChangeDetector(network)
 
     def forward(self, *args, **kwargs):
-        if self is denoiser and not watched.in_place():
-            restore(pipe)  # this forward too
+        here = self is network  # not a copy of it
+        if here and changed is not None and not watched.in_place():
+            changed()
             warnings.warn(CHANGED, stacklevel=2)
-        elif self is denoiser and watched.hooked():
-            return _by_itself(self, *args, **kwargs)
-        elif self is denoiser and graphed is not None and not torch.is_grad_enabled():
+        elif here and watched.hooked():  # a graph that is replayed calls no hooks, nor does a block that is compiled
+            with torch.compiler.set_stance("force_eager"):
+                return type(self).forward(self, *args, **kwargs)
+        elif here and graphed is not None and not torch.is_grad_enabled():
             return graphed(*args, **kwargs)
         return type(self).forward(self, *args, **kwargs)
 
     return forward
-
-
-def _decoder_forward(decoder) -> Callable:
-    # Asked for hooks only: Stable Diffusion XL moves its decoder to float32 and back for every picture.
-    watched = ChangeDetector(decoder)
-
-    def forward(self, *args, **kwargs):
-        if self is decoder and watched.hooked():
-            return _by_itself(self, *args, **kwargs)
-        return type(self).forward(self, *args, **kwargs)
-
-    return forward
-
-
-def _by_itself(network: torch.nn.Module, *args, **kwargs):
-    """The network's own call, layer by layer: a graph that is replayed calls no hooks, nor does a block that is compiled."""
-    with torch.compiler.set_stance("force_eager"):
-        return type(network).forward(network, *args, **kwargs)
 
 
 def _compile(network: torch.nn.Module, names: list[str], undo: list) -> None:
@@ -220,13 +206,14 @@ class Graphed:
         for held, tensor in zip(inputs, tensors, strict=True):
             held.copy_(tensor, non_blocking=True)
         graph.replay()
-        return copied(output, lambda tensor: tensor.clone())
+        return map_leaves(output, torch.Tensor, torch.Tensor.clone)
 
     def capture(self, args, kwargs):
         """(graph, the tensors that it reads, what it answers)."""
         device = self.network.device
         # A tensor that waits on the host would be copied at every replay from where it no longer is.
-        args, kwargs = copied((args, kwargs), lambda tensor: tensor.detach().to(device, copy=True))
+        here = lambda tensor: tensor.detach().to(device, copy=True)
+        args, kwargs = map_leaves((args, kwargs), torch.Tensor, here)
         inputs: list[torch.Tensor] = []
         _signature((args, kwargs), inputs)
         call = type(self.network).forward
@@ -255,15 +242,3 @@ def _signature(value, tensors: list[torch.Tensor]):
         inner = tuple(_signature(item, tensors) for item in value)
         return None if None in inner else inner
     return None
-
-
-def copied(value, copy: Callable[[torch.Tensor], torch.Tensor]):
-    """The same nest of tuples, lists and dictionaries with every tensor replaced by `copy(tensor)`."""
-    if isinstance(value, torch.Tensor):
-        return copy(value)
-    if isinstance(value, dict):  # diffusers' outputs are dictionaries too
-        made = {name: copied(item, copy) for name, item in value.items()}
-        return made if type(value) is dict else type(value)(**made)
-    if isinstance(value, (list, tuple)):
-        return type(value)(copied(item, copy) for item in value)
-    return value

@@ -16,7 +16,7 @@ import torch
 
 from ..generation.schedulers import lent_scheduler
 from ..latents import predicted_original
-from ..parts import find_denoiser
+from ..parts import find_denoiser, map_leaves
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -122,14 +122,6 @@ def conditioning(pipe: DiffusionPipeline, prompt: str | Sequence[str], **setting
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
 
 
-def map_tensors(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
-    """The same conditioning with `change` made to every tensor, those in dictionaries too."""
-    return {
-        name: map_tensors(value, change) if isinstance(value, dict) else change(value)
-        for name, value in conditioning.items()
-    }
-
-
 def conditioning_of(pipe: DiffusionPipeline, prompts: Sequence[str | None], *, height: int, width: int) -> dict:
     """`conditioning` of several prompts for one call of the denoiser without guidance, a row for each.
 
@@ -139,7 +131,7 @@ def conditioning_of(pipe: DiffusionPipeline, prompts: Sequence[str | None], *, h
     for prompt in prompts:
         scale = 1.0 if prompt is not None else 2.0  # under guidance the first half of the batch has no prompt
         inputs = conditioning(pipe, prompt or "", guidance_scale=scale, height=height, width=width)
-        rows.append(map_tensors(inputs, lambda tensor: tensor[:1]))
+        rows.append(map_leaves(inputs, torch.Tensor, lambda tensor: tensor[:1]))
     return _joined(rows)
 
 

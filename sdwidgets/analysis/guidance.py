@@ -14,7 +14,8 @@ import torch
 
 from .. import latents as _latents
 from ..latents import apply_guidance  # noqa: F401  (its users look for it here)
-from .denoiser import conditioning_of, map_tensors
+from ..parts import map_leaves
+from .denoiser import conditioning_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,7 +36,12 @@ def predictor(
     The predictions are computed in one batch, in the order given, so `predictor(pipe, None, prompt)` computes what the
     pipeline does under guidance. Raises TypeError for another kind of pipeline, ValueError without a prompt.
     """
-    unet = _unet(pipe)
+    unet = getattr(pipe, "unet", None)
+    if unet is None or not hasattr(pipe, "encode_prompt"):
+        raise TypeError(
+            f"predictor() got {type(pipe).__name__}, and needs a Stable Diffusion 1, 2 or XL pipeline, which has a U-Net;"
+            " for other families record a run: sdwidgets.record(pipe) keeps both predictions of every step"
+        )
     if not prompts:
         raise ValueError(
             "predictor() got no prompt; give one or more texts, or None for no prompt: predictor(pipe, None, 'a cat')"
@@ -46,7 +52,7 @@ def predictor(
     def predict(latents: torch.Tensor, timestep, **more) -> tuple[torch.Tensor, ...]:
         batch = len(latents)
         many = pipe.scheduler.scale_model_input(torch.cat([latents] * len(prompts)), timestep)
-        rows = map_tensors(inputs, lambda row: row.repeat_interleave(batch, 0))
+        rows = map_leaves(inputs, torch.Tensor, lambda row: row.repeat_interleave(batch, 0))
         return unet(many, timestep, **rows, **more).sample.chunk(len(prompts))
 
     return predict
@@ -80,13 +86,3 @@ def decode_predictions(pipe: DiffusionPipeline, trace: Trace) -> dict[str, np.nd
         if all(getattr(step, f"noise_pred_{name}") is not None for step in trace):
             predicted[name] = np.stack([step.half_original(name, kind)[0] for step in trace])
     return {name: _latents.decode(pipe, x0) for name, x0 in predicted.items()}
-
-
-def _unet(pipe):
-    unet = getattr(pipe, "unet", None)
-    if unet is None or not hasattr(pipe, "encode_prompt"):
-        raise TypeError(
-            f"predictor() got {type(pipe).__name__}, and needs a Stable Diffusion 1, 2 or XL pipeline, which has a U-Net;"
-            " for other families record a run: sdwidgets.record(pipe) keeps both predictions of every step"
-        )
-    return unet

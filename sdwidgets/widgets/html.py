@@ -8,16 +8,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
 from PIL import Image
 
+from ..parts import map_leaves
 from ..paths import replacing
+from ..trace import encoded
 
 STATIC = Path(__file__).parent / "static"
 
@@ -34,18 +34,9 @@ def for_script(value) -> str:
 
     Takes dicts, lists, numbers, text, and bytes, which `decodeBinary` of common.js reads back.
     """
-    value = replace_bytes(value, lambda data: {"b64": base64.b64encode(data).decode("ascii")})
+    value = map_leaves(value, bytes, lambda data: {"b64": base64.b64encode(data).decode("ascii")})
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def replace_bytes(value, convert: Callable[[bytes], dict]):
-    """The same dicts and lists with `convert(data)` instead of bytes."""
-    if isinstance(value, bytes):
-        return convert(value)
-    if isinstance(value, dict):
-        return {key: replace_bytes(item, convert) for key, item in value.items()}
-    return [replace_bytes(item, convert) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, state: dict | None = None) -> str:
@@ -77,15 +68,3 @@ def write(body: str, path: str | os.PathLike, title: str) -> Path:
     with replacing(path, "the page") as part:
         part.write_text(text, "utf-8")
     return path
-
-
-def small_png(picture: Image.Image) -> bytes:
-    """A picture as PNG of few bytes, for a notebook's file: at most 128 colours."""
-    return encoded(picture.convert("RGB").quantize(128), "PNG", optimize=True)
-
-
-def encoded(picture: Image.Image, form: str, **options) -> bytes:
-    """The picture's file in the format `form`, as bytes."""
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return buffer.getvalue()

@@ -15,8 +15,7 @@ from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
-from ..trace import first_of
-from . import html
+from ..trace import encoded, first_of
 from .still_image import captioned
 from .view import View
 
@@ -142,7 +141,7 @@ def webp(image: np.ndarray, longest: int, quality: int = 80, method: int = 4) ->
     """(H, W, 3) uint8 as WebP, made smaller if its longer side has more than `longest` pixels. method: 0 (quick) to 6 (small)."""
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest))
-    return html.encoded(picture, "WEBP", quality=quality, method=method)
+    return encoded(picture, "WEBP", quality=quality, method=method)
 
 
 def badge_parts(settings) -> list[str]:

@@ -15,6 +15,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from ..trace import encoded
 from . import html
 
 
@@ -89,11 +90,9 @@ class View:
         return f"<{type(self).__name__}: {self.title}{'; ' if state else ''}{state}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        return {
-            "text/html": self.to_html(),
-            "image/png": html.small_png(self.static_image()),
-            "text/plain": repr(self),
-        }
+        few_colours = self.static_image().convert("RGB").quantize(128)  # so few bytes, in a notebook's file
+        picture = encoded(few_colours, "PNG", optimize=True)
+        return {"text/html": self.to_html(), "image/png": picture, "text/plain": repr(self)}
 
 
 class LiveView(anywidget.AnyWidget):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 
-from ..html import replace_bytes
+from ...parts import map_leaves
 from .protocol import ENVELOPE, TO_PAGE, find_fault
 
 DELIVERIES = ("auto", "push", "pull", "sync")
@@ -130,4 +130,4 @@ def without_bytes(value, buffers: list[bytes]):
         buffers.append(data)
         return {"at": len(buffers) - 1}
 
-    return replace_bytes(value, refer)
+    return map_leaves(value, bytes, refer)

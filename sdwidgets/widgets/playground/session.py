@@ -10,8 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ...generation.validation import Note, SettingsError
-from ...trace import CONTROLS, Trace
-from ..html import encoded
+from ...trace import CONTROLS, Trace, encoded
 from ..replay import describe
 from .channel import Channel
 from .driver import badge, copy_settings, defaults, program, set_by_hand, settings_of
