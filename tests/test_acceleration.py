@@ -209,7 +209,7 @@ def test_a_second_start_finds_what_the_first_compiled(pockets, cache, monkeypatc
 
 def test_a_wrong_precision_is_noticed_and_a_wrong_graph_refused(pockets, cache, monkeypatch):
     decoder, example = pockets[0].vae.decoder, (torch.zeros(1, 4, 16, 16),)
-    compile_decoder = lambda: Compiled(decoder, decoder, example, cache, openvino)
+    compile_decoder = lambda: Compiled(decoder, decoder, example, cache)
     honest = Compiled.__call__
     spoiled = lambda self, *t, **k: honest(self, *t, **k) * (float("nan") if self.precision == "bf16" else 1)
     monkeypatch.setattr(openvino_graph, "faster_precision", lambda *args: "bf16")
@@ -240,7 +240,7 @@ def test_any_order_of_memory_gives_the_same_answer(pockets, count):
 
 def test_a_new_shape_is_compared_with_the_network_and_computed_by_it_where_it_is_wrong(pockets, tmp_path, monkeypatch):
     decoder, asked = pockets[0].vae.decoder, []
-    graph = Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino)
+    graph = Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path)
     noise = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         right = type(decoder).forward(decoder, noise)
@@ -273,14 +273,14 @@ def test_a_graph_is_put_into_the_cache_in_one_move(pockets, tmp_path, monkeypatc
         seen.append(sorted(path.suffix for path in tmp_path.iterdir() if path.is_file()))
 
     monkeypatch.setattr(openvino, "save_model", watched)
-    Compiled(decoder, decoder, example, tmp_path, openvino)
+    Compiled(decoder, decoder, example, tmp_path)
     assert len(seen) == 1 and not {".xml", ".bin"} & set(seen[0])
     assert sorted(path.suffix for path in tmp_path.iterdir()) in ([".bin", ".xml"], [".bin", ".json", ".xml"])
     (graph,) = tmp_path.glob("*.xml")
     graph.write_bytes(graph.read_bytes()[:5000])
     with pytest.raises(RuntimeError):
         openvino.Core().read_model(graph)
-    Compiled(decoder, decoder, example, tmp_path, openvino)
+    Compiled(decoder, decoder, example, tmp_path)
     assert openvino.Core().read_model(graph).inputs, "a file that was cut short is made again"
 
 
@@ -295,7 +295,7 @@ def test_a_precision_that_cannot_be_compiled_is_left_out(pockets, tmp_path, monk
 
     monkeypatch.setattr(Runner, "__init__", narrow)
     decoder = pockets[0].vae.decoder
-    assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path, openvino).precision == "f32"
+    assert Compiled(decoder, decoder, (torch.zeros(1, 4, 16, 16),), tmp_path).precision == "f32"
 
 
 @pytest.mark.slow
@@ -315,7 +315,7 @@ def test_a_precision_is_measured_for_each_network_and_again_where_it_cannot_be_c
         bare(self, compiled, shapes, precision)
 
     monkeypatch.setattr(Runner, "__init__", narrow)
-    make = lambda network: Compiled(network, network, example, tmp_path, openvino)
+    make = lambda network: Compiled(network, network, example, tmp_path)
     file = tmp_path / "precisions.json"
     make(decoder)
     first = json.loads(file.read_text())
@@ -345,7 +345,7 @@ def test_a_batch_of_any_size_is_what_the_network_computes(pockets, cache):
     unet = pockets[0].unet
     z, text = torch.randn(3, 4, 16, 16, generator=tiny.generator()), torch.randn(3, 77, 192)
     given = PrecomputedInputs(unet)
-    graph = compiled_unet(unet, given, torch.zeros_like(z[:2]), text[:2], cache, openvino)
+    graph = compiled_unet(unet, given, torch.zeros_like(z[:2]), text[:2], cache)
     with torch.no_grad():
         for count in (2, 3, 1):
             right = unet(z[:count], 300, text[:count]).sample

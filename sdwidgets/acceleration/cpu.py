@@ -51,12 +51,12 @@ def speed_up_cpu(pipe) -> str:
     with torch.no_grad():
         states, empty = pipe.encode_prompt("a cat", unet.device, 1, True)
     noise = torch.zeros(2, unet.config.in_channels, *cells)
-    graph = compiled_unet(unet, precomputed, noise, torch.cat([empty, states]), folder, openvino)
+    graph = compiled_unet(unet, precomputed, noise, torch.cat([empty, states]), folder)
     latents = torch.zeros(1, pipe.vae.config.latent_channels, *cells)
     smaller = rewritten_decoder(copy.deepcopy(decoder))
-    decoding = Compiled(decoder, smaller, (latents,), folder, openvino)
+    decoding = Compiled(decoder, smaller, (latents,), folder)
     replace_method(unet, unet_forward(unet, graph, precomputed))
-    reading = compiled_encoder(pipe, folder, openvino)
+    reading = compiled_encoder(pipe, folder)
     replace_method(decoder, decoder_forward(decoder, decoding))
     if is_pointwise(getattr(pipe.vae, "post_quant_conv", None)):
         replace_method(pipe.vae.post_quant_conv, pointwise_forward)

@@ -44,25 +44,16 @@ class Compiled:
     written to later.
     """
 
-    def __init__(
-        self,
-        network,
-        graph,
-        example: tuple[torch.Tensor, ...],
-        folder: Path,
-        openvino,
-        expected=None,
-        precision: str | None = None,
-    ):
+    def __init__(self, network, graph, example: tuple, folder: Path, expected=None, precision: str | None = None):
         self.watched = ChangeDetector(network)
         self.channels = example[0].shape[1]
         self.said = False
-        self.openvino = openvino
+        self.openvino = import_openvino()
         with suppress(OSError):  # a folder that cannot be written costs time, nothing else
             folder.mkdir(parents=True, exist_ok=True)
         # Not CACHE_DIR: with it, what version 2026.4 read back in bfloat16 gave NaN. Compiling takes under a second.
-        self.core = openvino.Core()
-        self.model, self.digest = _convert(graph, example, folder, openvino)
+        self.core = self.openvino.Core()
+        self.model, self.digest = _convert(graph, example, folder, self.openvino)
         self.runners: dict[tuple, Runner | None] = {}  # by threads and shapes; None: the network itself
         self.precision = precision or faster_precision(self, example, folder)
         self.check(expected or network, example)

@@ -44,7 +44,7 @@ class _EncoderGraph(torch.nn.Module):
         return self.encoder(torch.zeros(rows.shape[:2], dtype=torch.long), return_dict=False)[0]
 
 
-def compiled_encoder(pipe, folder: Path, openvino) -> Compiled | None:
+def compiled_encoder(pipe, folder: Path) -> Compiled | None:
     """The graph of a CLIP text encoder without projection, in float32, since states are small work and all else rests on them.
 
     None for another encoder, and for one that OpenVINO cannot read or reads wrongly: the encoder then answers itself.
@@ -56,7 +56,7 @@ def compiled_encoder(pipe, folder: Path, openvino) -> Compiled | None:
         tokens = pipe.tokenizer("a cat", padding="max_length", max_length=pipe.tokenizer.model_max_length, return_tensors="pt").input_ids  # fmt: skip
         rows = encoder.get_input_embeddings()(tokens)
         graph = _EncoderGraph(encoder).eval()
-        reading = Compiled(encoder, graph, (rows,), folder, openvino, graph, precision="f32")
+        reading = Compiled(encoder, graph, (rows,), folder, graph, precision="f32")
         # The graph knows no ids; an encoder that asks them for more than rows, such as which are padding, is not it.
         if relative_error(reading(rows), type(encoder).forward(encoder, tokens)[0]) < 1e-3:
             return reading

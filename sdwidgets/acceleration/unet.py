@@ -107,15 +107,15 @@ class UNetGraph(torch.nn.Module):
         return self.unet(sample, torch.tensor(0.0), texts[0], return_dict=False)[0]
 
 
-def compiled_unet(unet, precomputed: PrecomputedInputs, noise, states, folder, openvino) -> Compiled:
+def compiled_unet(unet, precomputed: PrecomputedInputs, noise, states, folder) -> Compiled:
     with torch.no_grad():
         layers = precomputed.layers(precomputed.kv_projections)
         if all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers):
             graph = _ReadersGraph(layers)
-            precomputed.reading = Compiled(unet, graph, (states,), folder, openvino, graph, precision="f32")
+            precomputed.reading = Compiled(unet, graph, (states,), folder, graph, precision="f32")
         inputs = (noise, precomputed.times(501.0), *precomputed.texts(states))
         expected = functools.partial(unet, timestep=501.0, encoder_hidden_states=states, return_dict=False)
-        return Compiled(unet, UNetGraph(unet, precomputed), inputs, folder, openvino, lambda *t: expected(t[0])[0])
+        return Compiled(unet, UNetGraph(unet, precomputed), inputs, folder, lambda *t: expected(t[0])[0])
 
 
 def unet_forward(unet, graph: Compiled, precomputed: PrecomputedInputs) -> Callable:
