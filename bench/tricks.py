@@ -30,24 +30,9 @@ def without_precomputed(name: str) -> AbstractContextManager:
     return patch.object(PrecomputedInputs, name, anew)
 
 
-def without_rewriting(name: str) -> AbstractContextManager:
-    from sdwidgets.acceleration import decoder
-
-    return patch.object(decoder, name, lambda network: None)
-
-
-def without(name: str, instead: Callable) -> AbstractContextManager:
-    """Another function in the place of one that `speed_up_cpu` calls."""
-    from sdwidgets.acceleration import cpu
-
-    return patch.object(cpu, name, instead)
-
-
-def forgetful() -> AbstractContextManager:
-    """A text encoder that knows its last caption alone, which is never the one that comes."""
-    from sdwidgets.acceleration import text_encoder
-
-    return patch.object(text_encoder, "KEPT", 1)
+def with_another(name: str, instead) -> AbstractContextManager:
+    """Something else in the place of what a module of `sdwidgets.acceleration` calls by this name, "cpu.postprocess"."""
+    return patch(f"sdwidgets.acceleration.{name}", instead)
 
 
 def plain_postprocess(self, *arguments, **others):
@@ -57,13 +42,14 @@ def plain_postprocess(self, *arguments, **others):
 TRICKS: dict[str, Callable[[], AbstractContextManager]] = {
     "keys and values once a prompt": partial(without_precomputed, "texts"),
     "timestep embeddings once": partial(without_precomputed, "times"),
-    "upsampling as a transposed convolution": partial(without_rewriting, "transpose_upsampling"),
-    "GroupNorm by channel in the decoder": partial(without_rewriting, "norm_by_channel"),
-    "the text encoder by OpenVINO": partial(without, "compiled_encoder", lambda *_: None),
-    "captions remembered": forgetful,
-    "a pipeline that does not look for its device": partial(without, "on_the_processor", lambda cls: cls),
-    "a 1x1 convolution without threads": partial(without, "is_pointwise", lambda _: False),
-    "postprocessing without threads": partial(without, "postprocess", plain_postprocess),
+    "upsampling as a transposed convolution": partial(with_another, "decoder.transpose_upsampling", lambda _: None),
+    "GroupNorm by channel in the decoder": partial(with_another, "decoder.norm_by_channel", lambda _: None),
+    "the text encoder by OpenVINO": partial(with_another, "cpu.compiled_encoder", lambda *_: None),
+    # It knows its last caption alone, which is never the one that comes.
+    "captions remembered": partial(with_another, "text_encoder.KEPT", 1),
+    "a pipeline that does not look for its device": partial(with_another, "cpu.on_the_processor", lambda cls: cls),
+    "a 1x1 convolution without threads": partial(with_another, "cpu.is_pointwise", lambda _: False),
+    "postprocessing without threads": partial(with_another, "cpu.postprocess", plain_postprocess),
 }
 
 
