@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .checkpoint import check_folder, choose_weights, read_index
@@ -14,24 +15,22 @@ _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is
 _SPARE = 500_000_000  # bytes of disk that must stay free for everything else
 
 
-def fetch_first(
-    hub_ids: Sequence[str], revision: str | None = None, *, half: bool = False, say: Callable[[str], None] = print
-) -> tuple[Path, str]:
-    """`fetch` from the first of these repositories that is there: (folder, its id), or the first error."""
+def fetch_first(hub_ids: Sequence[str], revision: str | None = None, *, half: bool = False) -> Path:
+    """`fetch` from the first of these repositories that is there, or the first error."""
     errors: list[Exception] = []
     for hub_id in hub_ids:
         try:
-            folder = fetch(hub_id, revision if not errors else None, half=half, say=say)
+            folder = fetch(hub_id, revision if not errors else None, half=half)
         except (UnknownModelError, GatedModelError) as error:  # gone or closed here: a mirror may have it
             errors.append(error)
             continue
         if errors:
-            say(f"{hub_ids[0]} is gone or closed: taken from the mirror {hub_id}")
-        return folder, hub_id
+            print(f"{hub_ids[0]} is gone or closed: taken from the mirror {hub_id}")
+        return folder
     raise errors[0]
 
 
-def fetch(hub_id: str, revision: str | None = None, *, half: bool = False, say: Callable[[str], None] = print) -> Path:
+def fetch(hub_id: str, revision: str | None = None, *, half: bool = False) -> Path:
     """The folder of a hub repository's pipeline, downloaded where the cache does not have it yet.
 
     `half` prefers the repository's fp16 files, half the size. Without a network, with HF_HUB_OFFLINE=1, or
@@ -40,31 +39,23 @@ def fetch(hub_id: str, revision: str | None = None, *, half: bool = False, say: 
     import huggingface_hub as hub
 
     try:
-        return _download(hub_id, revision, half, say)
+        return _download(hub_id, revision, half)
     except Exception as error:
-        problem = explain(error, hub_id)
-        cached = None
+        problem, cached = explain(error, hub_id), None
         if isinstance(problem, (NoNetworkError, GatedModelError, UnknownModelError)):
-            cached = _cached(hub, hub_id, revision)
-        if cached is None:
+            with suppress(ValueError):  # no possible id
+                cached = hub.try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
+        if not isinstance(cached, str):
             raise problem from error
         try:
-            check_folder(cached, half=half)
+            check_folder(Path(cached).parent, half=half)
         except WeightsError:
             raise problem from error
-        say(f"{hub_id}: the copy in the cache is used ({type(problem).__name__})")
-        return cached
+        print(f"{hub_id}: the copy in the cache is used ({type(problem).__name__})")
+        return Path(cached).parent
 
 
-def _cached(hub, hub_id: str, revision: str | None) -> Path | None:
-    try:
-        path = hub.try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
-    except ValueError:  # no possible id
-        return None
-    return Path(path).parent if isinstance(path, str) else None
-
-
-def _download(hub_id: str, revision: str | None, half: bool, say) -> Path:
+def _download(hub_id: str, revision: str | None, half: bool) -> Path:
     import huggingface_hub as hub
 
     info = hub.HfApi().model_info(hub_id, revision=revision, files_metadata=True)
@@ -83,11 +74,11 @@ def _download(hub_id: str, revision: str | None, half: bool, say) -> Path:
             f"make room, or set HF_HOME to a folder on a larger disk. {FALLBACK}"
         )
     if need:
-        say(f"{hub_id}: downloading {gigabytes(need)} to {cache}; after a break it goes on from there")
+        print(f"{hub_id}: downloading {gigabytes(need)} to {cache}; after a break it goes on from there")
     folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
     for name in wanted:
         if (folder / name).stat().st_size != sizes[name]:
-            say(f"{hub_id}: {name} is damaged in the cache and is fetched again")
+            print(f"{hub_id}: {name} is damaged in the cache and is fetched again")
             hub.hf_hub_download(hub_id, name, revision=revision, force_download=True)
     return folder
 

@@ -112,7 +112,7 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
     if row is not None:
         own = text if "/" in text and text not in row.formerly else row.hub_id
         ids = [i for i in dict.fromkeys([own, row.hub_id, *row.mirrors]) if i]
-        return hub.fetch_first(ids, revision or row.revision, half=half)[0], row.name
+        return hub.fetch_first(ids, revision or row.revision, half=half), row.name
     path = Path(text).expanduser()
     if path.is_dir():
         return path, path.resolve().name
