@@ -38,6 +38,13 @@ class Token(NamedTuple):
     stop: int
 
 
+def words_of(columns: Iterable[Token]) -> list[tuple[str, list[int]]]:
+    """(word, the encoder's positions of its tokens) in the order of the prompt."""
+    texts = [column for column in columns if column.kind == "text"]
+    groups = [list(group) for _, group in itertools.groupby(texts, lambda column: column.word)]
+    return [("".join(c.text for c in group), [c.first for c in group]) for group in groups]
+
+
 class Layer(NamedTuple):
     """One cross-attention layer of the U-Net."""
 
@@ -83,8 +90,7 @@ class AttentionMaps:
     @property
     def words(self) -> tuple[str, ...]:
         """The words of the prompt that the model read, each from one or more tokens."""
-        texts = [token for token in self.tokens if token.kind == "text"]
-        return tuple("".join(t.text for t in group) for _, group in itertools.groupby(texts, lambda t: t.word))
+        return tuple(word for word, _ in words_of(self.tokens))
 
     @property
     def truncated(self) -> tuple[str, ...]:

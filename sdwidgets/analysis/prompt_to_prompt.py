@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from ..recording import record
-from ..trace import Trace
-from .attention import Token, read_tokens
+from ..trace import PER_STEP_ARRAYS, Trace
+from .attention import Token, read_tokens, words_of
 from .attention_processors import Processor, attention_unet, processors_replaced, queries_and_keys, split_heads
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def align(
     the places of words that have nothing to take over.
     """
     length = before[-1].stop
-    old_words, new_words = _words(before), _words(after)
+    old_words, new_words = words_of(before), words_of(after)
     matrix, new = torch.zeros(length, length), torch.zeros(length, dtype=torch.bool)
     pairs: list[tuple[str | None, str | None]] = []
 
@@ -142,13 +142,6 @@ def align(
         if source is not None:
             matrix[source, length - 1 if target is None else target] = 1
     return matrix, new, tuple(pairs)
-
-
-def _words(columns: tuple[Token, ...]) -> list[tuple[str, list[int]]]:
-    """(word, its places) in the order of the prompt."""
-    texts = [column for column in columns if column.kind == "text"]
-    groups = [list(group) for _, group in itertools.groupby(texts, lambda column: column.word)]
-    return [("".join(c.text for c in group), [c.first for c in group]) for group in groups]
 
 
 class _Pair:
@@ -223,14 +216,11 @@ class InjectingAttnProcessor(Processor):
 def _one_of(trace: Trace, i: int) -> Trace:
     """The i-th picture of a batch as a trace of its own."""
 
-    def pick(value):
-        return value[i] if isinstance(value, list) else value
-
     def cut(array):
         return None if array is None else array[i : i + 1]
 
-    arrays = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
-    steps = [dataclasses.replace(step, **{name: cut(getattr(step, name)) for name in arrays}) for step in trace.steps]
+    pick = lambda value: value[i] if isinstance(value, list) else value
+    steps = [dataclasses.replace(s, **{name: cut(getattr(s, name)) for name in PER_STEP_ARRAYS}) for s in trace]
     settings = {name: pick(getattr(trace.settings, name)) for name in ("prompt", "negative_prompt", "seed")}
     return Trace(
         dataclasses.replace(trace.settings, **settings),
