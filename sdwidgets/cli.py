@@ -146,8 +146,9 @@ def generate(args) -> int:
 
 
 def _requests(args, pipe, prompts: list[str], seeds) -> list:
-    from .generation.batch import Request, check
+    from .generation.batch import Request
     from .generation.schedulers import find_scheduler
+    from .generation.validation import check_settings
 
     row = find_model(args.model)
     usual = {"num_inference_steps": row.steps, "guidance_scale": row.guidance} if row else {}
@@ -156,7 +157,7 @@ def _requests(args, pipe, prompts: list[str], seeds) -> list:
     settings["scheduler"] = None if args.scheduler is None else find_scheduler(args.scheduler, pipe).label
     model = row.name if row else args.model
     made = [Request(model, prompt=p, seed=s, **settings) for p in prompts for s in seeds]
-    notes = dict.fromkeys(note.text for request in made for note in check(pipe, request))
+    notes = dict.fromkeys(note.text for request in made for note in check_settings(pipe, **request.settings()))
     for text in notes:
         print(f"sdwidgets generate: {text}", file=sys.stderr)
     return made

@@ -20,7 +20,6 @@ from ..loading.memory import decode_bytes, free_bytes
 from ..paths import replacing
 from ..trace import CONTROLS
 from .schedulers import make_scheduler
-from .validation import check_settings
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -70,11 +69,6 @@ class Request:
         slug = re.sub(r"[^a-z0-9]+", "-", self.prompt.lower()).strip("-")[:40].strip("-") or "picture"
         digest = hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
         return f"{slug}-s{self.seed}-{digest[:10]}.png"
-
-
-def check(pipe: DiffusionPipeline, request: Request) -> list:
-    """Notes on the request; SettingsError where the pipeline cannot run it."""
-    return check_settings(pipe, **request.settings())
 
 
 def draw(pipe: DiffusionPipeline, request: Request) -> Image.Image:
@@ -235,7 +229,10 @@ def batch(
                 for made, image in zip(now, images, strict=True):
                     path = folder / made.file_name()
                     write_picture(image, path, made)
-                    _append(manifest, _entry(pipe, made, image, path, len(now)))
+                    with open(manifest, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(_entry(pipe, made, image, path, len(now)), ensure_ascii=False) + "\n")
+                        file.flush()
+                        os.fsync(file.fileno())
                     yield made, True
     finally:
         pipe.scheduler = before
@@ -262,13 +259,6 @@ def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Imag
         needs = max(1, (torch.cuda.max_memory_allocated(pipe.device) - resting) // len(requests))
     sizes.took(len(requests), time.perf_counter() - began, needs, free_bytes(pipe.device))
     return images
-
-
-def _append(manifest: Path, entry: dict) -> None:
-    with open(manifest, "a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:

@@ -7,7 +7,6 @@ Pictures are brought to the size at which the model draws; a picture to be widen
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -40,8 +39,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
     name = repr(name[:80])
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if math.prod(picture.size) > MAX_PIXELS:
-                raise SettingsError("source", _too_many(picture.size))
+            _check_pixels("source", picture)
             return to_pil(ImageOps.exif_transpose(picture))
     except SettingsError:
         raise
@@ -57,13 +55,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
 
 def to_pil(value: Picture) -> Image.Image:
     """An RGB picture from a PIL image, or an array (H, W, 3) or (H, W): uint8, or floats in [0, 1]. Raises SettingsError."""
-    if isinstance(value, np.ndarray):
-        value = Image.fromarray(_bytes("source", value))
-    if not isinstance(value, Image.Image):
-        kind = type(value).__name__
-        raise SettingsError("source", f"The picture must be a PIL image or a numpy array, not {kind}.")
-    if math.prod(value.size) > MAX_PIXELS:
-        raise SettingsError("source", _too_many(value.size))
+    value = _image("source", "picture", value)
     if value.has_transparency_data:
         layer = value.convert("RGBA")
         value = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -72,12 +64,9 @@ def to_pil(value: Picture) -> Image.Image:
 
 def as_mask(value: Picture, size: tuple[int, int]) -> Image.Image:
     """A mask of `size` (width, height), white where to paint anew, from a PIL image or an array (H, W) of bool, uint8 or floats."""
-    if isinstance(value, np.ndarray):
-        value = Image.fromarray(_bytes("mask", value.astype(np.uint8) * 255 if value.dtype == bool else value))
-    if not isinstance(value, Image.Image):
-        raise SettingsError("mask", f"The mask must be a PIL image or a numpy array, not {type(value).__name__}.")
-    if math.prod(value.size) > MAX_PIXELS:
-        raise SettingsError("mask", _too_many(value.size))
+    if isinstance(value, np.ndarray) and value.dtype == bool:
+        value = value.astype(np.uint8) * 255
+    value = _image("mask", "mask", value)
     return value.convert("L").resize(size, Image.Resampling.NEAREST).point(lambda x: 255 if x >= 128 else 0)
 
 
@@ -212,5 +201,17 @@ def _bytes(field: str, array: np.ndarray) -> np.ndarray:
     return (array * 255).round().astype(np.uint8)
 
 
-def _too_many(size) -> str:
-    return f"The picture has {size[0]:,} x {size[1]:,} pixels; at most {MAX_PIXELS:,} are taken. Make it smaller."
+def _image(field: str, noun: str, value: Picture) -> Image.Image:
+    if isinstance(value, np.ndarray):
+        value = Image.fromarray(_bytes(field, value))
+    if not isinstance(value, Image.Image):
+        raise SettingsError(field, f"The {noun} must be a PIL image or a numpy array, not {type(value).__name__}.")
+    _check_pixels(field, value)
+    return value
+
+
+def _check_pixels(field: str, picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        many = f"The picture has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are taken. Make it smaller."
+        raise SettingsError(field, many)

@@ -51,7 +51,10 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     }
     get: Callable[[str], Any] = settings.get
     notes: list[Note] = []
-    entry = _find_scheduler(get("scheduler"), pipe) if "scheduler" in settings else None
+    try:
+        entry = find_scheduler(get("scheduler"), pipe) if "scheduler" in settings else None
+    except ValueError as error:
+        raise SettingsError("scheduler", str(error)) from None
     for name, value in settings.items():
         if CONTROLS[name].kind is str and name not in ("scheduler", "task"):
             notes += _check_text(pipe, name, value)
@@ -152,13 +155,6 @@ def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     noun = field.replace("_", " ")
     cut = f"The {noun} has {len(ids):,} tokens and the model reads {limit}: it stops after '... {last}'."
     return [Note(field, cut)]
-
-
-def _find_scheduler(label, pipe):
-    try:
-        return find_scheduler(label, pipe)
-    except ValueError as error:
-        raise SettingsError("scheduler", str(error)) from None
 
 
 def most_steps(pipe: DiffusionPipeline, entry: Scheduler | None = None) -> int:
