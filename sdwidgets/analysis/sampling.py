@@ -43,13 +43,16 @@ def temporarily(
             pipe.unload_lora_weights()
 
 
-def run_with(pipe: DiffusionPipeline, scheduler: str, prompt: str, *, steps: int, seed: int = 0, **settings) -> Trace:
-    """One recorded run with another scheduler of `schedulers_for(pipe)`; the pipeline's own is put back, come what may.
+def run_with(
+    pipe: DiffusionPipeline, scheduler: str | None, prompt: str, *, steps: int, seed: int = 0, **settings
+) -> Trace:
+    """One recorded run with another scheduler of `schedulers_for(pipe)`, or None; the pipeline's own is put back, come what may.
 
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
     from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    with temporarily(pipe, scheduler=make_scheduler(scheduler, pipe)), record(pipe) as trace:
+    other = None if scheduler is None else make_scheduler(scheduler, pipe)
+    with temporarily(pipe, scheduler=other), record(pipe) as trace:
         pipe(prompt, num_inference_steps=steps, generator=generator, **settings)
     return trace

@@ -72,10 +72,8 @@ class GuidanceExplorer(View):
 
         Raises ValueError for no scale, one that is there twice, or one that is no finite number.
         """
-        import torch
-
         from ..analysis.guidance import decode_predictions
-        from ..recording import record
+        from ..analysis.sampling import run_with
 
         scales = [float(scale) for scale in scales]
         if not scales or len(set(scales)) < len(scales) or not np.isfinite(scales).all():
@@ -84,11 +82,8 @@ class GuidanceExplorer(View):
             )
         traces, pictures = [], []
         for scale in sorted(scales):
-            with record(pipe) as trace:
-                generator = torch.Generator("cpu").manual_seed(seed)
-                pipe(prompt, guidance_scale=scale, num_inference_steps=steps, generator=generator, **settings)
-            traces.append(trace)
-            pictures.append(decode_predictions(pipe, trace) if decode else None)
+            traces.append(run_with(pipe, None, prompt, steps=steps, seed=seed, guidance_scale=scale, **settings))
+            pictures.append(decode_predictions(pipe, traces[-1]) if decode else None)
         return cls(traces, pictures)
 
     def validate_state(self, name: str, value):

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from .replay import MAX_PICTURE, about, badge_parts, colour_map, finished_picture, pack, webp
+from .replay import MAX_PICTURE, about, badge_parts, finished_picture, pack, webp
 from .still_image import captioned
 from .view import View
 
@@ -104,7 +104,6 @@ class PromptXray(View):
 
     def _data(self) -> dict:
         trace, maps = self.trace, self.maps
-        factors = colour_map(trace.preview_factors, trace[0].latents.shape[1])
         sizes = {"all": max(((layer.height, layer.width) for layer in maps.layers), key=math.prod)}
         sizes |= {layer.block: (layer.height, layer.width) for layer in maps.layers}
         side, shown = _room(list(sizes.values()), len(maps.tokens), len(maps))
@@ -134,7 +133,6 @@ class PromptXray(View):
             "blocks": [self._block(name, size, side, shown) for name, size in sizes.items()],
             "colours": [list(colour) for colour in HEAT],
             "through": THROUGH,
-            "factors": np.round(factors.astype(float), 4).tolist(),
             "picture": webp(self.picture, MAX_PICTURE),
             "badge": " · ".join(badge_parts(trace.settings)),
             "kept": maps.kept,
