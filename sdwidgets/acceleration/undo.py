@@ -16,13 +16,10 @@ def restore(pipe) -> None:
     undo = vars(pipe).pop("_sdwidgets_undo", None)  # what speed_gpu has changed beside `forward`
     if undo is not None:
         undo()
-    for network in (
-        getattr(pipe, "unet", None),
-        getattr(pipe, "transformer", None),
-        getattr(getattr(pipe, "vae", None), "decoder", None),
-        getattr(getattr(pipe, "vae", None), "post_quant_conv", None),
-        *(getattr(pipe, name, None) for name in ENCODERS),
-    ):
+    vae = getattr(pipe, "vae", None)
+    networks = [getattr(pipe, name, None) for name in ("unet", "transformer", *ENCODERS)]
+    networks += [getattr(vae, name, None) for name in ("decoder", "post_quant_conv")]
+    for network in networks:
         if network is not None:
             vars(network).pop("forward", None)
     vars(getattr(pipe, "image_processor", None) or types.SimpleNamespace()).pop("postprocess", None)

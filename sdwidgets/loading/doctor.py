@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .catalog import MODELS, Model
@@ -91,17 +92,11 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
 
     Asked: nvidia-smi, then the driver's /proc entries, then the PCI bus (vendor 0x10de, class display).
     """
-    tool = shutil.which("nvidia-smi")
-    if tool:
-        command = [tool, "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            answer = None
-        if answer is not None and answer.returncode == 0:
-            names = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-            if names:
-                return names
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.SubprocessError):  # not installed, out of order, or too slow
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        if names := [line.strip() for line in answer.splitlines() if line.strip()]:
+            return names
     root = Path(root)
     names = []
     for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
@@ -110,12 +105,10 @@ def find_nvidia(root: str | os.PathLike = "/") -> list[str]:
     if names:
         return names
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        try:
+        with suppress(OSError):
             vendor, kind = (device / "vendor").read_text().strip(), (device / "class").read_text().strip()
-        except OSError:
-            continue
-        if vendor == "0x10de" and kind.startswith("0x03"):  # 03: display controllers
-            names.append("NVIDIA card on the PCI bus")
+            if vendor == "0x10de" and kind.startswith("0x03"):  # 03: display controllers
+                names.append("NVIDIA card on the PCI bus")
     return names
 
 
