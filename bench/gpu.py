@@ -132,13 +132,6 @@ def build(shape: Shape, device: str, dtype: torch.dtype):
     return pipe
 
 
-def another(pipe, dtype: torch.dtype):
-    """The same model once more, with memory of its own, in another precision."""
-    copied = copy.deepcopy(pipe).to(dtype)
-    copied.set_progress_bar_config(disable=True)
-    return copied
-
-
 def draw(pipe, shape: Shape, seed: int = 0):
     """One guided picture, on the host."""
     return pipe(PROMPT, num_inference_steps=shape.steps, height=shape.side, width=shape.side, generator=torch.Generator("cpu").manual_seed(seed), output_type="np").images  # fmt: skip
@@ -174,7 +167,7 @@ def measure(name: str, shape: Shape, device: str, rates: dict, effort: dict, end
     cuda = device == "cuda"
     stock = build(shape, device, torch.float16 if cuda else torch.float32)
     fast_dtype = choose_dtype("auto", device)[0] if cuda else torch.float32
-    fast = another(stock, fast_dtype)
+    fast = copy.deepcopy(stock).to(fast_dtype)
     print(f"{name}: {sum(p.numel() for p in stock.unet.parameters()) / 1e6:,.0f}M parameters in the U-Net", flush=True)
     peaks: dict[str, int] = {}
     reserved: dict[str, int] = {}

@@ -29,7 +29,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from sdwidgets.paths import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
-RESAMPLES = 2000
 
 
 # ---- taking turns ------------------------------------------------------------------------------------------------
@@ -81,7 +80,7 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict:
     return {"median": float(np.median(ratios)), "interval": bootstrap(ratios), "turns": len(ratios)}
 
 
-def bootstrap(values, statistic=np.median, resamples: int = RESAMPLES) -> list[float]:
+def bootstrap(values, statistic=np.median, resamples: int = 2000) -> list[float]:
     """[low, high]: 95% of a statistic over resamples of the values, with replacement. Always the same resamples."""
     values = np.asarray(values, float)
     picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
@@ -90,8 +89,9 @@ def bootstrap(values, statistic=np.median, resamples: int = RESAMPLES) -> list[f
 
 def rows_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
     """For each way its seconds, and how many times faster than `base` it is (above 1: faster)."""
-    rows = ((name, summary(values), ratio(seconds[base], values)) for name, values in seconds.items())
-    return {name: {"seconds": spent, "faster": faster} for name, spent, faster in rows}
+    return {
+        way: {"seconds": summary(values), "faster": ratio(seconds[base], values)} for way, values in seconds.items()
+    }
 
 
 def times_of(seconds: dict[str, list[float]], base: str) -> dict[str, dict]:
@@ -165,13 +165,10 @@ def count(call: Callable[[], object], networks: list[torch.nn.Module]) -> dict[s
         moved["activations"] += sum(2 * t.nbytes for t in outputs if isinstance(t, torch.Tensor))
 
     leaves = [m for network in networks for m in network.modules() if not any(True for _ in m.children())]
-    handles = [leaf.register_forward_hook(look) for leaf in leaves]
-    try:
-        with torch.no_grad():
-            call()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), contextlib.ExitStack() as undo:
+        for leaf in leaves:
+            undo.callback(leaf.register_forward_hook(look).remove)
+        call()
     return {"operations": float(counter.get_total_flops()), "parameter_bytes": float(moved["parameters"]), "activation_bytes": float(moved["activations"])}  # fmt: skip
 
 
