@@ -161,7 +161,9 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
         other = "epsilon" if config.prediction_type == "v_prediction" else "v_prediction"
         if _nearly(result, expected):
             # A kind that was typed in is right for one model only: ask again as if this one gave the other kind.
-            again = torch.as_tensor(ask(_answering(pipe, other))).to(expected)
+            says_other = copy.copy(pipe)  # so that `pipe` itself stays as it is
+            says_other.scheduler = type(pipe.scheduler).from_config(config, prediction_type=other)
+            again = torch.as_tensor(ask(says_other)).to(expected)
             if _nearly(again, reference(kind=other)):
                 return right("Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone.")
             return wrong(
@@ -174,22 +176,6 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
         require(_nearly(torch.as_tensor(ask(pipe)).to(expected), result), sampled)
     off = float((result - expected).abs().mean())
     return wrong(f"Your pixels are off by {off:.2g} on average: check each of the five lines by itself, its scale too.")  # fmt: skip
-
-
-def _answering(pipe, kind: str):
-    """The same pipeline, whose scheduler says that the U-Net answers in `kind`; `pipe` itself stays as it is."""
-    other = copy.copy(pipe)
-    other.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=kind)
-    return other
-
-
-def _image_to_image(pipe):
-    """diffusers' own image to image over the same parts, untouched."""
-    import diffusers
-
-    if "text_encoder_2" in pipe.components:
-        return diffusers.StableDiffusionXLImg2ImgPipeline(**pipe.components)
-    return diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
 
 
 def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, taken: int, guidance: float) -> None:
@@ -246,6 +232,7 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
     import torch
 
     from ...analysis.denoiser import conditioning
+    from ...generation.tasks import pipeline_for
     from ..models import size
 
     pixels_of, step = size(pipe), pipe.vae_scale_factor
@@ -256,7 +243,7 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
     )
     text = conditioning(pipe, "a cat", **pixels_of)
     result = answer_of(function, pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
-    image_to_image = _image_to_image(pipe)
+    image_to_image = pipeline_for(pipe, "image")
     image_to_image.set_progress_bar_config(disable=True)
     expected = image_to_image(
         "a cat", image=latent, strength=strength, num_inference_steps=steps, guidance_scale=guidance,
