@@ -22,7 +22,7 @@ import torch
 
 from .generation.schedulers import is_flow, label_of
 from .latents import factors_for, from_vae, predicted_original, unpack
-from .parts import find_denoiser
+from .parts import find_denoiser, map_leaves
 from .trace import Settings, Step, Trace
 
 if TYPE_CHECKING:
@@ -410,18 +410,14 @@ def _pictures(result) -> np.ndarray:
 
 def _send_to_host(calls: list[_Call]) -> None:
     """Let what these calls hold travel from a CUDA card to the host, without waiting for it."""
+    leaving = lambda tensor: tensor.to("cpu", non_blocking=True)  # to pinned memory
     for call in calls:
         if call.on_host is not None or call.latents.device.type != "cuda":
             continue
-        for name in ("timestep", "sigma", "latents", "noise_pred"):
-            setattr(call, name, _leaving(getattr(call, name)))
-        call.uncond_cond = call.uncond_cond and tuple(map(_leaving, call.uncond_cond))
+        for name in ("timestep", "sigma", "latents", "noise_pred", "uncond_cond"):
+            setattr(call, name, map_leaves(getattr(call, name), torch.Tensor, leaving))
         call.on_host = torch.cuda.Event()
         call.on_host.record()
-
-
-def _leaving(value):
-    return value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value  # to pinned memory
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ what it returns.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,8 @@ def anatomy(
 
     seen: dict[str, dict] = {}
     began: dict[str, float] = {}
-    hooks = []
 
-    def watch(name: str, module) -> None:
+    def watch(name: str, module, undo: ExitStack) -> None:
         def before(module, args, kwargs):
             seen.setdefault(name, {"calls": 0, "seconds": 0.0})
             began[name] = time.perf_counter()
@@ -65,18 +65,15 @@ def anatomy(
             entry["calls"] += 1
             entry["reads"], entry["writes"] = tuple(first.shape[1:]), tuple(result.shape[1:])
 
-        hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        hooks.append(module.register_forward_hook(after, with_kwargs=True))
+        undo.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        undo.callback(module.register_forward_hook(after, with_kwargs=True).remove)
 
     modules = {name: part for name, part in pipe.components.items() if name in ROLES and part is not None}
-    try:
+    with ExitStack() as undo:
         for name, module in modules.items():
             # vae.decode is a method, which hooks miss; its decoder is a module.
-            watch(name, module.decoder if name == "vae" else module)
+            watch(name, module.decoder if name == "vae" else module, undo)
         pipe(prompt, num_inference_steps=num_inference_steps, **settings)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return tuple(
         Part(
             name=name,

@@ -67,15 +67,12 @@ def processors_replaced(unet: UNet2DConditionModel, make: Callable[[str, Callabl
 
 class Processor:
     """An attention processor around a layer's own one. To the layer it looks like that: the layer reads from the signature
-    which keywords its processor takes, and drops all others.
+    which keywords its processor takes, and drops all others. A subclass gives `__call__`.
     """
 
     def __init__(self, own: Callable):
         self.own = own
         self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))  # type: ignore
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
-        raise NotImplementedError
 
 
 def queries_and_keys(

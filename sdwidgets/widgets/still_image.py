@@ -10,14 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 INK = "#222222"
 
 
-def captioned(rows: Sequence[Sequence[tuple]], side: int, height: int | None = None, gap: int = 6) -> Image.Image:
-    """Rows of (picture, caption below it): pictures (H, W, 3) uint8 of one shape, `side` pixels wide and `height` high.
-
-    height: None keeps the shape.
-    """
-    label, font = 20, ImageFont.load_default(12)
+def captioned(rows: Sequence[Sequence[tuple]], side: int) -> Image.Image:
+    """Rows of (picture, caption below it): pictures (H, W, 3) uint8 of one shape, shown `side` pixels wide."""
+    label, gap, font = 20, 6, ImageFont.load_default(12)
     h, w = rows[0][0][0].shape[:2]
-    height = height or max(1, round(side * h / w))
+    height = max(1, round(side * h / w))
     size = (max(map(len, rows)) * (side + gap) + gap, len(rows) * (height + label + gap) + gap)
     sheet = Image.new("RGB", size, "white")
     for row, tiles in enumerate(rows):

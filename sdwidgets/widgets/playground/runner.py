@@ -20,13 +20,11 @@ PROGRESS = 0.1  # seconds between two messages to the page
 IDLE_SECONDS = 0.15  # without a newer request before a live run is described step by step
 PATIENCE = 1.0  # seconds that a live run may take while newer settings wait
 
-Finish = Callable[[Run, dict, int], None]
-
 
 class Runner:
     """One pipeline's runs. `error`: what ended the newest; `finish(run, description, live)` takes what was made."""
 
-    def __init__(self, pipe, channel: Channel, worker: Worker, finish: Finish):
+    def __init__(self, pipe, channel: Channel, worker: Worker, finish: Callable[[Run, dict, int], None]):
         self.pipe, self.channel, self.worker, self.finish = pipe, channel, worker, finish
         self.error: Exception | None = None
 
