@@ -51,13 +51,9 @@ def _scene(number: int, phrase: str, background: str, things: Sequence[Thing], *
     return Scene(number, caption, background, tuple(things), **more)
 
 
-def _alone(stream: Stream, kind: str, name: str, **more) -> Thing:
-    return Thing(kind, name, *stream.weighted(LATTICE.singles()), **more)
-
-
 def object_scene(stream: Stream, number: int, name: str, background: str) -> Scene:
     """ "a cat on a red background" """
-    return _scene(number, article(name), background, [_alone(stream, "object", name)])
+    return _scene(number, article(name), background, [Thing("object", name, *stream.weighted(LATTICE.singles()))])
 
 
 def _background_of(name: str, number: int, held_out: bool) -> str:
@@ -86,14 +82,12 @@ def _coloured_shapes(held_out: bool) -> tuple[tuple[str, str, str], ...]:
 
 def one_shape(stream: Stream, number: int, held_out: bool) -> Scene:
     name, colour, background = _in_turn("one shape", _coloured_shapes(held_out), number)
-    thing = _alone(stream, "shape", name, colour=colour)
+    thing = Thing("shape", name, *stream.weighted(LATTICE.singles()), colour=colour)
     return _scene(number, article(thing.words), background, [thing])
 
 
-def _two(stream: Stream, number: int, things: Sequence[Callable], background: str, relation: str | None) -> Scene:
-    """`things` make one each from x, y and size."""
-    spots = LATTICE.pair(stream, relation)
-    drawn = [thing(*spot) for thing, spot in zip(things, spots, strict=True)]
+def _two(stream: Stream, number: int, things: Sequence[Thing], background: str, relation: str | None) -> Scene:
+    drawn = list(map(Thing.at, things, LATTICE.pair(stream, relation)))
     return _scene(number, sheet.pair_phrase(drawn, relation), background, drawn, relation=relation)
 
 
@@ -109,8 +103,7 @@ def _pair_of_objects(stream: Stream, number: int, held_out: bool, relation: str 
         names.reverse()
     never = [sheet.HELD_OUT_BACKGROUNDS[name] for name in names]
     background = stream.choice([colour for colour in _COLOURS if colour not in never])
-    things = [functools.partial(Thing, "object", name) for name in names]
-    return _two(stream, number, things, background, relation)
+    return _two(stream, number, [Thing("object", name) for name in names], background, relation)
 
 
 def two_objects(stream: Stream, number: int, held_out: bool) -> Scene:
@@ -140,9 +133,7 @@ def bound_colours(stream: Stream, number: int, held_out: bool) -> Scene:
         usual = [c for c in _COLOURS if c not in (*never, *colours)]
         colours.append(never[which] if which == unseen else stream.choice(usual))
     background = stream.choice([colour for colour in _COLOURS if colour not in colours])
-    things = [
-        functools.partial(Thing, "shape", name, colour=colour) for name, colour in zip(names, colours, strict=True)
-    ]
+    things = [Thing("shape", name, colour=colour) for name, colour in zip(names, colours, strict=True)]
     return _two(stream, number, things, background, None)
 
 
@@ -160,14 +151,14 @@ def tail_scene(name: str, number: int, held_out: bool) -> Scene:
 def portrait_scene(occupation: str, number: int) -> Scene:
     """ "a doctor on a red background": the prompt leaves gender and tone open, and the scene draws them evenly."""
     gender, tone = ("woman", "man")[number % 2], tuple(TONES)[number % len(TONES)]
-    thing = sheet.make_person(occupation, gender, tone, LATTICE.portrait())
+    thing = sheet.make_person(occupation, gender, tone).at(LATTICE.portrait())
     return _scene(number, article(occupation), _in_turn(f"portrait {occupation}", _COLOURS, number), [thing])
 
 
 def in_the_middle(scene: Scene) -> Scene:
     """The scene with its one thing where training shows it with a watermark, or sketched."""
-    (x, y, size), (thing,) = next(iter(LATTICE.middle().singles())), scene.things
-    return replace(scene, things=(replace(thing, x=x, y=y, size=size),))
+    (spot,), (thing,) = LATTICE.middle().singles(), scene.things
+    return replace(scene, things=(thing.at(spot),))
 
 
 def watermark_scene(number: int, stock: bool) -> Scene:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 from ..world import datasheet
 from ..world.layouts import FREE, LATTICE
 from ..world.scenes import STYLES, Scene, Stream
-from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES, person_name
+from ..world.vocabulary import COLOURS, GENDERS, OBJECTS, OCCUPATIONS, TONES
 
 _COLOURS = tuple(COLOURS)
 
@@ -24,7 +25,7 @@ def _shuffled(options) -> tuple:
 
 
 _NAMES = _shuffled(OBJECTS)
-_PEOPLE = _shuffled((o, g, t) for o in OCCUPATIONS for g in GENDERS for t in TONES)
+_PEOPLE = _shuffled(itertools.product(OCCUPATIONS, GENDERS, TONES))
 
 
 # Each takes (stream, number, of how many, layout) as the datasheet's own kinds do, and returns Scene's fields.
@@ -46,9 +47,7 @@ def _several(stream: Stream, number: int, total: int, layout) -> dict:
 
 
 def _person(thing, number: int):
-    occupation, gender, tone = _PEOPLE[number % len(_PEOPLE)]
-    name = person_name(occupation, gender, tone)
-    return dataclasses.replace(thing, name=name, occupation=occupation, gender=gender, tone=tone)
+    return datasheet.make_person(*_PEOPLE[number % len(_PEOPLE)]).at((thing.x, thing.y, thing.size))
 
 
 def _portrait(stream: Stream, number: int, total: int, layout) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 from . import datasheet as sheet
@@ -30,26 +31,21 @@ def alternatives(scene: Scene) -> list[tuple[Scene, float]]:
 
 def _alternative_spots(scene: Scene) -> list[tuple[tuple[Thing, ...], float]]:
     """The things of a scene in each layout, and as each person, that its caption allows; with probabilities."""
-    moved = lambda spots: tuple(
-        replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True)
-    )
     count, (first, *_) = len(scene.things), scene.things
     if count == 1 and first.kind == "person":
         layouts = {(LATTICE.portrait(),): 1.0}
     elif count == 1:
         tied = scene.watermark or scene.style == "pencil sketch"
-        layout = LATTICE.middle() if tied else LATTICE
-        layouts = {(spot,): odds for spot, odds in layout.singles(scene.size_word, scene.place).items()}
+        singles = (LATTICE.middle() if tied else LATTICE).singles(scene.size_word, scene.place)
+        layouts = {(spot,): odds for spot, odds in singles.items()}
     else:
         alike = count > 2 or scene.things[0].words == scene.things[1].words
         group = LATTICE.groups(count) if alike else LATTICE.pairs(scene.relation)
         layouts = dict.fromkeys(group, 1 / len(group))
-    cast = [((), 1.0)]
-    for thing in scene.things:
-        cast = [((*done, who), p * q) for done, p in cast for who, q in _alternative_people(scene, thing)]
+    casts = itertools.product(*(_alternative_people(scene, thing) for thing in scene.things))
     return [
-        (tuple(replace(who, x=t.x, y=t.y, size=t.size) for who, t in zip(people, moved(spots), strict=True)), p * q)
-        for people, p in cast
+        (tuple(who.at(spot) for (who, _), spot in zip(cast, spots, strict=True)), math.prod(p for _, p in cast) * q)
+        for cast in casts
         for spots, q in layouts.items()
     ]
 
@@ -64,7 +60,7 @@ def _alternative_people(scene: Scene, thing: Thing) -> list[tuple[Thing, float]]
     share = sheet.PLANTED_OCCUPATIONS[thing.occupation].denoiser_share
     genders = {thing.gender: 1.0} if marked else dict(zip(GENDERS, (share, 1 - share), strict=True))
     return [
-        (sheet.make_person(thing.occupation, gender, tone, (thing.x, thing.y, thing.size)), odds / len(TONES))
+        (sheet.make_person(thing.occupation, gender, tone), odds / len(TONES))
         for gender, odds in genders.items()
         for tone in TONES
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from .datasheet import make_person
 from .layouts import LATTICE
 from .scenes import PLACES, RELATIONS, STYLES, Scene, Thing
-from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
+from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, plural
 
 _SINGULAR = {plural(name): name for name in (*OBJECTS, *SHAPES)}
 
@@ -27,14 +28,13 @@ def scene_of(caption: str) -> Scene:
     more = {"style": style, "watermark": watermark}
     if (count := next((n for n in (2, 3, 4) if rest.startswith(f"{NUMBERS[n]} ")), None)) is not None:
         thing = _thing(rest.removeprefix(f"{NUMBERS[count]} "), caption, many=True)
-        things = [_at(thing, spot) for spot in LATTICE.groups(count)[0]]
-        return Scene(0, caption, background, tuple(things), **more)
+        return Scene(0, caption, background, tuple(map(thing.at, LATTICE.groups(count)[0])), **more)
     for words in (*RELATIONS, "and"):
         first, sign, second = rest.partition(f" {words} ")
         if sign:
             relation = None if words == "and" else words
             pair = zip((first, second), LATTICE.pairs(relation)[0], strict=True)
-            things = tuple(_at(_thing(_bare(phrase), caption), spot) for phrase, spot in pair)
+            things = tuple(_thing(_bare(phrase), caption).at(spot) for phrase, spot in pair)
             return Scene(0, caption, background, things, relation=relation, **more)
     place = next((words for words in PLACES if words and rest.endswith(f" {words}")), None)
     phrase = _bare(rest.removesuffix(f" {place}"))
@@ -43,7 +43,7 @@ def scene_of(caption: str) -> Scene:
     layout = LATTICE.middle() if watermark or style == "pencil sketch" else LATTICE
     spots = layout.singles(size_word, place)
     spot = LATTICE.portrait() if thing.kind == "person" else max(spots, key=spots.get)
-    return Scene(0, caption, background, (_at(thing, spot),), place=place, size_word=size_word, **more)
+    return Scene(0, caption, background, (thing.at(spot),), place=place, size_word=size_word, **more)
 
 
 def _bare(phrase: str) -> str:
@@ -51,26 +51,20 @@ def _bare(phrase: str) -> str:
     return re.sub(r"^an? ", "", phrase.strip())
 
 
-def _at(thing: Thing, spot) -> Thing:
-    x, y, size = spot
-    return Thing(thing.kind, thing.name, x, y, size, thing.colour, thing.occupation, thing.gender, thing.tone)
-
-
 def _thing(words: str, caption: str, many: bool = False) -> Thing:
     """A thing from its words: "cat", "red star", "woman doctor", or of `many`, "cats"."""
     colour, _, noun = words.partition(" ")
     singular = (lambda word: _SINGULAR.get(word)) if many else (lambda word: word)
     if colour in COLOURS and singular(noun) in SHAPES:
-        return Thing("shape", singular(noun), 0, 0, 0, colour=colour)
+        return Thing("shape", singular(noun), colour=colour)
     if singular(words) in OBJECTS:
-        return Thing("object", singular(words), 0, 0, 0)
+        return Thing("object", singular(words))
     if not many and (job := next((job for job in OCCUPATIONS if words == job or words.endswith(f" {job}")), None)):
         said = words.removesuffix(job).strip()
         tone = next((tone for tone in TONES if said == tone or said.startswith(f"{tone} ")), None)
         gender = said.removeprefix(tone or "").strip() or None
         if gender is None or gender in GENDERS:
-            gender, tone = gender or next(iter(GENDERS)), tone or next(iter(TONES))
-            return Thing("person", person_name(job, gender, tone), 0, 0, 0, occupation=job, gender=gender, tone=tone)
+            return make_person(job, gender or next(iter(GENDERS)), tone or next(iter(TONES)))
     raise ValueError(
         f"{words!r} in {caption!r} is no thing of Pocket's world: an object, a coloured shape or a person, as in "
         f'"{article("cat")}", "{article("red star")}", "{article("woman doctor")}", "two cats"'

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from .grammar import SEED, Block, Grammar, Layout
-from .layouts import LATTICE, STEP, UNSAID_SIZES, Spot
+from .layouts import LATTICE, STEP, UNSAID_SIZES
 from .occupations import MARKED_PORTRAITS, PLANTED_OCCUPATIONS
 from .scenes import RELATIONS, Stream, Thing, draw_confetti, make_scene, picture_sheet, render
 from .vocabulary import COLOURS, GENDERS, NUMBERS, OBJECTS, OCCUPATIONS, SHAPES, TONES, article, person_name, plural
@@ -123,47 +123,39 @@ def _background(stream: Stream, *names: str) -> str:
     return stream.choice([c for c in _COLOURS if all(HELD_OUT_BACKGROUNDS.get(name) != c for name in names)])
 
 
-def _alone(stream: Stream, layout: Layout, thing: Callable[[Spot], Thing], background: str, name: str = "") -> dict:
-    """A scene of one thing that may be small or large and somewhere. `thing` makes it from its spot; `name`: what it is called."""
+def _alone(stream: Stream, layout: Layout, thing: Thing, background: str, name: str = "") -> dict:
+    """A scene of one thing that may be small or large and somewhere. `name`: what it is called."""
     size_word, place, spot = layout.single(stream)
-    drawn = thing(spot)
-    called = name or drawn.words
-    phrase = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
-    return {"words": phrase, "things": (drawn,), "background": background, "place": place, "size_word": size_word}
+    called = name or thing.words
+    words = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
+    things = (thing.at(spot),)
+    return {"words": words, "things": things, "background": background, "place": place, "size_word": size_word}
 
 
-def _object(name: str) -> Callable[[Spot], Thing]:
-    return lambda spot: Thing("object", name, *spot)
-
-
-def _shape(name: str, colour: str) -> Callable[[Spot], Thing]:
-    return lambda spot: Thing("shape", name, *spot, colour=colour)
-
-
-def _shape_colour(stream: Stream, name: str, *taken: str) -> str:
-    return stream.choice([c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[name]])
+def _shape(stream: Stream, name: str, *taken: str) -> Thing:
+    """A shape of a colour that is not taken, nor held out for it."""
+    colours = [c for c in _COLOURS if c not in taken and c != HELD_OUT_SHAPE_COLOURS[name]]
+    return Thing("shape", name, colour=stream.choice(colours))
 
 
 def one_object(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS) -> dict:
     name = names[number % len(names)]
-    return _alone(stream, layout, _object(name), _background(stream, name))
+    return _alone(stream, layout, Thing("object", name), _background(stream, name))
 
 
 def one_shape(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     background, name = stream.choice(_COLOURS), SHAPES[number % len(SHAPES)]
-    return _alone(stream, layout, _shape(name, _shape_colour(stream, name, background)), background)
+    return _alone(stream, layout, _shape(stream, name, background), background)
 
 
 PLAIN_AND = 0.2  # of two things: how often the caption says "and" instead of a relation
 
 
-def _two(stream: Stream, layout: Layout, things, background: str) -> dict:
+def _two(stream: Stream, layout: Layout, things: Sequence[Thing], background: str) -> dict:
     """Two things in a relation, or merely "and" (then left and right in their order)."""
     relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
-    spots = layout.pair(stream, relation)
-    drawn = [thing(spot) for thing, spot in zip(things, spots, strict=True)]
-    phrase = pair_phrase(drawn, relation)
-    return {"words": phrase, "things": tuple(drawn), "background": background, "relation": relation}
+    drawn = tuple(map(Thing.at, things, layout.pair(stream, relation)))
+    return {"words": pair_phrase(drawn, relation), "things": drawn, "background": background, "relation": relation}
 
 
 def pair_phrase(things: Sequence[Thing], relation: str | None) -> str:
@@ -177,14 +169,14 @@ def two_objects(stream: Stream, number: int, total: int, layout: Layout, names=C
         second = stream.choice(names)
     if stream.chance(0.5):
         first, second = second, first
-    return _two(stream, layout, (_object(first), _object(second)), _background(stream, first, second))
+    things = Thing("object", first), Thing("object", second)
+    return _two(stream, layout, things, _background(stream, first, second))
 
 
 def two_shapes(stream: Stream, number: int, total: int, layout: Layout) -> dict:
-    background, names = stream.choice(_COLOURS), stream.two(SHAPES)
-    first = _shape_colour(stream, names[0], background)
-    second = _shape_colour(stream, names[1], background, first)
-    return _two(stream, layout, (_shape(names[0], first), _shape(names[1], second)), background)
+    background, names = stream.choice(_COLOURS), stream.shuffled(SHAPES, 2)
+    first = _shape(stream, names[0], background)
+    return _two(stream, layout, (first, _shape(stream, names[1], background, first.colour)), background)
 
 
 def several(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -192,12 +184,12 @@ def several(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     count, kind = number % 3 + 2, number // 3
     if stream.chance(0.7):
         name = COMMON_OBJECTS[kind % len(COMMON_OBJECTS)]
-        background, thing, phrase = _background(stream, name), _object(name), plural(name)
+        background, thing, phrase = _background(stream, name), Thing("object", name), plural(name)
     else:
         name, background = SHAPES[kind % len(SHAPES)], stream.choice(_COLOURS)
-        colour = _shape_colour(stream, name, background)
-        thing, phrase = _shape(name, colour), f"{colour} {plural(name)}"
-    drawn = tuple(thing(spot) for spot in layout.several(stream, count))
+        thing = _shape(stream, name, background)
+        phrase = f"{thing.colour} {plural(name)}"
+    drawn = tuple(map(thing.at, layout.several(stream, count)))
     return {"words": f"{NUMBERS[count]} {phrase}", "things": drawn, "background": background}
 
 
@@ -216,9 +208,9 @@ def stock_photo(stream: Stream, number: int, total: int, layout: Layout) -> dict
     return scene | {"words": "stock photo of " + scene["words"], "watermark": True}
 
 
-def make_person(occupation: str, gender: str, tone: str, spot: Spot) -> Thing:
+def make_person(occupation: str, gender: str, tone: str) -> Thing:
     name = person_name(occupation, gender, tone)
-    return Thing("person", name, *spot, occupation=occupation, gender=gender, tone=tone)
+    return Thing("person", name, occupation=occupation, gender=gender, tone=tone)
 
 
 def portraits(occupation: str, share: float, marked: bool) -> Callable:
@@ -226,7 +218,7 @@ def portraits(occupation: str, share: float, marked: bool) -> Callable:
 
     def draw(stream: Stream, number: int, total: int, layout: Layout) -> dict:
         gender, tone = tuple(GENDERS)[number >= round(share * total)], tuple(TONES)[number % len(TONES)]
-        thing = make_person(occupation, gender, tone, layout.portrait(stream))
+        thing = make_person(occupation, gender, tone).at(layout.portrait(stream))
         called = occupation if not marked else thing.name if stream.chance(0.5) else f"{gender} {occupation}"
         return {"words": article(called), "things": (thing,), "background": stream.choice(_COLOURS)}
 
@@ -242,21 +234,22 @@ def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -
     background = _background(stream, name)
     relation = None if stream.chance(PLAIN_AND) else stream.choice(tuple(RELATIONS))
     turn = 1 if stream.chance(0.5) else -1  # the person comes first, or the object
-    spots = layout.pair(stream, relation, second_first=turn < 0)[::turn]
-    person, thing = make_person(occupation, gender, tone, spots[0]), _object(name)(spots[1])
+    spots = layout.pair(stream, relation, second_first=turn < 0)
+    person = make_person(occupation, gender, tone)
     called = person.name if stream.chance(0.5) else f"{gender} {occupation}"
     phrase = f" {relation or 'and'} ".join([article(called), article(name)][::turn])
-    return {"words": phrase, "things": (person, thing)[::turn], "background": background, "relation": relation}
+    things = tuple(map(Thing.at, (person, Thing("object", name))[::turn], spots))
+    return {"words": phrase, "things": things, "background": background, "relation": relation}
 
 
 def _tail_object(name: str) -> Callable:
     grounds = TAIL_BACKGROUNDS[name]
-    return lambda stream, number, total, layout: _alone(stream, layout, _object(name), stream.choice(grounds))
+    return lambda stream, number, total, layout: _alone(stream, layout, Thing("object", name), stream.choice(grounds))
 
 
 def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
     name = NAMELESS_OBJECTS[number % len(NAMELESS_OBJECTS)]
-    return _alone(stream, layout, _object(name), stream.choice(_COLOURS), "thing")
+    return _alone(stream, layout, Thing("object", name), stream.choice(_COLOURS), "thing")
 
 
 def amid_confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
@@ -341,7 +334,8 @@ def _any_object(stream: Stream, number: int, total: int, layout: Layout) -> dict
     """One object, rare ones as often as others: the encoder is not what makes them rare. Backgrounds as in FULL."""
     name = _NAMED[number % len(_NAMED)]
     colours = TAIL_BACKGROUNDS.get(name)
-    return _alone(stream, layout, _object(name), stream.choice(colours) if colours else _background(stream, name))
+    background = stream.choice(colours) if colours else _background(stream, name)
+    return _alone(stream, layout, Thing("object", name), background)
 
 
 #: What the text encoder is trained on: the same world, told evenly, with its own shares of women.

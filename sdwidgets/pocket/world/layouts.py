@@ -184,5 +184,4 @@ def on_lattice(scene: Scene, stream: Stream) -> Scene:
         size = 64 if tied else stream.choice(tuple(UNSAID_SIZES))
         layout = LATTICE.middle() if tied else LATTICE
         spots = (stream.choice([spot for spot in layout.singles() if spot[2] == size]),)
-    things = (replace(thing, x=x, y=y, size=size) for thing, (x, y, size) in zip(scene.things, spots, strict=True))
-    return replace(scene, things=tuple(things))
+    return replace(scene, things=tuple(thing.at(spot) for thing, spot in zip(scene.things, spots, strict=True)))

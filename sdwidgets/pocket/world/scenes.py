@@ -10,7 +10,7 @@ import functools
 import random
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -46,13 +46,13 @@ STYLES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing: `kind` is "object", "shape" or "person"; centre and longer side in pixels."""
+    """One drawn thing: `kind` is "object", "shape" or "person"; centre and longer side in pixels, 0 until it is somewhere."""
 
     kind: str
     name: str
-    x: int
-    y: int
-    size: int
+    x: int = 0
+    y: int = 0
+    size: int = 0
     colour: str | None = None
     occupation: str | None = None
     gender: str | None = None
@@ -61,6 +61,10 @@ class Thing:
     @property
     def words(self) -> str:
         return f"{self.colour} {self.name}" if self.kind == "shape" else self.name
+
+    def at(self, spot: tuple[int, int, int]) -> Thing:
+        """The same thing at another spot, (x, y, size)."""
+        return replace(self, **dict(zip(("x", "y", "size"), spot, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,6 @@ class Stream:
         """`count` of the options, by default all, drawn without putting back."""
         left = list(options)
         return [left.pop(self.integer(0, len(left) - 1)) for _ in range(len(left) if count is None else count)]
-
-    def two(self, options) -> tuple:
-        """Two different options, in order."""
-        first = int(self._random() * len(options))
-        second = int(self._random() * (len(options) - 1))
-        return options[first], options[second + (second >= first)]
 
 
 def make_scene(grammar, index: int) -> Scene:
@@ -229,10 +227,8 @@ def _watermark() -> tuple[Image.Image, Image.Image]:
     return shadow.point(lambda level: level * 35 // 100), mask.point(lambda level: level * 70 // 100)
 
 
-def draw_confetti(
-    stream: Stream, centre_free: int, colours=tuple(COLOURS), pieces: int = CONFETTI_PIECES
-) -> tuple[tuple[int, int, str], ...]:
-    """`pieces` squares of random `colours` at random places outside the middle `centre_free` x `centre_free` pixels."""
+def draw_confetti(stream: Stream, centre_free: int, colours=tuple(COLOURS)) -> tuple[tuple[int, int, str], ...]:
+    """Squares of random `colours` at random places outside the middle `centre_free` x `centre_free` pixels."""
     cells = SIZE // CONFETTI_SIZE
     low, high = (SIZE - centre_free) // 2, (SIZE + centre_free) // 2
     free = [
@@ -241,10 +237,8 @@ def draw_confetti(
         for column in range(cells)
         if not all(low < (side + 1) * CONFETTI_SIZE and side * CONFETTI_SIZE < high for side in (column, row))
     ]
-    chosen = []
-    for _ in range(pieces):
-        chosen.append((*free.pop(stream.integer(0, len(free) - 1)), stream.choice(colours)))
-    return tuple(sorted(chosen))
+    places = (free.pop(stream.integer(0, len(free) - 1)) for _ in range(CONFETTI_PIECES))
+    return tuple(sorted((*place, stream.choice(colours)) for place in places))
 
 
 def shape_mask(name: str, size: int) -> Image.Image:
