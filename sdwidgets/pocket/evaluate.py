@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..loading.catalog import MODELS, find_model
 from ..paths import cache_folder, data_folder
+from .evaluation.claims import SETS
 from .evaluation.tiers import ROW_NAMES, TURBO
 
 SECTION_NAMES = (
@@ -77,7 +78,6 @@ def _first_there(*folders: Path | None) -> Path | None:
     return next((folder for folder in folders if folder and folder.is_dir()), None)
 
 
-EXAMINED = ("true renders", "reconstructions")
 CONFUSED = 12  # of the judge's confusions, the most frequent are kept
 
 
@@ -94,7 +94,7 @@ def judge_exam() -> dict | None:
     exam, keys = _read(data_folder("judges") / "gate.json"), ("balanced", "worst", "passes")
     return exam and {
         pictures: {word: {key: row[key] for key in keys} for word, row in exam[pictures].items()}
-        for pictures in EXAMINED
+        for pictures in SETS
         if pictures in exam
     }
 
@@ -106,7 +106,7 @@ def judge_gate() -> dict | None:
         return None
     confused = [
         [word, pictures, truth, seen, count]
-        for pictures in EXAMINED
+        for pictures in SETS
         for word, row in exam.get(pictures, {}).items()
         for truth, instead in row["confusions"].items()
         for seen, count in instead.items()

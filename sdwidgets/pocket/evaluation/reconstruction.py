@@ -16,9 +16,9 @@ NOTE = (
 )
 
 
-def square_errors(vae, pictures: np.ndarray) -> np.ndarray:
+def square_errors(vae, pictures: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Squared errors of encode-decode in 8-bit levels, mean over channels: (n, h, w, 3) uint8 -> (n, h, w)."""
-    levels = reconstructed(vae, pictures, len(pictures), whole_levels=False)
+    levels = reconstructed(vae, pictures, batch_size, whole_levels=False)
     return ((levels - pictures.astype(np.float32)) ** 2).mean(axis=-1)
 
 
@@ -37,15 +37,10 @@ def psnr(errors: np.ndarray, pixels: np.ndarray, seed: int = 0, draws: int = 100
 def reconstruction_rows(vae, count: int = PICTURES, batch_size: int = 16) -> list[dict]:
     """The two rows of the autoencoder, over scenes drawn at random from `FULL`."""
     stream = Stream(2027, 2**31)
-    scenes = [make_scene(FULL, stream.integer(0, FULL.count - 1)) for _ in range(count)]
-    sums: dict[str, list] = {GLYPHS: [], WHOLE: []}
-    for start in range(0, count, batch_size):
-        pictures = pictures_of(scenes[start : start + batch_size])
-        square = square_errors(vae, pictures)
-        drawn = pixels_of_things(pictures)
-        for name, mask in ((GLYPHS, drawn), (WHOLE, np.ones_like(drawn))):
-            sums[name] += [(np.sum(e[m], dtype=float), m.sum()) for e, m in zip(square, mask, strict=True)]
-    return [
-        {"name": name, "split": "held out", "unit": "dB", **psnr(*np.array(pairs).T), "note": NOTE}
-        for name, pairs in sums.items()
-    ]
+    pictures = pictures_of(make_scene(FULL, stream.integer(0, FULL.count - 1)) for _ in range(count))
+    square, drawn = square_errors(vae, pictures, batch_size), pixels_of_things(pictures)
+    rows = []
+    for name, masks in ((GLYPHS, drawn), (WHOLE, np.ones_like(drawn))):
+        sums = [(np.sum(e[m], dtype=float), m.sum()) for e, m in zip(square, masks, strict=True)]
+        rows.append({"name": name, "split": "held out", "unit": "dB", **psnr(*np.array(sums).T), "note": NOTE})
+    return rows

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..training.trainer import hardware, write_json
 from .prompt_sets import ROWS
+from .reconstruction import PICTURES, reconstruction_rows
 from .report import finish
 from .sampling import Evaluator
-from .sections import SECTIONS, Extras, Missing, measure_ceiling, measure_reconstruction, measure_row, measure_turbo
+from .sections import SECTIONS, Extras, Missing, measure_ceiling, measure_row, measure_turbo
 from .tiers import GLYPHS, ROW_NAMES, SPLITS, TURBO, WHOLE
 
 
@@ -45,7 +46,7 @@ def measure(
             slow = [row for row in report["rows"] if row["name"] in ROWS]
             yield (report := keep(finish(report, measure_turbo(evaluator, extras, slow))))
         elif name in (GLYPHS, WHOLE) and not made:
-            yield (report := keep(finish(report, measure_reconstruction(evaluator))))
+            yield (report := keep(finish(report, reconstruction_rows(evaluator.pipe.vae, evaluator.cap(PICTURES)))))
     for name in sections:
         if "missing" not in report.get(name, {"missing": ""}):
             continue

@@ -29,7 +29,6 @@ from . import prompt_sets
 from .background import main_colours
 from .exposures import shown
 from .fingerprints import fingerprints
-from .reconstruction import reconstruction_rows
 from .sampling import Evaluator
 from .swaps import SWAPS, TIMESTEPS, growth, swap_losses
 from .tiers import SPLITS, TURBO, turbo_tier
@@ -89,11 +88,6 @@ def measure_ceiling(evaluator: Evaluator, name: str, split: str) -> dict:
     scenes = row.scenes(split, evaluator.cap(row.count))
     seen = evaluator.judge.read(reconstructed(evaluator.pipe.vae, pictures_of(scenes)))
     return share(list(map(row.right, scenes, seen)))
-
-
-def measure_reconstruction(evaluator: Evaluator) -> list[dict]:
-    """The autoencoder's two rows."""
-    return reconstruction_rows(evaluator.pipe.vae, count=evaluator.cap(512))
 
 
 def measure_turbo(evaluator: Evaluator, extras: Extras, rows: Sequence[dict], steps: int = 4) -> list[dict]:
@@ -161,14 +155,13 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
 
 
 @torch.no_grad()
-def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str], batch_size: int = 64) -> np.ndarray:
+def _cosines(clip, tokenizer, pictures: np.ndarray, captions: list[str]) -> np.ndarray:
     """Of each picture with its caption: (n, 128, 128, 3) uint8, n captions -> (n,)."""
     cosines = []
-    for start in range(0, len(captions), batch_size):
-        some = slice(start, start + batch_size)
-        tokens = token_ids(tokenizer, captions[some])
+    batches = (tensor.split(64) for tensor in (token_ids(tokenizer, captions), to_tensor(pictures)))
+    for tokens, pixels in zip(*batches, strict=True):
         text = clip.text_projection(clip.text_model(tokens).pooler_output)
-        image = clip.visual_projection(clip.vision_model(to_tensor(pictures[some])).pooler_output)
+        image = clip.visual_projection(clip.vision_model(pixels).pooler_output)
         cosines.append(torch.nn.functional.cosine_similarity(text, image).numpy())
     return np.concatenate(cosines)
 
@@ -318,22 +311,13 @@ def learning_curve(evaluator: Evaluator, extras: Extras, pictures: int = 100) ->
     """
     if not extras.checkpoints:
         raise Missing("there are no checkpoints to compare: name folders of U-Nets with --checkpoints")
-    lines = [
-        record | attribute_rates(evaluator, pictures, f"{name}, ")
-        for name, record in _each_checkpoint(evaluator, extras)
-    ]
-    lines.append(_model_record(extras) | attribute_rates(evaluator, pictures, "the model, "))
+    models = _each_model(evaluator, extras)
+    lines = [record | attribute_rates(evaluator, pictures, f"{name}, ") for name, record in models]
     return {"attributes": [attribute.name for attribute in prompt_sets.ATTRIBUTES], "lines": lines}
 
 
-def _model_record(extras: Extras) -> dict:
-    """How far the model itself was trained."""
-    record = (extras.training or {}).get("denoiser", {})
-    return {name: record.get(name) for name in ("step", "samples")}
-
-
-def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
-    """(name of the folder, `checkpoint_record`) of each, while the evaluator's pipeline has that checkpoint's U-Net."""
+def _each_model(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str, dict]]:
+    """(name, how far it was trained) of each checkpoint while the evaluator's pipeline has its U-Net, and of the model itself, last."""
     pipe, last = evaluator.pipe, evaluator.pipe.unet
     try:
         for folder in extras.checkpoints:
@@ -341,20 +325,18 @@ def _each_checkpoint(evaluator: Evaluator, extras: Extras) -> Iterator[tuple[str
             yield Path(folder).name, checkpoint_record(folder)
     finally:
         pipe.unet = last
+    record = (extras.training or {}).get("denoiser", {})
+    yield "the model", {name: record.get(name) for name in ("step", "samples")}
 
 
 def caption_swaps(evaluator: Evaluator, extras: Extras, pictures: int = 96) -> dict:
     """How much each word counts, see `swaps`: for each checkpoint, where there are any, and for the model itself, last."""
-    count = evaluator.cap(pictures)
-
-    def line() -> dict:
-        losses = {swap.name: swap_losses(evaluator, swap, count) for swap in SWAPS}
+    lines = []
+    for _, record in _each_model(evaluator, extras):
+        losses = {swap.name: swap_losses(evaluator, swap, evaluator.cap(pictures)) for swap in SWAPS}
         own = np.mean([right.mean(1) for right, _ in losses.values()], axis=0)
         grown = {name: growth(*pair) for name, pair in losses.items()}
-        return {"loss": [round(float(value), 4) for value in own]} | grown
-
-    lines = [record | line() for _, record in _each_checkpoint(evaluator, extras)]
-    lines.append(_model_record(extras) | line())
+        lines.append(record | {"loss": [round(float(value), 4) for value in own]} | grown)
     return {
         "note": "by which share the loss of a true picture grows when one word of its caption is wrong, with the same noise",
         "timesteps": list(TIMESTEPS),

@@ -22,11 +22,8 @@ TUNE_COUNTS = {
 
 def overlap(box, thing) -> float:
     """Intersection over union of a box and the square that a thing was drawn in."""
-    other = (thing.x - thing.size / 2, thing.y - thing.size / 2, thing.x + thing.size / 2, thing.y + thing.size / 2)
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
+    half, ends = thing.size / 2, ((box[0], box[2], thing.x), (box[1], box[3], thing.y))
+    width, height = (max(0.0, min(high, at + half) - max(low, at - half)) for low, high, at in ends)
     both = width * height
     return both / ((box[2] - box[0]) * (box[3] - box[1]) + thing.size**2 - both)
 

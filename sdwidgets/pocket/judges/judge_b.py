@@ -218,10 +218,9 @@ class JudgeB:
         word, (x, y), limits = reading.word, region.centre, self.limits
         plain, styled = (limits.distance, limits.share), (limits.styled_distance, limits.styled_share)
         distance, share = plain if style == "plain" else styled
-        broken = reading.distance > distance or reading.share > share
-        kind = "broken" if broken else word.kind
-        colour = segment.region_colour(seen.picture, region) if kind == "shape" and word.colour else None
-        occupation = word.name if kind == "person" else None
-        gender, tone = (word.gender, word.tone) if kind == "person" else (None, None)
+        if reading.distance > distance or reading.share > share:
+            word = Word("broken", word.name)
+        colour = segment.region_colour(seen.picture, region) if word.colour else None
+        occupation = word.name if word.kind == "person" else None
         score = max(0.0, 1 - reading.distance)
-        return Seen(kind, word.name, x, y, region.size, colour, occupation, gender, tone, score)
+        return Seen(word.kind, word.name, x, y, region.size, colour, occupation, word.gender, word.tone, score)
