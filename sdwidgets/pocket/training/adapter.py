@@ -16,7 +16,7 @@ from diffusers import T2IAdapter, UNet2DConditionModel
 from ..world.datasheet import Grammar
 from ..world.scenes import make_scene, render, silhouette
 from . import denoiser, trainer
-from .work_folder import finish, run_extra
+from .work_folder import fit_extra, run_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,16 @@ class AdapterTraining(torch.nn.Module):
         self.adapter, self.scheduler = adapter, denoiser.build_scheduler()
         self._frozen = (unet.requires_grad_(False),)  # in a tuple: checkpoints and averages need not hold it
 
+    @classmethod
+    def begun(cls, unet: UNet2DConditionModel, config: AdapterConfig) -> AdapterTraining:
+        """Of an adapter that the schedule's seed builds."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.schedule.seed)
+            return cls(build_adapter(unet, config), unet)
+
+    def save(self, part: Path) -> None:
+        self.adapter.half().save_pretrained(part)
+
     def forward(self, silhouettes, latents, noise, timesteps, prompt_embeds) -> torch.Tensor:
         # Outlines are decided while there is much noise: t' = (1 - (t / T)^3) T (arXiv 2302.08453, section 3.3).
         last = self.scheduler.config.num_train_timesteps - 1
@@ -75,17 +85,16 @@ class AdapterTraining(torch.nn.Module):
         return (predicted - target).square().mean()
 
 
-def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, rows: list[int], config: AdapterConfig):
-    """The loss of rows of `data` with their silhouettes: `packed[i]` is that of row `rows[i]`."""
-    rows = torch.as_tensor(rows)
+def adapter_loss_at(data: denoiser.LatentData, packed: np.ndarray, config: AdapterConfig):
+    """The loss of the first rows of `data` with their silhouettes."""
 
     def batch_at(rng, step, batch_size):
-        chosen = rng.integers(len(rows), size=batch_size)
+        chosen = rng.integers(len(packed), size=batch_size)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        latents = data.latents[rows[chosen]].float()
+        latents = data.latents[chosen].float()
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = denoiser.spread_timesteps(batch_size, generator)
-        captions = data.captions[rows[chosen]].clone()
+        captions = data.captions[chosen]
         captions[torch.rand(batch_size, generator=generator) < config.caption_drop] = 0
         return unpack(packed[chosen]), latents, noise, timesteps, data.prompt_embeds[captions].float()
 
@@ -97,19 +106,10 @@ def train_adapter(unet, data: denoiser.LatentData, grammar: Grammar, config: Ada
 
     `folder`/part gets the adapter, for `T2IAdapter.from_pretrained`. Returns the record of `trainer.train`, whose `options` it takes.
     """
-    trainer.check_compiled(options.get("compiled", False))  # before anything is built
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.schedule.seed)
-        model = AdapterTraining(build_adapter(unet, config), unet)
-    rows = list(range(min(config.scenes, len(data.scenes))))  # the order is random already
-    silhouettes = scene_silhouettes(grammar, data.scenes[rows].tolist())
-    loss_at = trainer.global_batch(adapter_loss_at(data, silhouettes, rows, config))
-    options |= {"stage": {"scenes": len(rows)}, "base": trainer.digest(unet)}
-    settings = dataclasses.asdict(config)
-    average, record = trainer.train("adapter", model, loss_at, config.schedule, folder, settings, **options)
-    if trainer.processes().is_main_process:
-        finish(folder, average.adapter.half().save_pretrained, record, config.schedule)
-    return record
+    trainer.check_compiled(options.get("compiled", False))  # before anything is drawn
+    silhouettes = scene_silhouettes(grammar, data.scenes[: config.scenes].tolist())  # the order is random already
+    loss_at = adapter_loss_at(data, silhouettes, config)
+    return fit_extra("adapter", AdapterTraining.begun, unet, loss_at, config, folder, len(silhouettes), **options)
 
 
 def run_adapter(args, grammar: Grammar, work: Path) -> None:

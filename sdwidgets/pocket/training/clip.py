@@ -303,10 +303,9 @@ def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch_size: int = 256):
+def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]):
     """The frozen text encoder's states of captions, in batches: yields (n, 77, width) float16 on the CPU."""
-    for start in range(0, len(captions), batch_size):
-        tokens = token_ids(tokenizer, captions[start : start + batch_size])
+    for tokens in token_ids(tokenizer, captions).split(256):
         yield encoder(tokens.to(encoder.device)).last_hidden_state.half().cpu()
 
 

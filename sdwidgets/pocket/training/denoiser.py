@@ -166,18 +166,16 @@ def timestep_odds(scheduler: DDIMScheduler, config: DenoiserConfig) -> torch.Ten
     return odds / odds.sum()
 
 
-def spread_timesteps(
-    count: int, generator: torch.Generator, total: int = 1000, odds: torch.Tensor | None = None
-) -> torch.Tensor:
-    """`count` timesteps of 0..total-1, each alone as `odds` (total,) has it, uniform by default, together evenly spread.
+def spread_timesteps(count: int, generator: torch.Generator, odds: torch.Tensor | None = None) -> torch.Tensor:
+    """`count` timesteps of 0..999, each alone as `odds` (1000,) has it, uniform by default, together evenly spread.
 
     They are quantiles of u_i = (u + i/count) mod 1. The loss differs much more between timesteps than between pictures, so a batch whose
     timesteps are spread makes a less noisy gradient at no cost: the low-discrepancy sampler of Kingma et al. 2021, arXiv 2107.00630.
     """
     quantiles = (torch.rand((), generator=generator) + torch.arange(count) / count) % 1
     if odds is None:
-        return (quantiles * total).long().clamp(max=total - 1)
-    return torch.searchsorted(odds.cumsum(0), quantiles.double(), right=True).clamp(max=total - 1)
+        return (quantiles * 1000).long().clamp(max=999)
+    return torch.searchsorted(odds.cumsum(0), quantiles.double(), right=True).clamp(max=999)
 
 
 def denoiser_loss_at(

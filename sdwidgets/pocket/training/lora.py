@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ...generation.schedulers import make_scheduler
 from . import clip, denoiser, trainer
-from .work_folder import finish, run_extra
+from .work_folder import fit_extra, run_extra
 
 #: Layers that get a LoRA by default: the four matrices of every attention, as in diffusers' example.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -328,29 +328,10 @@ class LoraTraining(torch.nn.Module):
         """The denoiser that carries the LoRA."""
         return self._frozen[0]
 
-
-def fit_lora(
-    name: str, training, unet, data, loss_at, config, folder: Path, shorten: Callable | None = None, **options
-) -> dict:
-    """Train the LoRA of `training(unet, config)`; it and the scheduler that it wants go to `folder`/part.
-
-    `shorten(file)` is called on the saved LoRA. Returns the record of `trainer.train`, whose `options` it takes.
-    """
-    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
-    options |= {"stage": {"scenes": len(data.scenes)}, "base": trainer.digest(unet)}
-    module, settings = training(unet, config), dataclasses.asdict(config)
-    loss_at = trainer.global_batch(loss_at)
-    average, record = trainer.train(name, module, loss_at, config.schedule, folder, settings, **options)
-
-    def save(part: Path) -> None:
-        file = save_lora(average.unet, part)
-        average.scheduler.save_pretrained(part / "scheduler")
-        if shorten:
-            shorten(file)
-
-    if trainer.processes().is_main_process:
-        finish(folder, save, record, config.schedule)
-    return record
+    def save(self, part: Path) -> Path:
+        """Write the LoRA and the scheduler that it wants; returns the LoRA's file."""
+        self.scheduler.save_pretrained(part / "scheduler")
+        return save_lora(self.unet, part)
 
 
 # ---- the zero-SNR LoRA -------------------------------------------------------------------------------------
@@ -402,7 +383,7 @@ def train_zero_snr(unet, data: denoiser.LatentData, config: ZeroSnrConfig, folde
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants.
     """
     loss_at = denoiser.denoiser_loss_at(data, config)
-    return fit_lora("zero-snr", ZeroSnrTraining, unet, data, loss_at, config, folder, **options)
+    return fit_extra("zero-snr", ZeroSnrTraining, unet, loss_at, config, folder, len(data.scenes), **options)
 
 
 def run_zero_snr(args, grammar, work: Path) -> None:

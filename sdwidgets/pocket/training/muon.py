@@ -14,6 +14,8 @@ import torch
 
 #: The quintic of Jordan et al. 2024: five rounds of it push every singular value to about one.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+#: Parts of the names of parameters that are left to AdamW: layers that read from or write to pixels, latents and tokens.
+ADAMW = ("conv_in", "conv_out", "embedding")
 
 
 def orthogonalize(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
@@ -40,40 +42,25 @@ def orthogonalize(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for weights of two or more dimensions, AdamW for the rest and for what `adamw` names.
+    """Muon for weights of two or more dimensions, AdamW for the rest and for what `ADAMW` names.
 
     One learning rate serves both: Muon's update is scaled by 0.2 sqrt(max(rows, columns)), which gives it the size
     that Adam's has (Liu et al. 2025, arXiv 2502.16982). Weight decay is decoupled, and left out for vectors.
 
-    `module`: whose parameters that require a gradient are trained. `adamw`: parts of parameter names that are
-    left to AdamW: layers that read from or write to pixels, latents and tokens.
+    `module`: whose parameters that require a gradient are trained.
     """
 
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        lr: float,
-        weight_decay: float = 0.01,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.99),
-        adamw: tuple[str, ...] = ("conv_in", "conv_out", "embedding"),
-    ):
-        matrices, others, vectors = [], [], []
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.ndim < 2:
-                vectors.append(parameter)
-            elif any(word in name for word in adamw):
-                others.append(parameter)
-            else:
-                matrices.append(parameter)
+    def __init__(self, module: torch.nn.Module, lr: float, weight_decay: float = 0.01):
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        vectors = [parameter for _, parameter in named if parameter.ndim < 2]
+        others = [p for name, p in named if p.ndim > 1 and any(word in name for word in ADAMW)]
+        matrices = [p for name, p in named if p.ndim > 1 and not any(word in name for word in ADAMW)]
         groups = [
             {"params": matrices, "muon": True, "weight_decay": weight_decay},
             {"params": others, "muon": False, "weight_decay": weight_decay},
             {"params": vectors, "muon": False, "weight_decay": 0.0},
         ]
-        defaults = {"lr": lr, "momentum": momentum, "betas": betas}
+        defaults = {"lr": lr, "momentum": 0.95, "betas": (0.9, 0.99)}
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
@@ -102,24 +89,21 @@ class Muon(torch.optim.Optimizer):
             alike[update.flatten(1).shape].append((parameter, update.flatten(1)))
         for shape, pairs in alike.items():
             scale = 0.2 * max(shape) ** 0.5
-            for (parameter, _), update in zip(
-                pairs, orthogonalize(torch.stack([update for _, update in pairs])), strict=True
-            ):
+            own, updates = zip(*pairs, strict=True)
+            for parameter, update in zip(own, orthogonalize(torch.stack(updates)), strict=True):
                 parameter.add_(update.view(parameter.shape), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameters: list[torch.Tensor], group: dict) -> None:
         first, second = group["betas"]
-        for parameter in parameters:
-            state = self.state[parameter]
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state["step"] = torch.zeros(())
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        mean = [self.state[parameter]["mean"] for parameter in parameters]
-        square = [self.state[parameter]["square"] for parameter in parameters]
+            state["step"] += 1
+        mean, square = ([state[name] for state in states] for name in ("mean", "square"))
         gradients = [parameter.grad for parameter in parameters]
-        for parameter in parameters:
-            self.state[parameter]["step"] += 1
-        step = int(self.state[parameters[0]]["step"])
+        step = int(states[0]["step"])
         torch._foreach_lerp_(mean, gradients, 1 - first)
         torch._foreach_mul_(square, second)
         torch._foreach_addcmul_(square, gradients, gradients, 1 - second)

@@ -81,7 +81,7 @@ def run_clip(args, grammar: Grammar, work: Path) -> None:
     print(f"a caption beats its swapped negative in {record['caption_beats_negative']:.0%} of 200 scenes ({by_kind})")
 
 
-@trainer.main_process_first
+@trainer.main_process_first()
 def _make_tokenizer(work: Path, config: clip.ClipConfig) -> CLIPTokenizer:
     folder = work / "clip" / "tokenizer"
     if trainer.processes().is_main_process:
@@ -177,7 +177,10 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> None:
             trained.stock_unet().save_pretrained(folder / "snapshots" / f"{samples:09d}", safe_serialization=True)
         return fixed.measure(trained.unet, fixed.states @ whitening) if fixed else {}
 
-    stage = {"log SNR": [config.log_snr_mean, config.log_snr_std], "encoder": work_folder.encoder_digest(work)}
+    stage = {
+        "log SNR": [config.log_snr_mean, config.log_snr_std],
+        "encoder": trainer.digest(work_folder.frozen_text(work)[0]),
+    }
     if args.cool_down is not None:
         stage["cool-down"] = args.cool_down
     facts = {"epochs": epochs.as_record(stages), "world": world}

@@ -67,9 +67,8 @@ def times_an_epoch(grammar: Grammar, indices: list[int], factors: dict[str, int]
 
 def world_digest(grammar: Grammar) -> str:
     """Sixteen hexadecimal digits of scenes from all over a grammar: other digits, another world."""
-    return hashlib.sha256(repr([make_scene(grammar, index) for index in spread(grammar, 200)]).encode()).hexdigest()[
-        :16
-    ]
+    scenes = [make_scene(grammar, index) for index in spread(grammar, 200)]
+    return hashlib.sha256(repr(scenes).encode()).hexdigest()[:16]
 
 
 def plan_epochs(grammar: Grammar, record: dict, scenes: int, factors: dict[str, int], seed: int):

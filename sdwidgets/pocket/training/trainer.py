@@ -5,6 +5,7 @@ Knows nothing of what is trained: a part hands over its modules and a function f
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -15,7 +16,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -123,15 +125,11 @@ def check_compiled(compiled: bool) -> None:
         )
 
 
-def main_process_first(make: Callable) -> Callable:
-    """`make`, called by the main process alone at first and by the others after it: they find the files that it wrote."""
-
-    @functools.wraps(make)
-    def in_order(*args, **kwargs):
-        with processes().main_process_first():
-            return make(*args, **kwargs)
-
-    return in_order
+@contextlib.contextmanager
+def main_process_first() -> Iterator[None]:
+    """For a function that the main process calls alone at first, and the others after it: they find the files that it wrote."""
+    with processes().main_process_first():
+        yield
 
 
 def sampled(seed: int, batch_at: Callable) -> Callable:
@@ -405,12 +403,8 @@ def faster_in_bfloat16() -> bool:
     for dtype in (torch.float32, torch.bfloat16):
         layer = torch.nn.Conv2d(128, 128, 3, padding=1, dtype=dtype)
         batch = torch.randn(16, 128, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
-        times = []
         with torch.no_grad():
-            for _ in range(8):
-                began = time.perf_counter()
-                layer(batch)
-                times.append(time.perf_counter() - began)
+            times = timeit.repeat(functools.partial(layer, batch), number=1, repeat=8)
         seconds[dtype] = min(times)  # others on the machine only ever add
     return seconds[torch.float32] > 1.25 * seconds[torch.bfloat16]
 

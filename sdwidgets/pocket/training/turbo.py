@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,8 +25,8 @@ from safetensors.torch import load_file, save_file
 
 from ...latents import apply_guidance
 from . import denoiser, trainer
-from .lora import EVERYWHERE, LoraTraining, fit_lora
-from .work_folder import run_extra
+from .lora import EVERYWHERE, LoraTraining
+from .work_folder import fit_extra, run_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +89,11 @@ class TurboTraining(LoraTraining):
         answered = self.unet(noisy, timesteps, prompt_embeds.repeat(self.config.calls, 1, 1)).sample.float()
         return (answered - velocities).square().mean()
 
+    def save(self, part: Path) -> Path:
+        file = super().save(part)
+        truncate_lora(file, self.config.kept_rank)
+        return file
+
 
 def turbo_loss_at(data: denoiser.LatentData, config: TurboConfig):
     """The loss of captions, each with a walk of its own."""
@@ -110,9 +114,8 @@ def train_turbo(unet, data: denoiser.LatentData, config: TurboConfig, folder: Pa
     `folder`/part gets the LoRA, for `pipe.load_lora_weights`, and in scheduler/ the scheduler that it wants. Sample
     with guidance_scale 1 in `config.calls` steps; a negative prompt does nothing then. Of `data` only the captions are used.
     """
-    shorten = partial(truncate_lora, rank=config.kept_rank)
     loss_at = turbo_loss_at(data, config)
-    return fit_lora("turbo", TurboTraining, unet, data, loss_at, config, folder, shorten, **options)
+    return fit_extra("turbo", TurboTraining, unet, loss_at, config, folder, len(data.scenes), **options)
 
 
 def truncate_lora(file: Path, rank: int) -> None:

@@ -194,29 +194,15 @@ def pixels_of_things(pictures: np.ndarray) -> np.ndarray:
     return np.abs(pictures.astype(int) - pictures[:, :1, :1].astype(int)).max(-1) > 12
 
 
-class _Rendered(torch.utils.data.Dataset):
-    """Batches of rendered scenes, (n, 128, 128, 3) uint8, for a loader whose workers draw them."""
-
-    def __init__(self, grammar: Grammar, batches: list[list[int]]):
-        self.grammar, self.batches = grammar, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        return pictures_of(make_scene(self.grammar, index) for index in self.batches[number])
-
-
 @torch.no_grad()
 def encode_scenes(vae: AutoencoderKL, grammar: Grammar, indices, device="cpu", batch_size: int = 32):
     """Latents (the posterior's mean, unscaled) of scenes, in batches: yields (n, 4, 16, 16) float32 on the CPU.
 
     Beside a GPU all cores draw, since a GPU encodes faster than one core draws.
     """
-    indices = list(indices)
-    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    drawn = lambda some: torch.from_numpy(pictures_of(make_scene(grammar, index) for index in some))
     workers = 0 if str(device) == "cpu" else min(os.cpu_count() or 1, 16)
-    for pixels in torch.utils.data.DataLoader(_Rendered(grammar, batches), batch_size=None, num_workers=workers):
+    for pixels in torch.utils.data.DataLoader(list(indices), batch_size, num_workers=workers, collate_fn=drawn):
         pictures = to_tensor(pixels).to(device, memory_format=torch.channels_last)
         with fast_arithmetic(device):
             latents = vae.encode(pictures).latent_dist.mode()

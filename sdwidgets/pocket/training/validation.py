@@ -67,11 +67,9 @@ def boxes(scenes: list[Scene]) -> torch.Tensor:
 @torch.no_grad()
 def encode(autoencoder, scenes: list[Scene]) -> torch.Tensor:
     """The posterior's means, scaled: (n, 4, 16, 16) float32."""
-    parts = []
-    for start in range(0, len(scenes), 32):
-        pictures = vae.to_tensor(pictures_of(scenes[start : start + 32])).to(memory_format=torch.channels_last)
-        parts.append(autoencoder.encode(pictures).latent_dist.mode())
-    return torch.cat(parts) * autoencoder.config.scaling_factor
+    batches = vae.to_tensor(pictures_of(scenes)).split(32)
+    latents = torch.cat([autoencoder.encode(pictures).latent_dist.mode() for pictures in batches])
+    return latents * autoencoder.config.scaling_factor
 
 
 @dataclass(frozen=True)

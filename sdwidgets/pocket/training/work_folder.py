@@ -49,6 +49,20 @@ def run_extra(name: str, train: Callable, config, args, grammar: Grammar, work: 
     train(unet, latent_data(grammar, work), config, work / name, **run_options(args))
 
 
+def fit_extra(name: str, build: Callable, unet, loss_at, config, folder: Path, scenes: int, **options) -> dict:
+    """Train `build(unet, config)`, a module around a frozen denoiser, on so many scenes; its `save(part)` fills `folder`/part.
+
+    Returns the record of `trainer.train`, whose `options` it takes.
+    """
+    trainer.check_compiled(options.get("compiled", False))  # before the denoiser is given a LoRA
+    options |= {"stage": {"scenes": scenes}, "base": trainer.digest(unet)}
+    module, settings, loss_at = build(unet, config), dataclasses.asdict(config), trainer.global_batch(loss_at)
+    average, record = trainer.train(name, module, loss_at, config.schedule, folder, settings, **options)
+    if trainer.processes().is_main_process:
+        finish(folder, average.save, record, config.schedule)
+    return record
+
+
 def finished_part(work: Path, name: str) -> Path:
     """The folder of a part that must be there. Raises FileNotFoundError with the command that makes it."""
     folder = work / name / "part"
@@ -116,7 +130,7 @@ def _shards(folder: Path, name: str, total: int, make: Callable[[range], torch.T
     return torch.cat(tensors)
 
 
-@trainer.main_process_first
+@trainer.main_process_first()
 def latent_data(grammar: Grammar, work: Path, scenes: int | None = None) -> denoiser.LatentData:
     """Scenes' scaled latents and captions' text states, as float16; made once, kept in `work`/encoded.
 
@@ -170,7 +184,7 @@ def _origin(grammar: Grammar, work: Path) -> str:
 WHITENING_SCENES = 2_048
 
 
-@trainer.main_process_first
+@trainer.main_process_first()
 @torch.no_grad()
 def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
     """`denoiser.measure_whitening` of a grammar's first captions; measured once, kept in `work`/encoded."""
@@ -183,11 +197,6 @@ def text_whitening(grammar: Grammar, work: Path) -> torch.Tensor:
         file.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_tensors(file, {"whitening": denoiser.measure_whitening(states)})
     return load_file(file)["whitening"]
-
-
-def encoder_digest(work: Path) -> str:
-    """`trainer.digest` of the trained text encoder."""
-    return trainer.digest(frozen_text(work)[0])
 
 
 def override_schedule(config, args):
