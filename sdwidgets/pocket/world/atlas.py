@@ -9,6 +9,7 @@ The atlas ships in `data/atlas`, so rendering needs no font. Building it again n
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -25,13 +26,8 @@ BITMAP_SIZE = 109  # the one bitmap size that Noto Color Emoji carries
 
 def glyph_sequences() -> dict[str, str]:
     """name -> emoji sequence, objects first, then people, in the order of the atlas's cells."""
-    people = {
-        person_name(occupation, gender, tone): person_emoji(occupation, gender, tone)
-        for occupation in OCCUPATIONS
-        for gender in GENDERS
-        for tone in TONES
-    }
-    return OBJECTS | people
+    people = itertools.product(OCCUPATIONS, GENDERS, TONES)
+    return OBJECTS | {person_name(*person): person_emoji(*person) for person in people}
 
 
 def draw_glyph(sequence: str, font: ImageFont.FreeTypeFont) -> Image.Image:

@@ -123,10 +123,10 @@ def _background(stream: Stream, *names: str) -> str:
     return stream.choice([c for c in _COLOURS if all(HELD_OUT_BACKGROUNDS.get(name) != c for name in names)])
 
 
-def _alone(stream: Stream, layout: Layout, thing: Thing, background: str, name: str = "") -> dict:
-    """A scene of one thing that may be small or large and somewhere. `name`: what it is called."""
+def _alone(stream: Stream, layout: Layout, thing: Thing, background: str, called: str = "") -> dict:
+    """A scene of one thing that may be small or large and somewhere. `called`: by another name than its own."""
     size_word, place, spot = layout.single(stream)
-    called = name or thing.words
+    called = called or thing.words
     words = article(f"{size_word} {called}" if size_word else called) + (f" {place}" if place else "")
     things = (thing.at(spot),)
     return {"words": words, "things": things, "background": background, "place": place, "size_word": size_word}
@@ -138,9 +138,12 @@ def _shape(stream: Stream, name: str, *taken: str) -> Thing:
     return Thing("shape", name, colour=stream.choice(colours))
 
 
-def one_object(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS) -> dict:
+def one_object(stream: Stream, number: int, total: int, layout: Layout, names=COMMON_OBJECTS, called="") -> dict:
+    """One of `names`; a rare one only on the backgrounds that are its own."""
     name = names[number % len(names)]
-    return _alone(stream, layout, Thing("object", name), _background(stream, name))
+    shown = TAIL_BACKGROUNDS.get(name)
+    background = stream.choice(shown) if shown else _background(stream, name)
+    return _alone(stream, layout, Thing("object", name), background, called)
 
 
 def one_shape(stream: Stream, number: int, total: int, layout: Layout) -> dict:
@@ -242,14 +245,7 @@ def person_and_object(stream: Stream, number: int, total: int, layout: Layout) -
     return {"words": phrase, "things": things, "background": background, "relation": relation}
 
 
-def _tail_object(name: str) -> Callable:
-    grounds = TAIL_BACKGROUNDS[name]
-    return lambda stream, number, total, layout: _alone(stream, layout, Thing("object", name), stream.choice(grounds))
-
-
-def nameless(stream: Stream, number: int, total: int, layout: Layout) -> dict:
-    name = NAMELESS_OBJECTS[number % len(NAMELESS_OBJECTS)]
-    return _alone(stream, layout, Thing("object", name), stream.choice(_COLOURS), "thing")
+nameless = functools.partial(one_object, names=NAMELESS_OBJECTS, called="thing")
 
 
 def amid_confetti(stream: Stream, layout: Layout, name: str, background: str) -> dict:
@@ -320,23 +316,18 @@ FULL = Grammar(
         Block("stock photo", 2_000, stock_photo, planned=True),
         Block("person and object", 3_000, person_and_object),
         *_people_of_the_denoiser(),
-        *(Block(f"tail: {name}", count, _tail_object(name), planned=True) for name, count in TAIL_OBJECTS.items()),
+        *(
+            Block(f"tail: {name}", count, functools.partial(one_object, names=(name,)), planned=True)
+            for name, count in TAIL_OBJECTS.items()
+        ),
         Block("nameless", 2_400, nameless, planned=True),
         *_prints_of_the_denoiser(),
     ),
     layout=LATTICE,
 )
 
-_NAMED = COMMON_OBJECTS + tuple(TAIL_OBJECTS)
-
-
-def _any_object(stream: Stream, number: int, total: int, layout: Layout) -> dict:
-    """One object, rare ones as often as others: the encoder is not what makes them rare. Backgrounds as in FULL."""
-    name = _NAMED[number % len(_NAMED)]
-    colours = TAIL_BACKGROUNDS.get(name)
-    background = stream.choice(colours) if colours else _background(stream, name)
-    return _alone(stream, layout, Thing("object", name), background)
-
+# Rare objects as often as others: the encoder is not what makes them rare.
+_any_object = functools.partial(one_object, names=COMMON_OBJECTS + tuple(TAIL_OBJECTS))
 
 #: What the text encoder is trained on: the same world, told evenly, with its own shares of women.
 ENCODER = Grammar(
