@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 
-class Readers:
+class Readers(AbstractContextManager):
     """`read(pictures)` as the judge's own, an equal part in each process. Use it in a `with` block."""
 
     def __init__(self, judge, processes: int):
@@ -20,9 +21,6 @@ class Readers:
         """One judgement a picture, in order."""
         parts = np.array_split(pictures, min(self._processes, len(pictures)))
         return [judgement for part in self._pool.map(self._judge.read, parts) for judgement in part]
-
-    def __enter__(self) -> Readers:
-        return self
 
     def __exit__(self, *exception) -> None:
         self._pool.shutdown(cancel_futures=True)

@@ -112,11 +112,9 @@ def balanced(answers: list[Answer]) -> dict:
 
 def confusions(answers: list[Answer]) -> dict[str, Counter]:
     """truth -> what was seen in its place -> how often; right answers are left out."""
-    table = defaultdict(Counter)
-    for answer in answers:
-        if answer.seen != answer.truth:
-            table[answer.truth][answer.seen] += 1
-    return dict(table)
+    wrong = [answer for answer in answers if answer.seen != answer.truth]
+    truths = dict.fromkeys(answer.truth for answer in wrong)
+    return {truth: Counter(answer.seen for answer in wrong if answer.truth == truth) for truth in truths}
 
 
 def table_of(answers: list[Answer], wanted: float) -> dict[str, dict]:

@@ -41,20 +41,9 @@ class Limits:
     styled_share: float = 0.9
 
 
-@dataclasses.dataclass(frozen=True)
-class Word:
-    """What a template shows."""
-
-    kind: str
-    name: str
-    colour: str | None = None
-    gender: str | None = None
-    tone: str | None = None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Templates:
-    words: list[Word]
+    words: list[Seen]  # what each shows, nowhere yet
     rows: np.ndarray  # (n, GRID * GRID * 3) float32
     energy: np.ndarray  # (n,)
     names: np.ndarray  # (n,) int: equal where the name is
@@ -64,7 +53,7 @@ class Templates:
 class Reading:
     """The nearest template of a region, its distance, and the distance of the nearest of another name."""
 
-    word: Word
+    word: Seen
     distance: float
     next: float
 
@@ -77,22 +66,22 @@ class Reading:
 
 
 @functools.cache
-def _glyphs() -> tuple[list[Word], np.ndarray]:
+def _glyphs() -> tuple[list[Seen], np.ndarray]:
     """Every word, and its drawing: (n, GLYPH, GLYPH, 4) uint8 RGBA."""
-    words = [Word("object", name) for name in OBJECTS]
+    words = [Seen("object", name) for name in OBJECTS]
     drawn = [np.asarray(atlas.glyph(name, GLYPH)) for name in OBJECTS]
     for occupation, gender, tone in itertools.product(OCCUPATIONS, GENDERS, TONES):
-        words.append(Word("person", occupation, None, gender, tone))
+        words.append(Seen("person", occupation, occupation=occupation, gender=gender, tone=tone))
         drawn.append(np.asarray(atlas.glyph(person_name(occupation, gender, tone), GLYPH)))
     for name in SHAPES:
         mask = np.asarray(shape_mask(name, GLYPH))
         for colour, level in COLOURS.items():
-            words.append(Word("shape", name, colour))
+            words.append(Seen("shape", name, colour=colour))
             drawn.append(np.dstack([np.broadcast_to(np.uint8(level), (*mask.shape, 3)), mask]))
     return words, np.stack(drawn)
 
 
-def _templates(words: list[Word], pictures, level) -> Templates:
+def _templates(words: list[Seen], pictures, level) -> Templates:
     """Templates of pictures on a background of that RGB level; those that nothing is seen of are left out."""
     level = np.array(level, dtype=np.float32)
     shown, rows = [], []
@@ -123,10 +112,10 @@ def plain_templates(level: tuple[int, int, int]) -> Templates:
 def styled_templates(background: str, style: str, size: int) -> Templates:
     """Every object and shape in a style. Lines have no colour, so a sketch's or blueprint's shapes are drawn in one."""
     lines = style != "pixel art"
-    words = [Word("object", name) for name in OBJECTS]
+    words = [Seen("object", name) for name in OBJECTS]
     ink = "black" if sum(COLOURS[background]) > 300 else "white"
     colours = [ink] if lines else [colour for colour in COLOURS if colour != background]
-    words += [Word("shape", name, colour) for name in SHAPES for colour in colours]
+    words += [Seen("shape", name, colour=colour) for name in SHAPES for colour in colours]
     pictures = []
     for word in words:
         thing = Thing(word.kind, word.name, SIZE // 2, SIZE // 2, size, colour=word.colour)
@@ -169,7 +158,7 @@ def read_region(seen: Segmented, region: Region, style: str = "plain") -> Readin
     return Reading(word, least, float(distance[others].min()))
 
 
-def _which_person(row: np.ndarray, known: Templates, occupation: str) -> Word:
+def _which_person(row: np.ndarray, known: Templates, occupation: str) -> Seen:
     """Gender and tone: the nearest of an occupation's ten templates where these differ from each other."""
     ten = [number for number, word in enumerate(known.words) if (word.kind, word.name) == ("person", occupation)]
     weight = known.rows[ten].var(0)
@@ -219,8 +208,7 @@ class JudgeB:
         plain, styled = (limits.distance, limits.share), (limits.styled_distance, limits.styled_share)
         distance, share = plain if style == "plain" else styled
         if reading.distance > distance or reading.share > share:
-            word = Word("broken", word.name)
+            word = Seen("broken", word.name)
         colour = segment.region_colour(seen.picture, region) if word.colour else None
-        occupation = word.name if word.kind == "person" else None
         score = max(0.0, 1 - reading.distance)
-        return Seen(word.kind, word.name, x, y, region.size, colour, occupation, word.gender, word.tone, score)
+        return dataclasses.replace(word, x=x, y=y, size=region.size, colour=colour, score=score)

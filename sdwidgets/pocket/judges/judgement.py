@@ -18,9 +18,9 @@ class Seen:
 
     kind: str
     name: str
-    x: float
-    y: float
-    size: float
+    x: float = 0.0
+    y: float = 0.0
+    size: float = 0.0
     colour: str | None = None
     occupation: str | None = None
     gender: str | None = None
