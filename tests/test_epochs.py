@@ -38,7 +38,6 @@ def test_another_setting_begins_with_the_next_epoch():
     assert epochs.with_stage(begun, 300, 100, 140, {})[-1].start == 300
     assert epochs.with_stage(begun, 250, 100, 40, {})[-1].start == 250, "fewer scenes: at once"
     assert epochs.with_stage(begun, 0, 100, 140, {}) == [Stage(0, 140, {})], "of what was never shown nothing is left"
-    assert epochs.stages_of({"epochs": epochs.as_record(begun)}) == begun and epochs.stages_of({}) == []
     with pytest.raises(ValueError, match="stages begin at 0"):
         Epochs([(3, np.ones(2))])
 
@@ -77,12 +76,13 @@ def test_an_epoch_has_what_is_planned_and_factors_for_the_rest():
 
 def test_a_resumed_training_knows_its_stages():
     few = min(200, len(scene_order._distinct(TINY)[1]))
-    record = {"samples": few + 10, "epochs": [{"start": 0, "scenes": few, "factors": {}}]}
+    record = {"samples": few + 10, "epochs": [dataclasses.asdict(Stage(0, few, {}))]}
     stages, order = scene_order.plan_epochs(TINY, record, len(scene_order.training_scenes(TINY)), {}, 0)
     assert (
         [stage.start for stage in stages] == [0, 2 * few] and order.length(0) == few and order.length(1) == TINY.count
     )
-    assert scene_order.plan_epochs(TINY, record, few, {}, 0)[0] == epochs.stages_of(record)
+    assert scene_order.plan_epochs(TINY, record, few, {}, 0)[0] == [Stage(0, few, {})]
+    assert scene_order.plan_epochs(TINY, {}, few, {}, 0)[0] == [Stage(0, few, {})]
 
 
 def test_factors_are_read_from_the_command_line():

@@ -38,7 +38,7 @@ from sdwidgets.pocket.evaluation.tiers import (
 )
 from sdwidgets.pocket.judges.judgement import Judgement, Seen
 from sdwidgets.pocket.training.denoiser import DenoiserConfig
-from sdwidgets.pocket.training.epochs import Stage, as_record
+from sdwidgets.pocket.training.epochs import Stage
 from sdwidgets.pocket.training.scene_order import training_scenes, world_digest
 from sdwidgets.pocket.world import datasheet as sheet
 from sdwidgets.pocket.world import scenes
@@ -630,7 +630,7 @@ def staged(*stages) -> dict:
 def second_edition(samples: int, *epochs: Stage, **more) -> dict:
     """The denoiser's record of a training in epochs of the present scenes."""
     told = staged((samples - 9_000, "aaaaaaaaaa"), (9_000, "bbbbbbbbbb"))
-    told |= {"config": asdict(DenoiserConfig()), "epochs": as_record(epochs), "world": world_digest(FULL)}
+    told |= {"config": asdict(DenoiserConfig()), "epochs": list(map(asdict, epochs)), "world": world_digest(FULL)}
     return told | more
 
 

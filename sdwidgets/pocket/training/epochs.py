@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -80,12 +80,3 @@ class Epochs:
             if rest:
                 counts[: len(times)] += np.bincount(self.order(stage, whole)[:rest], minlength=len(times))
         return counts
-
-
-def stages_of(record: dict) -> list[Stage]:
-    """The stages that a training's record holds under "epochs"; none where it holds none."""
-    return [Stage(**stage) for stage in record.get("epochs", ())]
-
-
-def as_record(stages: Sequence[Stage]) -> list[dict]:
-    return [asdict(stage) for stage in stages]

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from ..world.datasheet import ENCODER, FULL, Grammar
 from ..world.scenes import spread
-from . import clip, denoiser, epochs, trainer, vae, validation, work_folder
+from . import clip, denoiser, trainer, vae, validation, work_folder
 from .scene_order import plan_epochs, training_scenes, world_digest
 
 
@@ -183,7 +183,7 @@ def run_denoiser(args, grammar: Grammar, work: Path) -> None:
     }
     if args.cool_down is not None:
         stage["cool-down"] = args.cool_down
-    facts = {"epochs": epochs.as_record(stages), "world": world}
+    facts = {"epochs": [dataclasses.asdict(stage) for stage in stages], "world": world}
     loss_at = trainer.global_batch(denoiser.denoiser_loss_at(data, config, odds, order, before))
     more = {"snapshot": look, "stage": stage, "facts": facts}
     average, record = work_folder.train_part("denoiser", model, loss_at, config, args, folder, **more)

@@ -73,7 +73,7 @@ def world_digest(grammar: Grammar) -> str:
 
 def plan_epochs(grammar: Grammar, record: dict, scenes: int, factors: dict[str, int], seed: int):
     """(stages, their `Epochs`): those of a training's record, and one more where scenes or factors are others than the last's."""
-    stages = epochs.stages_of(record)
+    stages = [epochs.Stage(**stage) for stage in record.get("epochs", ())]
     everything = training_scenes(grammar, max([scenes, *(stage.scenes for stage in stages)]))
     times = lambda stage: times_an_epoch(grammar, everything[: stage.scenes], stage.factors)
     length = int(times(stages[-1]).sum()) if stages else 1
