@@ -68,12 +68,17 @@ class Page:
         return getattr(self.page, name)
 
 
+PATIENCE = (
+    300  # seconds that a page or a server may take on a machine that has much else to do; a quiet one takes a few
+)
+
+
 def pixels(canvas) -> str:
     """What a canvas shows, as a data URI: two are equal if and only if every pixel is."""
     return canvas.evaluate("canvas => canvas.toDataURL()")
 
 
-def eventually(page, check, seconds: float = 60):
+def eventually(page, check, seconds: float = PATIENCE):
     """Call `check()` until it is true, letting the page go on meanwhile; returns what it said last."""
     end = time.monotonic() + seconds
     while not (answer := check()) and time.monotonic() < end:
@@ -88,7 +93,7 @@ def new_page(browser) -> Iterator:
 
     def make(width: int = 1280, height: int = 900, **options) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": height}, **options))
-        contexts[-1].set_default_timeout(60_000)
+        contexts[-1].set_default_timeout(1000 * PATIENCE)
         return Page(contexts[-1])
 
     yield make
@@ -155,7 +160,7 @@ def running_lab(python: str, folder: Path, **variables: str) -> Iterator[Lab]:
             server.kill()
 
 
-def _answers(url: str, server: subprocess.Popen, seconds: float = 90) -> bool:
+def _answers(url: str, server: subprocess.Popen, seconds: float = PATIENCE) -> bool:
     end = time.monotonic() + seconds
     while server.poll() is None and time.monotonic() < end:
         try:

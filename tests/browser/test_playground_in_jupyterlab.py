@@ -64,12 +64,12 @@ class Card:
     scope="module", params=["current", pytest.param("colab", marks=[pytest.mark.colab, pytest.mark.weekly])]
 )
 def page(request, browser, labs):
-    from tests.browser.conftest import Page
+    from tests.browser.conftest import PATIENCE, Page
 
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(1000 * PATIENCE)
     opened = labs(request.param).open(Page(context), "playground", SETUP, PLAY, LOST)
-    opened.locator(".card .go").nth(1).wait_for(timeout=120_000)
+    opened.locator(".card .go").nth(1).wait_for()
     opened.kind = request.param
     yield opened
     context.close()
