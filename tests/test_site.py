@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
@@ -20,12 +22,15 @@ LOADS = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=
 
 
 def build_once(tmp_path_factory) -> Path:
-    """The pages, made once in a run of pytest: for these tests and for those in the browser."""
-    pages = tmp_path_factory.getbasetemp() / "site-of-this-run"
-    if not (pages / "index.html").exists():
-        done = make_site.build(pages)
-        assert done.returncode == 0, done.stderr
-        assert "WARNING" not in done.stderr, done.stderr
+    """The pages, made once in a run of pytest, whatever the number of its workers: for these tests and for those in the browser."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    pages = folder / "site-of-this-run"
+    with FileLock(folder / "site-of-this-run.lock"):
+        if not (pages / "index.html").exists():
+            done = make_site.build(pages)
+            assert done.returncode == 0, done.stderr
+            assert "WARNING" not in done.stderr, done.stderr
     return pages
 
 
