@@ -181,17 +181,13 @@ def _generate_one(args) -> int:
 
 
 def _draw_recorded(pipe, request, args):
-    from .generation.batch import draw
-    from .generation.schedulers import make_scheduler
+    from .generation.batch import call, pipeline_of
     from .recording import record
 
-    if label := request.settings().get("scheduler"):  # a recorded run keeps the scheduler that it began with
-        pipe.scheduler = make_scheduler(label, pipe)
-        request = request.but(scheduler=None)
-    trace = None
+    trace, own = None, pipeline_of(pipe, request)
     try:
-        with record(pipe) as trace:
-            return draw(pipe, request)
+        with record(own) as trace:
+            return call(own, [request])[0]
     finally:  # an interrupted run keeps its steps so far
         if trace is not None and len(trace):
             trace.settings = trace.settings.completed(request.settings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,17 +18,24 @@ def find_denoiser(pipe: DiffusionPipeline) -> torch.nn.Module | None:
     return next((part for part in parts if part is not None), None)
 
 
+_QUIET = threading.Lock()
+_open_blocks: list[int] = []  # the verbosity before each block that is open, in any thread
+
+
 @contextmanager
 def quiet_diffusers() -> Iterator[None]:
     """In a block: diffusers logs no warning."""
     from diffusers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
+    with _QUIET:
+        _open_blocks.append(logging.get_verbosity())
+        logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        with _QUIET:
+            before = _open_blocks.pop()
+            logging.set_verbosity(before if not _open_blocks else logging.ERROR)
 
 
 def map_leaves(value: Any, kind: type, change: Callable) -> Any:

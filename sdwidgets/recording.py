@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from .generation.schedulers import is_flow, label_of
+from .generation.sharing import on_this_thread, pipeline_lock, wrap_method
 from .latents import factors_for, from_vae, predicted_original, unpack
 from .parts import find_denoiser, map_leaves
 from .trace import Settings, Step, Trace
@@ -47,21 +48,25 @@ def record(pipe: DiffusionPipeline, *, on_step: Callable[[Step], None] | None = 
     included, keeps its steps so far with `complete=False`, and the exception goes on. Blocks may be nested;
     each records.
 
+    It hears the thread that opened the block alone. Our own runs on the same pipeline, in a Playground for example, wait until
+    the block ends, and a block waits for them.
+
     Raises TypeError for what is no such pipeline, ValueError for an unknown kind of scheduler,
     and RuntimeError where the scheduler is replaced inside the block.
     """
-    recorder = _Recorder(pipe, on_step)
-    try:
-        with ExitStack() as undo:
-            recorder.attach(undo)
-            yield recorder.trace
-    except BaseException:
-        with suppress(Exception):  # a device that has failed gives nothing back, and its error matters more
-            recorder.finalize(interrupted=True)
-        if hasattr(pipe, "maybe_free_model_hooks"):  # the pipeline never came to do it
-            pipe.maybe_free_model_hooks()
-        raise
-    recorder.finalize()
+    with pipeline_lock(pipe):
+        recorder = _Recorder(pipe, on_step)
+        try:
+            with ExitStack() as undo:
+                recorder.attach(undo)
+                yield recorder.trace
+        except BaseException:
+            with suppress(Exception):  # a device that has failed gives nothing back, and its error matters more
+                recorder.finalize(interrupted=True)
+            if hasattr(pipe, "maybe_free_model_hooks"):  # the pipeline never came to do it
+                pipe.maybe_free_model_hooks()
+            raise
+        recorder.finalize()
 
 
 @dataclass
@@ -122,7 +127,7 @@ class _Recorder:
         for name, processor in (("source", "image_processor"), ("mask", "mask_processor")):
             around = functools.partial(self.around_preprocess, name)
             wrap_method(undo, getattr(pipe, processor, None), "preprocess", around)
-        undo.callback(self.denoiser.register_forward_hook(self.after_denoiser).remove)
+        undo.callback(self.denoiser.register_forward_hook(on_this_thread(self.after_denoiser)).remove)
 
     def prepare(self, method, args, kwargs, new_run: bool) -> dict:
         """Common to the methods that run before the loop: their arguments by name."""
@@ -322,33 +327,6 @@ class _Recorder:
             prediction_type=self.prediction_type,
             versions={m.__name__: m.__version__ for m in modules if hasattr(m, "__version__")},
         )
-
-
-class _Around:
-    """A method of one object, called as `around(method, *args, **kwargs)`. Its signature stays visible:
-    pipelines ask it whether `step` takes a generator, and would silently pass none.
-    """
-
-    def __init__(self, owner, name: str, around: Callable):
-        method = getattr(owner, name)
-        functools.update_wrapper(self, method)
-        self.owner, self.name, self.method, self.around = owner, name, method, around
-
-    def __call__(self, *args, **kwargs):
-        return self.around(self.method, *args, **kwargs)
-
-    def __deepcopy__(self, memo):
-        copied = memo[id(self.owner)]  # some pipelines copy their scheduler: the copy works, unwatched
-        return getattr(type(copied), self.name).__get__(copied)
-
-
-def wrap_method(undo: ExitStack, owner, name: str, around: Callable) -> None:
-    """Wrap `owner.name`, where there is one, on the instance until `undo` is closed."""
-    if not hasattr(owner, name):
-        return
-    before = vars(owner).get(name)
-    undo.callback(delattr, owner, name) if before is None else undo.callback(setattr, owner, name, before)
-    setattr(owner, name, _Around(owner, name, around))
 
 
 def _process(pipe) -> str:

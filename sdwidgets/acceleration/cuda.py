@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import threading
 import types
 import warnings
 from collections import OrderedDict
@@ -171,8 +172,13 @@ class Graphed:
         self.network = network
         self.graphs: OrderedDict[tuple, tuple | None] = OrderedDict()  # None: it did not fit
         self.impossible = False
+        self.lock = threading.RLock()  # a graph works on one memory
 
     def __call__(self, *args, **kwargs):
+        with self.lock:
+            return self._answer(*args, **kwargs)
+
+    def _answer(self, *args, **kwargs):
         device = self.network.device
         if "timestep" in kwargs and not isinstance(kwargs["timestep"], torch.Tensor):
             kwargs["timestep"] = torch.tensor(kwargs["timestep"], device=device)

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class Compiled:
 
     def __init__(self, network, graph, example: tuple, folder: Path, expected=None, precision: str | None = None):
         self.watched = ChangeDetector(network)
+        self.lock = threading.RLock()  # a graph works on one memory
         self.channels = example[0].shape[1]
         self.said = False
         self.openvino = import_openvino()
@@ -93,6 +95,10 @@ class Compiled:
         self.check(expected, example)
 
     def __call__(self, *tensors: torch.Tensor, exact: Callable[[], torch.Tensor] | None = None) -> torch.Tensor:
+        with self.lock:
+            return self._answer(tensors, exact)
+
+    def _answer(self, tensors: tuple[torch.Tensor, ...], exact: Callable[[], torch.Tensor] | None) -> torch.Tensor:
         shapes = tuple(tuple(tensor.shape) for tensor in tensors)
         key = (usable_threads(), shapes)
         if key in self.runners:

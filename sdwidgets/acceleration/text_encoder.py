@@ -98,11 +98,10 @@ def _remembered(encoder, graph: Compiled | None = None) -> Callable:
         key = (
             input_ids.shape, input_ids.cpu().numpy().tobytes(), hashlib.sha256(bytes_of_rows).digest(), tuple(sorted(others.items()))
         )  # fmt: skip
-        if key not in known:
-            known[key] = _read(self, graph, input_ids, rows, others)
-            if len(known) > KEPT:
-                known.popitem(last=False)
-        known.move_to_end(key)
-        return known[key]
+        answer = known.pop(key, None)  # another thread may ask at the same time: it then computes the same
+        known[key] = answer = _read(self, graph, input_ids, rows, others) if answer is None else answer
+        if len(known) > KEPT:
+            known.popitem(last=False)
+        return answer
 
     return forward

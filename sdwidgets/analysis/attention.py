@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..generation.sharing import on_this_thread, pipeline_lock, wrap_method
 from ..generation.tokens import pieces
-from ..recording import wrap_method
 from ..trace import first_of
 from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
 
@@ -228,10 +228,10 @@ def record_attention(pipe: DiffusionPipeline, *, max_megabytes: float = 256) -> 
     """
     unet = attention_unet(pipe, "record_attention")
     recorder = AttentionRecorder(pipe, max_megabytes)
-    with ExitStack() as undo:
+    with pipeline_lock(pipe), ExitStack() as undo:
         wrap_method(undo, pipe, "encode_prompt", recorder.around_encode_prompt)
-        undo.callback(unet.register_forward_pre_hook(recorder.before_unet, with_kwargs=True).remove)
-        undo.callback(unet.register_forward_hook(recorder.after_unet).remove)
+        undo.callback(unet.register_forward_pre_hook(on_this_thread(recorder.before_unet), with_kwargs=True).remove)
+        undo.callback(unet.register_forward_hook(on_this_thread(recorder.after_unet)).remove)
         undo.enter_context(processors_replaced(unet, lambda name, own: RecordingAttnProcessor(own, name, recorder)))
         try:
             yield recorder.maps
@@ -287,7 +287,7 @@ class RecordingAttnProcessor(Processor):
         super().__init__(own)
         self.name, self.recorder = name, recorder
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
+    def attend(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         if encoder_hidden_states is not None and self.recorder.row is not None:
             self.recorder.keep(self.name, attn, hidden_states, encoder_hidden_states, attention_mask)
         return self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)

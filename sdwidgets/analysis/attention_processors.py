@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -66,14 +67,19 @@ def processors_replaced(unet: UNet2DConditionModel, make: Callable[[str, Callabl
 
 
 class Processor:
-    """An attention processor around a layer's own one. To the layer it looks like that: the layer reads from the signature
-    which keywords its processor takes, and drops all others. A subclass gives `__call__`.
+    """An attention processor around a layer's own one, for the thread that made it: other threads' calls are the own one's alone.
+
+    To the layer it looks like its own: the layer reads from the signature which keywords its processor takes, and drops all others.
+    A subclass gives `attend`, what the layer answers on this thread.
     """
 
     def __init__(self, own: Callable):
-        self.own = own
+        self.own, self.thread = own, threading.get_ident()
         self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))  # type: ignore
 
+
+    def __call__(self, attn, *args, **kwargs):
+        return (self.attend if threading.get_ident() == self.thread else self.own)(attn, *args, **kwargs)
 
 def queries_and_keys(
     attn: torch.nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None

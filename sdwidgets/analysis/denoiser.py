@@ -6,7 +6,6 @@ its three names.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..generation.schedulers import lent_scheduler
+from ..generation.sharing import on_this_thread, own_copy
 from ..latents import predicted_original
 from ..parts import find_denoiser, map_leaves
 
@@ -109,12 +108,11 @@ def conditioning(pipe: DiffusionPipeline, prompt: str | Sequence[str], **setting
         seen.update(kwargs)
         raise _Seen
 
-    hook = denoiser.register_forward_pre_hook(listen, with_kwargs=True)
+    hook = denoiser.register_forward_pre_hook(on_this_thread(listen), with_kwargs=True)
     settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
     try:
-        # A copy: a loop over the pipeline's own may be under way.
-        with suppress(_Seen), lent_scheduler(pipe, copy.deepcopy(pipe.scheduler)):
-            pipe(prompt, output_type="latent", **settings)
+        with suppress(_Seen):
+            own_copy(pipe)(prompt, output_type="latent", **settings)  # a run of the pipeline itself may be under way
     finally:
         hook.remove()
         pipe.maybe_free_model_hooks()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from ..generation.sharing import on_this_thread, own_copy
 from ..recording import record
 from ..trace import PER_STEP_ARRAYS, Trace
 from .attention import Token, read_tokens, words_of
@@ -80,6 +81,7 @@ def edit(
     settings = {
         k: [v, v] if isinstance(v, str) and k.startswith("negative_prompt") else v for k, v in settings.items()
     }
+    pipe = own_copy(pipe)
     before, after = read_tokens(pipe, prompt)[0], read_tokens(pipe, edited)[0]
     if not before:
         raise TypeError(
@@ -87,7 +89,7 @@ def edit(
         )
     matrix, new, alignment = align(before, after)
     pair = _Pair(pipe, cross_steps, self_steps, matrix, new)
-    hook = unet.register_forward_pre_hook(pair.before_unet, with_kwargs=True)
+    hook = unet.register_forward_pre_hook(on_this_thread(pair.before_unet), with_kwargs=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for _ in range(2)]
     try:
         with record(pipe) as trace, processors_replaced(unet, lambda _, own: InjectingAttnProcessor(own, pair)):
@@ -176,7 +178,7 @@ class InjectingAttnProcessor(Processor):
         super().__init__(own)
         self.pair = pair
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
+    def attend(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs):
         answer = self.own(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
         cross = encoder_hidden_states is not None
         if self.pair.call >= self.pair.calls[0 if cross else 1]:

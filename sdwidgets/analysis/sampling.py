@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..generation.schedulers import make_scheduler
+from ..generation.sharing import own_copy, pipeline_lock
 from ..loading.turbo import LORA
 from ..parts import quiet_diffusers
 from ..recording import record
@@ -26,33 +27,34 @@ def temporarily(
 ) -> Iterator[None]:
     """For the time of a block another scheduler (a diffusers scheduler) and a LoRA (a folder, or a hub id) on the pipeline.
 
-    Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
+    Our own runs on the same pipeline wait until the block ends. Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
     """
-    before = pipe.scheduler
-    try:
-        if lora is not None:
-            local = {"weight_name": LORA} if Path(lora, LORA).is_file() else {}
-            with quiet_diffusers():  # it warns that a LoRA of the denoiser alone has nothing for the text encoder
-                pipe.load_lora_weights(lora, **local)
-        if scheduler is not None:
-            pipe.scheduler = scheduler
-        yield
-    finally:
-        pipe.scheduler = before
-        if lora is not None:
-            pipe.unload_lora_weights()
+    with pipeline_lock(pipe):
+        before = pipe.scheduler
+        try:
+            if lora is not None:
+                local = {"weight_name": LORA} if Path(lora, LORA).is_file() else {}
+                with quiet_diffusers():  # it warns that a LoRA of the denoiser alone has nothing for the text encoder
+                    pipe.load_lora_weights(lora, **local)
+            if scheduler is not None:
+                pipe.scheduler = scheduler
+            yield
+        finally:
+            pipe.scheduler = before
+            if lora is not None:
+                pipe.unload_lora_weights()
 
 
 def run_with(
     pipe: DiffusionPipeline, scheduler: str | None, prompt: str, *, steps: int, seed: int = 0, **settings
 ) -> Trace:
-    """One recorded run with another scheduler of `schedulers_for(pipe)`, or None; the pipeline's own is put back, come what may.
+    """One recorded run with another scheduler of `schedulers_for(pipe)`, or None; the pipeline's own stays what it is.
 
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
     from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    other = None if scheduler is None else make_scheduler(scheduler, pipe)
-    with temporarily(pipe, scheduler=other), record(pipe) as trace:
-        pipe(prompt, num_inference_steps=steps, generator=generator, **settings)
+    own = own_copy(pipe, None if scheduler is None else make_scheduler(scheduler, pipe))
+    with record(own) as trace:
+        own(prompt, num_inference_steps=steps, generator=generator, **settings)
     return trace

@@ -19,7 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 from ..loading.memory import decode_bytes, free_bytes
 from ..paths import replacing
 from ..trace import CONTROLS
-from .schedulers import make_scheduler
+from .schedulers import find_scheduler, make_scheduler
+from .sharing import own_copy, pipeline_lock
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -72,7 +73,7 @@ class Request:
 
 
 def draw(pipe: DiffusionPipeline, request: Request) -> Image.Image:
-    """Run the pipeline. The noise is drawn on the CPU, so a seed means the same start on every device."""
+    """One picture. The noise is drawn on the CPU, so a seed means the same start on every device."""
     return draw_many(pipe, [request])[0]
 
 
@@ -84,13 +85,24 @@ def draw_many(pipe: DiffusionPipeline, requests: list[Request]) -> list[Image.Im
     """
     if any(request.shared() != requests[0].shared() for request in requests):
         raise ValueError("a batch holds pictures that differ in prompt and seed only; split it by settings")
+    with pipeline_lock(pipe):
+        return call(pipeline_of(pipe, requests[0]), requests)
+
+
+def pipeline_of(pipe: DiffusionPipeline, request: Request) -> DiffusionPipeline:
+    """A pipeline for this request's run, over the same networks, with its scheduler."""
+    label = request.settings().get("scheduler")
+    return own_copy(pipe, make_scheduler(label, pipe) if label else None, quiet=False)
+
+
+def call(pipe: DiffusionPipeline, requests: list[Request]) -> list[Image.Image]:
+    """What `draw_many` does with a pipeline that has the requests' scheduler."""
     settings = requests[0].settings()
     settings["prompt"] = [request.prompt for request in requests]
     if "negative_prompt" in settings:
         settings["negative_prompt"] = [settings["negative_prompt"]] * len(requests)
-    settings.pop("seed", None)
-    if label := settings.pop("scheduler", None):
-        pipe.scheduler = make_scheduler(label, pipe)
+    for name in ("seed", "scheduler"):
+        settings.pop(name, None)
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
     return pipe(**settings, generator=generators).images
 
@@ -207,35 +219,30 @@ def batch(
         MANIFEST if world_size == 1 else f"{Path(MANIFEST).stem}-{rank + 1:03}-of-{world_size:03}.jsonl"
     )
     entries = read_manifest(folder)
-    before = pipe.scheduler
     _mend(manifest)
     sizes = BatchSize(fixed=size)
     waiting: list[Request] = []
     own = requests[rank::world_size]
-    try:
-        for index, request in enumerate(own):
-            if is_made(folder, request, entries):
-                yield request, False
-            else:
-                waiting.append(request)
-            following = own[index + 1].shared() if index + 1 < len(own) else None
-            while waiting and (len(waiting) >= sizes.size or following != waiting[0].shared()):
-                now = waiting[: sizes.size]
-                pipe.scheduler = before
-                images = _draw_measured(pipe, now, sizes)
-                if images is None:  # again, with fewer at once
-                    continue
-                waiting = waiting[len(now) :]
-                for made, image in zip(now, images, strict=True):
-                    path = folder / made.file_name()
-                    write_picture(image, path, made)
-                    with open(manifest, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(_entry(pipe, made, image, path, len(now)), ensure_ascii=False) + "\n")
-                        file.flush()
-                        os.fsync(file.fileno())
-                    yield made, True
-    finally:
-        pipe.scheduler = before
+    for index, request in enumerate(own):
+        if is_made(folder, request, entries):
+            yield request, False
+        else:
+            waiting.append(request)
+        following = own[index + 1].shared() if index + 1 < len(own) else None
+        while waiting and (len(waiting) >= sizes.size or following != waiting[0].shared()):
+            now = waiting[: sizes.size]
+            images = _draw_measured(pipe, now, sizes)
+            if images is None:  # again, with fewer at once
+                continue
+            waiting = waiting[len(now) :]
+            for made, image in zip(now, images, strict=True):
+                path = folder / made.file_name()
+                write_picture(image, path, made)
+                with open(manifest, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(_entry(pipe, made, image, path, len(now)), ensure_ascii=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield made, True
 
 
 def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
@@ -262,6 +269,7 @@ def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Imag
 
 
 def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:
+    label = request.settings().get("scheduler")
     return {
         "prompt": request.prompt,
         "seed": request.seed,
@@ -269,7 +277,7 @@ def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int
         "file": path.name,
         "sha256": pixel_hash(image),
         "size": list(image.size),
-        "scheduler": type(pipe.scheduler).__name__,
+        "scheduler": find_scheduler(label, pipe).class_name if label else type(pipe.scheduler).__name__,
         "device": str(pipe.device),
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "batch": together,

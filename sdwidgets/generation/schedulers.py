@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -102,19 +100,6 @@ def find_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> Scheduler
     close = get_close_matches(str(label).strip().lower(), list(names), n=1, cutoff=0.5)
     hint = f" Did you mean {names[close[0]]!r}?" if close else ""
     raise ValueError(f"There is no scheduler {str(label)[:60]!r}.{hint} On offer: {', '.join(offers)}.")
-
-
-@contextmanager
-def lent_scheduler(pipe: DiffusionPipeline, scheduler: SchedulerMixin) -> Iterator[None]:
-    """In a block: this scheduler in the pipeline, and no progress bar on the terminal. Both are undone on every way out."""
-    before, bars = pipe.scheduler, dict(getattr(pipe, "_progress_bar_config", {}))
-    try:
-        pipe.scheduler = scheduler
-        pipe.set_progress_bar_config(**bars | {"disable": True})
-        yield
-    finally:
-        pipe.scheduler = before
-        pipe.set_progress_bar_config(**bars)
 
 
 def make_scheduler(label: str | Scheduler, pipe: DiffusionPipeline) -> SchedulerMixin:

@@ -67,11 +67,13 @@ class PromptXray(View):
         import torch
 
         from ..analysis.attention import record_attention
+        from ..generation.sharing import own_copy
         from ..recording import record
 
         generator = torch.Generator("cpu").manual_seed(seed)
-        with record(pipe) as trace, record_attention(pipe, max_megabytes=max_megabytes) as maps:
-            pipe(prompt, generator=generator, **settings)
+        own = own_copy(pipe)
+        with record(own) as trace, record_attention(own, max_megabytes=max_megabytes) as maps:
+            own(prompt, generator=generator, **settings)
         return cls(trace, maps, known_words=known_words)
 
     def validate_state(self, name: str, value):

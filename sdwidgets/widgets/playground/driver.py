@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import threading
-import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,32 +15,6 @@ from ..replay import badge_parts
 LIVE_STEPS = 6  # of a live run, with the scheduler that is chosen
 TURBO_STEPS = 4  # of a model that was distilled to few steps
 MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and cut off
-
-_LOCKS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a pipeline's VAE -> its lock
-
-
-@contextmanager
-def pipeline_lock(pipe, cancelled):
-    """Wait until no other Playground runs on this pipeline's parts; gives False if `cancelled()` came first.
-
-    A cell that is run again makes a second Playground while the first may still be at work.
-    """
-    lock = _LOCKS.setdefault(pipe.vae, threading.Lock())
-    while not (acquired := lock.acquire(timeout=0.05)):
-        if cancelled():
-            break
-    try:
-        yield acquired
-    finally:
-        if acquired:
-            lock.release()
-
-
-def scheduler_override(pipe, scheduler: str | None):
-    """A block with this scheduler in the pipeline, and no progress bar on the terminal."""
-    from ...generation.schedulers import lent_scheduler, make_scheduler
-
-    return lent_scheduler(pipe, make_scheduler(scheduler, pipe) if scheduler else pipe.scheduler)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from ...generation.sharing import pipeline_lock
 from ...generation.validation import SettingsError
 from ...trace import Settings, Trace
 from ..replay import MAX_PREVIEW, about, describe, frame, webp
 from .channel import Channel
-from .driver import arguments, badge, few_steps, live_mode, pipeline_lock, scheduler_override, sentence_for
+from .driver import arguments, badge, few_steps, live_mode, sentence_for
 from .history import Run, RunRequest
 from .worker import Worker
 
@@ -33,7 +34,7 @@ class Runner:
         if request.live:
             request = request._replace(settings={**request.settings, **few_steps(self.pipe, request.settings)})
             cancelled = self._grace_period(cancelled)
-        with pipeline_lock(self.pipe, cancelled) as acquired:
+        with pipeline_lock(self.pipe, cancelled, meanwhile=self.channel.flush) as acquired:
             if acquired:
                 self._make(request, cancelled)
             elif not self.worker.waiting:
@@ -75,14 +76,17 @@ class Runner:
 
     def _call_pipeline(self, request: RunRequest, cancelled: Callable[[], bool]) -> tuple:
         """(trace, scheduler, exception or None); the trace is None where nothing was recorded."""
+        from ...generation.schedulers import make_scheduler
+        from ...generation.sharing import own_copy
         from ...generation.tasks import pictures_for, pipeline_for
         from ...recording import StopRun, record
 
         settings, trace, scheduler, error = request.settings, None, self.pipe.scheduler, None
         try:
-            pipe = pipeline_for(self.pipe, settings["task"])
-            with live_mode() if request.live else nullcontext(), scheduler_override(pipe, settings["scheduler"]):
-                scheduler = pipe.scheduler
+            pipe, label = pipeline_for(self.pipe, settings["task"]), settings["scheduler"]
+            pipe = own_copy(pipe, make_scheduler(label, pipe) if label else None)
+            scheduler = pipe.scheduler
+            with live_mode() if request.live else nullcontext():
                 with record(pipe, on_step=self._on_step(pipe, request, cancelled)) as trace:
                     pipe(**arguments(pipe, settings, pictures_for(self.pipe, *request[:3])))
         except StopRun:

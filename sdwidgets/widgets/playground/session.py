@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image
 
+from ...generation.sharing import holds_lock
 from ...generation.validation import Note, SettingsError
 from ...trace import CONTROLS, Trace, encoded
 from ..replay import describe
 from .channel import Channel
-from .driver import badge, copy_settings, defaults, program, set_by_hand, settings_of
+from .driver import badge, copy_settings, defaults, program, sentence_for, set_by_hand, settings_of
 from .history import History, HistoryEntry, Run, RunRequest
 from .protocol import STRENGTHS
 from .runner import Runner
@@ -81,6 +82,10 @@ class Session:
 
     def wait(self, timeout: float | None = None) -> Trace:
         """See `Playground.wait`."""
+        if not self.worker.idle and holds_lock(self.pipe):
+            raise RuntimeError(
+                "This cell holds the pipeline, as inside a block of record(), and the run waits for it; leave the block, then wait."
+            )
         try:
             done = self.worker.wait(timeout, meanwhile=self.channel.flush)
         except KeyboardInterrupt:
@@ -173,6 +178,7 @@ class Session:
     def _submit(self, request: RunRequest, job, delay: float = 0.0) -> None:
         if self._newest is not request:
             return  # an observer of the settings has begun another one
+        job = partial(self._report_failure, job)
         if self.channel.delivery != "sync":
             try:
                 return self.worker.submit(job, delay)
@@ -181,6 +187,18 @@ class Session:
                     raise
         with self.channel.hold_calls():  # an observer may start a run, and this one has the pipeline
             job(lambda: False)
+
+    def _report_failure(self, job, cancelled) -> None:
+        """Do a job; what it did not handle itself ends it with a sentence in the page, and `wait` raises it."""
+        try:
+            job(cancelled)
+        except BaseException as failure:
+            error = failure if isinstance(failure, Exception) else RuntimeError("The run was interrupted.")
+            self.runner.error = error
+            self.channel.discard()  # a message that could not be sent may be the reason
+            self.channel.publish("done", badge=badge(self.pipe), failure=sentence_for(error), live=0)
+            if error is not failure:
+                raise
 
     def _keep(self, run: Run, description: dict, live: int = 0) -> None:
         """On the worker's thread: from now on this run is shown."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 Job = Callable[[Callable[[], bool]], None]
@@ -13,7 +14,7 @@ class Worker:
     """A daemon thread, started by the first job, that does only the newest of the jobs it gets.
 
     A job is called with `cancelled`: `cancelled()` is True once a newer job came, or `cancel` or `close` was called; the job
-    should then end soon. A job handles its own exceptions. Between jobs the worker holds no reference to any.
+    should then end soon. What a job raises is printed, and the thread lives on. Between jobs the worker holds no reference to any.
     """
 
     def __init__(self):
@@ -97,6 +98,18 @@ class Worker:
                 return False
 
     def _work(self) -> None:
+        while not self._closed:
+            try:
+                self._work_once()
+            except BaseException:  # one that was raised into this thread from outside, too
+                traceback.print_exc()
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _work_once(self) -> None:
+        """Wait for a job that is due, and do it."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._job is not None or self._closed)
@@ -108,10 +121,4 @@ class Worker:
                     continue  # it may have been replaced, put off or cancelled
                 job, generation, self._job, self._busy = self._job, self._generation, None, True
             assert job is not None  # it is due
-            try:
-                job(lambda generation=generation: self._generation != generation)  # type: ignore[misc]
-            finally:
-                del job
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
+            return job(lambda generation=generation: self._generation != generation)  # type: ignore[misc]
