@@ -101,7 +101,7 @@ def own_copy(
     for name, value in list(vars(mine).items()):
         if name.endswith("_processor"):  # of pictures and masks
             setattr(mine, name, _unwatched(value))
-        elif name.startswith("tokenizer") and value is not None:
+        elif name.startswith("tokenizer") and callable(value):
             setattr(mine, name, _own_tokenizer(value))
     vae = getattr(pipe, "vae", None)
     if vae is not None and vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
@@ -126,6 +126,8 @@ def _own_tokenizer(tokenizer):
     length, copied = _TOKENIZERS.copies.get(tokenizer, (None, None))
     if length != len(tokenizer):
         copied = copy.deepcopy(tokenizer)
+        # CLIP's hangs its way to decode on the backend, where a copy loses it.
+        getattr(copied, "_wrap_decode_method_backend_tokenizer", lambda: None)()
         _TOKENIZERS.copies[tokenizer] = len(tokenizer), copied
     return copied
 
