@@ -77,9 +77,9 @@ class Processor:
         self.own, self.thread = own, threading.get_ident()
         self.__call__ = functools.wraps(own.__call__)(functools.partial(type(self).__call__, self))  # type: ignore
 
-
     def __call__(self, attn, *args, **kwargs):
         return (self.attend if threading.get_ident() == self.thread else self.own)(attn, *args, **kwargs)
+
 
 def queries_and_keys(
     attn: torch.nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None

@@ -27,7 +27,8 @@ def temporarily(
 ) -> Iterator[None]:
     """For the time of a block another scheduler (a diffusers scheduler) and a LoRA (a folder, or a hub id) on the pipeline.
 
-    Our own runs on the same pipeline wait until the block ends. Both are undone on every way out; LoRAs that the pipeline had before are unloaded too, as `unload_lora_weights` does.
+    Our own runs on the same pipeline wait until the block ends. Both are undone on every way out; LoRAs that the pipeline had
+    before are unloaded too, as `unload_lora_weights` does.
     """
     with pipeline_lock(pipe):
         before = pipe.scheduler
