@@ -6,7 +6,6 @@ also on a machine that could not have made it.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -21,24 +20,25 @@ from safetensors.numpy import save as to_safetensors
 
 from .latents import apply_guidance, predicted_original
 from .paths import replacing
+from .trace_file import (
+    COMPACT_VERSION,
+    FORMAT,
+    PER_RUN_ARRAYS,
+    PER_STEP_ARRAYS,
+    PER_STEP_NUMBERS,
+    VERSION,
+    DamagedTrace,
+    check_arrays,
+    check_header,
+    expanded,
+    refuse_foreign,
+)
+from .trace_file import compact as to_compact
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from .widgets.replay import Replay
-
-FORMAT, VERSION, COMPACT_VERSION = "sdwidgets.trace", "1", "2"
-PER_STEP_NUMBERS = ("timestep", "sigma", "alpha", "seconds", "pipeline_step")
-PER_STEP_ARRAYS = ("latents", "noise_pred", "noise_pred_uncond", "noise_pred_cond", "pred_original")
-PER_RUN_ARRAYS = ("final_latents", "images", "previews", "preview_factors", "source", "mask")
-#: in a compact file: WebP, and how
-PICTURES: dict[str, dict[str, Any]] = {"images": {"lossless": True}, "previews": {"quality": 85}}
-# How files begin that people mistake for a trace. Opening a pickle can run code, so none is ever opened.
-FOREIGN_STARTS = {
-    b"\x80": "a Python pickle",
-    b"PK": "a zip archive, as torch.save and numpy.savez write",
-    b"\x93NUMPY": "a numpy file",
-}
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,35 @@ class Settings:
         arguments = (name for name, control in CONTROLS.items() if control.argument)
         unseen: dict[str, Any] = {name: requested.get(name) for name in arguments if getattr(self, name) is None}
         return replace(self, **unseen)
+
+    def check(self) -> None:
+        """Raises ValueError for a value that is not of its field's kind, is beyond what any run has, or is no text of Unicode."""
+        for name, value in vars(self).items():
+            control = CONTROLS.get(name)
+            if name == "versions":
+                good = isinstance(value, dict) and all(isinstance(v, str) and _is_text(v) for v in value.values())
+            else:
+                kind = control.kind if control else str
+                several = isinstance(value, list) and (kind is list or name in ("prompt", "negative_prompt", "seed"))
+                kinds = (int, float) if kind in (float, list) else (kind,)
+                good = all(_fits(item, kinds) for item in (value if several else [value]))
+            if not good:
+                raise ValueError(f"its {name} is {str(value)[:40]!a}")
+
+
+MOST = 2**64  # that any number of a run's settings may be
+
+
+def _fits(value, kinds: tuple) -> bool:
+    if isinstance(value, str):
+        return str in kinds and _is_text(value)
+    number = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= MOST  # not so for NaN
+    return value is None or number
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written: half a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 #: Setting -> its control, for all that a person sets.
@@ -273,7 +302,7 @@ class Trace:
                 tensors[f"steps.{name}"] = np.stack([getattr(self.steps[i], name) for i in have])
                 tensors[f"steps.{name}.index"] = np.array(have, np.int64)
         if compact:
-            tensors = {name: _compact(name, value) for name, value in tensors.items()}
+            tensors = {name: to_compact(name, value) for name, value in tensors.items()}
         header = {
             "format": FORMAT,
             "version": COMPACT_VERSION if compact else VERSION,
@@ -300,7 +329,7 @@ class Trace:
         Raises FileNotFoundError where there is no file; ValueError where it is cut, no trace, or a pickle.
         """
         path = Path(path)
-        _refuse_foreign(path)
+        refuse_foreign(path)
         again = "fetch it again, or record the run again and write it with trace.save(path)"
         try:
             with safe_open(path, framework="np") as file:
@@ -315,18 +344,20 @@ class Trace:
             )
         if header.get("version") not in (VERSION, COMPACT_VERSION):
             raise ValueError(
-                f"{str(path)!r} is a trace of version {header.get('version')!r} and this sdwidgets reads"
+                f"{str(path)!r} is a trace of version {str(header.get('version'))[:20]!r} and this sdwidgets reads"
                 f" versions {VERSION!r} and {COMPACT_VERSION!r}; install the newest sdwidgets, or record the run again"
             )
         try:
             return cls._from_tensors(header, tensors)
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
-            raise ValueError(f"the trace in {str(path)!r} is damaged ({error!r}); {again}") from error
+        except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
+            reason = (str(error) if type(error) is ValueError else repr(error))[:200]
+            raise DamagedTrace(f"the trace in {str(path)!r} is damaged ({reason}); {again}", reason) from error
 
     @classmethod
     def _from_tensors(cls, header: dict[str, str], tensors: dict[str, np.ndarray]) -> Trace:
+        check_header(header, tensors)
         if header["version"] == COMPACT_VERSION:
-            tensors = {name: _expanded(name, value) for name, value in tensors.items()}
+            tensors = {name: expanded(name, value) for name, value in tensors.items()}
         known = {f.name for f in fields(Settings)}
         settings = Settings(**{k: v for k, v in json.loads(header["settings"]).items() if k in known})
         steps: list[dict[str, Any]] = [
@@ -348,8 +379,10 @@ class Trace:
             if any(step[name] is None for name in ("latents", "noise_pred", "pred_original")):
                 raise ValueError(f"step {step['index']} lacks its arrays")
         run: dict[str, Any] = {name: tensors.get(name) for name in PER_RUN_ARRAYS}
-        complete = json.loads(header["complete"]) is True
-        return cls(settings, tuple(Step(**step) for step in steps), **run, complete=complete)
+        made = tuple(Step(**step) for step in steps)
+        check_arrays(made, run)
+        settings.check()
+        return cls(settings, made, **run, complete=json.loads(header["complete"]) is True)
 
 
 def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
@@ -368,60 +401,3 @@ def _derived(name: str, settings: Settings, **step) -> np.ndarray | None:
 def _rounded(array: np.ndarray | None) -> np.ndarray | None:
     """To half precision and back."""
     return None if array is None else array.astype(np.float16).astype(np.float32)
-
-
-def _compact(name: str, value: np.ndarray) -> np.ndarray:
-    """An array as a compact file keeps it: float32 as float16; pictures as bytes, their lengths first, then a WebP each."""
-    if name not in PICTURES:
-        return value.astype(np.float16) if value.dtype == np.float32 and name != "preview_factors" else value
-    from PIL import Image
-
-    files = [encoded(Image.fromarray(picture), "WEBP", method=6, **PICTURES[name]) for picture in value]
-    lengths = np.array([len(files), *map(len, files)], "<i8")
-    return np.frombuffer(lengths.tobytes() + b"".join(files), np.uint8)
-
-
-def _expanded(name: str, value: np.ndarray) -> np.ndarray:
-    """The inverse of `_compact`, up to its precision."""
-    if name not in PICTURES:
-        return value.astype(np.float32) if value.dtype == np.float16 else value
-    from PIL import Image
-
-    pictures = (Image.open(io.BytesIO(file), formats=["WEBP"]) for file in webp_files(value))
-    return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
-
-
-def encoded(picture: Image.Image, form: str, **options) -> bytes:
-    """The picture's file in the format `form`, as bytes."""
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def webp_files(value: np.ndarray) -> list[bytes]:
-    """The WebP files in an array of bytes that `_compact` made."""
-    data = value.tobytes()
-    count = int(np.frombuffer(data[:8], "<i8")[0])
-    if not 0 < 8 * (count + 1) <= len(data):
-        raise ValueError(f"{count} pictures are more than there can be")
-    ends = 8 * (count + 1) + np.cumsum(np.frombuffer(data[8 : 8 * (count + 1)], "<i8"))
-    return [data[start:end] for start, end in zip([8 * (count + 1), *ends[:-1]], ends, strict=True)]
-
-
-def _refuse_foreign(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no trace file at {str(path)!r}; check the path, or make one:"
-            " `with sdwidgets.record(pipe) as trace: pipe(...)`, then trace.save(path)"
-        )
-    with path.open("rb") as file:
-        start = file.read(9)
-    # A safetensors file has the length of its JSON header, whose bytes may look like any mark, and then the header.
-    if start[8:] == b"{":
-        return
-    for mark, kind in FOREIGN_STARTS.items():
-        if start.startswith(mark):
-            raise ValueError(
-                f"{str(path)!r} is {kind}, and is not opened because such a file can run code; give a"
-                " safetensors file that trace.save(path) wrote"
-            )

@@ -13,27 +13,26 @@ import binascii
 import dataclasses
 import io
 import json
-import math
 import os
 import struct
 import tempfile
 import zlib
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .paths import replacing
-from .trace import CONTROLS, PER_RUN_ARRAYS, PER_STEP_ARRAYS, PICTURES, Settings, Trace, encoded, webp_files
+from .trace import Trace
+from .trace_file import declared_size, encoded
 
 MAX_FILE, MAX_TRACE = (64_000_000, 128_000_000)  # bytes: of a file that is read, and of the trace in it, unpacked
-MAX_STEPS, MAX_PIXELS = 4_000, 40_000_000  # scheduler calls; pixels of a picture, or of all previews together
+MAX_HEADER = 1_000_000  # bytes
+MAX_PIXELS = 40_000_000  # of all previews together
 LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
 SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
 OPENING, CLOSING = b'<data hidden data-sdwidgets-passport value="', b'"></data>'
 AGAIN = "save the run again with embed_trace(trace, path)"
-ARRAYS = {**dict.fromkeys(PER_STEP_ARRAYS, 4), "final_latents": 4, "images": 4, "previews": 4, "preview_factors": 2, "source": 3, "mask": 2}  # fmt: skip
 
 
 def embed_trace(trace: Trace, path: str | os.PathLike) -> Path:
@@ -148,95 +147,30 @@ def _chunk(data: bytes, name: str) -> bytes:
 def _unpacked(packed: bytes, name: str) -> Trace:
     decompressor = zlib.decompressobj()
     try:
-        data = decompressor.decompress(packed, MAX_TRACE + 1)
-    except zlib.error as error:
-        raise _damaged(name, error) from None
-    if len(data) > MAX_TRACE:
-        raise ValueError(
-            f"the run in {name} unpacks to more than {MAX_TRACE // 10**6} MB; a run that large travels as trace.save(path)"
-        )
-    if not decompressor.eof:
-        raise _damaged(name, "it is cut short")
-    try:
-        _refuse_large_pictures(data)
+        start = decompressor.decompress(packed, MAX_HEADER)
+        size = declared_size(start)
+        if size > MAX_TRACE:
+            raise OverflowError
+        # One byte more than it says, which is one too many.
+        data = start + decompressor.decompress(decompressor.unconsumed_tail, max(1, size + 1 - len(start)))
+        if len(data) != size or not decompressor.eof:
+            raise ValueError("it is cut short, or goes on after its end")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "run")
             file.write_bytes(data)
             trace = Trace.load(file)
-        _check(trace)
+        if not len(trace) or trace.images is None:
+            raise ValueError("it has no step, or no picture")
+    except OverflowError:
+        raise ValueError(
+            f"the run in {name} unpacks to more than {MAX_TRACE // 10**6} MB; a run that large travels as trace.save(path)"
+        ) from None
     except OSError as error:
         raise (error if error.errno is not None else _damaged(name, "a picture in it does not decode")) from None
     except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
-        reason = "its file of arrays does not open" if "run'" in str(error) else str(error)[:200]
-        raise _damaged(name, reason) from None
+        raise _damaged(name, getattr(error, "reason", str(error))[:200]) from None
     return trace
 
 
 def _damaged(name: str, reason) -> ValueError:
     return ValueError(f"the run in {name} is damaged ({reason}); fetch the file again, or {AGAIN}")
-
-
-def _refuse_large_pictures(data: bytes) -> None:
-    """A compact trace holds WebP files: look at their sizes before anything decodes them."""
-    (length,) = struct.unpack("<Q", data[:8])
-    if length > min(1_000_000, len(data)):
-        raise ValueError("its header is too long")
-    header = json.loads(data[8 : 8 + length])
-    if len(json.loads(header["__metadata__"]["process"])) > MAX_STEPS:
-        raise ValueError(f"it has more than {MAX_STEPS:,} steps")
-    if header["__metadata__"].get("version") == "1":
-        return
-    for name in PICTURES:
-        begin, end = header[name]["data_offsets"] if name in header else (0, 0)
-        files = webp_files(np.frombuffer(data[8 + length + begin : 8 + length + end], np.uint8)) if end else ()
-        if sum(math.prod(Image.open(io.BytesIO(file), formats=["WEBP"]).size) for file in files) > MAX_PIXELS:
-            raise ValueError(f"its {name} have more than {MAX_PIXELS:,} pixels")
-
-
-def _check(trace: Trace) -> None:
-    """Raises ValueError unless every array has the shape and kind that a trace's array has."""
-    shape: tuple[int, ...] = trace[0].latents.shape if len(trace) else ()
-    for step in trace:
-        if step.process not in ("vp", "ve", "flow") or not (
-            math.isfinite(step.timestep) and math.isfinite(step.alpha)
-        ):
-            raise ValueError(f"step {step.index} is no step of a scheduler")
-        for name in PER_STEP_ARRAYS:
-            array = getattr(step, name)
-            if array is not None and (array.shape != shape or array.ndim != 4 or array.dtype.kind != "f" or not array.size):  # fmt: skip
-                raise ValueError(f"{name} of step {step.index} has another shape or kind than the first latents")
-    for name in PER_RUN_ARRAYS:
-        array = getattr(trace, name)
-        if array is None:
-            continue
-        kind = "f" if name in ("final_latents", "preview_factors") else "u"
-        if array.ndim != ARRAYS[name] or array.dtype.kind != kind or array.dtype.itemsize > 8 or not array.size:
-            raise ValueError(f"{name} has another shape or kind than it should")
-        if kind == "u" and (array.dtype != np.uint8 or (name != "mask" and array.shape[-1] != 3)):
-            raise ValueError(f"{name} is no picture of red, green and blue bytes")
-    if not len(trace) or trace.images is None:
-        raise ValueError("it has no step, or no picture")
-    if trace.final_latents is not None and trace.final_latents.shape[1:] != shape[1:]:
-        raise ValueError("final_latents has another shape than the first latents")
-    if trace.preview_factors is not None and trace.preview_factors.shape != (shape[1] + 1, 3):
-        raise ValueError("preview_factors has another shape than its channels")
-    _check_settings(trace.settings)
-
-
-def _check_settings(settings: Settings) -> None:
-    for field in dataclasses.fields(Settings):
-        value, control = getattr(settings, field.name), CONTROLS.get(field.name)
-        if field.name == "versions":
-            good = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-        else:
-            kind = control.kind if control else str
-            several = isinstance(value, list) and (kind is list or field.name in ("prompt", "negative_prompt", "seed"))
-            kinds = (int, float) if kind in (float, list) else (kind,)
-            good = all(_is(item, kinds) for item in (value if several else [value]))
-        if not good:
-            raise ValueError(f"its {field.name} is {str(value)[:40]!r}")
-
-
-def _is(value, kinds: tuple) -> bool:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return value is None or isinstance(value, kinds) and not isinstance(value, bool) and finite

@@ -115,7 +115,7 @@ FLOORS = (
     ("acceleration",),
     ("trace_io",),
     ("trace",),
-    ("latents", "plots"),
+    ("latents", "plots", "trace_file"),
     ("statistics", "paths", "parts", "__init__"),
 )
 LEVEL = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..parts import map_leaves
 from ..paths import replacing
-from ..trace import encoded
+from ..trace_file import encoded
 
 STATIC = Path(__file__).parent / "static"
 

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 
 from .. import trace_io
 from ..latents import linear_preview
-from ..trace import encoded, first_of
+from ..trace import first_of
+from ..trace_file import encoded
 from .still_image import captioned
 from .view import View
 

@@ -15,7 +15,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
-from ..trace import encoded
+from ..trace_file import encoded
 from . import html
 
 

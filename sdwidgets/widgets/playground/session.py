@@ -11,7 +11,8 @@ from PIL import Image
 
 from ...generation.sharing import holds_lock
 from ...generation.validation import Note, SettingsError
-from ...trace import CONTROLS, Trace, encoded
+from ...trace import CONTROLS, Trace
+from ...trace_file import encoded
 from ..replay import describe
 from .channel import Channel
 from .driver import badge, copy_settings, defaults, program, sentence_for, set_by_hand, settings_of
