@@ -36,8 +36,6 @@ from .trace_file import (
 from .trace_file import compact as to_compact
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from .widgets.replay import Replay
 
 
