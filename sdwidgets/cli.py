@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -207,7 +208,7 @@ def _read_prompts(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text; save it as UTF-8, one prompt a line.") from None
-    prompts = [line.strip() for line in text.splitlines() if line.strip()]
+    prompts = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]  # no other sign ends a line
     if not prompts:
         raise UsageError(f"{path} holds no prompt; write one a line.")
     return list(dict.fromkeys(prompts))  # a prompt given twice makes the same picture
@@ -226,7 +227,7 @@ def _read_seeds(text: str | None) -> range:
 
 
 def _generate_many(args) -> int:
-    from .generation.batch import batch, my_share
+    from .generation.batch import batch, divided, my_share
     from .loading.pipeline import load
 
     prompts, seeds = _read_prompts(args.prompts_file), _read_seeds(args.seeds)
@@ -241,8 +242,8 @@ def _generate_many(args) -> int:
     pipe = load(args.model, _own_device(args.device, world_size), args.dtype, speed=args.speed)
     pipe.set_progress_bar_config(disable=True)
     requests = _requests(args, pipe, prompts, seeds)
-    count = len(requests[rank::world_size])
     size = None if args.batch_size == "auto" else args.batch_size
+    count = sum(map(len, divided(requests, size, share)))
     who = f"{folder}, process {rank + 1} of {world_size}" if world_size > 1 else f"{folder}"
     made = kept = 0
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdwidgets.generation import batch
@@ -48,6 +49,59 @@ def test_mixed_settings_and_sizes_are_all_made_and_told(tmp_path):
     entries = batch.read_manifest(tmp_path)
     assert [entries[r.file_name()]["batch"] for r in wanted] == [3, 3, 3, 2, 2] and pipe.scheduler is scheduler
     assert not any(fresh for _, fresh in batch.batch(pipe, wanted, tmp_path)), "all were there"
+
+
+def digests(folder) -> dict[str, str]:
+    return {name: entry["sha256"] for name, entry in batch.read_manifest(folder).items()}
+
+
+@pytest.mark.parametrize("stop", range(10))
+def test_an_interrupted_batch_ends_as_an_undisturbed_one_bit_for_bit(stop, tmp_path):
+    """With a size the batches are cut by index, whatever was made before: the last digits depend on what is drawn beside a picture."""
+    pipe, wanted = tiny.pipeline("sd"), [*requests(7), *requests(4, guidance_scale=2.0)]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert [r for r, _ in batch.batch(pipe, wanted, whole, size=3)] == wanted
+    run = batch.batch(pipe, wanted, cut, size=3)
+    for _ in range(stop + 1):
+        next(run)
+    run.close()
+    assert len(digests(cut)) == stop + 1
+    again = dict(batch.batch(pipe, wanted, cut, size=3))
+    assert sum(again.values()) == len(wanted) - stop - 1, "what was there is not written again"
+    assert digests(cut) == digests(whole) and not list(cut.glob(".*"))
+
+
+def test_work_is_cut_by_index_whatever_the_number_of_processes():
+    wanted = [*requests(7), *requests(4, guidance_scale=2.0)]
+    alone = batch.divided(wanted, 3)
+    assert [len(group) for group in alone] == [3, 3, 1, 3, 1] and sum(alone, []) == wanted
+    shares = [batch.divided(wanted, 3, (rank, 2)) for rank in range(2)]
+    assert sorted(map(len, sum(shares, []))) == sorted(map(len, alone))
+    assert all(group in alone for group in sum(shares, []))
+    assert batch.divided(wanted, None, (1, 3)) == [wanted[1::3]]
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_try_does_not_take(tmp_path):
+    pipe, wanted = tiny.pipeline("sd"), requests(2)
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / f".{wanted[0].file_name()}").write_bytes(b"half a pic")
+    assert len(list(batch.batch(pipe, wanted, tmp_path))) == 2 and not list(tmp_path.glob(".*"))
+
+
+def test_memory_that_is_full_on_a_cpu_is_known_by_its_words(tmp_path, monkeypatch):
+    bare, counts = batch.draw_many, []
+
+    def narrow(pipe, wanted):
+        counts.append(len(wanted))
+        if len(wanted) > 2:
+            torch.empty(2**60)  # PyTorch's own words
+        return bare(pipe, wanted)
+
+    monkeypatch.setattr(batch, "draw_many", narrow)
+    assert len(list(batch.batch(tiny.pipeline("sd"), requests(4), tmp_path, size=4))) == 4 and counts == [4, 2, 2]
+    monkeypatch.setattr(batch, "draw_many", lambda *_: (_ for _ in ()).throw(RuntimeError("another reason")))
+    with pytest.raises(RuntimeError, match="another reason"):
+        list(batch.batch(tiny.pipeline("sd"), requests(1), tmp_path / "other", size=1))
 
 
 def test_a_size_is_doubled_while_it_pays():

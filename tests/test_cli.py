@@ -250,6 +250,21 @@ def test_a_bad_batch_is_refused_before_it_starts(case, model, here, capsys):
     assert not (here / "out").exists()
 
 
+def test_a_prompt_may_hold_any_sign_but_the_end_of_a_line(here):
+    from sdwidgets.cli import _read_prompts
+
+    (here / "p.txt").write_bytes("a cat\u2028on a mat\r\na dog\x0b\x85 barks\n\n a cow \r".encode())
+    assert _read_prompts(here / "p.txt") == ["a cat\u2028on a mat", "a dog\x0b\x85 barks", "a cow"]
+
+
+def test_a_name_that_is_too_long_is_a_sentence(model, here, capsys):
+    from sdwidgets import cli
+
+    assert cli.main(["generate", "a cat", "--model", model, *SMALL, "--output", "a" * 300 + ".png"]) == 1
+    assert "was not written (File name too long)" in (error := capsys.readouterr().err)
+    assert "choose a shorter name" in error and "Traceback" not in error
+
+
 def test_prompts_must_be_utf8_and_the_output_a_folder(model, here, capsys):
     (here / "p.txt").write_bytes(b"caf\xe9")
     assert many(model, "p.txt") == 2 and "UTF-8" in capsys.readouterr().err

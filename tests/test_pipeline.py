@@ -222,6 +222,7 @@ def test_an_unfit_precision_is_refused(saved, dtype):
         (7, "named by text"),
         ("./no/such/folder", "no folder"),
         ("~/no-such-folder-of-mine", "no folder"),
+        ("~nobody-of-this-name/model", "no folder"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_way_through(name, words):

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -88,6 +89,60 @@ def test_a_run_that_was_interrupted_twice_ends_where_an_unbroken_one_does(tmp_pa
     assert record["step"] == again["step"] == 6 and again["samples"] == 24
 
 
+@pytest.mark.parametrize("where", ["ema_update", "loss"])
+@pytest.mark.parametrize("stop", range(5))
+def test_ctrl_c_waits_for_the_end_of_a_step(where, stop, tmp_path, monkeypatch):
+    """Pressed between the weights and the count of steps, where a save would have that step done twice, or while the loss is computed."""
+    whole, _ = fit(tmp_path / "whole")
+    bare, calls = trainer.ema_update, []
+
+    def press(*arguments):
+        calls.append(None)
+        if len(calls) == stop + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def pressed_loss(model, step, batch_size, accelerator):
+        press()
+        return loss_at(model, step, batch_size, accelerator)
+
+    if where == "ema_update":
+        monkeypatch.setattr(trainer, "ema_update", lambda *arguments: (press(), bare(*arguments)))
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", loss_at=loss_at if where == "ema_update" else pressed_loss)
+    assert json.loads((tmp_path / "cut" / "checkpoint.json").read_text())["step"] == stop + 1
+    monkeypatch.setattr(trainer, "ema_update", bare)
+    resumed, _ = fit(tmp_path / "cut")
+    assert torch.equal(whole.line.weight, resumed.line.weight) and torch.equal(whole.line.bias, resumed.line.bias)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait_and_half_a_step_is_not_saved(tmp_path, monkeypatch):
+    whole, _ = fit(tmp_path / "whole")
+    bare, calls = trainer.ema_update, []
+
+    def press_twice(*arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        bare(*arguments)
+
+    monkeypatch.setattr(trainer, "ema_update", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut")
+    assert not (tmp_path / "cut" / "checkpoint.json").exists(), "nothing was saved before"
+    resumed, _ = fit(tmp_path / "cut")
+    assert torch.equal(whole.line.weight, resumed.line.weight)
+
+
+def test_a_checkpoint_whose_record_is_cut_is_a_sentence_and_can_be_begun_again(tmp_path):
+    fit(tmp_path)
+    (tmp_path / "checkpoint.json").write_text('{"step": 3, "fi')
+    with pytest.raises(RuntimeError, match="checkpoint.json is damaged .*--restart"):
+        fit(tmp_path)
+    assert fit(tmp_path, restart=True)[1]["step"] == 6
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, _ = fit(tmp_path)
     second, _ = fit(tmp_path, loss_at=interrupt_at(6))
@@ -116,7 +171,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer, "save_file", full_disk)
+    monkeypatch.setattr(trainer, "save", full_disk)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(2, model, model, optimizer, {"losses": []})
     assert checkpoint.load(Regression(), Regression(), optimizer)["step"] == 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 
 from sdwidgets.course.colab import REPOSITORY
-from sdwidgets.course.meetup import Meetup, meetup
+from sdwidgets.course.meetup import Meetup, escape, link, meetup
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "site"
@@ -66,7 +66,7 @@ def index(names: list[Path], group: Meetup) -> str:
         )
     pages = [Path("reference", title.replace(" ", "-").lower()) for title in MODULES]
     parts.append(tree("Reference", pages))
-    parts += [f"## The evening\n\nHeld first at [{group.name}]({group.address}).", group.markdown()]
+    parts += [f"## The evening\n\nHeld first at [{escape(group.name)}]({link(group.address)}).", group.markdown()]
     return "\n\n".join(parts) + "\n"
 
 

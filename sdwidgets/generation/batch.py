@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -118,7 +119,7 @@ def write_picture(image: Image.Image, path: Path, request: Request) -> None:
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()
         extra["pnginfo"].add_itxt("sdwidgets", json.dumps(request.as_json(), ensure_ascii=False))
-    with replacing(path, "the picture") as part:
+    with replacing(path, "the picture", part=path.with_name(f".{path.name}")) as part:
         image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **extra)
 
 
@@ -208,10 +209,11 @@ def batch(
     """Make what is not there yet; yields (request, whether it was made now) once each picture is on the disk.
 
     size: pictures drawn at once; None: found out by `BatchSize`. share: (rank, world_size): of a work divided among
-    processes this one takes `requests[rank::world_size]`, and writes a manifest of its own.
+    processes this one takes `divided(requests, size, share)`, and writes a manifest of its own.
     Each picture is written whole, then its line in the manifest: prompt, seed, settings, file, sha256 of the pixels, device,
     dtype, how many were drawn at once. After Ctrl-C or on a full disk all of these stay, and the same call goes on, also with
-    another number of processes. Pictures are not kept in memory; the requests and the manifests' lines are: about two kilobytes a picture.
+    another number of processes. With a size, a batch of which a picture is missing is drawn again whole, so that the pixels are those of
+    an undisturbed run. Pictures are not kept in memory; the requests and the manifests' lines are: about two kilobytes a picture.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank, world_size = share
@@ -221,28 +223,46 @@ def batch(
     entries = read_manifest(folder)
     _mend(manifest)
     sizes = BatchSize(fixed=size)
-    waiting: list[Request] = []
-    own = requests[rank::world_size]
-    for index, request in enumerate(own):
-        if is_made(folder, request, entries):
-            yield request, False
-        else:
-            waiting.append(request)
-        following = own[index + 1].shared() if index + 1 < len(own) else None
-        while waiting and (len(waiting) >= sizes.size or following != waiting[0].shared()):
-            now = waiting[: sizes.size]
-            images = _draw_measured(pipe, now, sizes)
-            if images is None:  # again, with fewer at once
+    for group in divided(requests, size, share):
+        there = {request for request in group if is_made(folder, request, entries)}
+        yield from ((request, False) for request in group if request in there)
+        missing = [request for request in group if request not in there]
+        for made, image, together in _drawn(pipe, group if size and missing else missing, sizes):
+            if made in there:
                 continue
-            waiting = waiting[len(now) :]
-            for made, image in zip(now, images, strict=True):
-                path = folder / made.file_name()
-                write_picture(image, path, made)
-                with open(manifest, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(_entry(pipe, made, image, path, len(now)), ensure_ascii=False) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                yield made, True
+            path = folder / made.file_name()
+            write_picture(image, path, made)
+            with open(manifest, "a", encoding="utf-8") as file:
+                file.write(json.dumps(_entry(pipe, made, image, path, together), ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            yield made, True
+
+
+def divided(requests: list[Request], size: int | None, share: tuple[int, int] = (0, 1)) -> list[list[Request]]:
+    """The part of the work that process `share` = (rank, world_size) takes: batches of `size`, or with None one list without a cut.
+
+    Batches are cut by the requests' places and settings alone, never by what is there already or by the number of processes: the last
+    digits of a picture depend on what is drawn beside it.
+    """
+    rank, world_size = share
+    if size is None:
+        return [requests[rank::world_size]]
+    alike = (list(group) for _, group in itertools.groupby(requests, Request.shared))
+    return [group[at : at + size] for group in alike for at in range(0, len(group), size)][rank::world_size]
+
+
+def _drawn(pipe, requests: list[Request], sizes: BatchSize) -> Iterator[tuple[Request, Image.Image, int]]:
+    """Each request with its picture, and how many were drawn at once."""
+    begin = 0
+    while begin < len(requests):
+        shared = requests[begin].shared()
+        now = list(itertools.takewhile(lambda r: r.shared() == shared, requests[begin : begin + sizes.size]))  # noqa: B023
+        images = _draw_measured(pipe, now, sizes)
+        if images is None:  # again, with fewer at once
+            continue
+        begin += len(now)
+        yield from ((request, image, len(now)) for request, image in zip(now, images, strict=True))
 
 
 def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Image.Image] | None:
@@ -255,7 +275,9 @@ def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Imag
     images = None
     try:
         images = draw_many(pipe, requests)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
         sizes.did_not_fit()
     if images is None:
         if on_card:  # not before the error is gone, which holds what the run had allocated
@@ -266,6 +288,11 @@ def _draw_measured(pipe, requests: list[Request], sizes: BatchSize) -> list[Imag
         needs = max(1, (torch.cuda.max_memory_allocated(pipe.device) - resting) // len(requests))
     sizes.took(len(requests), time.perf_counter() - began, needs, free_bytes(pipe.device))
     return images
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch has a class for it on a card, and on a CPU a RuntimeError like any other."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _entry(pipe, request: Request, image: Image.Image, path: Path, together: int) -> dict:

@@ -6,7 +6,6 @@ import inspect
 import json
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..loading.turbo import LORA
@@ -89,10 +88,10 @@ class _Home:
     """Where a pipeline was loaded from. `folder`: on this disk, if it is there; `expression`: as a program names it."""
 
     def __init__(self, pipe: DiffusionPipeline):
-        from ..paths import data_folder
+        from ..paths import data_folder, from_home
 
         self.text = str(getattr(pipe, "name_or_path", "") or "")
-        path = Path(self.text).expanduser()
+        path = from_home(self.text)
         self.folder = path if self.text and path.is_dir() else None
         self.keywords, self.carried, self.revision = ["use_safetensors=True"], False, ""
         match = CACHED.search(self.text)

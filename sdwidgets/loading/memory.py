@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from ..paths import from_home
+
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
@@ -41,7 +43,7 @@ def free_bytes(device: str | torch.device) -> int:
 
 def free_disk(folder: str | Path) -> int:
     """Bytes free where `folder` is, or will be made."""
-    folder = Path(folder).expanduser().absolute()
+    folder = from_home(folder).absolute()
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

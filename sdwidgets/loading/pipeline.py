@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..acceleration import SPEEDS, restore, speed_up
-from ..paths import data_folder
+from ..paths import data_folder, from_home
 from . import hub
 from .catalog import MODELS, closest, find_model
 from .checkpoint import PICKLES, check_folder, read_header
@@ -113,7 +113,7 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
         own = text if "/" in text and text not in row.formerly else row.hub_id
         ids = [i for i in dict.fromkeys([own, row.hub_id, *row.mirrors]) if i]
         return hub.fetch_first(ids, revision or row.revision, half=half), row.name
-    path = Path(text).expanduser()
+    path = from_home(text)
     if path.is_dir():
         return path, path.resolve().name
     if path.is_file():

@@ -6,6 +6,11 @@ as: compiled for a CPU, a nearest upsampling handed back gradients of zero. The 
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 
 STEPS = 10  # fewer tell nothing: a LoRA's first matrix has a gradient of zero until its second has moved
@@ -115,3 +120,32 @@ class Guard:
                 "optimiser does not hold, and for torch.compile; take requires_grad from what is not to be trained. "
                 f"{KEPT}"
             )
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[Callable[[], None]]:
+    """In a block of the main thread Ctrl-C waits for a call of the function that this gives, which then raises it; a second one does not.
+
+    A step that is interrupted between its weights and the count of steps would be done twice.
+    """
+    waiting: list[int] = []
+
+    def between_steps() -> None:
+        if waiting:
+            raise KeyboardInterrupt
+
+    def keep(number: int, frame) -> None:
+        between_steps()
+        waiting.append(number)
+
+    # Only the main thread may set what Ctrl-C does; where it is ignored, or somebody else's, it stays so.
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield between_steps
+        return
+    signal.signal(signal.SIGINT, keep)
+    try:
+        yield between_steps
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    between_steps()  # pressed in the last step

@@ -26,11 +26,11 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env, set_seed
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 from ...paths import replacing
-from .guard import STEPS, Guard, Stopped
+from .guard import STEPS, Guard, Stopped, interrupts_wait
 from .muon import Muon
 
 
@@ -91,7 +91,8 @@ def write_json(path: Path, value: dict) -> None:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a safetensors file in one move."""
     with replacing(path) as part:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
+        # Not by save_file, whose error for a full disk is no OSError.
+        part.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
 
 
 @torch.no_grad()
@@ -187,7 +188,10 @@ class Checkpoint:
     def record(self) -> dict | None:
         """The record of the newest save; None where there is none yet."""
         index = self.folder / "checkpoint.json"
-        return json.loads(index.read_text()) if index.exists() else None
+        try:
+            return json.loads(index.read_text()) if index.exists() else None
+        except ValueError as error:
+            raise RuntimeError(f"{index} is damaged ({error}); give --restart to begin again") from error
 
     def load(self, module, average, optimizer) -> dict | None:
         """Restore the newest save; returns its record, or None where there is none yet."""
@@ -254,8 +258,8 @@ class _Run:
         self.average = copy.deepcopy(module).requires_grad_(False).to(accelerator.device)
         self.optimizer = schedule.build_optimizer(module)
         self.checkpoint = Checkpoint(folder)
-        kept = self.checkpoint.record()
-        if kept and not restart and kept.get("base") != base:
+        kept = None if restart else self.checkpoint.record()
+        if kept and kept.get("base") != base:
             restart = True
             accelerator.print(
                 f"{folder} holds a {name} of another model than the present one, or of one that it does not name: {name} begins anew"
@@ -269,6 +273,7 @@ class _Run:
         self.model, self.optimizer = accelerator.prepare(module, self.optimizer)
         self.guard = Guard(name, accelerator.unwrap_model(self.model))
         self.first = self.step = self.record["step"]
+        self.whole = True  # not in the midst of a step
         self.samples_before, self.stages = self.record["samples"], self.record["stages"]
         self.settings = {"batch size": schedule.batch_size, "learning rate": schedule.learning_rate, **settings}
         self.seconds_before, self.began = self.record["seconds"], time.monotonic()
@@ -287,11 +292,13 @@ class _Run:
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.guard.watch(rate)
+        self.whole = False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         decay = min(schedule.ema_decay, (1 + self.step) / (10 + self.step))
         ema_update(self.average, accelerator.unwrap_model(self.model), decay)
         self.step += 1
+        self.whole = True
         if self.guard.steps == STEPS:
             self.guard.check()
         return loss.detach()
@@ -344,7 +351,8 @@ def train(
     belongs to; a checkpoint of a part of another one is not resumed, the training begins anew. `facts`: more for the record.
     The arithmetic is bfloat16 where that is faster (weights stay float32). Returns the averaged module on the CPU and a record (steps, samples, seconds,
     losses, hardware, stages, and "moved": how many parameters have moved since one of its runs began, and of how many, by whole tensors).
-    Ctrl-C saves a checkpoint before it passes on. Raises ValueError for a batch that the processes cannot share and for `compiled` without
+    Ctrl-C waits for the end of a step and saves a checkpoint before it passes on; a second one does not wait, and the save before it
+    remains. Raises ValueError for a batch that the processes cannot share and for `compiled` without
     CUDA, and `guard.Stopped` after ten steps or at a save where a parameter has no gradient or does not move: then nothing is saved.
     """
     accelerator = _accelerator(schedule, compiled)
@@ -353,17 +361,19 @@ def train(
     if compiled:
         run.model.compile()
     quiet = not accelerator.is_main_process
-    with tqdm(total=schedule.steps, initial=run.step, desc=name, disable=quiet, mininterval=2) as bar:
-        _loop(run, loss_at, minutes, snapshot, bar)
+    bar = tqdm(total=schedule.steps, initial=run.step, desc=name, disable=quiet, mininterval=2)
+    with bar, interrupts_wait() as between_steps:
+        _loop(run, loss_at, minutes, snapshot, bar, between_steps)
     return run.average.to("cpu").eval(), run.record
 
 
-def _loop(run: _Run, loss_at, minutes: float | None, snapshot, bar) -> None:
+def _loop(run: _Run, loss_at, minutes: float | None, snapshot, bar, between_steps: Callable[[], None]) -> None:
     """All steps of a run, with its snapshots, its losses and its saves, of which the last is made however it ends."""
     schedule, record, saved, window = run.schedule, run.record, time.monotonic(), []
     out_of_time = False
     try:
         while run.step < schedule.steps and not out_of_time:
+            between_steps()
             window.append(run.update(loss_at))
             bar.update()
             samples = run.samples_before + run.shown
@@ -384,7 +394,7 @@ def _loop(run: _Run, loss_at, minutes: float | None, snapshot, bar) -> None:
         run.step = record["step"]  # the save before remains the last
         raise
     finally:
-        if run.step > record["step"]:
+        if run.step > record["step"] and run.whole:
             run.save()
 
 
