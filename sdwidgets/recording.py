@@ -152,7 +152,8 @@ class _Recorder:
     def around_prepare_latents(self, prepare_latents, *args, **kwargs):
         arguments = self.prepare(prepare_latents, args, kwargs, new_run=bool(self.calls))
         self.call_args |= {name: arguments.get(name) for name in ("height", "width")}
-        self.call_args["seed"] = _seed(arguments.get("generator"))
+        # Latents that were given were drawn before, by whatever: no seed repeats them.
+        self.call_args["seed"] = _seed(arguments.get("generator")) if arguments.get("latents") is None else None
         latents = result = prepare_latents(*args, **kwargs)
         while isinstance(latents, (tuple, list)):  # some return more than latents
             latents = latents[0]

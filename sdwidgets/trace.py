@@ -114,6 +114,10 @@ class Settings:
     prediction_type: str | None = None  # "epsilon", "v_prediction", "sample" or "flow_prediction"
     versions: dict = field(default_factory=dict)  # package name -> version
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain(value))
+
     def completed(self, requested: Mapping[str, Any]) -> Settings:
         """The same, but what is None as it was requested: recording does not see every argument of a pipeline's call."""
         arguments = (name for name, control in CONTROLS.items() if control.argument)
@@ -193,6 +197,13 @@ class Step:
         if signal <= 0 or math.isinf(noise):
             return -math.inf
         return 20 * math.log10(signal / noise) if noise > 0 else math.inf
+
+
+def plain(value):
+    """A number of numpy's as Python's own, also in a list; anything else itself."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def first_of(value):

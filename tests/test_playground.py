@@ -15,6 +15,7 @@ import pytest
 import torch
 import traitlets
 
+from sdwidgets import record
 from sdwidgets.generation.validation import SettingsError, as_number
 from sdwidgets.widgets.playground import channel, driver, history, messages, runner
 from sdwidgets.widgets.playground.widget import Playground
@@ -73,10 +74,41 @@ def test_a_run_is_the_pipelines_own(make, family):
     trace = play.run(prompt="a cat", seed=5).wait(SECONDS)
     bare = tiny.pipeline(family)
     arguments = {"prompt": "a cat", "num_inference_steps": 2, "guidance_scale": play.settings["guidance_scale"]}
-    picture = bare(**arguments, negative_prompt="", generator=tiny.generator(5), output_type="np").images
+    picture = bare(**arguments, generator=tiny.generator(5), output_type="np").images
     assert np.array_equal(trace.images, (picture * 255).round().astype(np.uint8))
     assert trace is play.trace and trace.complete and trace.settings.seed == 5
     assert trace.previews.shape == (2, *trace.images.shape[1:])
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_an_empty_negative_prompt_is_none(make, family):
+    """To SDXL an encoded "" is another picture than no negative prompt at all, which is what the pipeline's own default is."""
+    pipe = tiny.pipeline(family)
+    settings = {"num_inference_steps": 3, "guidance_scale": 6.0}
+    bare = pipe("a dog", generator=torch.Generator("cpu").manual_seed(4), output_type="np", **settings).images
+    play = make(pipe, negative_prompt="")
+    trace = play.run(prompt="a dog", seed=4, **settings).wait(SECONDS)
+    assert np.array_equal(trace.images, (bare * 255).round().astype(np.uint8)) and "negative" not in play.code()
+
+
+def test_numbers_of_numpy_are_plain_in_settings_and_program(make):
+    play = make(tiny.pipeline("sd"))
+    play.run(prompt="a dog", seed=np.int64(3), num_inference_steps=np.int32(2), guidance_scale=np.float32(2.5)).wait(
+        SECONDS
+    )
+    assert "np." not in play.code() and type(play.settings["seed"]) is int
+    assert play.trace.settings.seed == 3
+
+
+def test_a_run_without_a_negative_prompt_takes_that_of_the_controls_away(make):
+    pipe = tiny.pipeline("sd")
+    with record(pipe) as trace:
+        tiny.run(pipe, steps=2)
+    play = make(pipe, negative_prompt="green")
+    play.show(trace)
+    assert play.settings["negative_prompt"] == ""
+    notes = [message["notes"] for message in play.sent if message["kind"] == "queued"][-1]
+    assert "48 x 64 pixels; Generate draws" in notes["prompt"]
 
 
 def test_what_the_run_changed_in_the_pipeline_is_put_back(make):

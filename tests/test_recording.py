@@ -17,6 +17,7 @@ from PIL import Image
 
 from sdwidgets.latents import decode, predicted_original
 from sdwidgets.recording import StopRun, record
+from sdwidgets.trace import Trace
 from tests import tiny
 
 KARRAS = {"use_karras_sigmas": True}
@@ -572,6 +573,29 @@ def test_a_step_that_lacks_something_says_what():
     pipe.scheduler.set_timesteps(4)
     with pytest.raises(TypeError, match="sample"), record(pipe):
         pipe.scheduler.step(torch.zeros(1, 4, 8, 8), 1)
+
+
+def test_latents_that_were_given_have_no_seed():
+    pipe = tiny.pipeline("sd")
+    noise = torch.randn(1, 4, 8, 6, generator=torch.Generator().manual_seed(7))
+    with record(pipe) as trace:
+        pipe(
+            "a cat",
+            num_inference_steps=2,
+            height=64,
+            width=48,
+            latents=noise,
+            generator=torch.Generator().manual_seed(1),
+        )
+    assert trace.settings.seed is None and len(trace) == 2
+
+
+def test_numbers_of_numpy_are_plain_in_the_settings(tmp_path):
+    pipe = tiny.pipeline("sd")
+    with record(pipe) as trace:
+        tiny.run(pipe, steps=np.int64(3), guidance_scale=np.float32(4.0))
+    assert type(trace.settings.num_inference_steps) is int and type(trace.settings.guidance_scale) is float
+    assert Trace.load(trace.save(tmp_path / "t")).settings == trace.settings
 
 
 def test_used_generator_has_no_seed():

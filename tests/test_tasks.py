@@ -7,6 +7,7 @@ import io
 import diffusers
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sdwidgets import record
@@ -202,6 +203,30 @@ def test_bad_input_is_a_sentence_at_its_control(make, settings, field):  # noqa:
     assert play.settings["task"] == "text" and play.source is None and play.run().wait(SECONDS).complete
 
 
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+def test_advice_on_strength_is_taken_and_what_runs_is_not_refused(family):
+    """Image to image takes int(steps x strength) steps, but for flow models, which take one at least: checked against the pipeline itself."""
+    pipe = tiny.pipeline(family)
+    flows = family in ("sd3", "flux")
+    for steps in (1, 3, 7, 30, 47, 100, 600):
+        try:
+            assert check_settings(pipe, prompt="a", num_inference_steps=steps, strength=0.9 / steps) == [] and flows
+        except SettingsError as error:
+            assert not flows
+            least = float(str(error).split("take at least ")[1].split(",")[0])
+            check_settings(pipe, prompt="a", num_inference_steps=steps, strength=least)
+            assert least <= 1 / steps + 0.002
+    image = tasks.pipeline_for(pipe, "image")
+    size = {
+        "strength": 0.2,
+        "num_inference_steps": 4,
+        "output_type": "np",
+        "generator": torch.Generator().manual_seed(0),
+    }
+    if flows:
+        assert np.isfinite(image("a cat", image=picture(), **size).images).all()
+
+
 def test_a_strength_that_leaves_no_step_is_refused_before_any_work():
     with pytest.raises(SettingsError, match="none of 4 steps; take at least 0.25"):
         check_settings(tiny.pipeline("sd"), num_inference_steps=4, strength=0.2)
@@ -256,3 +281,25 @@ def test_a_new_page_gets_the_pictures(make):  # noqa: F811
     state = play.sent[0]
     assert state["source"] and state["mask"] and [name for name, *_ in state["tasks"]] == list(tasks.TASKS)
     assert state["settings"]["strength"] == 1.0
+
+
+def test_a_picture_that_stands_on_its_side_is_upright_by_every_door(tmp_path):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    wide.save(tmp_path / "turned.png", exif=exif)
+    by_code, by_page = (
+        tasks.to_pil(Image.open(tmp_path / "turned.png")),
+        tasks.read_picture((tmp_path / "turned.png").read_bytes()),
+    )
+    assert by_code.size == by_page.size == (8, 16) and by_code.tobytes() == by_page.tobytes()
+    assert tasks.as_mask(Image.open(tmp_path / "turned.png"), (8, 16)).size == (8, 16)
+
+
+def test_masks_by_transparency_and_of_zeros_and_ones_mark_what_they_say():
+    marks = np.zeros((8, 8), np.uint8)
+    marks[2:5, 1:4] = 1
+    layer = np.dstack([np.full((8, 8, 3), 30, np.uint8), marks * 255])  # dark strokes on nothing
+    opaque = np.dstack([np.repeat(marks[..., None] * 255, 3, 2), np.full((8, 8), 255, np.uint8)])
+    for mask in (marks, marks.astype(bool), marks * 255, Image.fromarray(layer), layer, Image.fromarray(opaque)):
+        assert np.array_equal(np.asarray(tasks.as_mask(mask, (8, 8))) > 0, marks > 0)

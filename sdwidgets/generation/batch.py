@@ -100,8 +100,8 @@ def call(pipe: DiffusionPipeline, requests: list[Request]) -> list[Image.Image]:
     """What `draw_many` does with a pipeline that has the requests' scheduler."""
     settings = requests[0].settings()
     settings["prompt"] = [request.prompt for request in requests]
-    if "negative_prompt" in settings:
-        settings["negative_prompt"] = [settings["negative_prompt"]] * len(requests)
+    if negative := settings.pop("negative_prompt", ""):  # an empty one is none: see `code_export.keywords`
+        settings["negative_prompt"] = [negative] * len(requests)
     for name in ("seed", "scheduler"):
         settings.pop(name, None)
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]

@@ -21,11 +21,14 @@ NOWHERE = "FOLDER"  # stands for the home of a pipeline that has none
 
 
 def keywords(pipe: DiffusionPipeline, settings: dict) -> dict:
-    """Those of the settings that a call of this pipeline takes, None left out."""
+    """Those of the settings that a call of this pipeline takes. None is left out, and so is an empty negative prompt: to SDXL that is another
+    picture than none.
+    """
     takes = inspect.signature(type(pipe).__call__).parameters
     # Sizes are those of its pictures.
     taken = (name for name, control in CONTROLS.items() if control.argument and control.page)
-    return {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
+    given = {name: settings[name] for name in taken if name in takes and settings.get(name) is not None}
+    return {name: value for name, value in given.items() if name != "negative_prompt" or value != ""}
 
 
 def code(

@@ -40,7 +40,7 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_pixels("source", picture)
-            return to_pil(ImageOps.exif_transpose(picture))
+            return to_pil(picture)
     except SettingsError:
         raise
     except Image.DecompressionBombError:
@@ -54,8 +54,11 @@ def read_picture(data: bytes, name: str = "file") -> Image.Image:
 
 
 def to_pil(value: Picture) -> Image.Image:
-    """An RGB picture from a PIL image, or an array (H, W, 3) or (H, W): uint8, or floats in [0, 1]. Raises SettingsError."""
-    value = _image("source", "picture", value)
+    """An RGB picture from a PIL image, or an array (H, W, 3) or (H, W): uint8, or floats in [0, 1]. Raises SettingsError.
+
+    Upright, as its EXIF data say, and what is transparent on white: whichever way a picture comes in.
+    """
+    value = ImageOps.exif_transpose(_image("source", "picture", value))
     if value.has_transparency_data:
         layer = value.convert("RGBA")
         value = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -63,10 +66,15 @@ def to_pil(value: Picture) -> Image.Image:
 
 
 def as_mask(value: Picture, size: tuple[int, int]) -> Image.Image:
-    """A mask of `size` (width, height), white where to paint anew, from a PIL image or an array (H, W) of bool, uint8 or floats."""
-    if isinstance(value, np.ndarray) and value.dtype == bool:
+    """A mask of `size` (width, height), white where to paint anew, from a PIL image or an array (H, W) of bool, uint8 or floats.
+
+    Of a layer that is transparent in places, what is opaque is painted anew; of bytes that are 0 and 1, what is 1.
+    """
+    if isinstance(value, np.ndarray) and (value.dtype == bool or value.dtype == np.uint8 and value.size and value.max() == 1):  # fmt: skip
         value = value.astype(np.uint8) * 255
-    value = _image("mask", "mask", value)
+    value = ImageOps.exif_transpose(_image("mask", "mask", value))
+    layer = value.convert("RGBA").getchannel("A") if value.has_transparency_data else None
+    value = layer if layer is not None and layer.getextrema()[0] < 255 else value
     return value.convert("L").resize(size, Image.Resampling.NEAREST).point(lambda x: 255 if x >= 128 else 0)
 
 

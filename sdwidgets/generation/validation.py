@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..trace import CONTROLS
-from .schedulers import Scheduler, find_scheduler
+from .schedulers import Scheduler, find_scheduler, is_flow
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -65,10 +65,10 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     if "guidance_scale" in settings and get("guidance_scale") <= 1 and get("negative_prompt"):
         notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
     strength, steps = get("strength"), get("num_inference_steps")
-    if strength is not None and steps is not None and int(steps * strength) < 1:
-        sentence = (
-            f"A strength of {strength:g} takes none of {steps} steps; take at least {1 / steps:.2g}, or more steps."
-        )
+    rounds_down = not (is_flow(pipe) or type(pipe).__name__.startswith("LatentConsistency"))  # these take one step at least
+    if strength is not None and steps is not None and rounds_down and int(steps * strength) < 1:
+        least = next(n / 1000 for n in range(1, 1001) if int(steps * (n / 1000)) >= 1)
+        sentence = f"A strength of {strength:g} takes none of {steps} steps; take at least {least:g}, or more steps."
         raise SettingsError("strength", sentence)
     if "height" in settings or "width" in settings:
         _check_size(pipe, get("height"), get("width"))

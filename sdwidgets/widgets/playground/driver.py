@@ -146,12 +146,13 @@ def few_steps(pipe, settings: dict) -> dict:
 def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
     """(the settings of a recorded run, control -> a sentence on what does not fit); `now`: the controls' settings.
 
-    What the run does not say stays as it is now.
+    What the run does not say stays as it is now, but for a negative prompt: without one it had none.
     """
     from ...generation.schedulers import find_scheduler
+    from ...generation.tasks import native_side
 
     recorded = trace.settings
-    settings, notes = dict(now), {}
+    settings, notes = dict(now) | {"negative_prompt": ""}, {}
     for name in set_by_hand():
         value = getattr(recorded, name, None)
         value = value[0] if isinstance(value, list) and value and CONTROLS[name].kind is not list else value
@@ -162,6 +163,10 @@ def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
         settings["scheduler"] = find_scheduler(scheduler, pipe).label
     if recorded.seed is None:
         notes["seed"] = "The run's seed is not known: its picture cannot be made again."
+    side = native_side(pipe)
+    size = recorded.width, recorded.height
+    if trace.source is None and None not in size and size != (side, side):
+        notes["prompt"] = f"This run's picture has {recorded.width} x {recorded.height} pixels; Generate draws {side} x {side}."
     other, own = (Path(str(name or "")).name for name in (recorded.model, getattr(pipe, "name_or_path", "")))
     if other and own and other != own:
         notes[""] = f"This run was made by {other[:60]}; Generate uses {own} and gives another picture."

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...generation.sharing import holds_lock
 from ...generation.validation import Note, SettingsError
-from ...trace import CONTROLS, Trace
+from ...trace import CONTROLS, Trace, plain
 from ...trace_file import encoded
 from ..replay import describe
 from .channel import Channel
@@ -45,6 +45,7 @@ class Session:
 
     def request(self, live: int = 0, **settings) -> RunRequest:
         """A run of the settings as they are now, but for these."""
+        settings = {name: plain(value) for name, value in settings.items()}
         return RunRequest({**self.settings, **settings}, self.source, self.mask, live)
 
     # ---- runs ----------------------------------------------------------------------------------------------------
