@@ -22,7 +22,9 @@ class Repo:
     files: dict[str, bytes]
     gated: bool = False
     disabled: bool = False
+    closed: bool = False  # 401 without a token, 403 with one, and no word of what it is
     breaks: int = 0
+    spoils: int = 0  # how often a store download has its right length and wrong bytes
 
     @property
     def commit(self) -> str:
@@ -39,6 +41,8 @@ class Hub:
     repos: dict[str, Repo] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None, int]] = field(default_factory=list)
     broken: bool = False  # every answer is 503
+    portal: tuple[int, str] | None = None  # what something between answers to every request: status and body
+    busy: int = 0  # how many requests are answered 429, with Retry-After: 1
 
     def add(self, hub_id: str, folder: Path, **options) -> Repo:
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -84,6 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [unquote(p) for p in urlsplit(self.path).path.strip("/").split("/")]
         if self.hub.broken:
             return self.send(503, b"out of order")
+        if self.hub.portal:
+            return self.send(self.hub.portal[0], self.hub.portal[1].encode(), {"Content-Type": "text/html"})
+        if self.hub.busy:
+            self.hub.busy -= 1
+            return self.send(429, b"slow down", {"Retry-After": "1"})
         if parts[0] == "store":
             return self.store(parts[1], "/".join(parts[2:]))
         api = parts[:2] == ["api", "models"]
@@ -92,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(hub_id)
         if repo is None:  # the hub tells an anonymous person 401, for it may be private
             return self.error(401, "RepoNotFound", "Repository not found")
+        if repo.closed:
+            return self.error(403 if self.headers.get("Authorization") else 401, None, "Not for you.")
         if repo.disabled:
             return self.error(403, None, "Access to this resource is disabled.")
         revision = rest[1] if len(rest) > 1 else "main"
@@ -143,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
             repo.breaks -= 1
             # The first time half of it arrives, then nothing.
             return self.send(status, data, headers, only=len(data) // 2 if not start else 0)
+        if self.command == "GET" and repo.spoils and len(data) > 1000:
+            repo.spoils -= 1
+            data = data[:-8] + bytes(8)
         self.send(status, data, headers)
 
     def error(self, status: int, code: str | None, words: str, headers=None) -> None:

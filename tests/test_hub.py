@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -47,6 +48,7 @@ class Client:
             **os.environ,
             "HF_ENDPOINT": url,
             "HF_HOME": str(home),
+            "SDWIDGETS_CACHE": str(home / "sdwidgets"),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_ETAG_TIMEOUT": "5",
@@ -231,6 +233,116 @@ def test_a_file_damaged_in_the_cache_is_fetched_again(hub, client, home, saved, 
     path.resolve().write_bytes(path.read_bytes()[:5000])
     answer = client(name="owner/damaged")
     assert answer["sum"] == checksum and "damaged in the cache" in answer["printed"]
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_right_length_and_wrong_bytes_are_fetched_again_and_never_load(hub, client, home, saved, checksum):
+    hub.add("owner/spoiled", saved, spoils=1)
+    answer = client(name="owner/spoiled")
+    assert answer["sum"] == checksum and "is damaged in the cache and is fetched again" in answer["printed"]
+    (path,) = (home / "hub/models--owner--spoiled/snapshots").rglob(WEIGHTS)
+    data = bytearray(path.read_bytes())
+    data[-8:] = bytes(8)
+    path.resolve().write_bytes(data)  # a bit of the disk, later
+    answer = client(name="owner/spoiled")
+    assert answer["sum"] == checksum and WEIGHTS in answer["printed"].replace("\\", "/")
+    path.resolve().write_bytes(data)
+    hub.broken = True
+    try:
+        answer = client(name="owner/spoiled")
+        assert (
+            answer["error"] == "WeightsError"
+            and "damaged in the cache, and cannot be fetched again now" in answer["text"]
+        )
+    finally:
+        hub.broken = False
+    hub.add("owner/always-spoiled", saved, spoils=1000)
+    answer = client(name="owner/always-spoiled")
+    assert answer["error"] == "WeightsError" and "other bytes than the hub holds" in answer["text"]
+
+
+def test_a_verified_file_is_not_read_again(home, tmp_path, monkeypatch):
+    from sdwidgets.loading import verified
+
+    monkeypatch.setenv("SDWIDGETS_CACHE", str(tmp_path / "cache"))
+    data = b"weights" * 1000
+    blob = tmp_path / hashlib.sha256(data).hexdigest()
+    blob.write_bytes(data)
+    (tmp_path / "model.safetensors").symlink_to(blob)
+    reads, bare = [], verified.sha256
+    monkeypatch.setattr(verified, "sha256", lambda file: reads.append(file) or bare(file))
+    assert (
+        verified.damaged_files(tmp_path, ["model.safetensors"])
+        == verified.damaged_files(tmp_path, ["model.safetensors"])
+        == []
+    )
+    assert len(reads) == 1
+    blob.write_bytes(b"other" + data[5:])
+    os.utime(blob, ns=(1, 1))
+    assert verified.damaged_files(tmp_path, ["model.safetensors"]) == ["model.safetensors"] and len(reads) == 2
+
+
+PORTALS = {
+    "a page to sign in": (200, "<html>Welcome to our hotel</html>", "Is there a page to sign in"),
+    "an empty answer": (200, "{}", "what answers is not the hub"),
+    "404 without a code": (404, "not here", "the hub answered 404"),
+    "a teapot": (418, "short and stout", "the hub answered 418"),
+}
+
+
+@pytest.mark.parametrize("what", PORTALS)
+def test_what_is_not_the_hub_is_said_and_the_cache_is_used(what, hub, client, saved, checksum):
+    hub.add("owner/behind", saved)
+    client(name="owner/behind")
+    status, body, words = PORTALS[what]
+    hub.portal = status, body
+    try:
+        here, missing = client(name="owner/behind"), client(name="owner/never-behind")
+    finally:
+        hub.portal = None
+    assert here["sum"] == checksum and "the copy in the cache is used" in here["printed"]
+    assert missing["error"] == "NoNetworkError" and words in missing["text"], missing["text"]
+
+
+def test_a_busy_hub_is_waited_for_as_it_asks(hub, client, saved, checksum):
+    hub.add("owner/busy", saved)
+    hub.busy = 2
+    answer = client(name="owner/busy")
+    assert hub.busy == 0 and answer["sum"] == checksum
+    assert answer["printed"].count("asks to wait 1 s") >= 1
+    hub.busy = 10**6
+    try:
+        assert client(name="owner/busy")["sum"] == checksum, "the cache, in the end"
+        answer = client(name="owner/never-busy")
+        assert answer["error"] == "NoNetworkError" and answer["printed"].count("asks to wait") == 3
+    finally:
+        hub.busy = 0
+
+
+def test_a_closed_model_says_whether_a_token_was_there(hub, client, saved):
+    hub.add("owner/closed", saved, closed=True)
+    assert "without signing in; run `hf auth login`" in client(name="owner/closed")["text"]
+    assert "does not let the stored token read" in client(name="owner/closed", token="wrong")["text"]
+
+
+def test_an_address_from_the_browser_and_a_slash_at_the_end_are_the_id(hub, client, saved, checksum):
+    repo = hub.add("owner/address", saved)
+    for name in (
+        "https://huggingface.co/owner/address",
+        f"https://huggingface.co/owner/address/tree/{repo.commit}",
+        "owner/address/",
+    ):
+        assert client(name=name)["sum"] == checksum, name
+
+
+def test_a_home_that_is_nothing_is_refused(hub, saved, tmp_path):
+    hub.add("owner/nowhere", saved)
+    client = Client(tmp_path, hub.url, HF_HOME="")
+    answer = client(name="owner/nowhere")
+    client.close()
+    assert answer["error"] == "LoadError" and "HF_HOME is set to nothing" in answer["text"]
 
 
 def test_pickles_alone_are_refused_before_a_download(hub, client, saved):

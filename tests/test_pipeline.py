@@ -187,6 +187,52 @@ def test_sharded_weights_load_and_a_lost_shard_is_named(tmp_path):
         load(folder, **CPU)
 
 
+def test_a_folder_where_weights_belong_is_named(copy):
+    (copy / UNET).unlink()
+    (copy / UNET).mkdir()
+    with pytest.raises(WeightsError, match="is no file, and a weights file belongs there"):
+        load(copy, **CPU)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
+def test_json_that_is_nested_without_end_is_damage(name, copy):
+    (copy / name).write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match="is damaged"):
+        load(copy, **CPU)
+
+
+@pytest.mark.parametrize("part, count", [("unet", "layers_per_block"), ("text_encoder", "num_hidden_layers")])
+def test_a_part_that_would_take_for_ever_to_build_is_refused(part, count, copy):
+    config = json.loads((copy / part / "config.json").read_text())
+    (copy / part / "config.json").write_text(json.dumps(config | {count: 10**9}))
+    with pytest.raises(WeightsError, match=f"says {count} = 1e\\+09, and no model has more than 1000"):
+        load(copy, **CPU)
+
+
+def test_weights_of_another_variant_alone_are_named_with_the_way_out(tmp_path):
+    tiny.pipeline("sd").save_pretrained(tmp_path / "bf16", variant="bf16")
+    with pytest.raises(WeightsError, match="the variant 'bf16' alone.*save it again without a variant"):
+        load(tmp_path / "bf16", **CPU)
+
+
+@pytest.mark.parametrize("name", ["pocket", None])
+def test_a_package_that_does_not_import_is_named_and_not_the_model(name, copy, monkeypatch):
+    """As on a machine where some package is broken and diffusers, which looks for it, cannot be imported."""
+
+    def broken(*_, **__):
+        try:
+            raise ImportError("cannot import name 'x' from 'xformers'")
+        except ImportError as error:
+            raise RuntimeError("Failed to import diffusers.pipelines.stable_diffusion") from error
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", broken)
+    with pytest.raises(
+        LoadError, match="a Python package .* does not import: cannot import name 'x' from 'xformers'"
+    ) as caught:
+        load(name or copy, **CPU)
+    assert not isinstance(caught.value, WeightsError) and "install sdwidgets again" not in str(caught.value)
+
+
 def test_auto_precision_by_machine():
     assert auto_dtype("cuda", 9) == auto_dtype("cuda", 8) == torch.bfloat16
     assert auto_dtype("cuda", 7) == torch.float16  # a T4 says it can do bfloat16, through slow emulation

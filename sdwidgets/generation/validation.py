@@ -65,7 +65,9 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     if "guidance_scale" in settings and get("guidance_scale") <= 1 and get("negative_prompt"):
         notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
     strength, steps = get("strength"), get("num_inference_steps")
-    rounds_down = not (is_flow(pipe) or type(pipe).__name__.startswith("LatentConsistency"))  # these take one step at least
+    rounds_down = not (
+        is_flow(pipe) or type(pipe).__name__.startswith("LatentConsistency")
+    )  # these take one step at least
     if strength is not None and steps is not None and rounds_down and int(steps * strength) < 1:
         least = next(n / 1000 for n in range(1, 1001) if int(steps * (n / 1000)) >= 1)
         sentence = f"A strength of {strength:g} takes none of {steps} steps; take at least {least:g}, or more steps."

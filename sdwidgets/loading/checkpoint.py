@@ -12,10 +12,12 @@ from pathlib import Path
 from .errors import FALLBACK, WeightsError
 from .memory import gigabytes
 
+MOST_LAYERS = 1000  # of a part
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _STEM = r"(?:diffusion_pytorch_model|model)"
 _SHARD = r"(?:-\d{5}-of-\d{5})?"
 _PLAIN = re.compile(rf"{_STEM}{_SHARD}\.safetensors|{_STEM}\.safetensors\.index\.json")
+_VARIANT = re.compile(rf"{_STEM}\.(\w+){_SHARD}\.safetensors")
 _FP16 = re.compile(rf"{_STEM}\.fp16{_SHARD}\.safetensors|{_STEM}\.safetensors\.index\.fp16\.json")
 
 
@@ -25,6 +27,8 @@ def read_header(path: Path) -> dict[str, dict]:
     The format: 8 bytes with the length of the header (little-endian), the header in JSON, then the tensors.
     """
     path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file, and a weights file belongs there. Fetch the folder again. {FALLBACK}")
     size = path.stat().st_size
     if size < 10:
         raise WeightsError(f"{path} is cut: it holds {size} bytes. Delete it and fetch it again. {FALLBACK}")
@@ -40,7 +44,7 @@ def read_header(path: Path) -> dict[str, dict]:
         header = json.loads(text)
         header.pop("__metadata__", None)
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise WeightsError(foreign) from None
     if size < end:
         held = f"{gigabytes(size)} of {gigabytes(end)}" if end > 10**7 else f"{size:,} of {end:,} bytes"
@@ -64,7 +68,7 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
         name = index["_class_name"]
         pairs = {k: tuple(v) for k, v in index.items() if isinstance(v, list) and not k.startswith("_")}
         parts = {k: v for k, v in pairs.items() if len(v) == 2 and v[1] is not None}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{path} is damaged, or no pipeline's index. Fetch it again. {FALLBACK}") from None
     import diffusers
 
@@ -111,6 +115,11 @@ def choose_weights(
                 f"{where} has {pickles[0]} where safetensors belong: a pickle, which can run code; "
                 f"look for a safetensors version of this model. {FALLBACK}"
             )
+        if others := {m[1] for n in own if (m := _VARIANT.fullmatch(n.removeprefix(part + "/")))}:
+            raise WeightsError(
+                f"{where} has weights of the variant {min(others)!r} alone, and plain or fp16 ones are read here; save it again "
+                f"without a variant: DiffusionPipeline.from_pretrained({where!r}, variant={min(others)!r}).save_pretrained(...). {FALLBACK}"
+            )
         raise WeightsError(f"{where} is not whole: {part!r} has no weights. Fetch it again. {FALLBACK}")
     heavy = [part for part in parts if plain[part] or fp16[part]]
     if not heavy:
@@ -138,6 +147,8 @@ def check_folder(folder: Path, *, half: bool = False) -> tuple[str | None, dict[
             raise WeightsError(f"{folder} is not whole: {part!r} is missing. Fetch it again. {FALLBACK}")
         names |= own
     variant, weights = choose_weights(parts, names, half=half, where=str(folder))
+    for part in parts:
+        _check_config(folder / part / "config.json")
     files: dict[str, list[Path]] = {}
     for name in sorted(weights):
         if name.endswith(".safetensors"):
@@ -148,10 +159,27 @@ def check_folder(folder: Path, *, half: bool = False) -> tuple[str | None, dict[
     return variant, files
 
 
+def _check_config(path: Path) -> None:
+    """Refuse a part that would take for ever to build: diffusers builds what its configuration says before it looks at the weights."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        counts = {k: v for k, v in config.items() if "layers" in k or "blocks" in k}
+    except (ValueError, AttributeError, RecursionError):
+        raise WeightsError(f"{path} is damaged. Delete it and fetch it again. {FALLBACK}") from None
+    for name, value in counts.items():
+        most = max(
+            (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, (int, float))), default=0
+        )
+        if most > MOST_LAYERS:
+            raise WeightsError(
+                f"{path} says {name} = {most:g}, and no model has more than {MOST_LAYERS}; it is damaged. {FALLBACK}"
+            )
+
+
 def _check_shards(path: Path, weights: set[str]) -> None:
     try:
         shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise WeightsError(f"{path} is damaged. Delete it and fetch it again. {FALLBACK}") from None
     missing = sorted(shards - {n.split("/")[1] for n in weights})
     if missing:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from .checkpoint import check_folder, choose_weights, read_index
 from .errors import FALLBACK, GatedModelError, LoadError, NoNetworkError, NoSpaceError, UnknownModelError, WeightsError
 from .memory import free_disk, gigabytes
+from .verified import damaged_files
 
 _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is SentencePiece's
+TRIES, USUAL_WAIT, LONGEST_WAIT = 4, 10, 300  # downloads; seconds between two of them, where the hub asks for that
 _SPARE = 500_000_000  # bytes of disk that must stay free for everything else
 
 
@@ -39,7 +44,7 @@ def fetch(hub_id: str, revision: str | None = None, *, half: bool = False) -> Pa
     import huggingface_hub as hub
 
     try:
-        return _download(hub_id, revision, half)
+        return _patiently(lambda: _download(hub_id, revision, half), hub_id)
     except Exception as error:
         problem, cached = explain(error, hub_id), None
         if isinstance(problem, (NoNetworkError, GatedModelError, UnknownModelError)):
@@ -47,17 +52,28 @@ def fetch(hub_id: str, revision: str | None = None, *, half: bool = False) -> Pa
                 cached = hub.try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
         if not isinstance(cached, str):
             raise problem from error
+        folder = Path(cached).parent
         try:
-            check_folder(Path(cached).parent, half=half)
+            _, files = check_folder(folder, half=half)
         except WeightsError:
             raise problem from error
+        for name in damaged_files(
+            folder, (file.relative_to(folder).as_posix() for part in files.values() for file in part)
+        ):
+            raise WeightsError(
+                f"{name} of {hub_id} is damaged in the cache, and cannot be fetched again now: {problem}"
+            ) from error
         print(f"{hub_id}: the copy in the cache is used ({type(problem).__name__})")
-        return Path(cached).parent
+        return folder
 
 
 def _download(hub_id: str, revision: str | None, half: bool) -> Path:
     import huggingface_hub as hub
 
+    if not hub.constants.HF_HOME:
+        raise LoadError(
+            f"HF_HOME is set to nothing, so {hub_id} would go into the current folder; unset it or name a folder, and restart. {FALLBACK}"
+        )
     info = hub.HfApi().model_info(hub_id, revision=revision, files_metadata=True)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
     index = hub.hf_hub_download(hub_id, "model_index.json", revision=revision)
@@ -76,16 +92,37 @@ def _download(hub_id: str, revision: str | None, half: bool) -> Path:
     if need:
         print(f"{hub_id}: downloading {gigabytes(need)} to {cache}; after a break it goes on from there")
     folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
-    for name in wanted:
-        if (folder / name).stat().st_size != sizes[name]:
-            print(f"{hub_id}: {name} is damaged in the cache and is fetched again")
-            hub.hf_hub_download(hub_id, name, revision=revision, force_download=True)
+    wrong = [name for name in wanted if (folder / name).stat().st_size != sizes[name]]
+    for name in dict.fromkeys(wrong + damaged_files(folder, weights)):
+        print(f"{hub_id}: {name} is damaged in the cache and is fetched again")
+        hub.hf_hub_download(hub_id, name, revision=revision, force_download=True)
+    for name in damaged_files(folder, weights):
+        raise WeightsError(
+            f"{name} of {hub_id} arrives with other bytes than the hub holds; try again on another network. {FALLBACK}"
+        )
     return folder
+
+
+def _patiently(download: Callable[[], Path], hub_id: str) -> Path:
+    """`download`, again after the seconds that a hub with too many requests asks for, a few times."""
+    for _ in range(TRIES - 1):
+        try:
+            return download()
+        except Exception as error:
+            response = getattr(error, "response", None)
+            if response is None or response.status_code != 429:
+                raise
+            asked = str(response.headers.get("Retry-After", ""))
+        seconds = min(int(asked), LONGEST_WAIT) if asked.isdecimal() else USUAL_WAIT
+        print(f"{hub_id}: the hub has too many requests and asks to wait {seconds} s")
+        for _ in tqdm(range(seconds), desc="waiting for the hub", unit="s", leave=False):
+            time.sleep(1)
+    return download()
 
 
 def explain(error: Exception, hub_id: str) -> LoadError:
     """The one sentence for what went wrong between here and the hub."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors, get_token
 
     if isinstance(error, LoadError):
         return error
@@ -100,6 +137,8 @@ def explain(error: Exception, hub_id: str) -> LoadError:
          f"{hub_id} has no such revision; leave it out for the newest."),
         (isinstance(error, errors.RepositoryNotFoundError) or disabled, UnknownModelError,
          f"The hub has no model {hub_id}: misspelled, removed, or private (then run `hf auth login`)."),
+        (status in (401, 403) and not get_token(), GatedModelError,
+         f"The hub lets nobody read {hub_id} without signing in; run `hf auth login` (or set HF_TOKEN) and load it again."),
         (status in (401, 403), GatedModelError,
          f"The hub does not let the stored token read {hub_id}; run `hf auth login` with one that may."),
         (isinstance(error, errors.HFValidationError), UnknownModelError,
@@ -108,6 +147,10 @@ def explain(error: Exception, hub_id: str) -> LoadError:
          f"{hub_id} is not, or not wholly, on this machine, and {offline}."),
         (isinstance(error, errors.EntryNotFoundError), WeightsError,
          f"{hub_id} is not a saved diffusers pipeline: no model_index.json."),
+        (status is not None and status >= 400, NoNetworkError,
+         f"{hub_id} cannot be fetched now: the hub answered {status}."),
+        (isinstance(error, (ValueError, KeyError, TypeError, AttributeError)), NoNetworkError,
+         f"{hub_id} cannot be fetched now: what answers is not the hub. Is there a page to sign in to this network?"),
         (full, NoSpaceError,
          f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it again, or set HF_HOME to a folder on a larger disk."),
     ):  # fmt: skip

@@ -17,12 +17,18 @@ from . import hub
 from .catalog import MODELS, closest, find_model
 from .checkpoint import PICKLES, check_folder, read_header
 from .devices import choose_device, choose_dtype
-from .errors import FALLBACK, DeviceError, NoSpaceError, UnknownModelError, WeightsError
+from .errors import FALLBACK, DeviceError, LoadError, NoSpaceError, UnknownModelError, WeightsError
 from .memory import free_bytes, gigabytes
 from .turbo import make_turbo
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+#: The page of a model on the hub: its id, and a revision where the page is of one.
+HUB_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?(?:(?:tree|blob)/([^/]+)(?:/.*)?)?"
+)
 
 
 def load(
@@ -103,6 +109,8 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
     if not isinstance(name, (str, Path)) or not str(name).strip():
         raise UnknownModelError(f"A model is named by text or a path, not {name!r}; for example load('pocket').")
     text = str(name).strip()
+    if address := HUB_PAGE.fullmatch(text):  # as it is copied from a browser
+        text, revision = address[1], revision or address[2]
     row = find_model(text) if isinstance(name, str) else None
     if row is not None and row.hub_id is None:
         try:
@@ -119,6 +127,7 @@ def _find(name, revision, half: bool) -> tuple[Path, str]:
     if path.is_file():
         what = "a pickle, which can run code when opened" if path.suffix in PICKLES else "a single file"
         raise WeightsError(f"{path} is {what}; give a folder that save_pretrained wrote. {FALLBACK}")
+    text = text.rstrip("/") or text
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) and isinstance(name, str):
         return hub.fetch(text, revision, half=half), text
     looks_like_path = isinstance(name, Path) or any(c in text for c in "/\\") or text.startswith((".", "~"))
@@ -143,11 +152,22 @@ def _read(folder: Path, half: bool, dtype: torch.dtype):
             folder, variant=variant, use_safetensors=True, local_files_only=True, **{keyword: dtype}
         )
     except Exception as error:
+        if isinstance(root := _root_of(error), ImportError):
+            raise LoadError(
+                f"{folder} is fine, but a Python package that diffusers needs does not import: {root}. Repair that package, and restart."
+            ) from error
         first = (str(error).strip().splitlines() or ["no reason was given"])[0].partition(". ")[0][:200]
         raise WeightsError(f"{folder} does not load: {first} ({type(error).__name__}). {FALLBACK}") from error
     for part, paths in files.items():
         _check_filled(folder, part, getattr(pipe, part), paths)
     return pipe, files
+
+
+def _root_of(error: BaseException) -> BaseException:
+    """What an exception came from in the end. diffusers wraps a package that does not import in errors of its own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 @contextmanager

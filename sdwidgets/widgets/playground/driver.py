@@ -166,7 +166,9 @@ def settings_of(trace, pipe, now: dict) -> tuple[dict, dict]:
     side = native_side(pipe)
     size = recorded.width, recorded.height
     if trace.source is None and None not in size and size != (side, side):
-        notes["prompt"] = f"This run's picture has {recorded.width} x {recorded.height} pixels; Generate draws {side} x {side}."
+        notes["prompt"] = (
+            f"This run's picture has {recorded.width} x {recorded.height} pixels; Generate draws {side} x {side}."
+        )
     other, own = (Path(str(name or "")).name for name in (recorded.model, getattr(pipe, "name_or_path", "")))
     if other and own and other != own:
         notes[""] = f"This run was made by {other[:60]}; Generate uses {own} and gives another picture."
