@@ -18,6 +18,22 @@ def find_denoiser(pipe: DiffusionPipeline) -> torch.nn.Module | None:
     return next((part for part in parts if part is not None), None)
 
 
+def native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
+    """(height, width), in pixels, of the pictures that this model was made for: its denoiser's `sample_size` in latent cells times the
+    pixels in a cell. Raises TypeError for an object that tells no size.
+    """
+    # FLUX's transformer takes any size, and its pipeline says which one it was made for.
+    sizes = (getattr(find_denoiser(pipe), "config", None), "sample_size"), (pipe, "default_sample_size")
+    cells = next((size for thing, name in sizes if (size := getattr(thing, name, None)) is not None), None)
+    if cells is None:
+        raise TypeError(
+            f"{type(pipe).__name__} has no unet or transformer that tells its size; give a diffusers pipeline,"
+            ' as from sdwidgets.load("pocket"), or say height and width yourself'
+        )
+    height, width = cells if isinstance(cells, (list, tuple)) else (cells, cells)
+    return int(height * pipe.vae_scale_factor), int(width * pipe.vae_scale_factor)
+
+
 _QUIET = threading.Lock()
 _open_blocks: list[int] = []  # the verbosity before each block that is open, in any thread
 

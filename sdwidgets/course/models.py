@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..parts import find_denoiser
+from ..parts import native_size
 from ..paths import data_folder
 
 if TYPE_CHECKING:
@@ -30,16 +30,7 @@ def knows_truth(pipe: DiffusionPipeline) -> bool:
 def size(pipe: DiffusionPipeline) -> dict[str, int]:
     """The pipeline's native size in pixels, as arguments for it: {"height": 512, "width": 512} for SD 1.5.
 
-    It is what the denoiser was made for, its `sample_size` in latent cells, times the pixels in a cell.
     Raises TypeError for an object without a U-Net or transformer that tells its size.
     """
-    denoiser = find_denoiser(pipe)
-    # FLUX's transformer takes any size, and its pipeline says which one it was made for.
-    cells = getattr(getattr(denoiser, "config", None), "sample_size", None) or getattr(pipe, "default_sample_size", None)  # fmt: skip
-    if cells is None:
-        raise TypeError(
-            f"{type(pipe).__name__} has no unet or transformer that tells its size; give a diffusers pipeline,"
-            ' as from sdwidgets.load("pocket"), or say height and width yourself'
-        )
-    height, width = cells if isinstance(cells, (list, tuple)) else (cells, cells)
-    return {"height": int(height * pipe.vae_scale_factor), "width": int(width * pipe.vae_scale_factor)}
+    height, width = native_size(pipe)
+    return {"height": height, "width": width}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..parts import native_size
 from .validation import Note, SettingsError, check_integer, size_step
 
 if TYPE_CHECKING:
@@ -79,9 +80,8 @@ def as_mask(value: Picture, size: tuple[int, int]) -> Image.Image:
 
 
 def native_side(pipe: DiffusionPipeline) -> int:
-    """The side, in pixels, of the square pictures that this model was made for."""
-    cells = getattr(pipe, "default_sample_size", None) or pipe.unet.config.sample_size
-    return int(cells) * int(pipe.vae_scale_factor)
+    """The longer side, in pixels, of the pictures that this model was made for."""
+    return max(native_size(pipe))
 
 
 def resize_to_model(pipe: DiffusionPipeline, picture: Image.Image) -> Image.Image:
