@@ -99,8 +99,8 @@ def in_every_view(trace: Trace) -> None:
     contact_sheet(trace)
     trace._repr_mimebundle_()
     if len(trace) and trace.images is not None:
-        SchedulerRace({"one": trace, "two": trace}, reference=trace)
-        GuidanceExplorer([trace])
+        SchedulerRace({"one": trace, "two": trace}, reference=trace).to_html()
+        GuidanceExplorer([trace]).to_html()
 
 
 @pytest.fixture(scope="module")

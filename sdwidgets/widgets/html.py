@@ -32,10 +32,17 @@ def bundle_scripts(*scripts: str, **constants) -> str:
 def for_script(value) -> str:
     """JSON that may stand inside a script element: no text in it can end the element or open a comment.
 
-    Takes dicts, lists, numbers, text, and bytes, which `decodeBinary` of common.js reads back.
+    Takes dicts, lists, numbers, text, and bytes, which `decodeBinary` of common.js reads back. Raises ValueError for numbers that are not
+    finite.
     """
     value = map_leaves(value, bytes, lambda data: {"b64": base64.b64encode(data).decode("ascii")})
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise ValueError(
+            "this view has numbers that are not finite (NaN or infinity), which cannot be drawn; make the run again in float32, or with "
+            "another scheduler or seed"
+        ) from None
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
