@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,20 +158,18 @@ def decode(pipe: DiffusionPipeline, latents: np.ndarray, batch_size: int = 4) ->
 
 @contextmanager
 def ready_vae(pipe: DiffusionPipeline) -> Iterator[tuple]:
-    """(the pipeline's VAE, {"device", "dtype"} of what it takes) for a block without gradients: in float32 where it overflows in float16."""
+    """(the pipeline's VAE, {"device", "dtype"} of what it takes) for a block without gradients.
+
+    Where it overflows in float16, a copy in float32: the pipeline may be at work in another thread.
+    """
     import torch
 
     vae, dtype = pipe.vae, pipe.vae.dtype
-    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    if dtype == torch.float16 and vae.config.get("force_upcast"):
+        vae, dtype = copy.deepcopy(vae).to(dtype=torch.float32), torch.float32
     device = getattr(pipe, "_execution_device", vae.device)  # under CPU offload the weights wait elsewhere
-    try:
-        if upcast:
-            vae.to(dtype=torch.float32)
-        with torch.no_grad():
-            yield vae, {"device": device, "dtype": torch.float32 if upcast else dtype}
-    finally:
-        if upcast:
-            vae.to(dtype=dtype)
+    with torch.no_grad():
+        yield vae, {"device": device, "dtype": dtype}
 
 
 def decode_previews(trace: Trace, pipe: DiffusionPipeline) -> np.ndarray:

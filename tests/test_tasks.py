@@ -303,3 +303,23 @@ def test_masks_by_transparency_and_of_zeros_and_ones_mark_what_they_say():
     opaque = np.dstack([np.repeat(marks[..., None] * 255, 3, 2), np.full((8, 8), 255, np.uint8)])
     for mask in (marks, marks.astype(bool), marks * 255, Image.fromarray(layer), layer, Image.fromarray(opaque)):
         assert np.array_equal(np.asarray(tasks.as_mask(mask, (8, 8))) > 0, marks > 0)
+
+
+@pytest.mark.parametrize("kind", ["Img2Img", "Inpaint"])
+def test_a_playground_on_a_pipeline_that_starts_from_pictures_draws_from_text(kind, make):  # noqa: F811
+    pipe = tiny.pipeline("sd")
+    auto = diffusers.AutoPipelineForImage2Image if kind == "Img2Img" else diffusers.AutoPipelineForInpainting
+    play = make(auto.from_pipe(pipe))
+    trace = play.run(prompt="a cat", seed=3).wait(SECONDS)
+    bare = pipe("a cat", num_inference_steps=3, guidance_scale=play.settings["guidance_scale"], generator=tiny.generator(3), output_type="np").images
+    assert np.array_equal(trace.images, (bare * 255).round().astype(np.uint8))
+
+
+def test_a_playground_refuses_a_pipeline_that_needs_a_picture_to_follow(make):  # noqa: F811
+    class StableDiffusionControlNetPipeline(diffusers.StableDiffusionPipeline):
+        pass
+
+    pipe = tiny.pipeline("sd")
+    with pytest.raises(TypeError, match="ControlNetPipeline needs another picture to follow; call it in a cell"):
+        make(StableDiffusionControlNetPipeline(**pipe.components, requires_safety_checker=False))
+

@@ -20,7 +20,6 @@ import importlib.util
 import os
 import shutil
 import threading
-import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from ..parts import find_denoiser, map_leaves
 from ..paths import cache_folder
 from .change_detector import CHANGED, ChangeDetector
 from .text_encoder import cache_text_encoder
-from .undo import restore
+from .undo import replace_method, restore
 
 KEPT_GRAPHS = 4  # signatures (sizes, batches); each keeps the memory of one call
 VARIANTS = 64  # shapes for which one block may be compiled; PyTorch stops at 8, and a U-Net has more
@@ -76,9 +75,9 @@ def compile_regions(pipe, *, graphs: bool) -> str:
     if call is not None:
         notes.append("CUDA graphs")
     # `restore` takes this forward back too.
-    denoiser.forward = types.MethodType(_forward(denoiser, lambda: restore(pipe), call), denoiser)
+    replace_method(denoiser, _forward(denoiser, lambda: restore(pipe), call))
     if not missing:  # Stable Diffusion XL moves its decoder to float32 and back for every picture: no change
-        decoder.forward = types.MethodType(_forward(decoder), decoder)
+        replace_method(decoder, _forward(decoder))
     cache_text_encoder(pipe)
     return ", ".join(notes)
 

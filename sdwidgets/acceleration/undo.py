@@ -20,9 +20,10 @@ def restore(pipe) -> None:
     networks = [getattr(pipe, name, None) for name in ("unet", "transformer", *ENCODERS)]
     networks += [getattr(vae, name, None) for name in ("decoder", "post_quant_conv")]
     for network in networks:
-        if network is not None:
-            vars(network).pop("forward", None)
-    vars(getattr(pipe, "image_processor", None) or types.SimpleNamespace()).pop("postprocess", None)
+        if is_fast(network):
+            del network.forward
+    if is_fast(processor := getattr(pipe, "image_processor", None), "postprocess"):
+        del processor.postprocess
     if "_sdwidgets_own" in vars(type(pipe)):
         pipe.__class__ = type(pipe)._sdwidgets_own
 
@@ -39,4 +40,11 @@ def on_the_processor(cls: type) -> type:
 
 
 def replace_method(thing, method: Callable, name: str = "forward") -> None:
-    setattr(thing, name, types.MethodType(functools.wraps(getattr(type(thing), name))(method), thing))
+    wrapped = functools.wraps(getattr(type(thing), name))(method)
+    wrapped._sdwidgets_fast = True  # type: ignore[attr-defined]
+    setattr(thing, name, types.MethodType(wrapped, thing))
+
+
+def is_fast(thing, name: str = "forward") -> bool:
+    """Whether `speed="fast"` has replaced this method. Others replace it too: accelerate where it moves parts, DeepCache."""
+    return bool(getattr(getattr(thing, "__dict__", {}).get(name), "_sdwidgets_fast", False))

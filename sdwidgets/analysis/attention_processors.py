@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..acceleration.undo import is_fast
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, UNet2DConditionModel
 
@@ -40,7 +42,13 @@ def attention_unet(pipe: DiffusionPipeline, caller: str) -> UNet2DConditionModel
             f"{caller}() needs a pipeline with a UNet2DConditionModel, as Stable Diffusion 1, 2 and XL have; {type(pipe).__name__}"
             f' has {type(unet).__name__ if unet is not None else "none"}; one that works is sdwidgets.load("pocket")'
         )
-    if "forward" in vars(unet) and not hasattr(unet, "_hf_hook"):  # accelerate's offload replaces it as well
+    if (
+        "forward" in vars(unet) and not hasattr(unet, "_hf_hook") and not is_fast(unet)
+    ):  # accelerate's hook calls the network's own
+        raise RuntimeError(
+            f"{caller}() cannot look into a U-Net whose forward another library has replaced, as DeepCache does; let that library undo it first"
+        )
+    if is_fast(unet):
         raise RuntimeError(
             f"{caller}() cannot look into a U-Net that was made fast; call sdwidgets.acceleration.restore(pipe) first, and"
             " sdwidgets.speed_up(pipe) when you are done"

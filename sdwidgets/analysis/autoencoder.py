@@ -32,7 +32,8 @@ def pixels(pipe: DiffusionPipeline, pictures: Image.Image | np.ndarray | Sequenc
             f"the pictures differ in size: {named} pixels; bring them to one, with picture.resize((w, h))"
         )
     ((height, width),) = sizes
-    step = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    blocks = getattr(pipe.vae.config, "block_out_channels", None) or pipe.vae.config.encoder_block_out_channels
+    step = 2 ** (len(blocks) - 1)
     if height % step or width % step or not height:
         whole = [max(step, round(side / step) * step) for side in (width, height)]
         raise ValueError(
@@ -50,8 +51,10 @@ def encode(pipe: DiffusionPipeline, pictures: Image.Image | np.ndarray | Sequenc
     """
     rgb = torch.from_numpy(pixels(pipe, pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with ready_vae(pipe) as (vae, to):
-        means = [vae.encode(part.to(**to)).latent_dist.mean.float().cpu().numpy() for part in rgb.split(batch_size)]
-    return from_vae(vae, np.concatenate(means))
+        answers = [vae.encode(part.to(**to)) for part in rgb.split(batch_size)]
+    # `AutoencoderTiny` answers with the latents themselves.
+    means = [a.latents if hasattr(a, "latents") else a.latent_dist.mean for a in answers]
+    return from_vae(vae, torch.cat(means).float().cpu().numpy())
 
 
 def _array(picture) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..acceleration.undo import is_fast
 from ..loading.turbo import LORA
 from ..parts import find_denoiser
 from ..trace import CONTROLS
@@ -62,7 +63,7 @@ def code(
         f"# It starts from {' and '.join(sorted(pictures.values()))}: Playground.code(folder) writes them.": beside,
         f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.': home.text == NOWHERE,
         "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line.": getattr(denoiser, "peft_config", None),
-        '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.': "forward" in vars(denoiser),
+        '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.': is_fast(denoiser),
     }  # fmt: skip
     loading = [home.expression, *home.keywords, *_precision(pipe, diffusers.__version__), *_left_out(home, pipe)]
     lines += [

@@ -7,6 +7,7 @@ Pictures are brought to the size at which the model draws; a picture to be widen
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -167,6 +168,26 @@ def pipeline_for(pipe: DiffusionPipeline, task: str) -> DiffusionPipeline:
         ) from None
     made.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return made
+
+
+def text_pipeline(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    """diffusers' text-to-image pipeline over the same parts; `pipe` itself where it is one.
+
+    Raises TypeError for a pipeline that always needs a picture to follow, such as a ControlNet's.
+    """
+    name = type(pipe).__name__
+    if re.search("ControlNet|Adapter|Kontext|InstructPix2Pix|Upscale|Depth2Img", name):
+        raise TypeError(
+            f"a Playground draws from text or from one picture, and {name} needs another picture to follow; call it in a cell"
+        )
+    if not re.search("Img2Img|Inpaint", name):
+        return pipe
+    import diffusers
+
+    try:
+        return diffusers.AutoPipelineForText2Image.from_pipe(pipe)
+    except ValueError:
+        raise TypeError(f"diffusers has no text-to-image pipeline for {name}; give one that draws from text") from None
 
 
 def pictures_for(

@@ -30,6 +30,9 @@ class Session:
     """
 
     def __init__(self, pipe, channel: Channel, worker: Worker, changed: Callable[[str, Any], None], source, mask, settings: dict):  # fmt: skip
+        from ...generation.tasks import text_pipeline
+
+        pipe = text_pipeline(pipe)
         self.pipe, self.channel, self.worker, self._changed = pipe, channel, worker, changed
         self.runner = Runner(pipe, channel, worker, self._keep)
         self.history = History()

@@ -58,7 +58,8 @@ def _shows_settings(default):
 class Playground(anywidget.AnyWidget):
     """A live pipeline with controls, progress and a scrubber over every step of its last run.
 
-    pipe: a diffusers text-to-image pipeline, as from `sdwidgets.load()`. While a run goes on, leave it to the widget.
+    pipe: a diffusers pipeline, as from `sdwidgets.load()`; of one that starts from pictures, text-to-image over the same parts. Cells may
+        call it while a run goes on.
     prompt, negative_prompt, seed, num_inference_steps, guidance_scale, scheduler: what the controls start with;
         `scheduler` is a label of `sdwidgets.generation.schedulers.SCHEDULERS`. None is the usual value for this model.
     task: "text"; "image", which starts from `source`; "inpaint", which paints anew where `mask` is white; "outpaint", which
@@ -78,7 +79,7 @@ class Playground(anywidget.AnyWidget):
     worker's for `trace` and `image`, with "pull" and "sync" the kernel's own, at the page's next poll or inside `wait`. An
     exception in an observer is printed and stops nothing.
 
-    Raises SettingsError (a ValueError) for settings that the pipeline cannot run.
+    Raises SettingsError (a ValueError) for settings that the pipeline cannot run, TypeError for one that needs another picture to follow.
     """
 
     _esm = traitlets.Unicode(_script()).tag(sync=True)
