@@ -787,4 +787,3 @@ def test_a_forward_that_another_library_replaced_is_not_ours():
     with pytest.raises(RuntimeError, match="another library has replaced, as DeepCache does"):
         attention_unet(pipe, "edit")
     assert "speed" not in code(pipe, {"prompt": "a", "seed": 0})
-

@@ -236,7 +236,10 @@ def test_a_package_that_does_not_import_is_named_and_not_the_model(name, copy, m
 def test_the_small_autoencoder_of_live_previews_encodes_and_decodes():
     pipe = tiny.pipeline("sd")
     pipe.vae = diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8, 8), decoder_block_out_channels=(8, 8, 8, 8), num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1)
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        num_encoder_blocks=(1, 1, 1, 1),
+        num_decoder_blocks=(1, 1, 1, 1),
     )
     latents = encode(pipe, np.zeros((64, 48, 3), np.uint8))
     assert latents.shape == (1, 4, 8, 6) and decode(pipe, latents).shape == (1, 64, 48, 3)

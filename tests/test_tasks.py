@@ -311,7 +311,13 @@ def test_a_playground_on_a_pipeline_that_starts_from_pictures_draws_from_text(ki
     auto = diffusers.AutoPipelineForImage2Image if kind == "Img2Img" else diffusers.AutoPipelineForInpainting
     play = make(auto.from_pipe(pipe))
     trace = play.run(prompt="a cat", seed=3).wait(SECONDS)
-    bare = pipe("a cat", num_inference_steps=3, guidance_scale=play.settings["guidance_scale"], generator=tiny.generator(3), output_type="np").images
+    bare = pipe(
+        "a cat",
+        num_inference_steps=3,
+        guidance_scale=play.settings["guidance_scale"],
+        generator=tiny.generator(3),
+        output_type="np",
+    ).images
     assert np.array_equal(trace.images, (bare * 255).round().astype(np.uint8))
 
 
@@ -322,4 +328,3 @@ def test_a_playground_refuses_a_pipeline_that_needs_a_picture_to_follow(make):  
     pipe = tiny.pipeline("sd")
     with pytest.raises(TypeError, match="ControlNetPipeline needs another picture to follow; call it in a cell"):
         make(StableDiffusionControlNetPipeline(**pipe.components, requires_safety_checker=False))
-

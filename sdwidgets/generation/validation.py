@@ -66,7 +66,9 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
         notes.append(Note("negative_prompt", "A guidance of 1 or less switches guidance off, so this is not read."))
     strength, steps = get("strength"), get("num_inference_steps")
     if type(pipe).__name__.startswith("Flux") and get("negative_prompt"):
-        notes.append(Note("negative_prompt", "FLUX has its guidance built in, without a negative prompt, so this is not read."))
+        notes.append(
+            Note("negative_prompt", "FLUX has its guidance built in, without a negative prompt, so this is not read.")
+        )
     rounds_down = not (
         is_flow(pipe) or type(pipe).__name__.startswith("LatentConsistency")
     )  # these take one step at least
