@@ -17,7 +17,8 @@ from sdwidgets.acceleration.change_detector import ChangeDetector
 from sdwidgets.acceleration.decoder import ChannelwiseGroupNorm, DoubleAndConvolve, is_pointwise, pointwise_forward
 from sdwidgets.acceleration.openvino_graph import ALLOWED_ERROR, Compiled, Runner, import_openvino, relative_error
 from sdwidgets.acceleration.threads import reserve_core, usable_threads
-from sdwidgets.acceleration.undo import is_fast, restore
+from sdwidgets.acceleration.undo import is_fast as replaced
+from sdwidgets.acceleration.undo import restore
 from sdwidgets.acceleration.unet import PrecomputedInputs, UNetGraph, compiled_unet
 from sdwidgets.analysis.attention_processors import attention_unet
 from sdwidgets.generation.code_export import code
@@ -778,10 +779,10 @@ def test_on_a_mac_load_computes_exactly(monkeypatch, capsys):
 
 def test_a_forward_that_another_library_replaced_is_not_ours():
     """accelerate's hooks and DeepCache put their own in its place: `restore` leaves it, and the sentence names the cause."""
-    pipe = tiny.pipeline("sd")
+    pipe = tiny.pipeline("sd", unet=copy.deepcopy(tiny.pipeline("sd").unet))
     bare = pipe.unet.forward
     pipe.unet.forward = lambda *args, **kwargs: bare(*args, **kwargs)
-    assert not is_fast(pipe.unet)
+    assert not replaced(pipe.unet)
     restore(pipe)
     assert "forward" in vars(pipe.unet), "DeepCache's own, which undoes it itself"
     with pytest.raises(RuntimeError, match="another library has replaced, as DeepCache does"):

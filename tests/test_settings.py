@@ -39,7 +39,7 @@ def eta(monkeypatch):
         eta: float | None = dataclasses.field(default=None, metadata={"control": ETA})
 
     monkeypatch.setitem(CONTROLS, "eta", ETA)
-    for module in (trace, trace_io, recording):
+    for module in (trace, recording):
         monkeypatch.setattr(module, "Settings", Wider)
 
 

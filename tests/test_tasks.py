@@ -54,7 +54,7 @@ def test_a_run_is_the_pipelines_own(make, family, task):  # noqa: F811
         image, mask, _ = tasks.pad_for_outpainting(pipe, image, (25, 25, 25, 25))
     given = {"image": image} if task == "image" else {"image": image, "mask_image": mask}
     guidance = play.settings["guidance_scale"]
-    out = bare("a cat", **given, **({} if family in ("sd", "sdxl") and task == "image" else {"height": 64, "width": 64}), strength=0.75, num_inference_steps=4, guidance_scale=guidance, negative_prompt="", generator=tiny.generator(5), output_type="np").images  # fmt: skip
+    out = bare("a cat", **given, **({} if family in ("sd", "sdxl") and task == "image" else {"height": 64, "width": 64}), strength=0.75, num_inference_steps=4, guidance_scale=guidance, generator=tiny.generator(5), output_type="np").images  # fmt: skip
     assert np.array_equal(trace.images, (out * 255).round().astype(np.uint8))
     assert trace.complete and len(trace) == 3 and trace.settings.strength == 0.75
     assert np.array_equal(trace.source, np.asarray(image)) and (trace.mask is None) == (task == "image")

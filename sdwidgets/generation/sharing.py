@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..parts import find_denoiser
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline, SchedulerMixin
 
 LOOK = 0.05  # seconds between two looks of a thread that waits for a pipeline
@@ -104,7 +103,7 @@ def own_copy(
         elif name.startswith("tokenizer") and callable(value):
             setattr(mine, name, _own_tokenizer(value))
     vae = getattr(pipe, "vae", None)
-    if vae is not None and vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False):
+    if vae is not None and str(vae.dtype) == "torch.float16" and getattr(vae.config, "force_upcast", False):
         mine.vae = copy.deepcopy(vae)
     if quiet and hasattr(pipe, "set_progress_bar_config"):
         mine.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}) | {"disable": True})

@@ -69,8 +69,9 @@ def fetch(hub_id: str, revision: str | None = None, *, half: bool = False) -> Pa
 
 def _download(hub_id: str, revision: str | None, half: bool) -> Path:
     import huggingface_hub as hub
+    from huggingface_hub import constants
 
-    if not hub.constants.HF_HOME:
+    if not constants.HF_HOME:
         raise LoadError(
             f"HF_HOME is set to nothing, so {hub_id} would go into the current folder; unset it or name a folder, and restart. {FALLBACK}"
         )
@@ -82,7 +83,7 @@ def _download(hub_id: str, revision: str | None, half: bool) -> Path:
     small = {n for n in sizes if n.endswith(_SMALL) and ".index." not in n and n.split("/")[0] in parts}
     wanted = sorted({"model_index.json", *weights, *small})
     have = [n for n in wanted if isinstance(hub.try_to_load_from_cache(hub_id, n, revision=info.sha), str)]
-    need, cache = sum(sizes[n] for n in set(wanted) - set(have)), hub.constants.HF_HUB_CACHE
+    need, cache = sum(sizes[n] for n in set(wanted) - set(have)), constants.HF_HUB_CACHE
     free = free_disk(cache)
     if need and need + _SPARE > free:
         raise NoSpaceError(
@@ -149,7 +150,7 @@ def explain(error: Exception, hub_id: str) -> LoadError:
          f"{hub_id} is not a saved diffusers pipeline: no model_index.json."),
         (status is not None and status >= 400, NoNetworkError,
          f"{hub_id} cannot be fetched now: the hub answered {status}."),
-        (isinstance(error, (ValueError, KeyError, TypeError, AttributeError)), NoNetworkError,
+        (isinstance(error, (ValueError, KeyError)), NoNetworkError,
          f"{hub_id} cannot be fetched now: what answers is not the hub. Is there a page to sign in to this network?"),
         (full, NoSpaceError,
          f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it again, or set HF_HOME to a folder on a larger disk."),
