@@ -42,7 +42,8 @@ class Hub:
     requests: list[tuple[str, str, str | None, int]] = field(default_factory=list)
     broken: bool = False  # every answer is 503
     portal: tuple[int, str] | None = None  # what something between answers to every request: status and body
-    busy: int = 0  # how many requests are answered 429, with Retry-After: 1
+    busy: int = 0  # how many requests are answered 429
+    retry_after: int = 0  # seconds, which such an answer asks for
 
     def add(self, hub_id: str, folder: Path, **options) -> Repo:
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -92,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send(self.hub.portal[0], self.hub.portal[1].encode(), {"Content-Type": "text/html"})
         if self.hub.busy:
             self.hub.busy -= 1
-            return self.send(429, b"slow down", {"Retry-After": "1"})
+            return self.send(429, b"slow down", {"Retry-After": str(self.hub.retry_after)})
         if parts[0] == "store":
             return self.store(parts[1], "/".join(parts[2:]))
         api = parts[:2] == ["api", "models"]

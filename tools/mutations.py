@@ -50,7 +50,7 @@ MUTATIONS = (
     Mutation("signature of step hidden", "sdwidgets/generation/sharing.py", "functools.update_wrapper(self, method)", "pass", "tests/test_recording.py"),
     Mutation("hooks left behind", "sdwidgets/recording.py", "undo.callback(self.denoiser.register_forward_hook(on_this_thread(self.after_denoiser)).remove)", "self.denoiser.register_forward_hook(self.after_denoiser)", "tests/test_recording.py"),
     Mutation("another thread's steps heard", "sdwidgets/generation/sharing.py", "        if threading.get_ident() != self.thread:\n", "        if False:\n", "tests/test_sharing.py"),
-    Mutation("a tokenizer shared", "sdwidgets/generation/sharing.py", "setattr(mine, name, _own_tokenizer(value))", "pass", "tests/test_sharing.py"),
+    Mutation("a tokenizer shared", "sdwidgets/generation/sharing.py", "setattr(mine, name, tokenizer)", "pass", "tests/test_sharing.py"),
     Mutation("a scheduler shared", "sdwidgets/generation/sharing.py", "copy.deepcopy(pipe.scheduler) if scheduler is None else scheduler", "pipe.scheduler if scheduler is None else scheduler", "tests/test_sharing.py"),
     Mutation("second-order steps counted twice", "sdwidgets/recording.py", "return call // scheduler.order", "return call", "tests/test_recording.py"),
     Mutation("a used generator told as a seed", "sdwidgets/recording.py", "return seed if torch.equal(generator.get_state(), fresh.get_state()) else None", "return seed", "tests/test_recording.py"),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..generation.sharing import on_this_thread, pipeline_lock, wrap_method
+from ..generation.sharing import on_this_thread, own_tokenizers, pipeline_lock, wrap_method
 from ..generation.tokens import pieces
 from ..trace import first_of
 from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
@@ -248,7 +248,7 @@ def read_tokens(
     Both are empty for a pipeline whose tokenizers do not put a start and an end around a text, as CLIP's do.
     """
     names = ("tokenizer", "tokenizer_2")
-    tokenizers = {name: t for name in names if (t := getattr(pipe, name, None)) is not None}
+    tokenizers = {name: tokenizer for name, tokenizer in own_tokenizers(pipe).items() if name in names}
     if not tokenizers:
         return (), ()
     length = min(tokenizer.model_max_length for tokenizer in tokenizers.values())

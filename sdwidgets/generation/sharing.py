@@ -100,8 +100,8 @@ def own_copy(
     for name, value in list(vars(mine).items()):
         if name.endswith("_processor"):  # of pictures and masks
             setattr(mine, name, _unwatched(value))
-        elif name.startswith("tokenizer") and callable(value):
-            setattr(mine, name, _own_tokenizer(value))
+    for name, tokenizer in own_tokenizers(pipe).items():
+        setattr(mine, name, tokenizer)
     vae = getattr(pipe, "vae", None)
     if vae is not None and str(vae.dtype) == "torch.float16" and getattr(vae.config, "force_upcast", False):
         mine.vae = copy.deepcopy(vae)
@@ -120,8 +120,13 @@ class _Tokenizers(threading.local):
 _TOKENIZERS = _Tokenizers()
 
 
+def own_tokenizers(pipe: DiffusionPipeline) -> dict:
+    """Name -> this thread's copy of each of the pipeline's tokenizers, made once; and again where a word was added, as by textual inversion."""
+    names = (f"tokenizer{number}" for number in ("", "_2", "_3"))
+    return {name: _own_tokenizer(value) for name in names if (value := getattr(pipe, name, None)) is not None}
+
+
 def _own_tokenizer(tokenizer):
-    """This thread's copy, made once; and again where a word was added, as by textual inversion."""
     length, copied = _TOKENIZERS.copies.get(tokenizer, (None, None))
     if length != len(tokenizer):
         copied = copy.deepcopy(tokenizer)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..trace import CONTROLS
 from .schedulers import Scheduler, find_scheduler, is_flow
+from .sharing import own_tokenizers
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -149,8 +150,7 @@ def _note_truncation(pipe, field: str, text: str) -> list[Note]:
     """Say where the text encoder stops reading; of several encoders, the one that reads furthest."""
     call = inspect.signature(type(pipe).__call__).parameters
     longest = call["max_sequence_length"].default if "max_sequence_length" in call else 77  # CLIP reads 77
-    tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3"))
-    limits = {min(t.model_max_length, longest): t for t in tokenizers if t is not None}
+    limits = {min(t.model_max_length, longest): t for t in own_tokenizers(pipe).values()}
     if not limits:
         return []
     limit, tokenizer = max(limits.items())

@@ -59,9 +59,10 @@ def tokens(pipe, text: str) -> dict:
     `tokens` and `cut` are [text, number of tokens] pairs: the pieces of one character, such as an emoji, are shown
     as one. Both are shortened for showing; `count` has all, with the `marks` for start and end.
     """
+    from ...generation.sharing import own_tokenizers
     from ...generation.tokens import pieces
 
-    tokenizer = getattr(pipe, "tokenizer", None)
+    tokenizer = own_tokenizers(pipe).get("tokenizer")
     if tokenizer is None:
         return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0}
     limit = tokenizer.model_max_length
