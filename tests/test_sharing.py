@@ -117,7 +117,7 @@ def test_a_cell_that_waits_for_the_pipeline_sends_the_messages_of_the_run():
     play = Playground(pipe, autorun=False, delivery="pull")
     play.send = lambda message, buffers=None: sent.append(message["kind"])
     play._session.channel._send_raw = play.send
-    play.run(prompt="a dog", num_inference_steps=40)
+    play.run(prompt="a dog", num_inference_steps=150)
     while play._session.worker.waiting or not sharing._lock_of(pipe).owner:
         time.sleep(0.001)
     with record(pipe) as trace:
