@@ -2,7 +2,7 @@
 
 The pipeline stays diffusers' own and its picture stays the same to the last bit. For the time of a `with`
 block the instance's `scheduler.step`, `vae.decode`, `preprocess` and `postprocess` of its image processors, `encode_prompt`, `get_timesteps` and
-`prepare_latents` are wrapped and the denoiser gets a forward hook; all of it is undone on every way out.
+`prepare_latents` are wrapped and the calls of the denoiser are watched; all of it is undone on every way out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .generation.schedulers import is_flow, label_of
-from .generation.sharing import on_this_thread, pipeline_lock, wrap_method
+from .generation.sharing import pipeline_lock, watch_calls, wrap_method
 from .latents import factors_for, from_vae, predicted_original, unpack
 from .parts import find_denoiser, map_leaves
 from .trace import Settings, Step, Trace
@@ -127,7 +127,7 @@ class _Recorder:
         for name, processor in (("source", "image_processor"), ("mask", "mask_processor")):
             around = functools.partial(self.around_preprocess, name)
             wrap_method(undo, getattr(pipe, processor, None), "preprocess", around)
-        undo.callback(self.denoiser.register_forward_hook(on_this_thread(self.after_denoiser)).remove)
+        watch_calls(undo, self.denoiser, after=self.after_denoiser)
 
     def prepare(self, method, args, kwargs, new_run: bool) -> dict:
         """Common to the methods that run before the loop: their arguments by name."""

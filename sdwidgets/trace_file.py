@@ -78,9 +78,8 @@ def refuse_foreign(path: Path) -> None:
         )
     with path.open("rb") as file:
         start = file.read(9)
-    if (
-        start[8:] == b"{"
-    ):  # safetensors: the length of a JSON header, whose bytes may look like any mark, then the header
+    # A safetensors file has the length of its JSON header, whose bytes may look like any mark, and then the header.
+    if start[8:] == b"{":
         return
     for mark, kind in FOREIGN_STARTS.items():
         if start.startswith(mark):

@@ -26,7 +26,7 @@ from .trace import Trace
 from .trace_file import declared_size, encoded
 
 MAX_FILE, MAX_TRACE = (64_000_000, 128_000_000)  # bytes: of a file that is read, and of the trace in it, unpacked
-MAX_HEADER = 1_000_000  # bytes
+MAX_HEADER, MAX_RATIO = 1_000_000, 20  # bytes; of an unpacked trace to a packed one
 MAX_PIXELS = 40_000_000  # of all previews together
 LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
 SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
@@ -150,6 +150,8 @@ def _unpacked(packed: bytes, name: str) -> Trace:
         size = declared_size(start)
         if size > MAX_TRACE:
             raise OverflowError
+        if size > LARGE + MAX_RATIO * len(packed):
+            raise ValueError(f"{len(packed):,} bytes would become {size:,}, and numbers of a run do not shrink so far")
         # One byte more than it says, which is one too many.
         data = start + decompressor.decompress(decompressor.unconsumed_tail, max(1, size + 1 - len(start)))
         if len(data) != size or not decompressor.eof:

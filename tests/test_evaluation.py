@@ -629,9 +629,9 @@ def staged(*stages) -> dict:
 
 def second_edition(samples: int, *epochs: Stage, **more) -> dict:
     """The denoiser's record of a training in epochs of the present scenes."""
-    told = staged((samples - 9_000, "aaaaaaaaaa"), (9_000, "bbbbbbbbbb"))
-    told |= {"config": asdict(DenoiserConfig()), "epochs": list(map(asdict, epochs)), "world": world_digest(FULL)}
-    return told | more
+    record = staged((samples - 9_000, "aaaaaaaaaa"), (9_000, "bbbbbbbbbb"))
+    record |= {"config": asdict(DenoiserConfig()), "epochs": list(map(asdict, epochs)), "world": world_digest(FULL)}
+    return record | more
 
 
 #: 16,384 scenes at first, then all, and in the end pairs twice; the first two stages are whole epochs.

@@ -314,11 +314,11 @@ def test_compiled_rows_that_a_cpu_measured_are_told_to_be_no_advice():
     }
     machine = harness.machine() | {"load_average": None}
     machine.pop("gpu", None)
-    told = lambda machine, change: table.describe(
+    page = lambda machine, change: table.describe(
         {"bench": "training", "turns": 3, "machine": machine, "rows": [row | {"change": change}]}
     )
-    assert "Do not follow" in told(machine, "compiled") and "Do not follow" not in told(machine, "bfloat16")
-    assert "Do not follow" not in told(machine | {"gpu": {"name": "a card"}}, "compiled")
+    assert "Do not follow" in page(machine, "compiled") and "Do not follow" not in page(machine, "bfloat16")
+    assert "Do not follow" not in page(machine | {"gpu": {"name": "a card"}}, "compiled")
 
 
 def gradients(

@@ -15,6 +15,7 @@ import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
 
+from sdwidgets.analysis.denoiser import conditioning
 from sdwidgets.latents import decode, predicted_original
 from sdwidgets.recording import StopRun, record
 from sdwidgets.trace import Trace
@@ -626,6 +627,30 @@ def test_unknown_kind_of_scheduler():
 def test_unknown_prediction_type():
     with pytest.raises(ValueError, match="'epsilon', 'v_prediction', 'sample' and 'flow_prediction'"):
         predicted_original(np.ones(1), np.ones(1), 0.5, 1.7, "noise")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["function", "method"])
+def test_a_compiled_denoiser_is_one_graph_while_it_is_watched(how, recwarn):
+    """As diffusers advises, `fullgraph=True`: nothing of ours stands in the graph, where it could not be traced."""
+    pipe = tiny.pipeline("sd", unet=copy.deepcopy(tiny.pipeline("sd").unet))
+    if how == "method":
+        pipe.unet.compile(backend="eager", fullgraph=True)
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend="eager", fullgraph=True)
+    kept = vars(pipe.unet).get("_compiled_call_impl")
+    try:
+        with record(pipe) as trace:
+            recorded = tiny.run(pipe, steps=2, guidance_scale=4.0)
+        seen = conditioning(pipe, "a cat", guidance_scale=3.0)
+        bare = tiny.run(pipe, steps=2, guidance_scale=4.0)
+    finally:
+        torch._dynamo.reset()
+    assert len(trace) == 2 and trace[0].noise_pred_cond is not None and len(seen["encoder_hidden_states"]) == 2
+    np.testing.assert_array_equal(bare, recorded)
+    assert vars(pipe.unet).get("_compiled_call_impl") is kept and not [
+        w for w in recwarn if "Dynamo" in str(w.message)
+    ]
 
 
 @pytest.mark.slow

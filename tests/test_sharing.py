@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import threading
@@ -169,8 +170,21 @@ def recorded_settings(pipe):
     return trace.settings.scheduler
 
 
+def test_a_word_that_took_the_place_of_another_is_read():
+    """Textual inversion: a word taken away and another put in, so that the number of words is the same."""
+    pipe = tiny.pipeline("sd")
+    pipe.tokenizer, other = (copy.deepcopy(tiny.clip_tokenizer()) for _ in range(2))
+    pipe.tokenizer.add_tokens("<first>"), other.add_tokens("<second>")
+    assert "<first>" in sharing.own_copy(pipe).tokenizer.get_added_vocab()
+    vars(pipe.tokenizer).update(vars(other))  # the same object, as an unloaded and a loaded inversion leave it
+    own = sharing.own_copy(pipe).tokenizer
+    assert "<second>" in own.get_added_vocab() and "<first>" not in own.get_added_vocab()
+    pipe.tokenizer.model_max_length = 16
+    assert sharing.own_copy(pipe).tokenizer.model_max_length == 16
+
+
 def test_the_worker_outlives_what_its_jobs_raise():
-    """An exception outside the drawing, and one that is raised into the thread from outside: told, and the next run is made."""
+    """An exception outside the drawing, and one that is raised into the thread from outside: a sentence, and the next run is made."""
     pipe = tiny.pipeline("sd")
     play = Playground(pipe, autorun=False)
     session = play._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 
 import diffusers
@@ -328,3 +329,15 @@ def test_a_playground_refuses_a_pipeline_that_needs_a_picture_to_follow(make):  
     pipe = tiny.pipeline("sd")
     with pytest.raises(TypeError, match="ControlNetPipeline needs another picture to follow; call it in a cell"):
         make(StableDiffusionControlNetPipeline(**pipe.components, requires_safety_checker=False))
+
+
+def test_a_model_that_reads_a_mask_is_refused_for_text_at_once(make):  # noqa: F811
+    """Nine channels: latents, mask and masked picture. It would fail at its first step."""
+    pipe = tiny.pipeline("sd", unet=copy.deepcopy(tiny.pipeline("sd").unet))
+    pipe.unet.register_to_config(in_channels=9)
+    with pytest.raises(SettingsError, match="paint inside a mask.*choose inpaint or outpaint") as caught:
+        make(pipe)
+    assert caught.value.field == "task"
+    marked = np.zeros((64, 64), np.uint8)
+    marked[8:24, 8:24] = 255
+    assert tasks.check_task(pipe, "inpaint", picture(), tasks.as_mask(marked, (64, 64)), None) == []

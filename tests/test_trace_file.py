@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tracemalloc
@@ -169,3 +170,28 @@ def test_zlib_goes_on_after_the_end_is_damage(whole, tmp_path):
     assert len(_unpacked(zlib.compress(data), "t")) == 3
     with pytest.raises(ValueError, match="goes on after its end"):
         _unpacked(zlib.compress(data + b"x"), "t")
+
+
+def test_an_archive_that_would_become_far_more_than_numbers_shrink_to_is_not_unpacked(whole, tmp_path):
+    from sdwidgets.trace_io import _unpacked
+
+    step = np.zeros((1, 4, 1600, 1000), np.float32)  # 26 MB of zeros a step, which shrink a thousand times
+    large = dataclasses.replace(
+        whole,
+        steps=(
+            dataclasses.replace(
+                whole[0],
+                latents=step,
+                noise_pred=step,
+                noise_pred_uncond=None,
+                noise_pred_cond=None,
+                pred_original=step,
+            ),
+        ),
+    )
+    packed = zlib.compress(large.save(tmp_path / "large").read_bytes())
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="numbers of a run do not shrink so far"):
+        _unpacked(packed, "t")
+    assert tracemalloc.get_traced_memory()[1] < 8e6
+    tracemalloc.stop()

@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation("outputs of a step kept for the next", "sdwidgets/recording.py", "        self.outputs.clear()\n", "", "tests/test_recording.py"),
     Mutation("CUDA graph's memory not copied", "sdwidgets/recording.py", "self.outputs.append(output.detach().clone())", "self.outputs.append(output.detach().mul_(1.0).add_(1e-3))", "tests/test_recording.py"),
     Mutation("signature of step hidden", "sdwidgets/generation/sharing.py", "functools.update_wrapper(self, method)", "pass", "tests/test_recording.py"),
-    Mutation("hooks left behind", "sdwidgets/recording.py", "undo.callback(self.denoiser.register_forward_hook(on_this_thread(self.after_denoiser)).remove)", "self.denoiser.register_forward_hook(self.after_denoiser)", "tests/test_recording.py"),
+    Mutation("hooks left behind", "sdwidgets/generation/sharing.py", "undo.callback(network.register_forward_hook(on_this_thread(after)).remove)", "network.register_forward_hook(on_this_thread(after))", "tests/test_recording.py"),
     Mutation("another thread's steps heard", "sdwidgets/generation/sharing.py", "        if threading.get_ident() != self.thread:\n", "        if False:\n", "tests/test_sharing.py"),
     Mutation("a tokenizer shared", "sdwidgets/generation/sharing.py", "setattr(mine, name, tokenizer)", "pass", "tests/test_sharing.py"),
     Mutation("a scheduler shared", "sdwidgets/generation/sharing.py", "copy.deepcopy(pipe.scheduler) if scheduler is None else scheduler", "pipe.scheduler if scheduler is None else scheduler", "tests/test_sharing.py"),

@@ -92,7 +92,7 @@ def why_no_compiler(device: torch.device) -> str:
 
 
 def _forward(network, changed: Callable[[], None] | None = None, graphed: Graphed | None = None) -> Callable:
-    """What `network` is called by. changed: called where it is no longer what it was; None: it is not asked for that."""
+    """What `network` is called by. changed: called where it is no longer what it was; None: nobody looks for a change."""
     watched = ChangeDetector(network)
 
     def forward(self, *args, **kwargs):

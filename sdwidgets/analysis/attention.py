@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..generation.sharing import on_this_thread, own_tokenizers, pipeline_lock, wrap_method
+from ..generation.sharing import own_tokenizers, pipeline_lock, watch_calls, wrap_method
 from ..generation.tokens import pieces
 from ..trace import first_of
 from .attention_processors import Processor, attention_unet, probabilities, processors_replaced
@@ -230,8 +230,7 @@ def record_attention(pipe: DiffusionPipeline, *, max_megabytes: float = 256) -> 
     recorder = AttentionRecorder(pipe, max_megabytes)
     with pipeline_lock(pipe), ExitStack() as undo:
         wrap_method(undo, pipe, "encode_prompt", recorder.around_encode_prompt)
-        undo.callback(unet.register_forward_pre_hook(on_this_thread(recorder.before_unet), with_kwargs=True).remove)
-        undo.callback(unet.register_forward_hook(on_this_thread(recorder.after_unet)).remove)
+        watch_calls(undo, unet, before=recorder.before_unet, after=recorder.after_unet)
         undo.enter_context(processors_replaced(unet, lambda name, own: RecordingAttnProcessor(own, name, recorder)))
         try:
             yield recorder.maps

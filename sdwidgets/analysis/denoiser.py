@@ -7,13 +7,13 @@ its three names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..generation.sharing import on_this_thread, own_copy
+from ..generation.sharing import own_copy, pipeline_lock, watch_calls
 from ..latents import predicted_original
 from ..parts import find_denoiser, map_leaves
 
@@ -108,14 +108,12 @@ def conditioning(pipe: DiffusionPipeline, prompt: str | Sequence[str], **setting
         seen.update(kwargs)
         raise _Seen
 
-    hook = denoiser.register_forward_pre_hook(on_this_thread(listen), with_kwargs=True)
     settings = {"num_inference_steps": 1, "generator": torch.Generator("cpu").manual_seed(0)} | settings
-    try:
+    with pipeline_lock(pipe), ExitStack() as undo:
+        undo.callback(pipe.maybe_free_model_hooks)
+        watch_calls(undo, denoiser, before=listen)
         with suppress(_Seen):
             own_copy(pipe)(prompt, output_type="latent", **settings)  # a run of the pipeline itself may be under way
-    finally:
-        hook.remove()
-        pipe.maybe_free_model_hooks()
     not_text = ("sample", "hidden_states", "timestep", "return_dict")
     return {name: value for name, value in seen.items() if name not in not_text and value is not None}
 

@@ -11,12 +11,13 @@ import dataclasses
 import difflib
 import itertools
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from ..generation.sharing import on_this_thread, own_copy
+from ..generation.sharing import own_copy, watch_calls
 from ..recording import record
 from ..trace import PER_STEP_ARRAYS, Trace
 from .attention import Token, read_tokens, words_of
@@ -89,13 +90,11 @@ def edit(
         )
     matrix, new, alignment = align(before, after)
     pair = _Pair(pipe, cross_steps, self_steps, matrix, new)
-    hook = unet.register_forward_pre_hook(on_this_thread(pair.before_unet), with_kwargs=True)
     generators = [torch.Generator("cpu").manual_seed(seed) for _ in range(2)]
-    try:
-        with record(pipe) as trace, processors_replaced(unet, lambda _, own: InjectingAttnProcessor(own, pair)):
-            pipe([prompt, edited], generator=generators, **settings)
-    finally:
-        hook.remove()
+    injecting = processors_replaced(unet, lambda _, own: InjectingAttnProcessor(own, pair))
+    with record(pipe) as trace, ExitStack() as undo, injecting:
+        watch_calls(undo, unet, before=pair.before_unet)
+        pipe([prompt, edited], generator=generators, **settings)
     return Edit(_one_of(trace, 0), _one_of(trace, 1), alignment, *pair.calls)
 
 

@@ -113,13 +113,13 @@ def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
 
 
-def write_picture(image: Image.Image, path: Path, request: Request) -> None:
-    """Write beside the target, then take its place: whole or not at all. A PNG carries its settings."""
+def write_picture(image: Image.Image, path: Path, request: Request, part: Path | None = None) -> None:
+    """Write beside the target, then take its place: whole or not at all. A PNG carries its settings. part: as for `paths.replacing`."""
     extra = {}
     if path.suffix.lower() == ".png":
         extra["pnginfo"] = PngInfo()
         extra["pnginfo"].add_itxt("sdwidgets", json.dumps(request.as_json(), ensure_ascii=False))
-    with replacing(path, "the picture", part=path.with_name(f".{path.name}")) as part:
+    with replacing(path, "the picture", part) as part:
         image.save(part, format=Image.registered_extensions()[path.suffix.lower()], **extra)
 
 
@@ -231,7 +231,7 @@ def batch(
             if made in there:
                 continue
             path = folder / made.file_name()
-            write_picture(image, path, made)
+            write_picture(image, path, made, part=path.with_name(f".{path.name}"))  # it is this process's alone
             with open(manifest, "a", encoding="utf-8") as file:
                 file.write(json.dumps(_entry(pipe, made, image, path, together), ensure_ascii=False) + "\n")
                 file.flush()

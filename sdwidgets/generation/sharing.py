@@ -2,7 +2,7 @@
 
 A call of a diffusers pipeline writes on the pipeline (its guidance, its number of steps) and on its scheduler, so two calls at once spoil
 each other. Our runs therefore call a pipeline of their own over the same networks (`own_copy`), one after the other (`pipeline_lock`),
-and what they hang on shared parts is heard on their own thread alone (`wrap_method`, `on_this_thread`).
+and what they hang on shared parts is heard on their own thread alone (`wrap_method`, `watch_calls`).
 """
 
 from __future__ import annotations
@@ -65,13 +65,14 @@ def pipeline_lock(
 ) -> Iterator[bool]:
     """Wait until no other thread's run of ours uses this pipeline's networks; gives False where `cancelled()` came first.
 
-    meanwhile: what threads that wait for this one call about twenty times a second, for example to send this one's messages.
+    meanwhile: what a cell that waits for this thread calls about twenty times a second, for example to send this run's messages.
     """
-    lock = _lock_of(pipe)
+    lock, in_a_cell = _lock_of(pipe), threading.current_thread() is threading.main_thread()
     while not (acquired := lock.acquire(LOOK)):
         if cancelled():
             break
-        lock.meanwhile()
+        if in_a_cell:
+            lock.meanwhile()
     if acquired and meanwhile is not None:
         lock.meanwhile = meanwhile
     try:
@@ -114,25 +115,26 @@ class _Tokenizers(threading.local):
     """This thread's copies: a tokenizer keeps from call to call how it pads and cuts, and two threads would change it for each other."""
 
     def __init__(self):
-        self.copies = weakref.WeakKeyDictionary()  # a tokenizer -> (its length when it was copied, the copy)
+        self.copies = weakref.WeakKeyDictionary()  # a tokenizer -> (what it was when it was copied, the copy)
 
 
 _TOKENIZERS = _Tokenizers()
 
 
 def own_tokenizers(pipe: DiffusionPipeline) -> dict:
-    """Name -> this thread's copy of each of the pipeline's tokenizers, made once; and again where a word was added, as by textual inversion."""
+    """Name -> this thread's copy of each of the pipeline's tokenizers, made once; and again where words were added or taken away."""
     names = (f"tokenizer{number}" for number in ("", "_2", "_3"))
     return {name: _own_tokenizer(value) for name in names if (value := getattr(pipe, name, None)) is not None}
 
 
 def _own_tokenizer(tokenizer):
-    length, copied = _TOKENIZERS.copies.get(tokenizer, (None, None))
-    if length != len(tokenizer):
+    before, copied = _TOKENIZERS.copies.get(tokenizer, (None, None))
+    now = len(tokenizer), tokenizer.model_max_length, tokenizer.get_added_vocab()
+    if before != now:
         copied = copy.deepcopy(tokenizer)
         # CLIP's hangs its way to decode on the backend, where a copy loses it.
         getattr(copied, "_wrap_decode_method_backend_tokenizer", lambda: None)()
-        _TOKENIZERS.copies[tokenizer] = len(tokenizer), copied
+        _TOKENIZERS.copies[tokenizer] = now, copied
     return copied
 
 
@@ -176,6 +178,30 @@ def wrap_method(undo: ExitStack, owner, name: str, around: Callable) -> None:
     before = vars(owner).get(name)
     undo.callback(delattr, owner, name) if before is None else undo.callback(setattr, owner, name, before)
     setattr(owner, name, Watched(owner, name, around))
+
+
+def watch_calls(
+    undo: ExitStack, network: torch.nn.Module, *, before: Callable | None = None, after: Callable | None = None
+) -> None:
+    """Hear this thread's calls of a network until `undo` is closed: `before(network, args, kwargs)`, `after(network, args, output)`.
+
+    Forward hooks; around a network that was compiled as a whole, so that its graph holds none of them and is not made anew.
+    """
+    if getattr(network, "_compiled_call_impl", None) is not None:
+
+        def around(call, *args, **kwargs):
+            if before is not None:
+                before(network, args, kwargs)
+            output = call(*args, **kwargs)
+            if after is not None:
+                after(network, args, output)
+            return output
+
+        return wrap_method(undo, network, "_compiled_call_impl", around)
+    if before is not None:
+        undo.callback(network.register_forward_pre_hook(on_this_thread(before), with_kwargs=True).remove)
+    if after is not None:
+        undo.callback(network.register_forward_hook(on_this_thread(after)).remove)
 
 
 def on_this_thread(function: Callable) -> Callable:

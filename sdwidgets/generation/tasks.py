@@ -131,6 +131,10 @@ def check_task(
     """Refuse a task that lacks what it starts from; raises SettingsError. `pipeline_for` tells whether the model can do it."""
     if not isinstance(task, str) or task not in TASKS:
         raise SettingsError("task", f"There is no task {str(task)[:40]!r}; choose one of: {', '.join(TASKS)}.")
+    reads = getattr(getattr(pipe, "unet", None), "config", {}).get("in_channels", 4)
+    if task in ("text", "image") and reads == 2 * pipe.vae.config.latent_channels + 1:
+        sentence = "This model was trained to paint inside a mask, which it reads beside the latents; choose inpaint or outpaint."
+        raise SettingsError("task", sentence)
     if task == "text":
         return []
     if source is None:
@@ -176,7 +180,7 @@ def text_pipeline(pipe: DiffusionPipeline) -> DiffusionPipeline:
     Raises TypeError for a pipeline that always needs a picture to follow, such as a ControlNet's.
     """
     name = type(pipe).__name__
-    if re.search("ControlNet|Adapter|Kontext|InstructPix2Pix|Upscale|Depth2Img", name):
+    if re.search("ControlNet|Adapter|InstructPix2Pix|Upscale|Depth2Img", name):
         raise TypeError(
             f"a Playground draws from text or from one picture, and {name} needs another picture to follow; call it in a cell"
         )

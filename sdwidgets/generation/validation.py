@@ -70,9 +70,8 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
         notes.append(
             Note("negative_prompt", "FLUX has its guidance built in, without a negative prompt, so this is not read.")
         )
-    rounds_down = not (
-        is_flow(pipe) or type(pipe).__name__.startswith("LatentConsistency")
-    )  # these take one step at least
+    # Flow models and latent consistency models take one step at least.
+    rounds_down = not is_flow(pipe) and not type(pipe).__name__.startswith("LatentConsistency")
     if strength is not None and steps is not None and rounds_down and int(steps * strength) < 1:
         least = next(n / 1000 for n in range(1, 1001) if int(steps * (n / 1000)) >= 1)
         sentence = f"A strength of {strength:g} takes none of {steps} steps; take at least {least:g}, or more steps."

@@ -113,8 +113,8 @@ def _patiently(download: Callable[[], Path], hub_id: str) -> Path:
             response = getattr(error, "response", None)
             if response is None or response.status_code != 429:
                 raise
-            asked = str(response.headers.get("Retry-After", ""))
-        seconds = min(int(asked), LONGEST_WAIT) if asked.isdecimal() else USUAL_WAIT
+            wait = str(response.headers.get("Retry-After", ""))
+        seconds = min(int(wait), LONGEST_WAIT) if wait.isdecimal() else USUAL_WAIT
         print(f"{hub_id}: the hub has too many requests and asks to wait {seconds} s")
         for _ in tqdm(range(seconds), desc="waiting for the hub", unit="s", leave=False):
             time.sleep(1)

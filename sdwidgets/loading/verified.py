@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..paths import cache_folder, replacing
+from .memory import gigabytes
 
-PIECE = 2**22  # bytes read at once
+PIECE, SLOW = 2**22, 10**9  # bytes read at once, and from which on it is said
 
 
 def damaged_files(folder: Path, names: Iterable[str]) -> list[str]:
@@ -32,6 +33,8 @@ def damaged_files(folder: Path, names: Iterable[str]) -> list[str]:
         now = [file.stat().st_size, file.stat().st_mtime_ns]
         if known.get(str(file)) == now:
             continue
+        if now[0] > SLOW:
+            print(f"{name}: its {gigabytes(now[0])} are checked once, which takes some seconds")
         if sha256(file) == file.name:
             known[str(file)] = now
         else:

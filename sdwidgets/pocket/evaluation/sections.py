@@ -6,6 +6,7 @@ Wherever there is a share there are its `n`, `rate`, `low` and `high` (95%, Wils
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 from collections import Counter
@@ -139,7 +140,8 @@ def clip_score(evaluator: Evaluator, extras: Extras, pictures: int = 400) -> dic
     count = evaluator.cap(pictures)
     stream = Stream(prompt_sets.SEED, 2**32 - 2)
     true = [make_scene(sheet.FULL, stream.integer(0, sheet.FULL.count - 1)) for _ in range(count)]
-    prompts = [row.scene("seen", number) for number in range(count) for row in prompt_sets.ROWS.values()][:count]
+    turns = (row.scene("seen", number) for number in range(count) for row in prompt_sets.ROWS.values())
+    prompts = list(itertools.islice(turns, count))
     drawn = np.concatenate([batch for _, batch in evaluator.pictures("clip score", prompts)])
     captions = [scene.caption for scene in true]
     rendered = pictures_of(true)
