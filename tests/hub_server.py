@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,8 @@ class Repo:
     closed: bool = False  # 401 without a token, 403 with one, and no word of what it is
     breaks: int = 0
     spoils: int = 0  # how often a store download has its right length and wrong bytes
+    stalls: int = 0  # how often a store download sends half and then nothing more, the line open
+    trickles: bool = False  # store downloads come byte by byte
 
     @property
     def commit(self) -> str:
@@ -42,8 +46,11 @@ class Hub:
     requests: list[tuple[str, str, str | None, int]] = field(default_factory=list)
     broken: bool = False  # every answer is 503
     portal: tuple[int, str] | None = None  # what something between answers to every request: status and body
+    moved: dict[str, str] = field(default_factory=dict)  # a model's former id and its id
     busy: int = 0  # how many requests are answered 429
     retry_after: int = 0  # seconds, which such an answer asks for
+    slow: float = 0  # seconds before every answer
+    patience: float = 30  # seconds that a stalled or trickling line stays open at most
 
     def add(self, hub_id: str, folder: Path, **options) -> Repo:
         files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -87,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         parts = [unquote(p) for p in urlsplit(self.path).path.strip("/").split("/")]
+        time.sleep(self.hub.slow)
         if self.hub.broken:
             return self.send(503, b"out of order")
         if self.hub.portal:
@@ -99,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         api = parts[:2] == ["api", "models"]
         parts = parts[2:] if api else parts
         hub_id, rest = "/".join(parts[:2]), parts[2:]
+        if hub_id in self.hub.moved:
+            return self.send(307, b"", {"Location": self.path.replace(hub_id, self.hub.moved[hub_id])})
         repo = self.hub.repos.get(hub_id)
         if repo is None:  # the hub tells an anonymous person 401, for it may be private
             return self.error(401, "RepoNotFound", "Repository not found")
@@ -155,10 +165,26 @@ class _Handler(BaseHTTPRequestHandler):
             repo.breaks -= 1
             # The first time half of it arrives, then nothing.
             return self.send(status, data, headers, only=len(data) // 2 if not start else 0)
+        if self.command == "GET" and len(data) > 1000 and (repo.stalls or repo.trickles):
+            repo.stalls = max(0, repo.stalls - 1)
+            return self.creep(
+                data, headers, status, 0 if repo.trickles or start else len(data) // 2, step=int(repo.trickles)
+            )
         if self.command == "GET" and repo.spoils and len(data) > 1000:
             repo.spoils -= 1
             data = data[:-8] + bytes(8)
         self.send(status, data, headers)
+
+    def creep(self, data: bytes, headers: dict, status: int, first: int, step: int) -> None:
+        """`first` bytes at once, then `step` bytes every tenth of a second, until the client goes or patience ends."""
+        end = time.monotonic() + self.hub.patience
+        self.send(status, data, headers, only=first)
+        with suppress(OSError):  # the client went
+            while time.monotonic() < end:
+                time.sleep(0.1)
+                self.wfile.write(data[first : first + step])
+                self.wfile.flush()
+                first += step
 
     def error(self, status: int, code: str | None, words: str, headers=None) -> None:
         headers = {"X-Error-Message": words, **(headers or {})}

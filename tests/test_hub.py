@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,70 +12,8 @@ import pytest
 
 from sdwidgets.loading.errors import LoadError
 from sdwidgets.loading.hub import fetch
-from tests import tiny
+from tests.hub_client import Client, save_model, sum_of_weights
 from tests.hub_server import Hub
-
-# The hub's client reads its environment when it is imported, so it runs in a process of its own.
-CLIENT = """
-import contextlib, io, json, os, sys, torch
-from huggingface_hub import constants
-from sdwidgets.loading import hub
-from sdwidgets.loading.errors import LoadError
-from sdwidgets.loading.pipeline import load
-torch.set_num_threads(1)
-constants.DOWNLOAD_CHUNK_SIZE = 50_000  # what arrived is kept by the chunk, and a tiny file fits into one of 10 MB
-free_disk = hub.free_disk
-for line in sys.stdin:
-    arguments, out = json.loads(line), io.StringIO()
-    room = arguments.pop("room", None)
-    hub.free_disk = free_disk if room is None else lambda folder: room
-    os.environ["HF_TOKEN"] = arguments.pop("token", "")
-    try:
-        with contextlib.redirect_stdout(out):
-            pipe = load(device="cpu", **arguments)
-        answer = {"pipeline": type(pipe).__name__, "dtype": str(pipe.unet.dtype),
-                  "sum": float(sum(p.double().sum() for p in pipe.unet.parameters()))}
-    except LoadError as error:
-        answer = {"error": type(error).__name__, "text": str(error)}
-    print(json.dumps(answer | {"printed": out.getvalue()}), flush=True)
-"""
-
-
-class Client:
-    """`client(name=...)` is `load` in the other process, with a token or a disk of `room` bytes: what came of it."""
-
-    def __init__(self, home: Path, url: str, **environment: str):
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": url,
-            "HF_HOME": str(home),
-            "SDWIDGETS_CACHE": str(home / "sdwidgets"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_ETAG_TIMEOUT": "5",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-            "NO_PROXY": "127.0.0.1,localhost",
-            **environment,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=Path(__file__).parents[1],
-        )
-
-    def __call__(self, **arguments) -> dict:
-        arguments = {"dtype": "float32", **arguments}
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,28 +29,18 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(hub, home):
-    made = Client(home, hub.url)
-    yield made
-    made.close()
+    with Client(home, hub.url) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A tiny pipeline in float32 and fp16, with things beside it that must not be fetched."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    pipe = tiny.pipeline("sd")
-    pipe.save_pretrained(folder)
-    pipe.save_pretrained(folder, variant="fp16")
-    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"\x80\x04 a pickle")
-    (folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not needed")
-    (folder / "model.ckpt").write_bytes(b"\x80\x04 a pickle")
-    (folder / "unet" / "modeling.py").write_text("raise SystemExit('code of a model was run')")
-    return folder
+    return save_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def checksum():
-    return float(sum(p.detach().double().sum() for p in tiny.pipeline("sd").unet.parameters()))
+    return sum_of_weights()
 
 
 def cached(home, hub_id) -> set[str]:
@@ -386,9 +313,8 @@ def test_offline_answers_from_the_cache_without_a_request(hub, client, home, sav
     hub.add("owner/offline", saved)
     client(name="owner/offline")
     hub.requests.clear()
-    offline = Client(home, hub.url, HF_HUB_OFFLINE="1")
-    here, missing = offline(name="owner/offline"), offline(name="owner/not-here")
-    offline.close()
+    with Client(home, hub.url, HF_HUB_OFFLINE="1") as offline:
+        here, missing = offline(name="owner/offline"), offline(name="owner/not-here")
     assert here["sum"] == checksum
     assert missing["error"] == "NoNetworkError" and "HF_HUB_OFFLINE" in missing["text"]
     assert hub.requests == []

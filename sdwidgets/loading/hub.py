@@ -1,4 +1,4 @@
-"""From a hub repository to a folder on this disk, told before it is done, resumed after a break."""
+"""From a hub repository to a folder on this disk, told before it is done; what arrived whole stays there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from .checkpoint import check_folder, choose_weights, read_index
 from .errors import FALLBACK, GatedModelError, LoadError, NoNetworkError, NoSpaceError, UnknownModelError, WeightsError
 from .memory import free_disk, gigabytes
 from .verified import damaged_files
+from .waiting import bounded_bars
 
 _SMALL = (".json", ".txt", ".model")  # configurations and tokenizers; .model is SentencePiece's
 TRIES, USUAL_WAIT, LONGEST_WAIT = 4, 10, 300  # downloads; seconds between two of them, where the hub asks for that
+_WHY_THE_CACHE = {
+    NoNetworkError: "the hub cannot be reached, or is out of order",
+    GatedModelError: "the hub does not open it now",
+    UnknownModelError: "the hub does not have it any more",
+}
 _SPARE = 500_000_000  # bytes of disk that must stay free for everything else
 
 
@@ -63,7 +69,8 @@ def fetch(hub_id: str, revision: str | None = None, *, half: bool = False) -> Pa
             raise WeightsError(
                 f"{name} of {hub_id} is damaged in the cache, and cannot be fetched again now: {problem}"
             ) from error
-        print(f"{hub_id}: the copy in the cache is used ({type(problem).__name__})")
+        why = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else _WHY_THE_CACHE[type(problem)]
+        print(f"{hub_id}: {why}, so the copy in the cache is used")
         return folder
 
 
@@ -75,9 +82,14 @@ def _download(hub_id: str, revision: str | None, half: bool) -> Path:
         raise LoadError(
             f"HF_HOME is set to nothing, so {hub_id} would go into the current folder; unset it or name a folder, and restart. {FALLBACK}"
         )
-    info = hub.HfApi().model_info(hub_id, revision=revision, files_metadata=True)
+    # Without a timeout a hub that accepts the line and never answers is waited for without end.
+    info = hub.HfApi().model_info(
+        hub_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+    )
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
-    index = hub.hf_hub_download(hub_id, "model_index.json", revision=revision)
+    known = hub.try_to_load_from_cache(hub_id, "model_index.json", revision=revision)
+    newest = isinstance(known, str) and Path(known).parent.name == info.sha
+    index = known if newest else hub.hf_hub_download(hub_id, "model_index.json", revision=revision)
     parts = read_index(Path(index).parent)
     _, weights = choose_weights(parts, sizes, half=half, where=hub_id)
     small = {n for n in sizes if n.endswith(_SMALL) and ".index." not in n and n.split("/")[0] in parts}
@@ -91,8 +103,14 @@ def _download(hub_id: str, revision: str | None, half: bool) -> Path:
             f"make room, or set HF_HOME to a folder on a larger disk. {FALLBACK}"
         )
     if need:
-        print(f"{hub_id}: downloading {gigabytes(need)} to {cache}; after a break it goes on from there")
-    folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted))
+        print(
+            f"{hub_id}: downloading {gigabytes(need)} to {cache}; each file that has arrived stays there after a break"
+        )
+    if newest and len(have) == len(wanted):
+        folder = Path(index).parent
+    else:
+        with bounded_bars(hub_id) as bars:
+            folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted, tqdm_class=bars))
     wrong = [name for name in wanted if (folder / name).stat().st_size != sizes[name]]
     for name in dict.fromkeys(wrong + damaged_files(folder, weights)):
         print(f"{hub_id}: {name} is damaged in the cache and is fetched again")
@@ -153,7 +171,7 @@ def explain(error: Exception, hub_id: str) -> LoadError:
         (isinstance(error, (ValueError, KeyError)), NoNetworkError,
          f"{hub_id} cannot be fetched now: what answers is not the hub. Is there a page to sign in to this network?"),
         (full, NoSpaceError,
-         f"The disk became full while {hub_id} was fetched; what is there is kept. Make room and load it again, or set HF_HOME to a folder on a larger disk."),
+         f"The disk became full while {hub_id} was fetched; files that had arrived stay there. Make room and load it again, or set HF_HOME to a folder on a larger disk."),
     ):  # fmt: skip
         if applies:
             return kind(f"{sentence} {FALLBACK}")

@@ -18,7 +18,7 @@ DEBOUNCE = 0.15  # seconds before settings from the page are run
 
 
 class Messages:
-    """The messages of all views of one session. No handler waits for a run.
+    """The messages of all views of one session. Each is answered, and no handler waits for a run.
 
     `client` is the view that sent the message. autorun: the first view that opens starts the first run.
     """
@@ -83,6 +83,8 @@ class Messages:
 
     def stop(self, client: str) -> None:
         self._session.stop()
+        if self._session.worker.idle:  # the page may have missed the end
+            self._channel.send("done", client, badge=badge(self._session.pipe), failure=None, live=0)
 
     def export_code(self, client: str) -> None:
         self._channel.send("code", client, text=self._session.code())
@@ -92,11 +94,14 @@ class Messages:
             run = self._session.run
             self._picture_file = trace_io.to_png(run.trace) if run else b""
         size = len(self._picture_file)
-        if 0 <= start < size:
-            chunk = self._picture_file[start : start + CHUNK_SIZE]
-            self._channel.send("picture_file", client, start=start, size=size, chunk=chunk)
-            if start + len(chunk) == size:
-                self._picture_file = b""
+        if not 0 <= start < size:
+            raise ValueError(
+                "There is no picture to save yet." if not size else "The picture has no such part; save it again."
+            )
+        chunk = self._picture_file[start : start + CHUNK_SIZE]
+        self._channel.send("picture_file", client, start=start, size=size, chunk=chunk)
+        if start + len(chunk) == size:
+            self._picture_file = b""
 
     def upload(self, client: str, purpose: str, name: str, size: int, start: int, chunk: bytes) -> None:
         """A file that is refused changes nothing."""
@@ -126,8 +131,9 @@ class Messages:
 
     def use_last(self, client: str) -> None:
         run = self._session.run
-        if run is not None and run.trace.images is not None:
-            self._session.use(source=run.trace.images[0])
+        if run is None or run.trace.images is None:
+            raise ValueError("There is no picture yet that the next run could start from.")
+        self._session.use(source=run.trace.images[0])
 
     def restore(self, client: str, run: int) -> None:
         self._session.restore(run)

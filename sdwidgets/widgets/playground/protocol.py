@@ -32,7 +32,7 @@ TO_KERNEL = {
     "poll": Message({"seen": int, "lost": bool}, "It heard nothing lately; `lost`: a message did not come by itself."),
     "tokenize": Message({"text": str}, "How is this prompt read?"),
     "run": Message({"settings": dict, "live?": int}, "Make a picture; `live`: at once, and its number in the live mode."),
-    "stop": Message({}, "Stop the run."),
+    "stop": Message({}, "Stop the run. It is done, which is said also where none runs."),
     "export_code": Message({}, "The picture as a program."),
     "save_picture": Message({"start": int}, "The picture's file: its chunk from byte `start` on."),
     "upload": Message({"purpose": ("run", "source", "mask"), "name": str, "size": int, "start": int, "chunk": bytes}, "A chunk of a file."),
