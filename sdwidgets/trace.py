@@ -31,6 +31,7 @@ from .trace_file import (
     check_arrays,
     check_header,
     expanded,
+    in_short,
     refuse_foreign,
 )
 from .trace_file import compact as to_compact
@@ -345,7 +346,7 @@ class Trace:
                 header = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{str(path)!r} is cut short or not safetensors ({error}); {again}") from error
+            raise ValueError(f"{str(path)!r} is cut short or not safetensors ({in_short(error)}); {again}") from error
         if header.get("format") != FORMAT:
             raise ValueError(
                 f"{str(path)!r} is a safetensors file without a trace in it, perhaps a model's weights; give"
@@ -359,7 +360,7 @@ class Trace:
         try:
             return cls._from_tensors(header, tensors)
         except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
-            reason = (str(error) if type(error) is ValueError else repr(error))[:200]
+            reason = in_short(error if type(error) is ValueError else repr(error))
             raise DamagedTrace(f"the trace in {str(path)!r} is damaged ({reason}); {again}", reason) from error
 
     @classmethod

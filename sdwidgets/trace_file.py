@@ -100,6 +100,11 @@ class DamagedTrace(ValueError):
         self.reason = reason
 
 
+def in_short(text: object) -> str:
+    """On one line, at most 200 characters: what a library says of a stranger's bytes may quote all of them."""
+    return " ".join(str(text).split())[:200]
+
+
 def declared_size(start: bytes) -> int:
     """How many bytes a safetensors file has, by its header, which is all in `start`. Raises ValueError where there is none."""
     (length,) = struct.unpack("<Q", start[:8])

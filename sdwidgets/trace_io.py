@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from .paths import replacing
 from .trace import Trace
-from .trace_file import declared_size, encoded
+from .trace_file import declared_size, encoded, in_short
 
 MAX_FILE, MAX_TRACE = (64_000_000, 128_000_000)  # bytes: of a file that is read, and of the trace in it, unpacked
 MAX_HEADER, MAX_RATIO = 1_000_000, 20  # bytes; of an unpacked trace to a packed one
@@ -169,7 +169,7 @@ def _unpacked(packed: bytes, name: str) -> Trace:
     except OSError as error:
         raise (error if error.errno is not None else _damaged(name, "a picture in it does not decode")) from None
     except Exception as error:  # whatever a stranger's bytes bring about is one thing to the reader: damage
-        raise _damaged(name, getattr(error, "reason", str(error))[:200]) from None
+        raise _damaged(name, in_short(getattr(error, "reason", error))) from None
     return trace
 
 

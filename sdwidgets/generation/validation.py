@@ -58,7 +58,8 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
         raise SettingsError("scheduler", str(error)) from None
     for name, value in settings.items():
         if CONTROLS[name].kind is str and name not in ("scheduler", "task"):
-            notes += _check_text(pipe, name, value)
+            check_text(name, value)
+            notes += _notes_on_text(pipe, name, value)
         elif name == "num_inference_steps":
             check_integer(name, value, 1, most_steps(pipe, entry))
         elif CONTROLS[name].kind in (int, float) and name not in ("height", "width"):
@@ -127,7 +128,8 @@ def _short(value) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _check_text(pipe, field: str, text) -> list[Note]:
+def check_text(field: str, text: Any) -> None:
+    """Refuse what is no text, has more than `MAX_PROMPT` characters, or cannot be written as UTF-8."""
     noun = field.replace("_", " ")
     if not isinstance(text, str):
         kind = "nothing (None)" if text is None else f"{_short(text)} ({type(text).__name__})"
@@ -140,6 +142,9 @@ def _check_text(pipe, field: str, text) -> list[Note]:
     except UnicodeEncodeError:
         sentence = f"The {noun} holds half a character (a lone surrogate); type it again."
         raise SettingsError(field, sentence) from None
+
+
+def _notes_on_text(pipe, field: str, text: str) -> list[Note]:
     if field == "prompt" and not text.strip():
         return [Note(field, "An empty prompt asks for nothing: this is the unconditional picture.")]
     return _note_truncation(pipe, field, text)

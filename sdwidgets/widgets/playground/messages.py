@@ -6,7 +6,7 @@ import inspect
 import logging
 
 from ... import trace_io
-from ...generation.validation import SettingsError, as_number
+from ...generation.validation import SettingsError, as_number, check_text
 from ...trace import CONTROLS
 from .driver import badge, sentence_for, set_by_hand, tokens
 from .history import HistoryEntry, differences
@@ -30,7 +30,7 @@ class Messages:
     def receive(self, _widget, content, buffers) -> None:
         """Dispatch a message. What is wrong with it, or with what it wants, becomes a sentence on the page; nothing is raised."""
         content = content if isinstance(content, dict) else {}
-        kind, client = content.get("kind"), str(content.get("client", ""))
+        kind, client = content.get("kind"), str(content.get("client", "")).encode("utf-8", "replace").decode()
         fields = {name: value for name, value in content.items() if name not in ENVELOPE}
         if buffers:
             fields["chunk"] = bytes(buffers[0])
@@ -74,6 +74,7 @@ class Messages:
         self._channel.send("poll_reply", client)
 
     def tokenize(self, client: str, text: str) -> None:
+        check_text("prompt", text)
         self._channel.send("tokens", client, **tokens(self._session.pipe, text))
 
     def run(self, client: str, settings: dict, live: int = 0) -> None:

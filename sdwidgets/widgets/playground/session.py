@@ -41,14 +41,14 @@ class Session:
         self.source = self.mask = None
         self.source, self.mask = self.prepare_pictures(source, mask)
         chosen = {name: value for name, value in settings.items() if value is not None}
-        usual = {name: CONTROLS[name].start for name in set_by_hand()} | defaults(pipe)
-        usual["strength"] = STRENGTHS.get(str(chosen.get("task", "text")), 1.0)
-        self.settings = copy_settings(usual | chosen)
+        self._usual = {name: CONTROLS[name].start for name in set_by_hand()} | defaults(pipe)
+        self._usual["strength"] = STRENGTHS.get(str(chosen.get("task", "text")), 1.0)
+        self.settings = copy_settings(self._usual | chosen)
         self._check(self.request())
 
     def request(self, live: int = 0, **settings) -> RunRequest:
-        """A run of the settings as they are now, but for these."""
-        settings = {name: plain(value) for name, value in settings.items()}
+        """A run of the settings as they are now, but for these; None is what is usual for the pipeline."""
+        settings = {name: self._usual[name] if value is None else plain(value) for name, value in settings.items()}
         return RunRequest({**self.settings, **settings}, self.source, self.mask, live)
 
     # ---- runs ----------------------------------------------------------------------------------------------------
