@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from .generation.validation import as_number
 from .loading.catalog import MODELS, find_model
 from .loading.errors import LoadError, UnknownModelError
@@ -41,8 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    except (
+        OSError,
+        SafetensorError,
+    ) as error:  # the second is safetensors' word for the first, with its number in the text
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [0])[0])
+        full = number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         sentence = "the disk is full; what was made is kept. Make room and run the same command again."
         return _fail(args, sentence if full else _os_sentence(error), FAILED)
     except MemoryError:
@@ -60,8 +66,8 @@ def _fail(args, sentence: str, status: int) -> int:
     return status
 
 
-def _os_sentence(error: OSError) -> str:
-    if error.filename is None or error.strerror is None:
+def _os_sentence(error: OSError | SafetensorError) -> str:
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}."
 

@@ -15,6 +15,7 @@ import diffusers
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 
 from sdwidgets import cli
 from sdwidgets.generation import batch
@@ -22,6 +23,10 @@ from sdwidgets.loading import doctor
 from sdwidgets.trace import Trace
 from tests import tiny
 
+SAYS = {
+    words: f"{words} (os error {number})"
+    for words, number in (("File too large", errno.EFBIG), ("No space left on device", errno.ENOSPC))
+}
 SMALL = ["--steps", "2", "--height", "64", "--width", "64", "--device", "cpu", "--dtype", "float32"]
 
 
@@ -58,6 +63,36 @@ def pictures(folder):
 
 def manifest(folder):
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="bounds the size of files as POSIX can")
+@pytest.mark.parametrize("words", ["File too large", "No space left on device"])
+def test_a_part_that_cannot_be_saved_is_a_sentence(words, here, capsys, monkeypatch):
+    """diffusers writes weights through safetensors, whose error for a full disk is no OSError."""
+    import resource
+
+    from sdwidgets.pocket import train
+
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_a_full_disk(args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]))
+        try:
+            tiny.pipeline("sd").vae.save_pretrained(here / "part")
+        except (
+            SafetensorError
+        ) as error:  # a disk that is full of so little cannot be had here, but the same words of its
+            raise SafetensorError(str(error).replace("File too large (os error 27)", SAYS[words])) from None
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
+
+    monkeypatch.setattr(train, "main", on_a_full_disk)
+    assert cli.main(["train", "vae"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        error.startswith("sdwidgets train: ")
+        and ("the disk is full; what was made is kept" if "space" in words else words) in error
+    )
 
 
 # ---- one picture ---------------------------------------------------------------------------------------------
