@@ -60,10 +60,13 @@ class Client:
             cwd=Path(__file__).parents[1],
         )
 
-    def __call__(self, **arguments) -> dict:
+    def begin(self, **arguments) -> None:
         arguments = {"dtype": "float32", **arguments}
         self.process.stdin.write(json.dumps(arguments) + "\n")
         self.process.stdin.flush()
+
+    def __call__(self, **arguments) -> dict:
+        self.begin(**arguments)
         return json.loads(self.process.stdout.readline())
 
     def __enter__(self) -> Client:

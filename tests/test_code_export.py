@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from sdwidgets.generation.code_export import code
 from sdwidgets.generation.schedulers import make_scheduler, schedulers_for
@@ -59,6 +63,98 @@ def test_the_copied_program_of_a_turbo_pipeline_draws_its_picture():
     assert "with_small_decoder" in text and "LCMScheduler" in text and np.array_equal(executed(text), trace.images[0])
     pipe.vae = load("pocket", "cpu", "float32").vae
     assert "with_small_decoder" not in code(pipe, {"prompt": "a red circle", "seed": 1})
+
+
+def drawn(pipe, steps: int = 2) -> tuple[np.ndarray, str]:
+    """A picture of this pipeline, and its program."""
+    play = Playground(pipe, num_inference_steps=steps, autorun=False)
+    trace = play.run(prompt="a red circle", seed=11, guidance_scale=4.0).wait(120)
+    text = play.code()
+    play.close()
+    return trace.images[0], text
+
+
+def another_vae(seed: int):
+    torch.manual_seed(seed)
+    vae = type(tiny.pipeline("sd").vae).from_config(tiny.pipeline("sd").vae.config)
+    return vae.eval()
+
+
+def test_a_part_of_another_folder_is_loaded_from_there(folders, tmp_path):
+    pipe = folders("sd")
+    before, _ = drawn(pipe)
+    another_vae(5).save_pretrained(tmp_path / "another")
+    pipe.vae = type(pipe.vae).from_pretrained(tmp_path / "another")
+    picture, text = drawn(pipe)
+    assert "pipe.vae = diffusers.AutoencoderKL.from_pretrained(" in text and not np.array_equal(picture, before)
+    assert np.array_equal(executed(text), picture)
+
+
+def test_freeu_is_switched_on_again(folders):
+    pipe = folders("sd")
+    before, plain = drawn(pipe)
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    picture, text = drawn(pipe)
+    assert not np.array_equal(picture, before) and np.array_equal(executed(text), picture)
+    pipe.disable_freeu()
+    assert drawn(pipe)[1] == plain
+
+
+def test_a_model_that_diffusers_loaded_by_its_id_is_compared_with_the_cache():
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HUB_CACHE, "models--owner--tiny")
+    commit = "0" * 40
+    tiny.pipeline("sd").save_pretrained(home / "snapshots" / commit)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    pipe = type(tiny.pipeline("sd")).from_pretrained("owner/tiny", local_files_only=True)
+    text = code(pipe, {"prompt": "", "seed": 1})
+    assert "from_pretrained('owner/tiny', use_safetensors=True" in text and "other weights" not in text
+    pipe.vae = another_vae(5)
+    assert "# Its vae had other weights" in code(pipe, {"prompt": "", "seed": 1})
+    shutil.rmtree(home)
+
+
+def in_place(pipe):
+    pipe.vae = another_vae(5)
+    return "vae"
+
+
+def fused(pipe):
+    from peft import LoraConfig
+
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False))
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    return "unet"
+
+
+def inverted(pipe):
+    state = {"<my-cat>": torch.full((pipe.text_encoder.config.hidden_size,), 0.3)}
+    pipe.load_textual_inversion(state, token="<my-cat>")
+    return "text_encoder"
+
+
+@pytest.mark.parametrize("change", [in_place, fused, inverted])
+def test_weights_that_no_folder_holds_are_said(folders, change):
+    pipe = folders("sd")
+    assert "had other weights" not in drawn(pipe)[1]
+    part = change(pipe)
+    assert f"# Its {part} had other weights than that folder holds" in drawn(pipe)[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_another_precision_are_the_same_weights(folders, dtype):
+    pipe = folders("sdxl").to(dtype)
+    for wide in (dtype, torch.float32):
+        assert "other weights" not in code(pipe.to(wide), {"prompt": "", "seed": 1})
+
+
+def test_a_fast_pocket_has_its_own_weights():
+    for options in ({"speed": "fast"}, {"turbo": True, "speed": "fast"}):
+        pipe = load("pocket", "cpu", "float32", **options)
+        assert "other weights" not in code(pipe, {"prompt": "a red circle", "seed": 1}), options
 
 
 @pytest.mark.parametrize("label", list(schedulers_for(tiny.pipeline("sd"))))

@@ -6,12 +6,14 @@ import inspect
 import json
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..acceleration.undo import is_fast
 from ..loading.turbo import LORA
 from ..parts import find_denoiser
 from ..trace import CONTROLS
+from .changes import changed_parts, freeu
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, SchedulerMixin
@@ -51,10 +53,11 @@ def code(
     pictures, scheduler = pictures or {}, scheduler or pipe.scheduler
     home, denoiser = _Home(pipe), find_denoiser(pipe)
     start, extra = _scheduling(home, pipe, scheduler)
-    names = sorted({type(pipe).__name__, *([type(scheduler).__name__] if extra is not None else [])})
     turbo = _turbo(home, pipe)
+    replaced, unknown = _changes(home, pipe, turbo)
+    names = {type(pipe).__name__, *([type(scheduler).__name__] if extra is not None else [])}
     lines = ["import torch"]
-    lines += [f"from diffusers import {', '.join(names)}"]
+    lines += [f"from diffusers import {', '.join(sorted(names))}"]
     lines += ["from PIL import Image"] if pictures else []
     lines += ["from sdwidgets.paths import data_folder  # where the models lie that it carries"] * home.carried
     lines += ["from sdwidgets.loading.turbo import with_small_decoder"] * ("with_small_decoder" in "".join(turbo))
@@ -64,6 +67,7 @@ def code(
         f'# This pipeline was built in memory: write it with pipe.save_pretrained("{NOWHERE}") first.': home.text == NOWHERE,
         "# It carried an adapter, such as a LoRA: load it with pipe.load_lora_weights(...) after the next line.": getattr(denoiser, "peft_config", None),
         '# The picture was made with speed="fast", and this program computes exactly: they differ by rounding.': is_fast(denoiser),
+        f"# Its {' and '.join(unknown)} had other weights than that folder holds, such as those of a fused LoRA, a textual inversion or a training: change them after the next line.": unknown,
     }  # fmt: skip
     loading = [home.expression, *home.keywords, *_precision(pipe, diffusers.__version__), *_left_out(home, pipe)]
     lines += [
@@ -71,6 +75,7 @@ def code(
         *(note for note, applies in notes.items() if applies),
         f"pipe = {type(pipe).__name__}.from_pretrained({', '.join(loading)})",
         *turbo,
+        *replaced,
     ]
     if any(hasattr(part, "_hf_hook") for part in pipe.components.values()):
         lines += ["pipe.enable_model_cpu_offload()"]
@@ -97,7 +102,7 @@ class _Home:
         self.text = str(getattr(pipe, "name_or_path", "") or "")
         path = from_home(self.text)
         self.folder = path if self.text and path.is_dir() else None
-        self.keywords, self.carried, self.revision = ["use_safetensors=True"], False, ""
+        self.keywords, self.carried, self.revision, self.variant = ["use_safetensors=True"], False, "", None
         match = CACHED.search(self.text)
         if match:
             self.text, self.revision = f"{match[1]}/{match[2]}", match[3]
@@ -107,6 +112,8 @@ class _Home:
                 self.carried = data_folder(path.name).samefile(path)
         elif not self.text:
             self.text = NOWHERE
+        else:  # an id of the hub, as diffusers' own from_pretrained keeps it
+            self.folder = _cached_folder(self.text)
         self.expression = f"data_folder({path.name!r})" if self.carried else repr(self.text)
         if self.folder is not None:
             from ..loading.checkpoint import check_folder
@@ -114,6 +121,7 @@ class _Home:
             with suppress(Exception):  # what it cannot tell, the pipeline's own loading will
                 half = getattr(pipe.dtype, "itemsize", 4) < 4
                 if variant := check_folder(self.folder, half=half)[0]:
+                    self.variant = variant
                     self.keywords.append(f"variant={variant!r}")
 
     def read(self, *parts: str) -> dict:
@@ -124,6 +132,16 @@ class _Home:
             return json.loads(self.folder.joinpath(*parts).read_text("utf-8"))
         except (OSError, ValueError):
             return {}
+
+
+def _cached_folder(hub_id: str) -> Path | None:
+    """Where the hub's cache keeps the newest of a model that it has."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):  # no possible id
+        if isinstance(index := try_to_load_from_cache(hub_id, "model_index.json"), str):
+            return Path(index).parent
+    return None
 
 
 def _precision(pipe, version: str) -> list[str]:
@@ -147,6 +165,26 @@ def _turbo(home: _Home, pipe) -> list[str]:
     if type(pipe.vae).__name__ == "AsymmetricAutoencoderKL":
         lines += [f"pipe.vae = with_small_decoder(pipe.vae, {extra('small-decoder')})"]
     return lines
+
+
+def _changes(home: _Home, pipe, turbo: list[str]) -> tuple[list[str], list[str]]:
+    """(lines that change the loaded pipeline as this one was changed, names of parts with weights that no folder holds)."""
+    lines = [f"pipe.enable_freeu({', '.join(f'{k}={v!r}' for k, v in freeu(pipe).items())})"] if freeu(pipe) else []
+    if home.folder is None or turbo:
+        return lines, []
+    unknown = []
+    for name, folder in changed_parts(pipe, home.folder, home.variant).items():
+        part = getattr(pipe, name)
+        library, width = type(part).__module__.partition(".")[0], str(pipe.dtype)
+        if folder is None or library not in ("diffusers", "transformers"):
+            unknown.append(name)
+            continue
+        narrow = f".to({width})" * (width != "torch.float32")
+        lines += [
+            f"import {library}",
+            f"pipe.{name} = {library}.{type(part).__name__}.from_pretrained({str(folder)!r}){narrow}",
+        ]
+    return lines, unknown
 
 
 def _left_out(home: _Home, pipe) -> list[str]:
