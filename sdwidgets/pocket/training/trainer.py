@@ -181,9 +181,12 @@ class Checkpoint:
         file = f"step-{step:08d}.safetensors"
         save_tensors(self.folder / file, tensors)
         write_json(self.folder / "checkpoint.json", record | {"step": step, "file": file})
+        self._keep_only(file)
+
+    def _keep_only(self, file: str) -> None:
         for old in self.folder.glob("*step-*.safetensors"):
             if old.name != file:
-                old.unlink()
+                old.unlink(missing_ok=True)  # another process may have been quicker
 
     def record(self) -> dict | None:
         """The record of the newest save; None where there is none yet."""
@@ -213,6 +216,7 @@ class Checkpoint:
             number, key = name.split(".", 1)
             state.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        self._keep_only(record["file"])  # a run that was killed at the end of a save left the one before
         return record
 
     def tensor(self, name: str) -> torch.Tensor | None:
