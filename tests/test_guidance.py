@@ -82,7 +82,7 @@ def test_a_pipeline_without_a_unet_is_told_what_to_do():
 
 def test_guidance_records_every_scale_from_the_same_noise():
     pipe = tiny.pipeline("sd")
-    view = sdwidgets.guidance(pipe, tiny.PROMPT, scales=(8, 1, 2), seed=3, steps=4, **tiny.SIZE)
+    view = sdwidgets.guidance(pipe, tiny.PROMPT, scales=(8, 1, 2), seed=3, num_inference_steps=4, **tiny.SIZE)
     assert view.scales == (1, 2, 8) and [len(trace) for trace in view.traces] == [4, 4, 4]
     assert all(np.array_equal(trace[0].latents, view.traces[0][0].latents) for trace in view.traces)
     expected = tiny.run(pipe, seed=3, steps=4, guidance_scale=8.0, output_type="pil")[0]

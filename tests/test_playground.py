@@ -283,7 +283,7 @@ def test_any_text_is_a_prompt(make, prompt):
 
 
 def test_an_unknown_setting_is_refused(make):
-    with pytest.raises(TypeError, match="no setting 'steps'; it takes prompt"):
+    with pytest.raises(TypeError, match="no setting 'steps'; did you mean num_inference_steps"):
         make().run(steps=3)
     with pytest.raises(ValueError, match="no delivery 'pigeon'"):
         make(delivery="pigeon")

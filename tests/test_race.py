@@ -33,7 +33,7 @@ def test_a_race_is_each_scheduler_alone_from_the_same_noise(family):
     pipe = tiny.pipeline(family)
     own = pipe.scheduler
     raced = race(
-        pipe, tiny.PROMPT, schedulers=("DDIM", "heun", "DPM++ 2M"), steps={"DDIM": 4, "heun": 3, "DPM++ 2M": 4},
+        pipe, tiny.PROMPT, schedulers=("DDIM", "heun", "DPM++ 2M"), num_inference_steps={"DDIM": 4, "heun": 3, "DPM++ 2M": 4},
         seed=5, reference="Euler", reference_steps=6, previews=False, **tiny.SIZE,
     )  # fmt: skip
     assert pipe.scheduler is own
@@ -51,7 +51,7 @@ def test_the_scheduler_is_put_back_when_a_run_fails():
     pipe = tiny.pipeline()
     own = pipe.scheduler
     with pytest.raises(ValueError, match="divisible by 8"):
-        run_with(pipe, "Euler", tiny.PROMPT, steps=2, height=63, width=64)
+        run_with(pipe, "Euler", tiny.PROMPT, num_inference_steps=2, height=63, width=64)
     assert pipe.scheduler is own
 
 
@@ -76,7 +76,9 @@ def test_a_lora_is_there_for_a_block_and_gone_after(tmp_path):
 
 
 def test_previews_go_through_the_decoder():
-    raced = race(tiny.pipeline(), tiny.PROMPT, schedulers=("DDIM", "Euler"), steps=2, reference=None, **tiny.SIZE)
+    raced = race(
+        tiny.pipeline(), tiny.PROMPT, schedulers=("DDIM", "Euler"), num_inference_steps=2, reference=None, **tiny.SIZE
+    )
     assert all(len(trace.previews) == 2 for trace in raced.traces.values()) and raced.distances == {}
     assert all("picture" in frame for run in raced.data["runs"] for frame in run["frames"][:-1])
 
@@ -89,7 +91,7 @@ def test_a_race_that_is_none_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match="two or more different schedulers"):
         race(pipe, "a cat", schedulers=("DDIM", "ddim"))
     with pytest.raises(ValueError, match="names no number for 'Euler'"):
-        race(pipe, "a cat", schedulers=("DDIM", "Euler"), steps={"DDIM": 3})
+        race(pipe, "a cat", schedulers=("DDIM", "Euler"), num_inference_steps={"DDIM": 3})
 
 
 # ---- the view ----------------------------------------------------------------------------------------------------

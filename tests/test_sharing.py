@@ -34,7 +34,7 @@ def bare(pipe, prompt="a cat", steps=STEPS, **settings):
 
 OURS = {
     "record": lambda pipe: recorded(pipe).images,
-    "run_with": lambda pipe: run_with(pipe, "Euler", "a dog", steps=OTHER_STEPS).images,
+    "run_with": lambda pipe: run_with(pipe, "Euler", "a dog", num_inference_steps=OTHER_STEPS).images,
     "x-ray": lambda pipe: recorded(pipe, watch=True).images,
     "edit": lambda pipe: edit(pipe, "a dog", "a cow", num_inference_steps=OTHER_STEPS).after.images,
     "batch": lambda pipe: np.asarray(batch.draw(pipe, batch.Request("tiny", prompt="a dog", num_inference_steps=OTHER_STEPS))),

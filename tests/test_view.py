@@ -7,8 +7,10 @@ import json
 import pytest
 from PIL import Image
 
+import sdwidgets
 from sdwidgets.widgets import html
 from sdwidgets.widgets.view import View
+from tests import tiny
 
 EVIL = "</script><img src=x onerror=alert(1)> & <!-- \u2028"
 
@@ -68,3 +70,33 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="the page was not written"):
         html.write("<p>x</p>", tmp_path / "no" / "folder.html", "x")
     assert list(tmp_path.iterdir()) == []
+
+
+WRONG_NAMES = [
+    ("guidance", {"steps": 4}, r"guidance\(\) has no setting 'steps'; did you mean num_inference_steps\?"),
+    ("guidance", {"guidance_scale": 4.0}, r"guidance\(\) has no setting 'guidance_scale'; did you mean scales\?"),
+    ("race", {"steps": 4}, r"race\(\) has no setting 'steps'; did you mean num_inference_steps\?"),
+    ("race", {"negativ_prompt": "x"}, r"race\(\) has no setting 'negativ_prompt'; did you mean negative_prompt\?"),
+    ("xray", {"generator": None}, r"xray\(\) has no setting 'generator'; did you mean seed\?"),
+    ("xray", {"zzz": 1}, r"xray\(\) has no setting 'zzz'; it takes "),
+    ("Playground", {"steps": 4}, r"Playground\(\) has no setting 'steps'; did you mean num_inference_steps\?"),
+    ("Playground", {"cfg": 4}, r"Playground\(\) has no setting 'cfg'; did you mean guidance_scale\?"),
+]
+
+
+@pytest.mark.parametrize("view, settings, sentence", WRONG_NAMES)
+def test_a_wrong_name_of_a_setting_brings_the_right_one(view, settings, sentence):
+    """And not the whole pipeline, which Python names where a call of it gets a wrong name."""
+    arguments = () if view == "Playground" else ("a red cat",)
+    with pytest.raises(TypeError, match=sentence) as raised:
+        getattr(sdwidgets, view)(tiny.pipeline("sd"), *arguments, **settings)
+    assert len(str(raised.value)) < 800
+
+
+@pytest.mark.parametrize("view", ["guidance", "race", "xray"])
+def test_one_name_for_the_number_of_steps(view):
+    made = getattr(sdwidgets, view)(tiny.pipeline("sd"), "a red cat", num_inference_steps=2)
+    traces = getattr(made, "traces", None) or [made.trace]
+    assert {len(trace) for trace in (traces.values() if isinstance(traces, dict) else traces)} <= {2, 3}, (
+        "Heun calls the U-Net twice"
+    )

@@ -47,7 +47,7 @@ def temporarily(
 
 
 def run_with(
-    pipe: DiffusionPipeline, scheduler: str | None, prompt: str, *, steps: int, seed: int = 0, **settings
+    pipe: DiffusionPipeline, scheduler: str | None, prompt: str, *, num_inference_steps: int, seed: int = 0, **settings
 ) -> Trace:
     """One recorded run with another scheduler of `schedulers_for(pipe)`, or None; the pipeline's own stays what it is.
 
@@ -57,5 +57,5 @@ def run_with(
     generator = torch.Generator("cpu").manual_seed(seed)
     own = own_copy(pipe, None if scheduler is None else make_scheduler(scheduler, pipe))
     with record(own) as trace:
-        own(prompt, num_inference_steps=steps, generator=generator, **settings)
+        own(prompt, num_inference_steps=num_inference_steps, generator=generator, **settings)
     return trace

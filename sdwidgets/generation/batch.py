@@ -22,6 +22,7 @@ from ..paths import replacing
 from ..trace import CONTROLS
 from .schedulers import find_scheduler, make_scheduler
 from .sharing import own_copy, pipeline_lock
+from .validation import no_setting
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -39,7 +40,7 @@ class Request:
     def __init__(self, model: str, **settings):
         taken = [name for name, control in CONTROLS.items() if control.option or name == "prompt"]
         if unknown := sorted(set(settings) - set(taken)):
-            raise TypeError(f"a request has no setting {unknown[0]!r}; it takes {', '.join(taken)}")
+            raise no_setting("Request", unknown[0], taken)
         self.model, self._settings = model, {k: v for k, v in settings.items() if v is not None}
 
     def settings(self) -> dict:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,39 @@ class Note(NamedTuple):
     text: str
 
 
+#: what people write -> the name that diffusers has for it
+_MEANT = {
+    "steps": "num_inference_steps", "guidance": "guidance_scale", "cfg": "guidance_scale", "cfg_scale": "guidance_scale", "scale": "guidance_scale",
+    "negative": "negative_prompt", "sampler": "scheduler", "generator": "seed", "size": "height", "mask_image": "mask", "image": "source",
+    "guidance_scale": "scales",
+}  # fmt: skip
+
+
+def no_setting(caller: str, name: str, names: Iterable[str]) -> TypeError:
+    """The error for a setting that there is not, with the one that was meant, if that can be seen."""
+    names = list(names)
+    close = [m for m in [_MEANT.get(name)] if m in names] or difflib.get_close_matches(name, names, 1)
+    advice = f"did you mean {close[0]}?" if close else f"it takes {', '.join(names)}."
+    return TypeError(f"{caller}() has no setting {name[:60]!r}; {advice}")
+
+
+def check_names(
+    caller: str, settings: dict, function: Callable, pipe: DiffusionPipeline, without: Sequence[str] = ()
+) -> None:
+    """Raises TypeError for a setting that neither `function` names nor a call of the pipeline takes, or that `function` sets itself (`without`).
+
+    Otherwise Python would name the object that was called, which for a pipeline is all of its configuration.
+    """
+    parameters = [
+        *inspect.signature(function).parameters.values(),
+        *inspect.signature(type(pipe).__call__).parameters.values(),
+    ]
+    left_out = ("pipe", "self", "generator", *without)
+    names = dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in left_out)
+    if unknown := sorted(settings.keys() - names.keys()):
+        raise no_setting(caller, unknown[0], names)
+
+
 def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     """Refuse what `pipe` cannot run; None means "the pipeline's own default" (but not for the prompt, which is "" where it is left out).
 
@@ -46,7 +80,7 @@ def check_settings(pipe: DiffusionPipeline, **settings) -> list[Note]:
     Returns notes, e.g. that a long prompt is cut. Raises SettingsError (a ValueError) with `.field`, and TypeError for no setting of ours.
     """
     if unknown := sorted(set(settings) - set(CONTROLS)):
-        raise TypeError(f"there is no setting {unknown[0]!r}; there are: {', '.join(CONTROLS)}")
+        raise no_setting("check_settings", unknown[0], CONTROLS)
     settings = {"prompt": ""} | {
         name: value for name, value in settings.items() if value is not None or name == "prompt"
     }

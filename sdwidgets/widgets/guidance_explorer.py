@@ -59,7 +59,7 @@ class GuidanceExplorer(View):
         scales: Sequence[float] = (1, 2, 4, 8),
         *,
         seed: int = 0,
-        steps: int = 20,
+        num_inference_steps: int = 20,
         decode: bool = True,
         **settings,
     ) -> GuidanceExplorer:
@@ -74,7 +74,10 @@ class GuidanceExplorer(View):
         """
         from ..analysis.guidance import decode_predictions
         from ..analysis.sampling import run_with
+        from ..generation.validation import check_names
 
+        check_names("guidance", settings, cls.from_pipeline, pipe, without=("guidance_scale",))
+        settings |= {"seed": seed, "num_inference_steps": num_inference_steps}
         scales = [float(scale) for scale in scales]
         if not scales or len(set(scales)) < len(scales) or not np.isfinite(scales).all():
             raise ValueError(
@@ -82,7 +85,7 @@ class GuidanceExplorer(View):
             )
         traces, pictures = [], []
         for scale in sorted(scales):
-            traces.append(run_with(pipe, None, prompt, steps=steps, seed=seed, guidance_scale=scale, **settings))
+            traces.append(run_with(pipe, None, prompt, guidance_scale=scale, **settings))
             pictures.append(decode_predictions(pipe, traces[-1]) if decode else None)
         return cls(traces, pictures)
 

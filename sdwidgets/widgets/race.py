@@ -59,7 +59,7 @@ class SchedulerRace(View):
         prompt: str,
         *,
         schedulers: Sequence[str] = FIELD,
-        steps: int | Mapping[str, int] = 10,
+        num_inference_steps: int | Mapping[str, int] = 10,
         seed: int = 0,
         reference: str | None = "DDIM",
         reference_steps: int = 100,
@@ -68,32 +68,40 @@ class SchedulerRace(View):
     ) -> SchedulerRace:
         """Run one prompt and seed with each scheduler and set them side by side.
 
-        schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. steps: for all, or {label: steps}. reference: the scheduler
+        schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. num_inference_steps: for all, or {label: number}. reference: the scheduler
         that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: each run's
         predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline.
         Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
         """
         from ..analysis.sampling import run_with
         from ..generation.schedulers import find_scheduler
+        from ..generation.validation import check_names
         from ..latents import decode_previews
 
+        check_names("race", settings, cls.from_pipeline, pipe)
         entries = [find_scheduler(label, pipe) for label in schedulers]
         labels = [entry.label for entry in entries]
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(f"a race wants two or more different schedulers, not {', '.join(labels) or 'none'}")
         far = find_scheduler(reference, pipe).label if reference else None
-        counts = dict(steps) if isinstance(steps, Mapping) else dict.fromkeys(schedulers, steps)
+        counts = (
+            num_inference_steps
+            if isinstance(num_inference_steps, Mapping)
+            else dict.fromkeys(schedulers, num_inference_steps)
+        )
         if missing := [label for label in schedulers if label not in counts]:
-            raise ValueError(f"steps names no number for {missing[0]!r}; give one number, or one for each scheduler")
+            raise ValueError(
+                f"num_inference_steps names no number for {missing[0]!r}; give one number, or one for each scheduler"
+            )
         settings["seed"] = seed
         traces = {
-            label: run_with(pipe, label, prompt, steps=counts[name], **settings)
+            label: run_with(pipe, label, prompt, num_inference_steps=counts[name], **settings)
             for name, label in zip(schedulers, labels, strict=True)
         }
         if previews:
             for trace in traces.values():
                 decode_previews(trace, pipe)
-        converged = run_with(pipe, far, prompt, steps=reference_steps, **settings) if far else None
+        converged = run_with(pipe, far, prompt, num_inference_steps=reference_steps, **settings) if far else None
         sentences = {entry.label: entry.sentence for entry in entries}
         return cls(traces, converged, sentences=sentences)
 

@@ -68,8 +68,10 @@ class PromptXray(View):
 
         from ..analysis.attention import record_attention
         from ..generation.sharing import own_copy
+        from ..generation.validation import check_names
         from ..recording import record
 
+        check_names("xray", settings, cls.from_pipeline, pipe)
         generator = torch.Generator("cpu").manual_seed(seed)
         own = own_copy(pipe)
         with record(own) as trace, record_attention(own, max_megabytes=max_megabytes) as maps:

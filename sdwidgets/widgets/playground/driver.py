@@ -36,9 +36,11 @@ def set_by_hand() -> list[str]:
 
 def check_names(settings: dict, caller: str) -> None:
     """Raises TypeError for a setting that there is not."""
+    from ...generation.validation import no_setting
+
     names = set_by_hand()
     if unknown := sorted(set(settings) - set(names)):
-        raise TypeError(f"{caller}() has no setting {unknown[0]!r}; it takes {', '.join(names)}, source and mask.")
+        raise no_setting(caller, unknown[0], [*names, "source", "mask"])
 
 
 def arguments(pipe, settings: dict, pictures: dict | None = None) -> dict:

@@ -47,8 +47,9 @@ class Session:
         self._check(self.request())
 
     def request(self, live: int = 0, **settings) -> RunRequest:
-        """A run of the settings as they are now, but for these; None is what is usual for the pipeline."""
-        settings = {name: self._usual[name] if value is None else plain(value) for name, value in settings.items()}
+        """A run of the settings as they are now, but for these; None is what is usual for the pipeline (but for the prompt)."""
+        unset = {name for name, value in settings.items() if value is None and name != "prompt"}
+        settings = {name: self._usual[name] if name in unset else plain(value) for name, value in settings.items()}
         return RunRequest({**self.settings, **settings}, self.source, self.mask, live)
 
     # ---- runs ----------------------------------------------------------------------------------------------------
