@@ -194,9 +194,15 @@ def test_a_folder_where_weights_belong_is_named(copy):
         load(copy, **CPU)
 
 
-@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
-def test_json_that_is_nested_without_end_is_damage(name, copy):
-    (copy / name).write_text("[" * 100_000)
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '"a word"', "{", ""], ids=["nested", "list", "word", "cut", "empty"]
+)
+@pytest.mark.parametrize(
+    "name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"]
+)
+def test_json_that_is_no_object_is_damage(name, text, copy):
+    """Of a scheduler's list diffusers says that the hub cannot be reached."""
+    (copy / name).write_text(text)
     with pytest.raises(WeightsError, match="is damaged"):
         load(copy, **CPU)
 
@@ -335,7 +341,8 @@ DAMAGE = {
     "foreign text weights": (lambda f: save_file({"x": torch.zeros(2)}, f / TEXT, {"format": "pt"}), "missing"),
     "a pickle": (lambda f: (f / UNET).rename(f / UNET.replace(".safetensors", ".bin")), "pickle"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "'tokenizer' is missing"),
-    "a broken tokenizer": (lambda f: [p.write_text("{") for p in f.glob("tokenizer/*")], "does not load"),
+    "a broken tokenizer": (lambda f: [p.write_text("{") for p in f.glob("tokenizer/*")], "is damaged"),
+    "a foreign tokenizer": (lambda f: [p.write_text("{}") for p in f.glob("tokenizer/*")], "does not load"),
     "a broken index": (lambda f: (f / "model_index.json").write_text("{"), "damaged"),
     "no index at all": (lambda f: (f / "model_index.json").write_text("[]"), "damaged"),
     "own pipeline code": (lambda f: _index(f, _class_name=["mine", "Pipe"]), "no code is run"),

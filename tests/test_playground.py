@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import inspect
 import re
@@ -15,7 +16,7 @@ import pytest
 import torch
 import traitlets
 
-from sdwidgets import record
+from sdwidgets import course, record
 from sdwidgets.generation.validation import SettingsError, as_number
 from sdwidgets.widgets.playground import channel, driver, history, messages, runner
 from sdwidgets.widgets.playground.widget import Playground
@@ -78,6 +79,19 @@ def test_a_run_is_the_pipelines_own(make, family):
     assert np.array_equal(trace.images, (picture * 255).round().astype(np.uint8))
     assert trace is play.trace and trace.complete and trace.settings.seed == 5
     assert trace.previews.shape == (2, *trace.images.shape[1:])
+
+
+@pytest.mark.parametrize("how", ["method", "function"])
+def test_a_compiled_network_draws_its_picture_and_says_its_size(make, how):
+    pipe = copy.deepcopy(tiny.pipeline("sd"))
+    expected = make(pipe).run(prompt="a cat", seed=3).wait(SECONDS).images
+    if how == "method":
+        pipe.unet.compile(backend="eager")
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    play = make(pipe)
+    assert np.array_equal(play.run(prompt="a cat", seed=3).wait(SECONDS).images, expected)
+    assert course.size(pipe) == course.size(tiny.pipeline("sd")) and "StableDiffusionPipeline" in play.code()
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])

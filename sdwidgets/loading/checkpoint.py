@@ -147,8 +147,8 @@ def check_folder(folder: Path, *, half: bool = False) -> tuple[str | None, dict[
             raise WeightsError(f"{folder} is not whole: {part!r} is missing. Fetch it again. {FALLBACK}")
         names |= own
     variant, weights = choose_weights(parts, names, half=half, where=str(folder))
-    for part in parts:
-        _check_config(folder / part / "config.json")
+    for name in sorted(n for n in names if n.endswith(".json")):
+        _check_config(folder / name)
     files: dict[str, list[Path]] = {}
     for name in sorted(weights):
         if name.endswith(".safetensors"):
@@ -160,11 +160,13 @@ def check_folder(folder: Path, *, half: bool = False) -> tuple[str | None, dict[
 
 
 def _check_config(path: Path) -> None:
-    """Refuse a part that would take for ever to build: diffusers builds what its configuration says before it looks at the weights."""
+    """Refuse what is no JSON object: the libraries' own errors name other reasons, such as the network. Refuse too a part that would take for
+    ever to build: diffusers builds what its configuration says before it looks at the weights.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        counts = {k: v for k, v in config.items() if "layers" in k or "blocks" in k}
-    except (ValueError, AttributeError, RecursionError):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        counts = {k: v for k, v in config.items() if path.name == "config.json" and ("layers" in k or "blocks" in k)}
+    except (ValueError, AttributeError, RecursionError, OSError):
         raise WeightsError(f"{path} is damaged. Delete it and fetch it again. {FALLBACK}") from None
     for name, value in counts.items():
         most = max(
