@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tests import tiny
+
+PATIENCE = 300  # seconds that any answer may take; most take one
 
 # The hub's client reads its environment when it is imported, so it runs in a process of its own.
 CLIENT = """
@@ -67,7 +70,12 @@ class Client:
 
     def __call__(self, **arguments) -> dict:
         self.begin(**arguments)
-        return json.loads(self.process.stdout.readline())
+        bound = threading.Timer(PATIENCE, self.process.kill)
+        bound.start()
+        try:
+            return json.loads(self.process.stdout.readline())
+        finally:
+            bound.cancel()
 
     def __enter__(self) -> Client:
         return self

@@ -143,6 +143,17 @@ def test_a_checkpoint_whose_record_is_cut_is_a_sentence_and_can_be_begun_again(t
     assert fit(tmp_path, restart=True)[1]["step"] == 6
 
 
+def test_what_a_killed_save_left_beside_the_newest_goes_with_the_next_run(tmp_path):
+    fit(tmp_path)
+    (newest,) = tmp_path.glob("step-*.safetensors")
+    shutil.copy(
+        newest, tmp_path / "step-00000005.safetensors"
+    )  # killed between the record of a save and the end of it
+    (tmp_path / ".step-00000004.0123.safetensors").write_bytes(b"half")  # and in the midst of one
+    fit(tmp_path)
+    assert list(tmp_path.glob("*step-*")) == [newest]
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, _ = fit(tmp_path)
     second, _ = fit(tmp_path, loss_at=interrupt_at(6))
