@@ -245,7 +245,7 @@ def test_nothing_unpickles():
 
 
 #: Test files of no one module: what is tested stands in several rooms, or in all of them.
-OF_THE_WHOLE = {"any_model", "dropin", "house", "settings"}
+OF_THE_WHOLE = {"any_model", "dropin", "endurance", "house", "properties", "settings"}
 
 
 def test_a_test_file_is_found_by_its_modules_name():

@@ -56,5 +56,5 @@ def _has_rows_of(tensor: torch.Tensor, stored) -> bool:
 def freeu(pipe) -> dict[str, float]:
     """The arguments of `pipe.enable_freeu` that are in force; {} for none."""
     blocks = getattr(getattr(pipe, "unet", None), "up_blocks", None) or [None]
-    factors = {name: getattr(blocks[0], name, None) for name in FREEU}
-    return {} if None in factors.values() else factors
+    factors = {name: value for name in FREEU if (value := getattr(blocks[0], name, None)) is not None}
+    return factors if len(factors) == len(FREEU) else {}
