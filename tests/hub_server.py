@@ -26,7 +26,7 @@ class Repo:
     disabled: bool = False
     closed: bool = False  # 401 without a token, 403 with one, and no word of what it is
     breaks: int = 0
-    spoils: int = 0  # how often a store download has its right length and wrong bytes
+    spoils: int = 0  # how often the largest file has its right length and wrong bytes
     stalls: int = 0  # how often a store download sends half and then nothing more, the line open
     trickles: bool = False  # store downloads come byte by byte
 
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.creep(
                 data, headers, status, 0 if repo.trickles or start else len(data) // 2, step=int(repo.trickles)
             )
-        if self.command == "GET" and repo.spoils and len(data) > 1000:
+        if self.command == "GET" and repo.spoils and len(data) == max(map(len, repo.files.values())):
             repo.spoils -= 1
             data = data[:-8] + bytes(8)
         self.send(status, data, headers)

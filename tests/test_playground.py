@@ -81,6 +81,17 @@ def test_a_run_is_the_pipelines_own(make, family):
     assert trace.previews.shape == (2, *trace.images.shape[1:])
 
 
+@pytest.mark.parametrize("wrong", [{"steps": 10}, {"seed": -1}, {"mask": np.zeros((8, 8))}])
+def test_one_that_is_refused_says_its_sentence_and_nothing_more(wrong, monkeypatch):
+    """ipywidgets closes what is collected, also what never came to be."""
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises((TypeError, ValueError)):
+        Playground(tiny.pipeline("sd"), **wrong)
+    gc.collect()
+    assert not ignored
+
+
 @pytest.mark.parametrize("how", ["method", "function"])
 def test_a_compiled_network_draws_its_picture_and_says_its_size(make, how):
     pipe = copy.deepcopy(tiny.pipeline("sd"))

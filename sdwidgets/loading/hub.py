@@ -112,10 +112,10 @@ def _download(hub_id: str, revision: str | None, half: bool) -> Path:
         with bounded_bars(hub_id) as bars:
             folder = Path(hub.snapshot_download(hub_id, revision=revision, allow_patterns=wanted, tqdm_class=bars))
     wrong = [name for name in wanted if (folder / name).stat().st_size != sizes[name]]
-    for name in dict.fromkeys(wrong + damaged_files(folder, weights)):
+    for name in dict.fromkeys(wrong + damaged_files(folder, sorted(weights))):
         print(f"{hub_id}: {name} is damaged in the cache and is fetched again")
         hub.hf_hub_download(hub_id, name, revision=revision, force_download=True)
-    for name in damaged_files(folder, weights):
+    for name in damaged_files(folder, sorted(weights)):
         raise WeightsError(
             f"{name} of {hub_id} arrives with other bytes than the hub holds; try again on another network. {FALLBACK}"
         )
