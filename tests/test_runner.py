@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdwidgets.generation import usual
 from sdwidgets.widgets.playground import driver, runner
 from tests import tiny
 from tests.test_playground import SECONDS, make  # noqa: F401  (a fixture)
@@ -126,13 +127,13 @@ def test_a_refused_live_request_is_a_sentence_and_the_one_before_it_stays(make):
 
 def test_a_turbo_model_takes_four_steps_of_lcm():
     pipe, settings = tiny.pipeline("sd"), {"task": "text", "strength": 0.6, "num_inference_steps": 20}
-    assert driver.few_steps(pipe, settings) == {"num_inference_steps": 6} and not driver.is_turbo(pipe)
+    assert driver.few_steps(pipe, settings) == {"num_inference_steps": 6} and not usual.is_turbo(pipe)
     assert driver.few_steps(pipe, {**settings, "num_inference_steps": 3}) == {"num_inference_steps": 3}
     assert driver.few_steps(pipe, {**settings, "task": "image", "strength": 0.5}) == {"num_inference_steps": 12}
     pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
     turbo = {"num_inference_steps": 4, "scheduler": "LCM", "guidance_scale": 1.0}
     assert driver.few_steps(pipe, settings) == turbo
-    assert driver.defaults(pipe) == turbo, "whatever the table says of the model that it was made from"
+    assert usual.usual_settings(pipe) == turbo, "whatever the table says of the model that it was made from"
 
 
 def test_a_lora_that_is_named_for_it_makes_a_turbo_model(make):  # noqa: F811

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 import sdwidgets
+from sdwidgets.loading.catalog import find_model
+from sdwidgets.loading.pipeline import load
 from sdwidgets.widgets import html
 from sdwidgets.widgets.view import View
 from tests import tiny
@@ -100,3 +102,19 @@ def test_one_name_for_the_number_of_steps(view):
     assert {len(trace) for trace in (traces.values() if isinstance(traces, dict) else traces)} <= {2, 3}, (
         "Heun calls the U-Net twice"
     )
+
+
+@pytest.mark.parametrize("view", ["guidance", "race", "xray"])
+def test_a_view_starts_with_what_suits_the_model(view):
+    """And not with diffusers' own 50 steps and guidance of 7.5, which burn Pocket's pictures."""
+    pipe = load("pocket", "cpu", "float32")
+    options = {
+        "guidance": {"scales": (1, 3), "decode": False},
+        "race": {"schedulers": ("DDIM", "Euler"), "reference": None, "previews": False},
+        "xray": {},
+    }
+    made = getattr(sdwidgets, view)(pipe, "a red circle", **options[view])
+    runs = getattr(made, "traces", None) or [made.trace]
+    for trace in runs.values() if isinstance(runs, dict) else runs:
+        assert trace.settings.guidance_scale in {"guidance": (1, 3)}.get(view, (find_model("pocket").guidance,))
+        assert trace.settings.num_inference_steps == (10 if view == "race" else find_model("pocket").steps)

@@ -59,7 +59,7 @@ class GuidanceExplorer(View):
         scales: Sequence[float] = (1, 2, 4, 8),
         *,
         seed: int = 0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         decode: bool = True,
         **settings,
     ) -> GuidanceExplorer:
@@ -68,16 +68,17 @@ class GuidanceExplorer(View):
         pipe: a diffusers pipeline of a model that takes `guidance_scale` at run time.
         scales: each once, in any order. At 1 and below a pipeline makes one prediction only, and the view says so.
         decode: send each step's three predicted pictures through the VAE; without it they are drawn by the linear preview.
-        settings: passed on to the pipeline, e.g. negative_prompt, height and width.
+        num_inference_steps: None is the model's usual number. settings: passed on to the pipeline, e.g. negative_prompt, height and width.
 
         Raises ValueError for no scale, one that is there twice, or one that is no finite number.
         """
         from ..analysis.guidance import decode_predictions
         from ..analysis.sampling import run_with
+        from ..generation.usual import completed
         from ..generation.validation import check_names
 
         check_names("guidance", settings, cls.from_pipeline, pipe, without=("guidance_scale",))
-        settings |= {"seed": seed, "num_inference_steps": num_inference_steps}
+        settings = completed(pipe, {"num_inference_steps": num_inference_steps, "seed": seed, **settings})
         scales = [float(scale) for scale in scales]
         if not scales or len(set(scales)) < len(scales) or not np.isfinite(scales).all():
             raise ValueError(
@@ -85,7 +86,7 @@ class GuidanceExplorer(View):
             )
         traces, pictures = [], []
         for scale in sorted(scales):
-            traces.append(run_with(pipe, None, prompt, guidance_scale=scale, **settings))
+            traces.append(run_with(pipe, None, prompt, **settings | {"guidance_scale": scale}))
             pictures.append(decode_predictions(pipe, traces[-1]) if decode else None)
         return cls(traces, pictures)
 

@@ -70,11 +70,13 @@ class SchedulerRace(View):
 
         schedulers: labels of `sdwidgets.generation.schedulers.SCHEDULERS`. num_inference_steps: for all, or {label: number}. reference: the scheduler
         that goes on for `reference_steps`, towards which distances are measured; None for no distances. previews: each run's
-        predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline.
+        predicted pictures through the full decoder, not in rough colours. settings: as for the pipeline; without a
+        guidance_scale it is the model's usual one.
         Raises ValueError for an unknown scheduler, before anything runs, and for fewer than two.
         """
         from ..analysis.sampling import run_with
         from ..generation.schedulers import find_scheduler
+        from ..generation.usual import completed
         from ..generation.validation import check_names
         from ..latents import decode_previews
 
@@ -93,7 +95,8 @@ class SchedulerRace(View):
             raise ValueError(
                 f"num_inference_steps names no number for {missing[0]!r}; give one number, or one for each scheduler"
             )
-        settings["seed"] = seed
+        settings = completed(pipe, settings) | {"seed": seed}
+        settings.pop("num_inference_steps", None)
         traces = {
             label: run_with(pipe, label, prompt, num_inference_steps=counts[name], **settings)
             for name, label in zip(schedulers, labels, strict=True)

@@ -60,7 +60,7 @@ class PromptXray(View):
 
         known_words: all words that the model was trained on; others are marked as never seen. None: nothing is marked.
         seed: of a CPU generator, so that it means the same noise on every device. settings: go to the pipeline, for example
-        `num_inference_steps=20`. Its `.maps` and `.trace` hold what was recorded.
+        `num_inference_steps=20`; without it, and without `guidance_scale`, they are the model's usual ones. Its `.maps` and `.trace` hold what was recorded.
 
         Raises what `record_attention` raises.
         """
@@ -68,6 +68,7 @@ class PromptXray(View):
 
         from ..analysis.attention import record_attention
         from ..generation.sharing import own_copy
+        from ..generation.usual import completed
         from ..generation.validation import check_names
         from ..recording import record
 
@@ -75,7 +76,7 @@ class PromptXray(View):
         generator = torch.Generator("cpu").manual_seed(seed)
         own = own_copy(pipe)
         with record(own) as trace, record_attention(own, max_megabytes=max_megabytes) as maps:
-            own(prompt, generator=generator, **settings)
+            own(prompt, generator=generator, **completed(pipe, settings))
         return cls(trace, maps, known_words=known_words)
 
     def validate_state(self, name: str, value):

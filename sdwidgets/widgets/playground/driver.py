@@ -8,12 +8,12 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...parts import find_denoiser, quiet_diffusers
+from ...generation.usual import TURBO_STEPS, is_turbo
+from ...parts import quiet_diffusers
 from ...trace import CONTROLS, Settings
 from ..replay import badge_parts
 
 LIVE_STEPS = 6  # of a live run, with the scheduler that is chosen
-TURBO_STEPS = 4  # of a model that was distilled to few steps
 MAX_READ, MAX_CUT = 160, 8  # tokens drawn under the prompt: read by the model, and cut off
 
 
@@ -108,29 +108,6 @@ def memory_in_use(device: str | None) -> str:
 def copy_settings(settings: dict) -> dict:
     """A dict of its own, with lists of its own."""
     return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in settings.items()}
-
-
-def defaults(pipe) -> dict:
-    """Steps and guidance that suit this model, from the table of models, else 20 and the pipeline's own; its scheduler."""
-    from ...generation.schedulers import label_of
-    from ...loading.catalog import find_model
-
-    row = find_model(Path(str(getattr(pipe, "name_or_path", ""))).name) or find_model(str(pipe.name_or_path))
-    scheduler = label_of(pipe.scheduler, pipe)
-    if is_turbo(pipe):
-        return {"num_inference_steps": TURBO_STEPS, "guidance_scale": 1.0, "scheduler": "LCM"}
-    if row is not None:
-        return {"num_inference_steps": row.steps, "guidance_scale": row.guidance, "scheduler": scheduler}
-    parameter = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
-    own = parameter.default if parameter is not None else None
-    return {"num_inference_steps": 20, "guidance_scale": float(own) if own else 1.0, "scheduler": scheduler}
-
-
-def is_turbo(pipe) -> bool:
-    """True for a pipeline made for few steps: one that came with LCM's scheduler, or carries an LCM or turbo LoRA."""
-    named = type(pipe.scheduler).__name__ == "LCMScheduler"
-    adapters = getattr(find_denoiser(pipe), "peft_config", None) or {}
-    return named or any(word in name.lower() for name in adapters for word in ("lcm", "turbo"))
 
 
 def few_steps(pipe, settings: dict) -> dict:

@@ -10,12 +10,13 @@ from typing import Any
 from PIL import Image
 
 from ...generation.sharing import holds_lock
+from ...generation.usual import usual_settings
 from ...generation.validation import Note, SettingsError
 from ...trace import CONTROLS, Trace, plain
 from ...trace_file import encoded
 from ..replay import describe
 from .channel import Channel
-from .driver import badge, copy_settings, defaults, program, sentence_for, set_by_hand, settings_of
+from .driver import badge, copy_settings, program, sentence_for, set_by_hand, settings_of
 from .history import History, HistoryEntry, Run, RunRequest
 from .protocol import STRENGTHS
 from .runner import Runner
@@ -41,7 +42,7 @@ class Session:
         self.source = self.mask = None
         self.source, self.mask = self.prepare_pictures(source, mask)
         chosen = {name: value for name, value in settings.items() if value is not None}
-        self._usual = {name: CONTROLS[name].start for name in set_by_hand()} | defaults(pipe)
+        self._usual = {name: CONTROLS[name].start for name in set_by_hand()} | usual_settings(pipe)
         self._usual["strength"] = STRENGTHS.get(str(chosen.get("task", "text")), 1.0)
         self.settings = copy_settings(self._usual | chosen)
         self._check(self.request())
