@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import sdwidgets
+from sdwidgets.widgets.html import for_script
+from sdwidgets.widgets.replay import describe
 from tests.browser.conftest import eventually
 from tests.test_replay import a_trace
 
@@ -113,3 +115,17 @@ def test_in_jupyterlab_code_moves_it_and_a_play_says_nothing_to_the_kernel(new_p
     card.locator(".strip button").nth(3).click()
     assert eventually(page, lambda: "'playing': False" in told.inner_text() and "'step': 100" not in told.inner_text())
     assert [error for error in page.errors if not error.startswith("Comm not found")] == []
+
+
+def test_a_run_that_begins_shows_nothing_of_the_one_before(new_page):
+    """While a run goes on its frames come a few at a time, and the strip is as long as that of the last run."""
+    page, run = new_page(), describe(a_trace(steps=5))
+    page.set_content(
+        f"<body><script>{sdwidgets.Replay.bundle()}\nconst run = () => decodeBinary({for_script(run)});\nwindow.view = new Replay();</script>"
+    )
+    page.evaluate("() => { document.body.append(view.card); view.open(run()); }")
+    drawn = "() => [...view.strip.children].map((thumbnail) => thumbnail.firstChild.width > 1)"
+    page.wait_for_function(f"() => ({drawn})().every(Boolean)")
+    page.evaluate("() => view.open({ ...run(), frames: run().frames.slice(0, 2) })")
+    assert page.evaluate(drawn) == [True, True, False, False, False, False]
+    assert page.locator(".strip button:disabled").count() == 4

@@ -234,6 +234,7 @@ class Replay {
       const frame = this.frames[Math.min(to, Math.max(this.frames.length, 1 + Number(from))) - 1]; // the newest of its steps
       thumbnail.disabled = !frame;
       if (frame) this.paintPicture(thumbnail.firstChild, frame);
+      else thumbnail.firstChild.width = thumbnail.firstChild.height = 1; // not yet drawn: nothing of the run before
     }
   }
 
