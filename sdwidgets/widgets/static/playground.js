@@ -14,6 +14,7 @@ class PlaygroundView {
     this.seen = 0; // number of the last message from the kernel
     this.delivery = "push";
     this.busy = false;
+    this.finished = false; // the picture is there, and only previews of the steps are missing
     this.lost = false; // a message that should have come by itself came only after a poll
     this.heard = performance.now();
     this.replay = new Replay({ heading: false });
@@ -153,9 +154,11 @@ class PlaygroundView {
   }
 
   goOrStop() {
-    if (this.busy && this.delivery !== "sync") this.send("stop");
+    if (this.stoppable) this.send("stop");
     else this.requestRun();
   }
+
+  get stoppable() { return this.busy && !this.finished && this.delivery !== "sync"; }
 
   typed() {
     this.chips.classList.add("stale");
@@ -321,7 +324,10 @@ class PlaygroundView {
     this.replay.card.dataset.live = live;
     if (entry) this.history.add(entry);
     this.history.mark(numbers, entry?.number);
-    if (!live) this.advance(1, 1, "decoding every step");
+    if (live) return;
+    this.finished = true;
+    this.markGo();
+    this.advance(1, 1, "decoding every step");
   }
 
   open(run) {
@@ -347,12 +353,16 @@ class PlaygroundView {
 
   running(busy) {
     this.busy = busy;
-    const stoppable = busy && this.delivery !== "sync";
-    this.go.textContent = stoppable ? "Stop" : "Generate";
-    this.go.classList.toggle("stop", stoppable);
+    this.finished = false;
+    this.markGo();
     this.replay.card.setAttribute("aria-busy", String(busy));
     this.progress.classList.toggle("on", busy);
     if (!busy) this.waiting.textContent = "No picture yet. Press Generate.";
+  }
+
+  markGo() {
+    this.go.textContent = this.stoppable ? "Stop" : "Generate";
+    this.go.classList.toggle("stop", this.stoppable);
   }
 
   advance(done, total, stage) {
