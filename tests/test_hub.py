@@ -68,8 +68,8 @@ def test_the_second_time_no_weights_travel(hub, client, saved, checksum):
     hub.requests.clear()
     answer = client(name="owner/twice")
     assert answer["sum"] == checksum and "downloading" not in answer["printed"]
-    asked = [r[:2] for r in hub.requests if "owner/twice" in r[1]]
-    assert asked == [("GET", "/api/models/owner/twice?blobs=true")], "one question: is it the newest?"
+    requests = [r[:2] for r in hub.requests if "owner/twice" in r[1]]
+    assert requests == [("GET", "/api/models/owner/twice?blobs=true")], "one question: is it the newest?"
 
 
 def test_half_precision_fetches_the_fp16_files(hub, client, home, saved):

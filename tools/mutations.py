@@ -56,7 +56,7 @@ MUTATIONS = (
     Mutation("a used generator told as a seed", "sdwidgets/recording.py", "return seed if torch.equal(generator.get_state(), fresh.get_state()) else None", "return seed", "tests/test_recording.py"),
     Mutation("decibels of power for those of amplitude", "sdwidgets/trace.py", "return 20 * math.log10(signal / noise)", "return 10 * math.log10(signal / noise)", "tests/test_trace.py"),
     Mutation("hub: no timeout for its first answer", "sdwidgets/loading/hub.py", ", timeout=constants.HF_HUB_ETAG_TIMEOUT", ", timeout=None", "tests/test_hub_faults.py -k answer"),
-    Mutation("hub: the cache is asked about again", "sdwidgets/loading/hub.py", "if newest and len(have) == len(wanted):", "if False:", "tests/test_hub.py -k second_time"),
+    Mutation("hub: what the cache has is looked up again", "sdwidgets/loading/hub.py", "if newest and len(have) == len(wanted):", "if False:", "tests/test_hub.py -k second_time"),
     Mutation("Playground: stop without an answer", "sdwidgets/widgets/playground/messages.py", "if self._session.worker.idle:  # the page", "if False:  # the page", "tests/test_properties.py -k message"),
     Mutation("Playground: None is no value", "sdwidgets/widgets/playground/session.py", "self._usual[name] if name in unset else plain(value)", "plain(value)", "tests/test_properties.py -k settings"),
     Mutation("copied code: weights not compared", "sdwidgets/generation/changes.py", "if not own[name].is_meta and not _has_rows_of(own[name], opened.get_slice(name)):", "if False:", "tests/test_code_export.py -k said"),

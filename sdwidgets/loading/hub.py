@@ -1,4 +1,4 @@
-"""From a hub repository to a folder on this disk, told before it is done; what arrived whole stays there."""
+"""From a hub repository to a folder on this disk, announced before it is done; what arrived whole stays there."""
 
 from __future__ import annotations
 

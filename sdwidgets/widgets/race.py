@@ -86,11 +86,9 @@ class SchedulerRace(View):
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise ValueError(f"a race wants two or more different schedulers, not {', '.join(labels) or 'none'}")
         far = find_scheduler(reference, pipe).label if reference else None
-        counts = (
-            num_inference_steps
-            if isinstance(num_inference_steps, Mapping)
-            else dict.fromkeys(schedulers, num_inference_steps)
-        )
+        counts = num_inference_steps
+        if not isinstance(counts, Mapping):
+            counts = dict.fromkeys(schedulers, counts)
         if missing := [label for label in schedulers if label not in counts]:
             raise ValueError(
                 f"num_inference_steps names no number for {missing[0]!r}; give one number, or one for each scheduler"

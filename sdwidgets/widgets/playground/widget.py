@@ -82,9 +82,8 @@ class Playground(anywidget.AnyWidget):
     Raises SettingsError (a ValueError) for settings that the pipeline cannot run, TypeError for one that needs another picture to follow.
     """
 
-    _release = staticmethod(
-        lambda: None
-    )  # until there is a worker: what is refused before is collected, and closed, too
+    # Until there is a worker: one that is refused before is collected, and closed, too.
+    _release = staticmethod(lambda: None)
     _esm = traitlets.Unicode(_script()).tag(sync=True)
     trace = traitlets.Instance(
         Trace, allow_none=True, read_only=True, help="The run that is shown; None before the first."
