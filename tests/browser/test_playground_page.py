@@ -56,3 +56,14 @@ def test_it_can_begin_anew_as_soon_as_the_picture_is_there(page, said):
     assert kinds.index("queued") < kinds.index("result") < kinds.index("pictures") < kinds.index("done")
     during, after = dict(seen[: kinds.index("result")]), seen[kinds.index("result") :]
     assert during["queued"] == during["frames"] == "Stop" and {text for _, text in after} == {"Generate"}
+
+
+def test_generate_begins_a_run_while_a_live_one_is_decoded(page, said):
+    """A live run shows no Stop, so the button that says Generate must not stop it."""
+    hello, queued = (next(message for message in said if message[0]["kind"] == kind) for kind in ("state", "queued"))
+    page.evaluate("(message) => say(message)", list(hello))
+    live = [{**queued[0], "client": "page", "live": 1}, queued[1]]
+    page.evaluate("(message) => say(message)", live)
+    assert page.evaluate("view.busy")
+    page.locator(".go", has_text="Generate").click()
+    assert page.evaluate("sent.at(-1)")["kind"] == "run"

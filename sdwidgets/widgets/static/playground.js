@@ -14,7 +14,7 @@ class PlaygroundView {
     this.seen = 0; // number of the last message from the kernel
     this.delivery = "push";
     this.busy = false;
-    this.finished = false; // the picture is there, and only previews of the steps are missing
+    this.stoppable = false; // the button stops a run: one that was not made by the live mode, until its picture is there
     this.lost = false; // a message that should have come by itself came only after a poll
     this.heard = performance.now();
     this.replay = new Replay({ heading: false });
@@ -158,8 +158,6 @@ class PlaygroundView {
     else this.requestRun();
   }
 
-  get stoppable() { return this.busy && !this.finished && this.delivery !== "sync"; }
-
   typed() {
     this.chips.classList.add("stale");
     this.soon("tokens", 120, () => this.tokenize());
@@ -275,7 +273,10 @@ class PlaygroundView {
       field.hint.hidden = !notes[name] || (name === "prompt" && settings.prompt.trim() !== "");
       field.hint.textContent = notes[name] ?? "";
     }
-    if (live && client === this.client) return void (this.busy = true); // what blinks ten times a second only disturbs
+    if (live && client === this.client) { // what blinks ten times a second only disturbs
+      this.busy = true;
+      return this.offerStop(false);
+    }
     this.running(true);
     this.advance(0, 1, "starting");
   }
@@ -325,8 +326,7 @@ class PlaygroundView {
     if (entry) this.history.add(entry);
     this.history.mark(numbers, entry?.number);
     if (live) return;
-    this.finished = true;
-    this.markGo();
+    this.offerStop(false);
     this.advance(1, 1, "decoding every step");
   }
 
@@ -353,16 +353,16 @@ class PlaygroundView {
 
   running(busy) {
     this.busy = busy;
-    this.finished = false;
-    this.markGo();
+    this.offerStop(busy && this.delivery !== "sync");
     this.replay.card.setAttribute("aria-busy", String(busy));
     this.progress.classList.toggle("on", busy);
     if (!busy) this.waiting.textContent = "No picture yet. Press Generate.";
   }
 
-  markGo() {
-    this.go.textContent = this.stoppable ? "Stop" : "Generate";
-    this.go.classList.toggle("stop", this.stoppable);
+  offerStop(stoppable) {
+    this.stoppable = stoppable;
+    this.go.textContent = stoppable ? "Stop" : "Generate";
+    this.go.classList.toggle("stop", stoppable);
   }
 
   advance(done, total, stage) {
