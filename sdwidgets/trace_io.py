@@ -34,6 +34,10 @@ OPENING, CLOSING = b'<data hidden data-sdwidgets-passport value="', b'"></data>'
 AGAIN = "save the run again with embed_trace(trace, path)"
 
 
+class NoRunError(ValueError):
+    """A file that may be a sound picture, and carries no run."""
+
+
 def embed_trace(trace: Trace, path: str | os.PathLike) -> Path:
     """Write the run's picture as a PNG that carries settings and trace; returns its path.
 
@@ -80,7 +84,8 @@ def read_passport(data: bytes, name: str = "file") -> Trace:
     else:
         page = data[:300].lstrip().lower().startswith((b"<!doctype", b"<html"))
         what = "is a page without a run" if page else "is neither a PNG nor a page with a run"
-        raise ValueError(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
+        error = ValueError if page else NoRunError
+        raise error(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
     return _unpacked(packed, name)
 
 
@@ -136,7 +141,7 @@ def _chunk(data: bytes, name: str) -> bytes:
             what = (
                 "tells its settings, but carries no run" if texts else "is a picture without a run of sdwidgets in it"
             )
-            raise ValueError(
+            raise NoRunError(
                 f"{name} {what}; programs that store a picture again drop it; give the file that embed_trace wrote"
             )
         position = end + 4

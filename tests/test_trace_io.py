@@ -251,7 +251,7 @@ def test_a_dropped_picture_restores_controls_and_run(make):  # noqa: F811
         first.page("save_picture", start=len(data))
         data += first.buffers[-1][0]
     second = make(autorun=False)
-    assert give(second, data, piece=1000) == {"kind": "upload_reply", "client": "page", "done": True, "refused": None}
+    assert give(second, data, piece=1000) == {"kind": "upload_reply", "client": "page", "done": True, "refused": None, "source": False}  # fmt: skip
     second.wait(SECONDS)
     told = ("prompt", "seed", "num_inference_steps", "scheduler", "guidance_scale")
     assert [second.settings[name] for name in told] == ["a dog", 77, 4, "DPM++ 2M Karras", 2.5]
@@ -268,7 +268,7 @@ def test_a_refused_file_changes_nothing(make, trace, tmp_path):  # noqa: F811
     whole = to_png(trace)
     flow = Trace.load(trace.save(tmp_path / "t"))
     flow.settings = type(flow.settings)(**{**vars(flow.settings), "scheduler": "FlowMatchEulerDiscreteScheduler", "scheduler_label": None})  # fmt: skip
-    for data in (plain_png(), whole[:3000], jpeg(), to_png(flow)):
+    for data in (whole[:3000], jpeg()[:300], b"no picture", to_png(flow)):
         refused = give(play, data, "<b>.png")["refused"]
         assert refused and refused[0].isupper() or refused.startswith("'")
     upload = {"kind": "upload", "client": "page", "purpose": "run", "name": "a.png"}
@@ -277,6 +277,20 @@ def test_a_refused_file_changes_nothing(make, trace, tmp_path):  # noqa: F811
         assert play.sent[-1]["refused"]
     assert play.settings == settings and play.trace is before
     assert {message["kind"] for message in play.sent[sent:]} == {"upload_reply"}
+
+
+@pytest.mark.parametrize("picture", [plain_png, jpeg])
+def test_a_picture_without_a_run_becomes_the_source(make, picture):  # noqa: F811
+    play = make(autorun=False)
+    answer = give(play, picture(), "photo")
+    assert answer["source"] and answer["done"] and answer["refused"] is None
+    assert play.source is not None and play.trace is None
+    assert [message["kind"] for message in play.sent][-2:] == [
+        "source",
+        "upload_reply",
+    ]  # the page has it before it begins a run
+    trace = play.run(task="image", strength=0.5).wait(SECONDS)
+    assert np.array_equal(trace.source, np.asarray(play.source))
 
 
 def test_a_run_under_way_gives_way_to_a_dropped_one(make, trace):  # noqa: F811

@@ -13,6 +13,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from ..latents import fit_linear_preview
 from .cards.model_card import write_card
+from .cards.words import write_words
 from .training import clip, denoiser, trainer, vae
 from .training.work_folder import finished_autoencoder, finished_part, text_whitening
 from .world.datasheet import Grammar
@@ -55,6 +56,7 @@ def run_export(args, grammar: Grammar, work: Path) -> None:
     towers = CLIPModel.from_pretrained(finished_part(work, "clip"))
     clip.save_image_tower(towers, args.output / "extras" / "clip")  # for the CLIP score, and to train on from
     _load_as_float32(args.output / "extras" / "clip")
+    write_words(args.output, grammar)
     write_card(args.output, evaluated=False)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")

@@ -238,9 +238,15 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
         list(foreign.read_bytes()),
     )
     card.card.dispatch_event("drop", {"dataTransfer": dropped})
-    said = card.card.locator(".note[role=alert]")
-    assert eventually(card.page, lambda: said.is_visible() and "without a run" in said.inner_text())
-    assert pixels(card.hero) == before and card.box("Seed").input_value() == seed
+    assert eventually(
+        card.page, lambda: pixels(card.settled().hero) != before
+    )  # a picture without a run: a run starts from it
+    assert (
+        card.card.get_by_role("radio", name="Picture to picture").is_checked()
+        and card.box("Seed").input_value() == seed
+    )
+    card.card.get_by_role("radio", name="Text to picture").check(force=True)
+    assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
 
 
 def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):

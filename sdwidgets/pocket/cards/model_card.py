@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import pearsonr
 
+from ...generation.vocabulary import FILE as WORDS
 from ...statistics import Rate
 from ..evaluation.claims import NO_CLAIM, SECTIONS_REST_ON, not_read
 from ..evaluation.exposures import order_of, shown
@@ -25,6 +26,7 @@ from ..world import datasheet
 from ..world.datasheet import ENCODER, FULL, PLANTED_OCCUPATIONS, TAIL_OBJECTS, find_grammar
 from ..world.vocabulary import TONES
 from . import listed, rendered
+from .words import write_examples
 
 #: Watts that the energy estimate assumes, since no meter was read: a processor's thread with its share of memory and
 #: cooling, and a card at its rated power. First match in the device's name.
@@ -302,6 +304,8 @@ def write_card(folder: Path, evaluated: bool = True) -> Path:
                 f"evaluation.json in {folder} is of other weights than lie there: "
                 "make it anew with sdwidgets evaluate --restart, or remove it"
             )
+    if evaluation and (folder / WORDS).is_file():
+        write_examples(folder, evaluation)
     write_figures(evaluation, records["denoiser"], folder)
     card = folder / "README.md"
     card.write_text(model_card(grammar, records, evaluation, part_sizes(folder)), encoding="utf-8")

@@ -63,10 +63,13 @@ def tokens(pipe, text: str) -> dict:
     """
     from ...generation.sharing import own_tokenizers
     from ...generation.tokens import pieces
+    from ...generation.vocabulary import find_vocabulary
 
+    vocabulary = find_vocabulary(pipe)
+    unfamiliar = vocabulary.unfamiliar(text) if vocabulary else []
     tokenizer = own_tokenizers(pipe).get("tokenizer")
     if tokenizer is None:
-        return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0}
+        return {"text": text, "tokens": [], "cut": [], "count": 0, "limit": 0, "marks": 0, "unfamiliar": unfamiliar}
     limit = tokenizer.model_max_length
     ids = list(tokenizer(text, truncation=False, verbose=False).input_ids)
     text_ids = ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids
@@ -81,6 +84,7 @@ def tokens(pipe, text: str) -> dict:
         "count": len(ids),
         "limit": limit,
         "marks": marks,
+        "unfamiliar": unfamiliar,
     }
 
 

@@ -47,7 +47,9 @@ class Messages:
     def hello(self, client: str) -> None:
         from ...generation.schedulers import schedulers_for
         from ...generation.tasks import TASKS
+        from ...generation.vocabulary import find_vocabulary
 
+        vocabulary = find_vocabulary(self._session.pipe)
         session = self._session
         schedulers = [[label, entry.sentence] for label, entry in schedulers_for(session.pipe).items()]
         if not session.settings["scheduler"]:
@@ -62,6 +64,7 @@ class Messages:
             hidden=[name for name in arguments if name not in takes],
             badge=badge(session.pipe),
             history=[entry.to_message() for entry in session.history],
+            examples=list(vocabulary.examples) if vocabulary else [],
             **session.pictures(),
         )
         if self._autorun and session.run is None and session.worker.idle:
@@ -106,29 +109,35 @@ class Messages:
 
     def upload(self, client: str, purpose: str, name: str, size: int, start: int, chunk: bytes) -> None:
         """A file that is refused changes nothing."""
-        data, refused = None, None
+        data, refused, source = None, None, False
         try:
             data = self._upload.take(client, start, size, chunk)
             if data is not None:
-                self._open(purpose, data, name)
+                source = self._open(purpose, data, name)
         except (ValueError, TypeError, RuntimeError) as error:
             text = str(error)
             refused = text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
-        self._channel.send("upload_reply", client, done=bool(data or refused), refused=refused)
+        self._channel.send("upload_reply", client, done=bool(data or refused), refused=refused, source=source)
 
-    def _open(self, purpose: str, data: bytes, name: str) -> None:
+    def _open(self, purpose: str, data: bytes, name: str) -> bool:
+        """Show the run in a file, or take its picture for the runs to come. True: a run was wanted, and there is only a picture."""
         from ...generation.tasks import MAX_BYTES, read_picture
 
         if purpose == "run":
-            return self._session.show(trace_io.read_passport(data, name))
+            try:
+                self._session.show(trace_io.read_passport(data, name))
+                return False
+            except trace_io.NoRunError:
+                pass
         if len(data) > MAX_BYTES:
             limit = f"at most {MAX_BYTES // 10**6} are taken"
             raise SettingsError("source", f"The file has {len(data) / 1e6:.0f} MB; {limit}.")
         picture = read_picture(data, name)
-        if purpose == "source":
-            self._session.use(source=picture)
-        else:
+        if purpose == "mask":
             self._session.use(mask=picture, shown=True)  # the page shows it already
+        else:
+            self._session.use(source=picture)
+        return purpose == "run"
 
     def use_last(self, client: str) -> None:
         run = self._session.run

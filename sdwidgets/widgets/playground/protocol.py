@@ -42,18 +42,26 @@ TO_KERNEL = {
     "reseed": Message({"run": int, "like": int}, "Make a run again from the noise of run `like`."),
 }  # fmt: skip
 
-STATE = {"settings": dict, "schedulers": list, "tasks": list, "hidden": list, "badge": str, "history": list}
+STATE = {
+    "settings": dict,
+    "schedulers": list,
+    "tasks": list,
+    "hidden": list,
+    "badge": str,
+    "history": list,
+    "examples": list,
+}
 PICTURES = {"source": object, "mask": object}  # PNG files or null
-COUNTS = {"tokens": list, "cut": list, "count": int, "limit": int, "marks": int}
+COUNTS = {"tokens": list, "cut": list, "count": int, "limit": int, "marks": int, "unfamiliar": list}
 PAIR = {"numbers": list, "pictures": list, "differences": list, "same_seed": bool}
 
 TO_PAGE = {
     "state": Message({"seen": int, **STATE, **PICTURES}, "Answers hello; the messages after number `seen` follow."),
     "poll_reply": Message({}, "Answers poll, after the messages."),
-    "tokens": Message({"text": str, **COUNTS}, "Answers tokenize: tokens that are read, tokens that are cut off, and counts."),
+    "tokens": Message({"text": str, **COUNTS}, "Answers tokenize: tokens that are read, tokens that are cut off, and counts; [word, captions that it stands in, [near words]] for each that training hardly showed."),
     "code": Message({"text": str}, "Answers export_code."),
     "picture_file": Message({"start": int, "size": int, "chunk": bytes}, "Answers save_picture."),
-    "upload_reply": Message({"done": bool, "refused": object}, "Answers upload; `done`: the file is whole, or refused."),
+    "upload_reply": Message({"done": bool, "refused": object, "source": bool}, "Answers upload; `done`: the file is whole, or refused; `source`: it had no run, and became the source."),
     "compared": Message(PAIR, "Answers compare."),
     "source": Message(PICTURES, "Source and mask of the runs to come."),
     "queued": Message({"settings": dict, "notes": dict, "live": int}, "A run was accepted; notes stand beside controls."),

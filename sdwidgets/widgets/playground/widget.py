@@ -28,7 +28,7 @@ from .protocol import STRENGTHS, for_page
 from .session import Session
 from .worker import Worker
 
-SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "compare.js", "live.js", "playground.js")
+SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "compare.js", "words.js", "live.js", "playground.js")
 
 
 def _script() -> str:

@@ -61,12 +61,22 @@ function followTheme(card) {
   };
 }
 
-/** A shadow root with our style: nothing of the page leaks in, nothing of ours leaks out. */
+/** The height in pixels that a reader sees at once, as --screen of `card`: pictures are no taller than leaves room for their controls.
+ *  A frame that is as high as its content, as Colab's is, does not know it: there it is the screen's, less the browser's own bars. */
+function followHeight(card) {
+  const read = () => card.style.setProperty("--screen", `${window.top === window ? innerHeight : Math.max(480, screen.availHeight - 160)}px`);
+  addEventListener("resize", read);
+  read();
+  return () => removeEventListener("resize", read);
+}
+
+/** A shadow root with our style: nothing of the page leaks in, nothing of ours leaks out. Returns what ends its listening. */
 function mountShadow(host, css, card) {
   const root = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   root.replaceChildren(h("style", {}, css), card);
   host.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the arrow keys, and "d d" deletes a cell
-  return followTheme(card);
+  const ends = [followTheme(card), followHeight(card)];
+  return () => ends.forEach((end) => end());
 }
 
 // ---- from numbers to colours ---------------------------------------------------------------------------------------

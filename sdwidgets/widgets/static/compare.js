@@ -14,7 +14,7 @@ class HistoryStrip {
   /** Whether the next click on a tile compares it, instead of showing it again. */
   choose(on) {
     this.choosing.setAttribute("aria-pressed", String(on));
-    this.instruction.textContent = on ? ": choose the one to compare with" : ": a click shows one again";
+    this.instruction.textContent = on ? ": choose the one to compare with" : "";
   }
 
   async add({ number, thumbnail, title }) {

@@ -15,6 +15,7 @@ class Live {
   toggle() {
     this.on = this.switch.checked;
     this.pending = false;
+    this.dim({ picture: false, rest: false });
     if (this.on) this.moved();
   }
 
@@ -22,8 +23,18 @@ class Live {
   moved() {
     if (!this.on) return;
     this.pending = true;
+    this.dim({ picture: true, rest: true });
     this.go();
   }
+
+  /** Dim what is older than the controls: the picture, and the rest, which a whole run describes. */
+  dim({ picture, rest }) {
+    const { classList } = this.view.replay.card;
+    classList.toggle("behind", rest);
+    classList.toggle("shown", rest && !picture);
+  }
+
+  get newest() { return !this.pending && this.shown === this.sent; } // is what is shown of the newest settings?
 
   go() {
     clearTimeout(this.timer);
@@ -52,6 +63,7 @@ class Live {
     paintBitmap(hero, bitmap);
     bitmap.close();
     card.dataset.live = live;
+    if (this.newest) this.dim({ picture: false, rest: true });
     heroCaption.replaceChildren(h("b", {}, "Live: "), `few steps, ${Math.round(1000 * seconds)} ms`);
   }
 
@@ -63,6 +75,7 @@ class Live {
   /** A run ended. A live one answers all requests up to its own; any other, and refused settings, answer all. */
   answered(live) {
     this.answers = live ? Math.max(this.answers, live) : this.sent;
+    if (!this.pending && this.answers === this.sent) this.dim({ picture: false, rest: false });
     this.go();
   }
 }

@@ -21,7 +21,7 @@ class PlaygroundView {
     this.fields = {}; // name -> {read, write, error, hint, inputs}
     this.timers = {};
     this.live = new Live(this);
-    this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName());
+    this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName(), () => this.source.taken());
     this.build();
     this.unmount = mountShadow(host, CSS + STYLE, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
@@ -45,11 +45,12 @@ class PlaygroundView {
     const id = (name) => `${name}-${replay.id}`;
     this.go = h("button", { type: "button", class: "go", click: () => this.goOrStop() }, "Generate");
     this.chips = h("div", { class: "tokens", role: "status", "aria-label": "How the prompt is read" });
+    this.words = new Words(this);
     this.more = h("button", { type: "button", class: "quiet", "aria-expanded": "false", "aria-controls": id("negative"),
       click: () => this.showNegative(this.negative.hidden, true) }, "+ negative prompt");
 
     const text = (name, label, attributes) => {
-      const input = h("input", { id: id(name), type: "text", class: "text", dir: "auto", autocomplete: "off", ...attributes });
+      const input = h("textarea", { id: id(name), rows: 1, class: "text", dir: "auto", autocomplete: "off", spellcheck: "false", ...attributes });
       return this.field(name, { input, read: () => input.value, write: (value) => { input.value = value ?? ""; } });
     };
     const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => { this.typed(); this.live.moved(); },
@@ -58,7 +59,9 @@ class PlaygroundView {
     this.negative = h("div", { class: "field negative", hidden: true, id: id("negative") },
       h("label", { for: id("negative_prompt") }, "Negative prompt: what it should keep away from"), negative.input, negative.error, negative.hint);
 
-    this.knobs = h("div", { class: "knobs" }, ...KNOBS.map((knob) => this.knob(knob, id(knob.name))));
+    this.knobs = h("div", { class: "knobs", id: id("knobs") }, ...KNOBS.map((knob) => this.knob(knob, id(knob.name))));
+    this.seeds = new SeedButtons(this);
+    this.fold = h("button", { type: "button", class: "quiet settings", "aria-controls": id("knobs"), click: () => this.unfold(this.knobs.hidden) });
     const select = h("select", { id: id("scheduler"), change: () => this.changed() });
     const scheduler = this.field("scheduler", { input: select, read: () => select.value, write: (value) => { select.value = value ?? ""; } });
     this.sentence = h("p", { class: "hint sentence" });
@@ -69,20 +72,52 @@ class PlaygroundView {
     this.source = new SourceField(this);
     this.history = new HistoryStrip(this);
     this.compare = new Compare(this);
-    const controls = h("div", { class: "controls", keydown: (event) => { if (event.key === "Enter" && event.target.type === "text") this.requestRun(); } },
-      h("div", { class: "first" }, this.source.tasks, this.live.box), h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
-      this.chips, prompt.hint, this.negative, this.source.box, this.knobs);
+    const controls = h("div", { class: "controls", keydown: (event) => this.enter(event) },
+      this.source.tasks, h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
+      this.chips, this.words.unfamiliar, prompt.hint, this.words.examples, this.negative, this.source.box, h("div", { class: "first" }, this.fold, this.live.box), this.knobs);
     this.bar = h("div");
     this.progress = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0 }, this.bar);
     this.failure = h("p", { class: "note", role: "alert", hidden: true });
     this.waiting = h("div", { class: "waiting" }, "No picture yet. Press Generate.");
     replay.card.setAttribute("aria-label", "Playground");
     replay.card.classList.add("empty");
-    replay.card.prepend(controls, this.progress, this.failure, this.waiting);
+    replay.card.classList.add("playground");
+    const scene = replay.main.parentNode;
+    const desk = h("div", { class: "desk" }, controls, this.history.box);
+    scene.before(desk);
+    desk.append(scene);
+    scene.prepend(this.progress, this.failure, this.waiting);
+    scene.append(replay.warning); // said below the pictures here, where it moves nothing
     replay.badge.after(this.tools.buttons);
     this.tools.listen(replay.card);
-    replay.badge.parentNode.before(this.history.box, this.compare.box, this.tools.panel);
-    replay.strip.after(replay.warning); // said below the pictures here, where it moves nothing
+    replay.badge.parentNode.before(this.compare.box, this.tools.panel);
+    this.unfold(true);
+    const started = new ResizeObserver(([{ contentRect: { width } }]) => { // once it is laid out: where the page is small, the pictures come first
+      if (!width) return;
+      this.unfold(width >= 900 || (width >= 640 && innerHeight >= 800));
+      started.disconnect();
+    });
+    started.observe(replay.card);
+  }
+
+  /** Show seed, steps, guidance and scheduler, or one line that says what they are. */
+  unfold(open) {
+    this.knobs.hidden = !open;
+    this.fold.setAttribute("aria-expanded", String(open));
+    this.replay.card.classList.toggle("folded", !open);
+    this.sayFolded();
+  }
+
+  sayFolded() {
+    const [seed, steps, guidance, scheduler] = ["seed", "num_inference_steps", "guidance_scale", "scheduler"].map((name) => this.fields[name].read());
+    this.fold.textContent = this.knobs.hidden ? `Settings: ${[`seed ${seed}`, `${steps} steps`, `guidance ${guidance}`, scheduler].filter(Boolean).join(" · ")}` : "Settings";
+  }
+
+  /** In a text, Enter makes the picture: a prompt has no lines. */
+  enter(event) {
+    if (event.key !== "Enter" || event.isComposing || !event.target.closest("textarea, input:not([type=radio], [type=checkbox], [type=range])")) return;
+    event.preventDefault();
+    this.requestRun();
   }
 
   /** A label, a slider for the usual values, and a box in which any value can be typed. */
@@ -97,7 +132,8 @@ class PlaygroundView {
       input: box, also: slider, read: () => box.value.trim(),
       write: (value) => { box.value = typeof value === "number" ? value.toFixed(Number.isInteger(value) ? digits : Math.max(digits, 2)).replace(/(\.\d)0$/, "$1") : value ?? ""; follow(); },
     });
-    field.box = h("div", { class: "knob" }, h("div", { class: "top" }, h("label", { for: id, title: hint }, label), box), slider, field.error, field.hint);
+    field.top = h("div", { class: "top" }, h("label", { for: id, title: hint }, label), box);
+    field.box = h("div", { class: "knob" }, field.top, slider, field.error, field.hint);
     return field.box;
   }
 
@@ -151,6 +187,7 @@ class PlaygroundView {
     this.last = JSON.stringify(settings);
     this.requested = performance.now();
     this.send("run", { settings });
+    this.sayFolded();
   }
 
   goOrStop() {
@@ -200,7 +237,7 @@ class PlaygroundView {
     this[`on_${message.kind}`](decodeBinary(message, buffers));
   }
 
-  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history }) {
+  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history, examples }) {
     this.greeted = true;
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
@@ -208,6 +245,7 @@ class PlaygroundView {
     for (const name of hidden) if (this.fields[name]?.box) this.fields[name].box.hidden = true;
     this.more.hidden = hidden.includes("negative_prompt");
     this.replay.badge.textContent = badge;
+    this.words.offer(examples);
     this.source.offer(tasks);
     this.source.open({ source, mask });
     history.forEach((entry) => this.history.add(entry));
@@ -223,6 +261,7 @@ class PlaygroundView {
     for (const [name, value] of Object.entries(settings)) this.fields[name].write(value);
     if (settings.negative_prompt) this.showNegative(true);
     this.explainScheduler();
+    this.sayFolded();
     this.tokenize();
     this.last = JSON.stringify(this.settings());
   }
@@ -249,7 +288,7 @@ class PlaygroundView {
     this.polled = 0;
   }
 
-  on_tokens({ text, tokens, cut, count, limit, marks }) {
+  on_tokens({ text, tokens, cut, count, limit, marks, unfamiliar }) {
     if (text !== this.fields.prompt.read()) return; // the reader typed on
     const chip = (kind) => ([piece, pieces]) => h("span", { class: kind, dir: "auto" }, piece,
       ...(pieces > 1 ? [h("small", { title: `one character, ${pieces} tokens` }, `× ${pieces}`)] : []));
@@ -257,6 +296,7 @@ class PlaygroundView {
     const unread = Math.max(0, count - limit);
     const more = (there, shown) => (there > shown ? ["…"] : []);
     this.chips.classList.remove("stale");
+    this.words.explain(unfamiliar);
     this.chips.replaceChildren(
       ...(limit ? [h("span", { class: "count", title: `${marks} of them mark the start and the end` }, `${count} of ${limit} tokens`)] : []),
       ...tokens.map(chip("chip")), ...more(Math.min(count, limit) - marks, tally(tokens)),
@@ -269,6 +309,7 @@ class PlaygroundView {
     this.requested = 0;
     this.show_errors({ "": notes[""] });
     this.replay.pause();
+    this.seeds.used(settings.seed);
     for (const [name, field] of Object.entries(this.fields)) {
       field.hint.hidden = !notes[name] || (name === "prompt" && settings.prompt.trim() !== "");
       field.hint.textContent = notes[name] ?? "";

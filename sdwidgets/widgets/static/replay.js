@@ -47,21 +47,24 @@ class Replay {
       ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === 1 }, text)));
     this.status = h("output", { class: "status", for: id });
     this.badge = h("span", { class: "badge" });
-    this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Larger type and fewer things",
-      click: () => this.toggleProjector() }, "Projector mode");
+    this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "For a room: larger type, and only prompt, picture and steps",
+      click: () => this.projected(!this.card.classList.contains("projector")) }, "Projector mode");
+    this.full = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Projector mode on the whole screen (key F; Escape ends it)",
+      click: () => this.toggleFullScreen() }, "Full screen");
     this.heading = h("header", { class: "heading", hidden: true });
     this.warning = h("p", { class: "note", role: "status", hidden: true });
     this.main = h("div", { class: "stage" },
       h("figure", { class: "hero" }, this.hero, this.heroCaption),
+      this.strip,
+      h("div", { class: "bar" }, this.playButton, this.range, this.speed, this.status),
       h("figure", { class: "standing" }, this.currentLatents, this.currentLatentsCaption),
       h("figure", { class: "schedule" }, this.curve,
         h("figcaption", {}, h("b", {}, "Schedule: "), "the share of picture grows, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
     this.showHeading = heading;
-    this.card = h("section", { class: "card", "aria-label": "Replay of a run", keydown: (event) => this.key(event) },
-      this.heading, this.warning, this.main, this.strip,
-      h("div", { class: "bar" }, this.playButton, this.range, this.speed, this.status),
-      h("footer", {}, this.badge, this.projector));
+    this.card = h("section", { class: "card", "aria-label": "Replay of a run", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
+      this.heading, this.warning, h("div", { class: "scene" }, this.main),
+      h("footer", {}, this.badge, h("span", { class: "modes" }, this.projector, this.full)));
 
     this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.watcher.observe(this.curve);
@@ -78,6 +81,7 @@ class Replay {
     this.frames = [];
     this.range.max = Math.max(0, this.length - 1);
     this.hero.style.aspectRatio = this.currentLatents.style.aspectRatio = run.aspect;
+    this.card.style.setProperty("--aspect", run.aspect);
     this.warning.hidden = !run.note;
     this.warning.textContent = run.note ?? "";
     if (run.badge) this.badge.textContent = run.badge;
@@ -355,7 +359,12 @@ class Replay {
   }
 
   key(event) {
-    if (event.target.closest("input, select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.target.closest("input:not([type=range]), select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "f" || event.key === "F") {
+      event.preventDefault();
+      return this.toggleFullScreen();
+    }
+    if (event.target.closest("input")) return; // a slider has its own arrows
     const places = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, Home: 0, End: this.frames.length - 1 };
     if (!(event.key in places)) return;
     event.preventDefault();
@@ -364,9 +373,18 @@ class Replay {
     if (this.strip.contains(event.target)) this.strip.querySelector("[aria-current=step]")?.focus();
   }
 
-  toggleProjector() {
-    const on = this.card.classList.toggle("projector");
+  projected(on) {
+    this.card.classList.toggle("projector", on);
     this.projector.setAttribute("aria-pressed", String(on));
+    this.full.setAttribute("aria-pressed", String(this.isFullScreen));
+  }
+
+  get isFullScreen() { return this.card.getRootNode().fullscreenElement === this.card; }
+
+  /** Projector mode on the whole screen; where a page may not have it, projector mode alone. */
+  async toggleFullScreen() {
+    if (this.isFullScreen) return document.exitFullscreen();
+    try { await this.card.requestFullscreen(); } catch { this.projected(!this.card.classList.contains("projector")); }
   }
 
   close() {

@@ -22,8 +22,11 @@ class SourceField {
     const buttons = h("div", { class: "buttons" },
       h("button", { type: "button", click: () => { this.runNext = true; view.send("use_last"); } }, "Use the last picture"),
       h("button", { type: "button", click: () => chosen.click() }, "Choose a picture"), chosen);
-    this.empty = h("p", { class: "nothing" }, "No picture yet");
-    this.panel = h("div", { class: "source", hidden: true }, h("div", {}, this.pad.box, this.empty),
+    this.empty = h("p", { class: "nothing" }, "No picture yet: choose, drop or paste one");
+    this.small = h("div", {}, this.pad.box, this.empty);
+    this.large = h("figure", { class: "painted", hidden: true }, h("figcaption", {}, h("b", {}, "Paint here "), "what is made anew")); // beside the result
+    view.replay.main.prepend(this.large);
+    this.panel = h("div", { class: "source", hidden: true }, this.small,
       h("div", { class: "aside" }, buttons, source.error, this.pad.tools, mask.error, this.border, this.strength));
     this.box = h("div", { class: "start" }, this.sentence, task.error, this.panel);
   }
@@ -51,6 +54,16 @@ class SourceField {
     this.panel.hidden = name === "text";
     this.pad.tools.hidden = this.pad.mask.hidden = name !== "inpaint";
     this.border.hidden = name !== "outpaint";
+    this.place();
+  }
+
+  /** A picture that is painted on stands large beside the result, any other small among the controls. */
+  place() {
+    const painted = this.has && this.task === "inpaint";
+    (painted ? this.large : this.small).prepend(this.pad.box);
+    this.large.hidden = !painted;
+    this.small.hidden = painted;
+    this.view.replay.card.classList.toggle("painting", painted);
   }
 
   /** PNG files from the kernel, or null. */
@@ -59,6 +72,7 @@ class SourceField {
     this.masked = !!mask;
     this.empty.hidden = this.has;
     this.pad.box.hidden = !this.has;
+    this.place();
     if (!source) return;
     const read = (bytes) => decodePicture(bytes, "image/png");
     this.pad.open(await read(source));
@@ -70,6 +84,12 @@ class SourceField {
   sendSource(file) {
     this.runNext = true; // the new source is followed by a run, from this view alone
     this.view.tools.upload(file, "source");
+  }
+
+  /** A picture without a run came in by drop, paste or Open: the next run starts from it. */
+  taken() {
+    if (this.task === "text") this.chosen("image");
+    else if (this.task !== "inpaint") this.view.requestRun();
   }
 
   async sendMask() {

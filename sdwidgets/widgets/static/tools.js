@@ -2,18 +2,18 @@
 // for the footer, a panel above it, and a place to drop files.
 
 class Tools {
-  /** `send(kind, fields, bytes)` goes to the kernel; `say(sentence)` shows the reader an error; `name()` is for a file. */
-  constructor(send, say, name) {
-    Object.assign(this, { send, say, name });
+  /** `send(kind, fields, bytes)` goes to the kernel; `say(sentence)` shows the reader an error; `name()` is for a file; `taken()`: a picture became the source. */
+  constructor(send, say, name, taken) {
+    Object.assign(this, { send, say, name, taken });
     this.chunks = []; // of a picture that is downloaded
     this.uploading = null; // {file, purpose, then, start}
     this.copy = h("button", { type: "button", class: "quiet", "aria-expanded": "false", title: "The diffusers call that makes this picture",
       click: () => (this.panel.hidden ? send("export_code") : this.hideCode()) }, "Copy as code");
     this.save = h("button", { type: "button", class: "quiet", title: "A PNG that carries its settings and every step of its run",
       click: () => { this.chunks = []; send("save_picture", { start: 0 }); } }, "Save picture");
-    const chosen = h("input", { type: "file", accept: "image/png,text/html", hidden: true, "aria-label": "Picture or page that carries a run",
+    const chosen = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp,text/html", hidden: true, "aria-label": "Picture or page",
       change: () => { if (chosen.files[0]) this.upload(chosen.files[0]); chosen.value = ""; } });
-    this.open = h("button", { type: "button", class: "quiet", title: "A picture that was saved here, or an exported page: shows its run again",
+    this.open = h("button", { type: "button", class: "quiet", title: "One that was saved here, or an exported page, shows its run again; from any other the next run starts. Or drop or paste it",
       click: () => chosen.click() }, "Open picture");
     this.buttons = h("span", { class: "tools" }, this.copy, this.save, this.open, chosen);
     this.text = h("pre", { tabindex: 0, "aria-label": "Program" });
@@ -70,6 +70,13 @@ class Tools {
       over(event, false);
       if (event.dataTransfer.files[0]) this.upload(event.dataTransfer.files[0]);
     });
+    element.addEventListener("paste", (event) => {
+      const [file] = event.clipboardData?.files ?? [];
+      if (!file) return; // text, which is its field's
+      event.preventDefault();
+      event.stopPropagation();
+      this.upload(file);
+    });
   }
 
   /** Send a file in chunks: the kernel answers each with `upload_reply`. One at a time; of those that wait, the newest. */
@@ -91,13 +98,14 @@ class Tools {
     }
   }
 
-  uploaded({ done, refused }) {
+  uploaded({ done, refused, source }) {
     if (!this.uploading) return;
     if (!done) return void this.uploadChunk();
     const { then } = this.uploading;
     this.uploading = null;
     if (refused) this.say(refused);
     else then();
+    if (source) this.taken();
     if (this.next) this.upload(...this.next);
     this.next = null;
   }
