@@ -1,7 +1,7 @@
 """`python tools/clean_notebooks.py [notebooks ...]`: take out of executed notebooks what changes with every run.
 
-That is: when each cell ran, and the state of widgets, which belongs to a kernel that is gone. What remains is reviewed as text.
-Large pictures are stored with fewer colours, for a notebook stays below 1.5 MB.
+That is: when each cell ran, lines of progress that are empty now, and what belongs to a kernel that is gone: the state of widgets, and widgets
+whose cell has a page in their place. What remains is reviewed as text. Large pictures are stored with fewer colours, for a notebook stays below 1.5 MB.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import nbformat
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE = 30_000  # characters of a PNG in base64
 
 
@@ -25,13 +26,23 @@ def clean(path: Path) -> None:
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         cell.metadata.pop("lines_to_next_cell", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if stays(output, cell.outputs)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "application/vnd.jupyter.widget-view+json" in data and len(data) > 1:
-                del data["application/vnd.jupyter.widget-view+json"]
+            if VIEW in data and len(data) > 1:
+                del data[VIEW]
             if len(data.get("image/png", "")) > LARGE:
                 data["image/png"] = smaller(data["image/png"])
     nbformat.write(book, path)
+
+
+def stays(output, outputs: list) -> bool:
+    """False for what shows nothing, and for a widget beside the page that it left."""
+    if "data" not in output:
+        return True
+    left = any("data-sdwidgets-saved" in str(other.get("data", {}).get("text/html")) for other in outputs)
+    return any(output.data.values()) and not (left and VIEW in output.data)
 
 
 def smaller(png: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from ..generation.sharing import own_copy, pipeline_lock
 from ..loading.turbo import LORA
 from ..parts import quiet_diffusers
 from ..recording import record
-from ..trace import Trace
+from ..trace import Step, Trace
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, SchedulerMixin
@@ -47,15 +47,22 @@ def temporarily(
 
 
 def run_with(
-    pipe: DiffusionPipeline, scheduler: str | None, prompt: str, *, num_inference_steps: int, seed: int = 0, **settings
+    pipe: DiffusionPipeline,
+    scheduler: str | None,
+    prompt: str,
+    *,
+    num_inference_steps: int,
+    seed: int = 0,
+    on_step: Callable[[Step], None] | None = None,
+    **settings,
 ) -> Trace:
     """One recorded run with another scheduler of `schedulers_for(pipe)`, or None; the pipeline's own stays what it is.
 
     settings: whatever else the pipeline takes, such as guidance_scale, height and width. The noise is drawn on the CPU
-    from `seed`, so that it is the same whatever the scheduler. Raises ValueError for a scheduler that is not on offer.
+    from `seed`, so that it is the same whatever the scheduler. on_step: as of `record`. Raises ValueError for a scheduler that is not on offer.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     own = own_copy(pipe, None if scheduler is None else make_scheduler(scheduler, pipe))
-    with record(own) as trace:
+    with record(own, on_step=on_step) as trace:
         own(prompt, num_inference_steps=num_inference_steps, generator=generator, **settings)
     return trace

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..trace import first_of
+from .progress import progress_line
 from .replay import MAX_LATENTS, about, badge_parts, finished_picture, pack, webp
 from .still_image import captioned
 from .view import View
@@ -85,9 +86,11 @@ class GuidanceExplorer(View):
                 f"scales are finite numbers, at least one and each once, as in (1, 2, 4, 8), not {scales}"
             )
         traces, pictures = [], []
-        for scale in sorted(scales):
-            traces.append(run_with(pipe, None, prompt, **settings | {"guidance_scale": scale}))
-            pictures.append(decode_predictions(pipe, traces[-1]) if decode else None)
+        with progress_line(len(scales) * settings["num_inference_steps"]) as advance:
+            for scale in sorted(scales):
+                on_step = lambda _, scale=scale: advance(f"guidance {scale:g}")
+                traces.append(run_with(pipe, None, prompt, on_step=on_step, **settings | {"guidance_scale": scale}))
+                pictures.append(decode_predictions(pipe, traces[-1]) if decode else None)
         return cls(traces, pictures)
 
     def validate_state(self, name: str, value):

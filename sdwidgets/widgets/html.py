@@ -55,13 +55,13 @@ def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, stat
     text = for_script(data)
     key = hashlib.sha256((view + text + for_script(state)).encode()).hexdigest()[:16]
     picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
-    return _filled(
+    return filled(
         "embed.html", key=key, alt=html.escape(alt, quote=True), picture=picture, script=script, data=text, view=view, state=for_script(state or {})
     )  # fmt: skip
 
 
-def _filled(template: str, **values: str) -> str:
-    """A template of `static`, whose $names these values take the place of."""
+def filled(template: str, **values: str) -> str:
+    """A template of `static`, whose $names these values take the place of, as they are: HTML that is trusted."""
     return Template((STATIC / template).read_text("utf-8")).substitute(values)
 
 
@@ -71,7 +71,7 @@ def write(body: str, path: str | os.PathLike, title: str) -> Path:
     Raises OSError, with a sentence, where it cannot be written.
     """
     path = Path(path)
-    text = _filled("page.html", title=html.escape(title), body=body)
+    text = filled("page.html", title=html.escape(title), body=body)
     with replacing(path, "the page") as part:
         part.write_text(text, "utf-8")
     return path

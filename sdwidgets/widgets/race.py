@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..latents import linear_preview
 from ..trace import Trace, first_of
+from .progress import progress_line
 from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, pack, webp
 from .still_image import table
 from .view import View
@@ -95,14 +96,14 @@ class SchedulerRace(View):
             )
         settings = completed(pipe, settings) | {"seed": seed}
         settings.pop("num_inference_steps", None)
-        traces = {
-            label: run_with(pipe, label, prompt, num_inference_steps=counts[name], **settings)
-            for name, label in zip(schedulers, labels, strict=True)
-        }
-        if previews:
-            for trace in traces.values():
-                decode_previews(trace, pipe)
-        converged = run_with(pipe, far, prompt, num_inference_steps=reference_steps, **settings) if far else None
+        runs = {label: counts[name] for name, label in zip(schedulers, labels, strict=True)}
+        with progress_line(sum(runs.values()) + (reference_steps if far else 0)) as advance:
+            run = lambda label, steps: run_with(pipe, label, prompt, num_inference_steps=steps, on_step=lambda _: advance(label), **settings)  # fmt: skip
+            traces = {label: run(label, steps) for label, steps in runs.items()}
+            if previews:
+                for trace in traces.values():
+                    decode_previews(trace, pipe)
+            converged = run(far, reference_steps) if far else None
         sentences = {entry.label: entry.sentence for entry in entries}
         return cls(traces, converged, sentences=sentences)
 

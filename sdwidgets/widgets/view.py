@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..trace_file import encoded
 from . import html
+from .saved import LeavesPage
 
 
 class View:
@@ -95,12 +96,13 @@ class View:
         return {"text/html": self.to_html(), "image/png": picture, "text/plain": repr(self)}
 
 
-class LiveView(anywidget.AnyWidget):
+class LiveView(LeavesPage, anywidget.AnyWidget):
     """A view connected to the kernel. `state`: what is shown, a dict; set it, or let the reader, and observe it."""
 
     _esm = traitlets.Unicode().tag(sync=True)
     data = traitlets.Unicode().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
+    saved_as = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, view: View):
         self._view = view
@@ -108,6 +110,9 @@ class LiveView(anywidget.AnyWidget):
         script = f"{view.bundle()}\n{live.replace('VIEW', type(view).__name__)}"
         super().__init__(_esm=script, data=html.for_script(view.data), state=dict(view.state))
         self.observe(self._moved, "state")
+
+    def saved_view(self) -> View:
+        return self._view
 
     def set(self, **state) -> LiveView:
         """Choose what is shown, as `View.set` does."""

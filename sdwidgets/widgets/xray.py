@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from .progress import progress_line
 from .replay import MAX_PICTURE, about, badge_parts, finished_picture, pack, webp
 from .still_image import captioned
 from .view import View
@@ -58,7 +59,8 @@ class PromptXray(View):
     ):  # fmt: skip
         """Make one picture and show what every word of its prompt did: a `PromptXray`, which shows itself in a notebook.
 
-        known_words: all words that the model was trained on; others are marked as never seen. None: nothing is marked.
+        known_words: all words that the model was trained on; others are marked as never seen. None: those that the model's folder names;
+            where it names none, nothing is marked.
         seed: of a CPU generator, so that it means the same noise on every device. settings: go to the pipeline, for example
         `num_inference_steps=20`; without it, and without `guidance_scale`, they are the model's usual ones. Its `.maps` and `.trace` hold what was recorded.
 
@@ -70,13 +72,20 @@ class PromptXray(View):
         from ..generation.sharing import own_copy
         from ..generation.usual import completed
         from ..generation.validation import check_names
+        from ..generation.vocabulary import find_vocabulary
         from ..recording import record
 
         check_names("xray", settings, cls.from_pipeline, pipe)
         generator = torch.Generator("cpu").manual_seed(seed)
-        own = own_copy(pipe)
-        with record(own) as trace, record_attention(own, max_megabytes=max_megabytes) as maps:
-            own(prompt, generator=generator, **completed(pipe, settings))
+        own, settings = own_copy(pipe), completed(pipe, settings)
+        if known_words is None and (vocabulary := find_vocabulary(pipe)):
+            known_words = vocabulary.captions
+        with (
+            progress_line(settings["num_inference_steps"]) as advance,
+            record(own, on_step=lambda _: advance()) as trace,
+            record_attention(own, max_megabytes=max_megabytes) as maps,
+        ):
+            own(prompt, generator=generator, **settings)
         return cls(trace, maps, known_words=known_words)
 
     def validate_state(self, name: str, value):

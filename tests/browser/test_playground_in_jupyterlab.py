@@ -352,6 +352,26 @@ def test_the_page_asks_for_news_that_threads_could_not_send(page):
     assert eventually(page, lambda: pixels(lost.settled().hero) != first)
 
 
+def test_a_saved_notebook_shows_the_last_run_without_its_kernel(card, labs, new_page):
+    left = card.page.locator("[data-sdwidgets-saved]").first
+    assert eventually(
+        card.page, lambda: left.count() and not left.is_visible()
+    )  # beside the live widget nothing is seen of it
+    last = pixels(card.settled().hero)
+    card.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    lab = labs(card.page.kind)
+    (lab.folder / "again.ipynb").write_bytes((lab.folder / "playground.ipynb").read_bytes())
+    other = lab.show(new_page(), "again")
+    replay = other.locator("[data-sdwidgets-saved] .card").first
+    replay.wait_for()
+    assert pixels(replay.locator(".hero canvas")) == last
+    assert other.get_by_text("run this cell to change it").first.is_visible()
+    broken = other.get_by_text("model not found").first
+    assert eventually(other, lambda: broken.count() and not broken.is_visible())
+    replay.get_by_role("slider", name="Step", exact=True).press("Home")
+    assert replay.locator(".status").inner_text().startswith("step 1")
+
+
 def ask(page, code: str) -> str:
     """What the kernel prints."""
     return page.evaluate(

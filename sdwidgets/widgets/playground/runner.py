@@ -19,14 +19,15 @@ from .worker import Worker
 
 PROGRESS = 0.1  # seconds between two messages to the page
 IDLE_SECONDS = 0.15  # without a newer request before a live run is described step by step
+LIVE_ENDED = 1.0  # seconds without a newer request before a live run counts as the last
 PATIENCE = 1.0  # seconds that a live run may take while newer settings wait
 
 
 class Runner:
-    """One pipeline's runs. `error`: what ended the newest; `finish(run, description, live)` takes what was made."""
+    """One pipeline's runs. `error`: what ended the newest; `finish(run, description, live)` takes what was made, and `ended()` follows its previews."""
 
-    def __init__(self, pipe, channel: Channel, worker: Worker, finish: Callable[[Run, dict, int], None]):
-        self.pipe, self.channel, self.worker, self.finish = pipe, channel, worker, finish
+    def __init__(self, pipe, channel: Channel, worker: Worker, finish: Callable[[Run, dict, int], None], ended: Callable[[], None]):  # fmt: skip
+        self.pipe, self.channel, self.worker, self.finish, self.ended = pipe, channel, worker, finish, ended
         self.error: Exception | None = None
 
     def make(self, request: RunRequest, cancelled: Callable[[], bool]) -> None:
@@ -73,6 +74,10 @@ class Runner:
             error = None
         sentence = sentence_for(error) if error else None
         self.channel.publish("done", badge=footer, failure=sentence, live=request.live)
+        if request.live:
+            self.worker.pause(LIVE_ENDED)
+        if trace and not self.worker.waiting:
+            self.ended()
 
     def _call_pipeline(self, request: RunRequest, cancelled: Callable[[], bool]) -> tuple:
         """(trace, scheduler, exception or None); the trace is None where nothing was recorded."""

@@ -27,7 +27,7 @@ class Session:
     """`settings`, `source` and `mask` are those of the next run; `run` is the newest that was not replaced, None before the first.
 
     settings: those that differ from what is usual for the pipeline. changed(name, value): hears of a new "settings", a dict
-    of its own, and a new "trace", on the thread that sends messages. Raises SettingsError for what cannot be run.
+    of its own, a new "trace", and "done", with None, on the thread that sends messages. Raises SettingsError for what cannot be run.
     """
 
     def __init__(self, pipe, channel: Channel, worker: Worker, changed: Callable[[str, Any], None], source, mask, settings: dict):  # fmt: skip
@@ -35,7 +35,7 @@ class Session:
 
         pipe = text_pipeline(pipe)
         self.pipe, self.channel, self.worker, self._changed = pipe, channel, worker, changed
-        self.runner = Runner(pipe, channel, worker, self._keep)
+        self.runner = Runner(pipe, channel, worker, self._keep, self._ended)
         self.history = History()
         self.run: Run | None = None
         self._newest: RunRequest | None = None
@@ -164,6 +164,7 @@ class Session:
             if not cancelled():
                 self._keep(run, description)
                 self.channel.publish("done", badge=run.badge, failure=None, live=0)
+                self._ended()
 
         self._begin(run.request, notes)
         self._submit(run.request, job)
@@ -206,6 +207,10 @@ class Session:
             self.channel.publish("done", badge=badge(self.pipe), failure=sentence_for(error), live=0)
             if error is not failure:
                 raise
+
+    def _ended(self) -> None:
+        """On the worker's thread: the run that is shown has all its previews."""
+        self.channel.call(partial(self._changed, "done", None))
 
     def _keep(self, run: Run, description: dict, live: int = 0) -> None:
         """On the worker's thread: from now on this run is shown."""

@@ -21,6 +21,7 @@ from ... import trace_io
 from ...trace import CONTROLS, Trace
 from ..html import STATIC, bundle_scripts, for_script
 from ..replay import Replay
+from ..saved import LeavesPage
 from .channel import Channel
 from .driver import check_names, copy_settings
 from .messages import Messages
@@ -55,7 +56,7 @@ def _shows_settings(default):
     return decorate
 
 
-class Playground(anywidget.AnyWidget):
+class Playground(LeavesPage, anywidget.AnyWidget):
     """A live pipeline with controls, progress and a scrubber over every step of its last run.
 
     pipe: a diffusers pipeline, as from `sdwidgets.load()`; of one that starts from pictures, text-to-image over the same parts. Cells may
@@ -102,7 +103,7 @@ class Playground(anywidget.AnyWidget):
         self._session = Session(pipe, channel, worker, self._changed, source, mask, settings)
         super().__init__()
         self._changed("settings", copy_settings(self._session.settings))
-        self.on_msg(Messages(self._session, autorun).receive)
+        self.on_msg(Messages(self._session, autorun, self.saved_as).receive)
 
     @property
     def pipe(self):
@@ -191,13 +192,32 @@ class Playground(anywidget.AnyWidget):
             raise RuntimeError("There is no picture yet; call run() and wait() first.")
         return trace_io.embed_trace(self._session.run.trace, path)
 
+    def export_html(self, path: str | os.PathLike) -> Path:
+        """Write the run that is shown as a page of its own, every step under a scrubber; returns its path. See `Replay.export_html`."""
+        replay = self.saved_view()
+        if replay is None:
+            raise RuntimeError("There is no picture yet; call run() and wait() first.")
+        return replay.export_html(path)
+
+    def saved_view(self) -> Replay | None:
+        """What is left where no kernel runs."""
+        return Replay(self.trace) if self.trace is not None and self.trace.steps else None
+
+    @property
+    def saved_sentence(self) -> str:
+        if self.trace is None:
+            return "A Playground: run this cell to use it."
+        return "The last run of a Playground: run this cell to change it."
+
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""
         self._release()
         super().close()
 
     def _changed(self, name: str, value) -> None:
-        """What changed in the session becomes a trait; a new trace brings its image."""
+        """What changed in the session becomes a trait; a new trace brings its image. "done": a run has ended, with its previews."""
+        if name == "done":
+            return self.renew_saved()
         values = {name: value}
         if name == "trace":
             values["image"] = None if value.images is None else Image.fromarray(value.images[0])

@@ -79,6 +79,14 @@ function mountShadow(host, css, card) {
   return () => ends.forEach((end) => end());
 }
 
+/** Say that the widget of this name is alive here: what its cell keeps for a page without a kernel hides (saved.html). Returns what ends it. */
+function markLive(host, name) {
+  const say = () => window.dispatchEvent(new Event("sdwidgets-live"));
+  host.setAttribute("data-sdwidgets-live", name);
+  say();
+  return () => { host.removeAttribute("data-sdwidgets-live"); say(); };
+}
+
 // ---- from numbers to colours ---------------------------------------------------------------------------------------
 
 // Eleven stops of ColorBrewer's RdBu from blue to red (colour-blind safe; Apache-2.0, Cynthia Brewer), white at zero.

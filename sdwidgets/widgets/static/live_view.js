@@ -8,11 +8,12 @@ export default {
     view.open(decodeBinary(JSON.parse(model.get("data"))));
     const take = () => view.set(model.get("state"));
     take();
+    const died = markLive(host, model.get("saved_as"));
     model.on("change:state", take);
     view.changed = (state) => { // the reader moved something
       model.set("state", { ...model.get("state"), ...state });
       model.save_changes();
     };
-    return () => { model.off("change:state", take); view.close?.(); unmount(); };
+    return () => { model.off("change:state", take); view.close?.(); unmount(); died(); };
   },
 };

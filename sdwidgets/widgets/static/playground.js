@@ -23,11 +23,13 @@ class PlaygroundView {
     this.live = new Live(this);
     this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName(), () => this.source.taken());
     this.build();
+    this.host = host;
     this.unmount = mountShadow(host, CSS + STYLE, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
     model.on("msg:custom", this.listen);
     this.heartbeat = setInterval(() => this.pollIfSilent(), 100);
     this.send("hello");
+    this.timers.hello = setTimeout(() => { this.host.hidden = !this.greeted && !!document.querySelector("[data-sdwidgets-saved]"); }, 5000); // no kernel: see saved.html
   }
 
   close() {
@@ -35,6 +37,7 @@ class PlaygroundView {
     Object.values(this.timers).forEach(clearTimeout);
     this.model.off("msg:custom", this.listen);
     this.unmount();
+    this.died?.();
     this.replay.close();
   }
 
@@ -237,8 +240,10 @@ class PlaygroundView {
     this[`on_${message.kind}`](decodeBinary(message, buffers));
   }
 
-  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history, examples }) {
+  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history, examples, saved }) {
     this.greeted = true;
+    this.died ??= markLive(this.host, saved);
+    this.host.hidden = false;
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
     this.fields.scheduler.input.replaceChildren(...schedulers.map(([label]) => h("option", { value: label }, label || "as it came")));
