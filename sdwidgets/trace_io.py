@@ -84,8 +84,8 @@ def read_passport(data: bytes, name: str = "file") -> Trace:
     else:
         page = data[:300].lstrip().lower().startswith((b"<!doctype", b"<html"))
         what = "is a page without a run" if page else "is neither a PNG nor a page with a run"
-        error = ValueError if page else NoRunError
-        raise error(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
+        kind = ValueError if page else NoRunError
+        raise kind(f"{name} {what} of sdwidgets in it; give a file that embed_trace(trace, path) wrote")
     return _unpacked(packed, name)
 
 

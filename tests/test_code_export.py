@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sdwidgets.generation.code_export import code
 from sdwidgets.generation.schedulers import make_scheduler, schedulers_for
@@ -36,9 +39,16 @@ def folders(tmp_path_factory):
 
 
 def executed(text: str) -> np.ndarray:
-    """(H, W, 3) uint8: the `image` that the program makes."""
+    """(H, W, 3) uint8: the `image` that the program makes, and saves."""
     fresh = {"__name__": "__main__"}
-    exec(compile(text, "<copied>", "exec"), fresh)
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            exec(compile(text, "<copied>", "exec"), fresh)
+            assert np.array_equal(np.asarray(Image.open("picture.png")), np.asarray(fresh["image"]))
+        finally:
+            os.chdir(before)
     return np.asarray(fresh["image"].convert("RGB"))
 
 

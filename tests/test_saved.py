@@ -92,10 +92,7 @@ def test_a_long_race_says_how_far_it_is_and_leaves_no_line(monkeypatch):
     )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client = nbclient.NotebookClient(
-        book,
-        timeout=600,
-        kernel_name="python3",
-        resources={"metadata": {"path": os.getcwd()}},
+        book, timeout=600, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}
     )
     shown = []
     process = client.process_message

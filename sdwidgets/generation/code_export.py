@@ -40,7 +40,7 @@ def code(
     scheduler: SchedulerMixin | None = None,
     pictures: dict[str, str] | None = None,
 ) -> str:
-    """The program, as text: imports, loading, scheduler, call. Run with the same versions on the same device it makes the
+    """The program, as text: imports, loading, scheduler, call, file. Run with the same versions on the same device it makes the
     same picture to the last bit; a pipeline made fast (`speed_up`) differs from it by rounding.
 
     pipe: the pipeline that ran; its class is named. settings: what `keywords` reads, and the seed.
@@ -90,6 +90,7 @@ def code(
         arguments |= {name: repr(settings[name]) for name in ("height", "width") if settings.get(name)}
     arguments["generator"] = f'torch.Generator("cpu").manual_seed({settings["seed"]!r})'
     lines += ["image = pipe(", *(f"    {name}={value}," for name, value in arguments.items()), ").images[0]"]
+    lines += ['image.save("picture.png")', "image  # in a notebook this shows it"]
     return "\n".join(lines) + "\n"
 
 

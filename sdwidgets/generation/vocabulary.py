@@ -59,10 +59,10 @@ def _read(file: str, _changed: int) -> Vocabulary:
     if Path(file).stat().st_size > MAX_BYTES:
         raise ValueError(f"{file} is no list of words: it is too large")
     found = json.loads(Path(file).read_text(encoding="utf-8"))
-    captions, examples = (found.get("captions"), found.get("examples", [])) if isinstance(found, dict) else (None, [])
-    fits = isinstance(captions, dict) and all(isinstance(n, int) for n in captions.values())
-    if not fits or not (isinstance(examples, list) and all(isinstance(prompt, str) for prompt in examples)):
-        raise ValueError(
-            f'{file} needs "captions", word -> number of captions, and may have "examples", a list of prompts'
-        )
+    found = found if isinstance(found, dict) else {}
+    captions, examples = found.get("captions"), found.get("examples", [])
+    if not isinstance(captions, dict) or not all(isinstance(count, int) for count in captions.values()):
+        raise ValueError(f'{file} needs "captions": word -> number of captions')
+    if not isinstance(examples, list) or not all(isinstance(prompt, str) for prompt in examples):
+        raise ValueError(f'"examples" of {file} is a list of prompts')
     return Vocabulary(captions, tuple(examples))

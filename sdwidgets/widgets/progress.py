@@ -12,14 +12,14 @@ PATIENCE, PAUSE = 1.0, 0.1  # seconds: before the line appears, and between two 
 
 @contextmanager
 def progress_line(total: int) -> Iterator[Callable[[str], None]]:
-    """`advance(what)`, to be called after each of `total` steps, shows in a notebook how many are done, and of `what`.
+    """`advance(what)`, to be called after each of `total` steps, shows in a notebook how many are done, and of `what`, which may be "".
 
     Work that takes less than `PATIENCE` seconds shows nothing, and so does a Python without a notebook.
     """
     began = shown = time.monotonic()
     done, line = 0, None
 
-    def advance(what: str = "") -> None:
+    def advance(what: str) -> None:
         nonlocal done, shown, line
         done += 1
         now = time.monotonic()

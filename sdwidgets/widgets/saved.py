@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import html
 import uuid
+from typing import TYPE_CHECKING
 
 from .html import filled
+
+if TYPE_CHECKING:
+    from .view import View
 
 
 class LeavesPage:
@@ -17,14 +21,16 @@ class LeavesPage:
     that); `saved_view()` is the view to leave, None where there is none yet; `saved_sentence` stands above it, plain text.
     """
 
-    saved_sentence = ""
-
     def __init__(self, *args, **more):
         self.saved_as = uuid.uuid4().hex[:12]
         self._display = None
         super().__init__(*args, **more)
 
-    def saved_view(self):
+    @property
+    def saved_sentence(self) -> str:
+        return ""
+
+    def saved_view(self) -> View | None:
         raise NotImplementedError
 
     def saved_bundle(self) -> dict:
@@ -43,7 +49,6 @@ class LeavesPage:
         from IPython.display import display
 
         data, metadata = self._repr_mimebundle_()  # type: ignore[attr-defined]
-        display(
-            {**data, "text/html": ""}, metadata=metadata, raw=True
-        )  # an empty text, for pages that know no widgets
+        nothing = {"text/html": ""}  # for pages that know no widgets
+        display({**data, **nothing}, metadata=metadata, raw=True)
         self._display = display(self.saved_bundle(), raw=True, display_id=self.saved_as)

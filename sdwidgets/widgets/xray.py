@@ -82,7 +82,7 @@ class PromptXray(View):
             known_words = vocabulary.captions
         with (
             progress_line(settings["num_inference_steps"]) as advance,
-            record(own, on_step=lambda _: advance()) as trace,
+            record(own, on_step=lambda _: advance("")) as trace,
             record_attention(own, max_megabytes=max_megabytes) as maps,
         ):
             own(prompt, generator=generator, **settings)

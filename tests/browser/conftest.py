@@ -68,9 +68,8 @@ class Page:
         return getattr(self.page, name)
 
 
-PATIENCE = (
-    300  # seconds that a page or a server may take on a machine that has much else to do; a quiet one takes a few
-)
+# Seconds that a page or a server may take on a machine that has much else to do; a quiet one takes a few.
+PATIENCE = float(os.environ.get("SDWIDGETS_PATIENCE", 300))
 
 
 def pixels(canvas) -> str:

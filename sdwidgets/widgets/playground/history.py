@@ -130,4 +130,4 @@ def differences(a: RunRequest, b: RunRequest) -> list[list[str]]:
 def _as_text(value) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_as_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "(empty)"
