@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from sdwidgets.course import answers
 from sdwidgets.course.colab import REPOSITORY
 from sdwidgets.course.meetup import Meetup, escape, link, meetup
 
@@ -33,7 +34,7 @@ def stage(folder: Path, notebooks: Path = ROOT / "notebooks") -> None:
         if ".ipynb_checkpoints" not in name.parts:
             names.append(name)
             (folder / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(offline(nbformat.read(path, as_version=4)), folder / "notebooks" / name)
+            nbformat.write(folded(offline(nbformat.read(path, as_version=4))), folder / "notebooks" / name)
     (folder / "index.md").write_text(index(names, meetup()), encoding="utf-8")
     (folder / "reference").mkdir()
     for title, page in reference().items():
@@ -45,6 +46,17 @@ def offline(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"!\[([^\]]*)\]\(https?://[^)]*\)", r"\1", cell.source)
+    return book
+
+
+def folded(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its answers folded as myst-nb does it, and without the cell that steps through JupyterLab."""
+    book.cells = [cell for cell in book.cells if "present" not in cell.metadata.get("tags", ())]
+    for cell in book.cells:
+        if cell.cell_type == "code" and answers.is_answer(cell):
+            cell.outputs = answers.outputs(cell)
+            cell.metadata.tags = [*cell.metadata.tags, "hide-output"]
+            cell.metadata.mystnb = {"code_prompt_show": answers.LABEL, "code_prompt_hide": "Hide the answer"}
     return book
 
 

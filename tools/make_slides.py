@@ -6,6 +6,7 @@ What stands on it, in which order, is said in slides/evening.toml: slides writte
 - A markdown cell with `"slide": {"title", "say", "minutes", "notes"}` starts a slide. Without "title" its heading is taken.
 - The outputs of the code cells after it that carry the tag `on-slide` stand on it: a view or a picture, else the text.
 - `> **Ask the room:** ...` is a slide of its own, before the picture that answers it.
+- So is `**Predict**: ...` where the room is not asked and the output on the slide is tagged `answer`; else it is a note.
 
 Nothing is executed: what a notebook has stored is what is shown.
 """
@@ -28,6 +29,7 @@ import nbformat
 from markupsafe import Markup
 from nbconvert.filters import markdown2html
 
+from sdwidgets.course import answers
 from sdwidgets.course.facts import fact
 from sdwidgets.course.meetup import PARTS, Meetup, link, meetup
 
@@ -47,7 +49,7 @@ FIELDS = {"title": str, "say": str, "minutes": (int, float), "notes": str}
 WRITTEN = FIELDS | {"part": str, "points": list, "kind": str}  # of a slide in evening.toml
 
 ASK = re.compile(r"^> *\*\*Ask the room:?\*\*:? *(.+(?:\n> *.+)*)", re.MULTILINE)
-PREDICT = re.compile(r"^\*\*Predict:?\*\*.+(?:\n(?!\n).+)*", re.MULTILINE)
+PREDICT = re.compile(r"\*\*Predict\b[^*]*\*\*:? *(.+(?:\n(?!\n).+)*)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
@@ -162,8 +164,8 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
         raise SlideError(f"{where}: its slide has no 'title', and the cell no heading to take one from")
     before: list[Slide] = []
     after: list[Slide] = []
-    shown: list[Shown] = []
-    predictions = []
+    shown: list[tuple[list[Slide], Shown]] = []  # each with what is asked just before it
+    predictions: list[re.Match] = []
     for number, cell in cells:
         here, tags = f"{where.partition(',')[0]}, cell {number}", cell.metadata.get("tags", [])
         if cell.cell_type == "markdown" and "self-study" not in tags:
@@ -172,25 +174,32 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
                 for words in ASK.findall(cell.source)
             ]
             (after if shown else before).extend(asked)
-            predictions += PREDICT.findall(cell.source)
+            predictions += PREDICT.finditer(cell.source)
         if cell.cell_type == "code" and "on-slide" in tags:
             words = plain(markdown(f"{title}. {told.get('say', '')}"))
-            shown += outputs(cell, " ".join(words.split()), here)
+            new: list[tuple[list[Slide], Shown]] = [([], one) for one in outputs(cell, " ".join(words.split()), here)]
+            if answers.is_answer(cell) and predictions and not (after if shown else before):
+                new[0][0].append(
+                    Slide(f"Predict: {title}", sentence(predictions[-1][1]), kind="ask", part=part, source=here)
+                )
+            shown += new
     if not shown:  # nothing that a question could come before
         before, after = [], before
-    notes = "\n\n".join([*([told["notes"]] if told.get("notes") else []), *predictions])
+    notes = "\n\n".join([*([told["notes"]] if told.get("notes") else []), *(match[0] for match in predictions)])
     own = Slide(title, told.get("say", ""), told.get("minutes", 0), notes, part=part, source=where)
     yield from before
-    yield replace(own, shown=shown[0] if shown else None)
-    for more in shown[1:]:
-        yield Slide(title, shown=more, part=part, source=where)
+    for number, (asked, one) in enumerate(shown):
+        yield from asked
+        yield Slide(title, shown=one, part=part, source=where) if number else replace(own, shown=one)
+    if not shown:
+        yield own
     yield from after
 
 
 def outputs(cell: nbformat.NotebookNode, alt: str, where: str) -> list[Shown]:
     """What a code cell stored, as it stands on a slide: its views and pictures; the text only where there are none."""
     pictures, text = [], []
-    for output in cell.outputs:
+    for output in answers.outputs(cell):
         data = output.get("data", {})
         page = "".join(data.get("text/html", ""))
         kind = next((kind for kind in ("image/png", "image/jpeg") if kind in data), None)
