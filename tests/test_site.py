@@ -14,7 +14,10 @@ from filelock import FileLock
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
+import nbformat
+
 import sdwidgets
+from sdwidgets.course.answers import LABEL, is_answer
 from tools import make_site
 
 NOTEBOOKS = sorted((make_site.ROOT / "notebooks").glob("**/[0-9]*.ipynb"))
@@ -61,6 +64,16 @@ def test_views_are_on_the_pages(site):
     assert any("<div data-sdwidgets-replay=" in path.read_text(encoding="utf-8") for path in NOTEBOOKS)
 
 
+def test_answers_are_folded_and_the_stage_path_is_left_out(site):
+    for notebook in NOTEBOOKS:
+        cells = nbformat.read(notebook, as_version=4).cells
+        answer = [cell for cell in cells if is_answer(cell)]
+        page = page_of(site, notebook).read_text(encoding="utf-8")
+        assert page.count("<details") == page.count(f"{LABEL}</") == len(answer), notebook
+        assert "course.stage(" not in html.unescape(re.sub(r"<[^>]+>", "", page))
+    assert not re.search(r"<details[^>]*\bopen\b", page)
+
+
 def test_pages_load_nothing_from_a_network(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(NOTEBOOKS)
@@ -91,7 +104,6 @@ def test_text_of_the_meetup_is_text():
 
 
 def test_a_picture_from_the_network_becomes_its_name():
-    nbformat = pytest.importorskip("nbformat")
     book = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("[![Open](https://a.b/c.svg)](https://d.e) ![x](y.png)")]
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sdwidgets.course import answers
 from sdwidgets.course.meetup import meetup
 from tests.test_replay import EVIL, a_trace
 from tools import make_slides
@@ -111,6 +112,32 @@ def test_the_room_is_asked_before_it_sees(tmp_path):
     assert [slide.kind for slide in after] == ["part", "beat", "ask"]
     without = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{ASKED}", say="s"))
     assert [slide.kind for slide in without] == ["part", "beat", "ask"]
+
+
+PREDICTED = "What comes. **Predict** how many:\none, or two?\n\nProse."
+
+
+def test_a_prediction_comes_before_its_answer(tmp_path):
+    answer = code(picture(), tags=("stage", "on-slide", "answer"))
+    before = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{PREDICTED}", say="s"), answer)
+    assert [slide.kind for slide in before] == ["part", "ask", "beat"]
+    assert (before[1].title, before[1].say) == ("Predict: B", "How many:\none, or two?")
+    assert before[1].shown is None and before[2].shown and before[2].notes == "**Predict** how many:\none, or two?"
+    second = slides_of(tmp_path, text("# T: q"), text("## B", say="s"), code(picture()), text(PREDICTED), answer)
+    assert [(slide.kind, bool(slide.shown)) for slide in second[1:]] == [
+        ("beat", True),
+        ("ask", False),
+        ("beat", True),
+    ]
+    asked = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{PREDICTED}\n\n{ASKED}", say="s"), answer)
+    assert [slide.title for slide in asked[1:]] == ["Ask the room", "B"], "one question to a picture"
+
+
+def test_what_covers_an_answer_is_on_no_slide(tmp_path):
+    cell = code(picture(), tags=("stage", "on-slide", "answer"))
+    answers.hide(cell)
+    (slide,) = [slide for slide in slides_of(tmp_path, text("# T: q"), text("## B", say="s"), cell) if slide.shown]
+    assert picture()["image/png"] in slide.shown.html
 
 
 def test_what_is_for_reading_alone_is_not_asked_on_stage(tmp_path):

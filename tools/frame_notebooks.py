@@ -21,16 +21,18 @@ from sdwidgets import course  # noqa: E402
 from sdwidgets.course import answers  # noqa: E402
 
 
-def frame(path: Path) -> None:
-    """Renew one notebook's button and set-up. Raises ValueError where it has no title, or not one cell for the set-up."""
-    book = nbformat.read(path, as_version=4)
+def frame(book: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """Renew what stands above in one notebook, in place; `name`: its path in the repository, "notebooks/00_welcome.ipynb".
+
+    Raises ValueError where it has no title, or not one cell for the set-up.
+    """
     lines = book.cells[0].source.splitlines()
     if not lines or book.cells[0].cell_type != "markdown" or not lines[0].startswith("# "):
-        raise ValueError(f"{path.name} does not start with a markdown cell whose first line is its title, '# ...'")
+        raise ValueError(f"{name} does not start with a markdown cell whose first line is its title, '# ...'")
     setups = tagged(book, "setup")
     if len(setups) != 1:
-        raise ValueError(f"{path.name} has {len(setups)} cells tagged 'setup', and needs one: course.setup_cell()")
-    button = course.colab_button(path.resolve().relative_to(ROOT).as_posix())
+        raise ValueError(f"{name} has {len(setups)} cells tagged 'setup', and needs one: course.setup_cell()")
+    button = course.colab_button(name)
     rest = [line for line in lines[1:] if "colab-badge" not in line]
     while rest and not rest[0].strip():
         del rest[0]
@@ -41,7 +43,7 @@ def frame(path: Path) -> None:
         answers.hide(cell)
     if tagged(book, "stage"):
         fold_on_colab(book)
-    nbformat.write(book, path)
+    return book
 
 
 def tagged(book: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
@@ -103,7 +105,8 @@ def main() -> None:
         if tagged(nbformat.read(path, as_version=4), "setup")
     ]
     for path in parser.parse_args().notebooks or [*lessons, *solutions]:
-        frame(path)
+        name = path.resolve().relative_to(ROOT).as_posix()
+        nbformat.write(frame(nbformat.read(path, as_version=4), name), path)
 
 
 if __name__ == "__main__":

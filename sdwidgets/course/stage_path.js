@@ -2,7 +2,7 @@
 // the page: nothing in the notebook is changed, and Leave takes it away again. `data-windowed-list-index` is JupyterLab's own.
 
 const CSS = `
-  :host { display: block; }
+  :host { display: block; container-type: inline-size; }
   .row { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; color: var(--jp-ui-font-color1, inherit);
     font: 14px/1.4 var(--jp-ui-font-family, system-ui, sans-serif); }
   .row.bar { padding: 8px 16px; border-top: 1px solid var(--jp-border-color1, #bbb); background: var(--jp-layout-color2, #eee);
@@ -19,7 +19,10 @@ const CSS = `
   .time { min-width: 5.5em; font-weight: 600; }
   .time[data-near] { padding: 2px 8px; border-radius: 6px; color: #5c1a00; background: #ffd9c7; }
   .end { margin-left: auto; }
-  @media (max-width: 600px) { kbd, .run { display: none; } .row.bar { padding: 6px 8px; gap: 6px; } .place, .time { min-width: 0; } button { padding: 4px 8px; } }
+  @container (max-width: 900px) { .run { display: none; } }
+  @container (max-width: 700px) {
+    kbd { display: none; } .row.bar { padding: 6px 8px; gap: 6px; font-size: 13px; } .place, .time { min-width: 0; } .end { margin-left: 0; } button { padding: 4px 7px; }
+  }
 `;
 
 const BAR = `
@@ -29,7 +32,7 @@ const BAR = `
     <span class="place" role="status"></span>
     <span class="run"><kbd>Ctrl Enter</kbd>runs the cell</span>
     <span class="time" role="timer"></span>
-    <button class="pause" aria-pressed="false">Pause</button>
+    <button class="pause">Pause</button>
     <button class="hide end" aria-pressed="false">Hide the rest</button>
     <button class="leave">Leave</button>
   </div>`;
@@ -118,7 +121,7 @@ class Path {
 
   pause() {
     [this.left, this.since] = [this.rest, this.paused ? performance.now() : null];
-    this.part("pause").setAttribute("aria-pressed", String(this.paused));
+    this.part("pause").textContent = this.paused ? "Go on" : "Pause";
     this.draw();
   }
 
@@ -133,7 +136,7 @@ class Path {
     const { path, here, rest } = this, place = path.filter((i) => i <= here).length;
     const say = (name, text) => { if (this.part(name).textContent !== text) this.part(name).textContent = text; };
     say("place", this.lost ? "The next stage cell is not on the page: scroll down to it." : `Stage cell ${place} of ${path.length}`);
-    say("time", this.paused ? `${clock(rest)}, paused` : clock(rest));
+    say("time", clock(rest));
     this.part("time").toggleAttribute("data-near", rest < 60000);
     this.part("back").disabled = !path.some((i) => i < here);
     this.part("next").disabled = !path.some((i) => i > here);
@@ -157,7 +160,7 @@ export default {
     const jupyter = document.querySelector(".jp-NotebookPanel") !== null;
     const card = shadow(jupyter ? `<div class="row"><button class="present">Present</button><p></p></div>` : `<div class="row"><p></p></div>`);
     const button = card.shadowRoot.querySelector("button"), words = card.shadowRoot.querySelector("p");
-    words.textContent = jupyter ? `steps through the cells for the stage, ${model.get("minutes")} minutes` : model.get("elsewhere");
+    words.textContent = jupyter ? `for presenters: steps through the cells of the stage, ${model.get("minutes")} minutes` : model.get("elsewhere");
     el.append(card);
     let path = null;
     const present = () => {

@@ -15,9 +15,7 @@ COLAB = (
     "On Colab the stage path is what stands open: sections for self-study are folded, and the arrow beside a heading opens"
     " one."
 )
-ELSEWHERE = (
-    "The stage path is stepped through in JupyterLab or Jupyter Notebook; here, go from one cell tagged stage to the next."
-)
+ELSEWHERE = "The stage path is stepped through in JupyterLab or Jupyter Notebook; here, go from one cell tagged stage to the next."
 
 
 class StagePath(anywidget.AnyWidget):

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("myst_nb", reason="the extra `site` is not installed")
 pytest.importorskip("furo", reason="the extra `site` is not installed")
 
+from sdwidgets.course.answers import LABEL
 from tests.browser.conftest import eventually, pixels
 from tests.test_site import build_once
 
@@ -21,6 +22,7 @@ def test_a_page_is_alive_offline_in_both_themes(new_page, site, scheme):
     page = new_page(color_scheme=scheme)
     page.context.set_offline(True)
     page.goto((site / "notebooks" / "01_architecture.html").as_uri())
+    page.locator("details:has(.card .hero canvas) > summary").first.click()  # it answers a prediction
     card = page.locator(".card:has(.hero canvas)").first
     card.scroll_into_view_if_needed()
     step = card.get_by_role("slider", name="Step", exact=True)
@@ -53,3 +55,18 @@ def test_formulas_are_drawn_offline(new_page, site):
     assert page.locator(".math:not(:has(mjx-container))").count() == 0
     assert page.locator("[data-mjx-error], mjx-merror").count() == 0
     assert page.errors == []
+
+
+def test_an_answer_opens_by_keyboard_without_scripts_and_on_paper(new_page, site):
+    page = new_page(java_script_enabled=False)
+    page.goto((site / "notebooks" / "00_welcome.html").as_uri())
+    summary = page.locator("div.cell details > summary").first
+    answer = page.get_by_text("device:", exact=False).first
+    assert summary.inner_text().strip() == LABEL and not answer.is_visible()
+    summary.press("Enter")
+    assert answer.is_visible() and summary.inner_text().strip() == "Hide the answer"
+    summary.press("Enter")
+    text = page.get_by_text("To the last pixel.", exact=False)
+    assert not answer.is_visible() and not text.is_visible()
+    page.emulate_media(media="print")
+    assert answer.bounding_box()["height"] > 0 and text.bounding_box()["height"] > 0
