@@ -109,6 +109,7 @@ pocket: $(DEV)
 	$(BIN)/python tools/make_demos.py
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
 	$(BIN)/python tools/clean_notebooks.py
+	$(BIN)/python tools/frame_notebooks.py
 	CHROMIUM=`$(BIN)/python tools/find_browser.py` $(BIN)/python tools/replay_picture.py docs/replay.png
 
 slides: $(COURSE)

@@ -89,6 +89,7 @@ MUTATIONS = (
     Mutation("prompts: those that chose are reported", "sdwidgets/pocket/evaluation/prompt_sets.py", "CHOOSING = 800", "CHOOSING = 0", "tests/test_progress.py"),
     Mutation("fingerprints: rows and columns swapped", "sdwidgets/pocket/evaluation/memorization.py", "for column, row, colour in scene.confetti", "for row, column, colour in scene.confetti", "tests/test_evaluation.py -k its_picture"),
     Mutation("fingerprints: many comparisons, one threshold", "sdwidgets/pocket/evaluation/memorization.py", "tail = lambda k: comparisons * binomial_tail(", "tail = lambda k: binomial_tail(", "tests/test_evaluation.py -k its_picture"),
+    Mutation("a hidden answer's first line in view", "sdwidgets/course/answers.py", "shown = [_cover(cell), *shown]", "shown = [*shown]", "tests/test_answers.py"),
     Mutation("swaps: the loss grows by a share of the wrong one", "sdwidgets/pocket/evaluation/swaps.py", "/ right[:, chosen].mean(1)", "/ wrong[:, chosen].mean(1)", "tests/test_evaluation.py -k grow"),
 )  # fmt: skip
 
