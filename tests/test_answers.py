@@ -51,7 +51,7 @@ def test_a_cell_that_has_not_run_and_one_that_is_no_answer_stay():
 
 def test_a_text_is_folded_where_markdown_is_shown():
     cell = hidden(new_markdown_cell("It *is*.\n\nSo.", metadata={"tags": ["answer"]}))
-    assert cell.source == "<details><summary>Show the answer</summary>\n\nIt *is*.\n\nSo.\n\n</details>"
+    assert cell.source == "<details><summary>The answer in words</summary>\n\nIt *is*.\n\nSo.\n\n</details>"
     once = cell.source
     assert hidden(cell).source == once
     cell.metadata.tags = []

@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 TAG = "answer"
-LABEL = "Show the answer"
+LABEL = "Show the answer"  # of an output
+WORDS = "The answer in words"  # of a text, which stands below it
 
 #: one transparent pixel, a PNG in base64
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -27,7 +28,7 @@ def hide(cell: Any) -> None:
     if cell["cell_type"] == "markdown":
         folded = _FOLDED.fullmatch(cell["source"])
         text = folded[1] if folded else cell["source"]
-        cell["source"] = f"<details><summary>{LABEL}</summary>\n\n{text}\n\n</details>" if is_answer(cell) else text
+        cell["source"] = f"<details><summary>{WORDS}</summary>\n\n{text}\n\n</details>" if is_answer(cell) else text
     elif cell["cell_type"] == "code":
         about, shown = cell["metadata"], outputs(cell)
         jupyter = about.setdefault("jupyter", {})

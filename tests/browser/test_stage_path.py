@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sdwidgets.course import answers
+from sdwidgets.course import answers, stage_path
 from tests.browser.conftest import eventually
 
 ANSWER = "forty-two"
@@ -124,7 +124,7 @@ def test_the_rest_is_hidden_and_comes_back(talk):
         "# A talk",
         *(f"## Section {i}" for i in range(8)),
         f"print('{ANSWER}')",
-        "<details><summary>Show the answer</summary>",
+        "<details><summary>The answer in words</summary>",
     ]
     assert eventually(page, lambda: shown_cells(page) == path), shown_cells(page)
     page.evaluate(
@@ -157,7 +157,7 @@ def test_the_cell_that_is_reached_runs_by_jupyterlabs_own_key(talk):
     assert eventually(page, lambda: ANSWER in output.inner_text())
     text = page.locator(".jp-MarkdownCell").last.locator(".jp-RenderedMarkdown")
     assert not text.get_by_text(ANSWER).is_visible()
-    text.get_by_text(answers.LABEL).click()
+    text.get_by_text(answers.WORDS).click()
     assert text.get_by_text(ANSWER).is_visible() and text.locator("em").inner_text() == "of course"
 
 
@@ -187,3 +187,24 @@ def test_minutes_count_down_and_pause(talk):
     )
     assert eventually(page, lambda: time.inner_text().endswith(" over"))
     assert time.get_attribute("data-near") is not None
+    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    press(page, "PageDown", "## Section 1")
+
+
+def test_a_notebook_without_stage_cells_says_so(labs, new_page):
+    page = labs("current").open(new_page(), "none", "from sdwidgets import course\ncourse.stage(minutes=2)")
+    page.get_by_role("button", name="Present").click()
+    assert eventually(page, lambda: page.get_by_text("No cell of this notebook is tagged stage").is_visible())
+    assert page.locator(".sdwidgets-stage").count() == 0
+
+
+def test_elsewhere_it_is_one_sentence(new_page):
+    """A page that is no JupyterLab: Colab's output, VS Code."""
+    page = new_page()
+    page.evaluate(
+        """async ([script, sentence]) => {
+        const { default: widget } = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+        widget.render({ model: { get: () => sentence }, el: document.body }); }""",
+        [Path(stage_path.__file__).with_suffix(".js").read_text("utf-8"), stage_path.ELSEWHERE],
+    )
+    assert page.get_by_text(stage_path.ELSEWHERE).is_visible() and page.get_by_role("button").count() == 0
