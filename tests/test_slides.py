@@ -129,8 +129,8 @@ def test_a_prediction_comes_before_its_answer(tmp_path):
         ("ask", False),
         ("beat", True),
     ]
-    asked = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{PREDICTED}\n\n{ASKED}", say="s"), answer)
-    assert [slide.title for slide in asked[1:]] == ["Ask the room", "B"], "one question to a picture"
+    room = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{PREDICTED}\n\n{ASKED}", say="s"), answer)
+    assert [slide.title for slide in room[1:]] == ["Ask the room", "B"], "one question to a picture"
 
 
 def test_what_covers_an_answer_is_on_no_slide(tmp_path):

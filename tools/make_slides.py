@@ -6,7 +6,7 @@ What stands on it, in which order, is said in slides/evening.toml: slides writte
 - A markdown cell with `"slide": {"title", "say", "minutes", "notes"}` starts a slide. Without "title" its heading is taken.
 - The outputs of the code cells after it that carry the tag `on-slide` stand on it: a view or a picture, else the text.
 - `> **Ask the room:** ...` is a slide of its own, before the picture that answers it.
-- So is `**Predict**: ...` where the room is not asked and the output on the slide is tagged `answer`; else it is a note.
+- So is `**Predict**: ...` where no question to the room precedes it and the output on the slide is tagged `answer`; else it is a note.
 
 Nothing is executed: what a notebook has stored is what is shown.
 """
@@ -164,7 +164,7 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
         raise SlideError(f"{where}: its slide has no 'title', and the cell no heading to take one from")
     before: list[Slide] = []
     after: list[Slide] = []
-    shown: list[tuple[list[Slide], Shown]] = []  # each with what is asked just before it
+    shown: list[tuple[list[Slide], Shown]] = []  # each with the question just before it
     predictions: list[re.Match] = []
     for number, cell in cells:
         here, tags = f"{where.partition(',')[0]}, cell {number}", cell.metadata.get("tags", [])
@@ -188,8 +188,8 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
     notes = "\n\n".join([*([told["notes"]] if told.get("notes") else []), *(match[0] for match in predictions)])
     own = Slide(title, told.get("say", ""), told.get("minutes", 0), notes, part=part, source=where)
     yield from before
-    for number, (asked, one) in enumerate(shown):
-        yield from asked
+    for number, (question, one) in enumerate(shown):
+        yield from question
         yield Slide(title, shown=one, part=part, source=where) if number else replace(own, shown=one)
     if not shown:
         yield own
