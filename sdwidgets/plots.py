@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 STYLE = rc_params_from_file(Path(__file__).with_name("sdwidgets.mplstyle"), use_default_template=False)
@@ -58,7 +58,9 @@ def contact_sheet(
     inches = min(STYLE["figure.figsize"][0] / columns, MAX_TILE)  # of a picture's width
     line = 1.5 * small_axes(ax) / 72 / inches * pictures.shape[2]  # a line of text, in pixels of a picture
     tiles, corners = _tiled(pictures, columns, 255, math.ceil(line) if labels else 0)
-    ax.imshow(tiles)
+    ax.imshow(tiles, interpolation="hanning")  # smooth also where a picture is enlarged
+    for y, x in corners:  # an edge: a white picture would have no end on white
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), *pictures.shape[2:0:-1], fill=False, edgecolor="0.8", linewidth=0.8))
     _bare(ax, labels, corners)
     if own:  # a figure of another shape would stand around the sheet as a blank band
         figure: Any = ax.figure

@@ -325,6 +325,17 @@ def test_doctor_tells_the_machine(capsys):
     assert "Python" in text and "flux-dev" in text and "Memory" in text
 
 
+def test_a_notebook_shows_the_models_as_a_table_without_paths():
+    report = doctor.preflight()
+    report["problems"] = ["<b> | not a cell"]
+    shown = report._repr_mimebundle_()
+    assert set(shown) == {"text/markdown", "text/plain"}
+    table = [line.split(" | ") for line in shown["text/markdown"].splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(report["models"]) and {len(row) for row in table[2:]} == {4}
+    assert "| pocket | yes |" in shown["text/markdown"] and str(report["disk"]["folder"]) not in shown["text/markdown"]
+    assert "&lt;b&gt; &#124; not a cell" in shown["text/markdown"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="puts a shell script in the place of nvidia-smi")
 def test_doctor_finds_a_card_beside_a_cpu_only_torch(tmp_path, monkeypatch):
     import torch

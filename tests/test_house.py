@@ -105,7 +105,8 @@ ALL_MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("__main__",),
     ("cli", "app"),
-    ("course", "widgets"),
+    ("widgets",),
+    ("course",),
     ("pocket",),
     ("audit", "finetune"),
     ("analysis",),

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import sdwidgets
+from sdwidgets.course.colab import REPOSITORY
 from sdwidgets.trace import Settings, Step, Trace
 from sdwidgets.widgets import replay
 
@@ -170,7 +171,8 @@ def test_user_text_never_becomes_html(field, tmp_path):
 
 def test_a_page_needs_nothing_from_outside(tmp_path):
     page = a_trace().export_html(tmp_path / "run.html").read_text("utf-8")
-    assert set(re.findall(r"https?://[^\s\"')]+", page)) == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    named = set(re.findall(r"https?://[^\s\"')]+", page))
+    assert named == {"http://www.w3.org/2000/svg", REPOSITORY}  # a name, never fetched, and a link
     assert "default-src 'none'" in page and "import(" not in page and "fetch(" not in page
 
 

@@ -17,7 +17,9 @@ import nbformat
 
 from sdwidgets.course import answers
 from sdwidgets.course.colab import REPOSITORY
+from sdwidgets.course.demos import load_demo
 from sdwidgets.course.meetup import Meetup, escape, link, meetup
+from sdwidgets.widgets.replay import Replay
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "site"
@@ -36,6 +38,7 @@ def stage(folder: Path, notebooks: Path = ROOT / "notebooks") -> None:
             (folder / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(folded(offline(nbformat.read(path, as_version=4))), folder / "notebooks" / name)
     (folder / "index.md").write_text(index(names, meetup()), encoding="utf-8")
+    (folder / "first.html").write_text(Replay(load_demo("00-astronaut"), step=0, playing=True).to_html(), encoding="utf-8")
     (folder / "reference").mkdir()
     for title, page in reference().items():
         (folder / "reference" / f"{title.replace(' ', '-').lower()}.md").write_text(page, encoding="utf-8")
@@ -61,7 +64,7 @@ def folded(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def index(names: list[Path], group: Meetup) -> str:
-    """The first page: what this is (README's first words), the evening, the lessons, the solutions."""
+    """The first page: what this is (README's first words), a run, the lessons, the solutions, the evening."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     what = re.search(r"^# .+?\n\n(.+?)\n\n", readme, re.DOTALL)[1]
     lessons = ["notebooks" / name for name in names if len(name.parts) == 1]
@@ -69,6 +72,8 @@ def index(names: list[Path], group: Meetup) -> str:
     parts = [
         "# Stable Diffusion on a laptop",
         what,
+        "```{raw} html\n:file: first.html\n```",
+        "A recorded run of Pocket, alive: drag the slider, or press Play. [The first notebook](notebooks/00_welcome.ipynb) makes it.",
         f"These pages show the notebooks as they were run. To change anything, get [the repository]({REPOSITORY}) and type `make lab`.",
         tree("The course", lessons),
     ]

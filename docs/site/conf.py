@@ -29,6 +29,8 @@ mathjax_path = "mathjax/tex-svg-full.js"  # the same file as the slides'
 mathjax3_config = {"options": {"enableMenu": False}}
 
 html_theme = "furo"
+pygments_style = "a11y-high-contrast-light"  # each colour at least 4.5 to 1 on its ground
+pygments_dark_style = "a11y-high-contrast-dark"
 html_static_path = ["static", "vendor"]
 html_css_files = ["course.css"]
 html_js_files = ["theme.js"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import html
 import importlib.metadata
 import itertools
 import os
@@ -24,10 +25,14 @@ CHOOSE_BUILD = "run `make install TORCH=cuda` in the repository, or choose the C
 
 
 class Report(dict):
-    """What `preflight` found, JSON-able; it prints itself as text."""
+    """What `preflight` found, JSON-able; it prints itself as text, and a notebook shows the models as a table."""
 
     def __repr__(self) -> str:
         return describe(self)
+
+    def _repr_mimebundle_(self, **_) -> dict[str, str]:
+        """For a notebook, which is stored and shared: no path of this machine is in it."""
+        return dict.fromkeys(("text/markdown", "text/plain"), as_table(self))
 
 
 def preflight() -> Report:
@@ -224,6 +229,26 @@ def _problems(report: Report) -> list[str]:
     if free is not None and free < 1_500_000_000:
         problems.append(f"Only {gigabytes(free)} of memory are free; close other programs before loading a model.")
     return problems
+
+
+def as_table(report: Report) -> str:
+    """The device, the free memory and what each model needs, as markdown."""
+    device, free = report["device"], report["memory"]["free"]
+    text = lambda value: html.escape(str(value)).replace("|", "&#124;")
+    size = lambda count: gigabytes(count) if count else "none"
+    own = gigabytes(device["free"]) if device.get("free") and device["name"] != "cpu" else None
+    lines = [
+        f"**Device**: {text(device['name'])} in {text(device['dtype'])}" if device else "**Device**: unknown",
+        f"**Free memory**: {'unknown' if free is None else gigabytes(free)}" + (f", {own} on the device" if own else ""),
+    ]
+    rows = [
+        f"| {row['name']} | {row['fits']} | {size(row['memory'])} | {size(row['download'])} |"
+        for row in report["models"]
+        if "fits" in row
+    ]
+    head = "| Model | fits here | memory | download |\n|:-|:-|-:|-:|"
+    problems = [f"**Problem**: {text(problem)}" for problem in report["problems"]]
+    return "\n\n".join([*lines, "\n".join([head, *rows]), *problems])
 
 
 def describe(report: Report) -> str:

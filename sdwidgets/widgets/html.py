@@ -15,6 +15,7 @@ from string import Template
 
 from PIL import Image
 
+from ..course.colab import REPOSITORY
 from ..parts import map_leaves
 from ..paths import replacing
 from ..trace_file import encoded
@@ -68,10 +69,12 @@ def filled(template: str, **values: str) -> str:
 def write(body: str, path: str | os.PathLike, title: str) -> Path:
     """Write a piece of HTML as one self-contained page and return its path. The file appears whole or not at all.
 
+    The page carries its title and a link to the course.
+
     Raises OSError, with a sentence, where it cannot be written.
     """
     path = Path(path)
-    text = filled("page.html", title=html.escape(title), body=body)
+    text = filled("page.html", title=html.escape(title), course=REPOSITORY, body=body)
     with replacing(path, "the page") as part:
         part.write_text(text, "utf-8")
     return path

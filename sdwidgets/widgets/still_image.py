@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 INK = "#222222"
+EDGE = "#cccccc"  # around each picture: a white one would have no end on white
 
 
 def captioned(rows: Sequence[Sequence[tuple]], side: int) -> Image.Image:
@@ -20,7 +21,7 @@ def captioned(rows: Sequence[Sequence[tuple]], side: int) -> Image.Image:
     for row, tiles in enumerate(rows):
         for column, (picture, caption) in enumerate(tiles):
             x, y = gap + column * (side + gap), gap + row * (height + label + gap)
-            sheet.paste(Image.fromarray(picture).resize((side, height), Image.Resampling.BICUBIC), (x, y))
+            _place(sheet, picture, (x, y, x + side, y + height))
             ImageDraw.Draw(sheet).text((x + side / 2, y + height + 3), caption, INK, font, anchor="ma")
     return sheet
 
@@ -28,7 +29,6 @@ def captioned(rows: Sequence[Sequence[tuple]], side: int) -> Image.Image:
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[np.ndarray]], side: int, height: int, smooth: bool = True) -> Image.Image:  # fmt: skip
     """Pictures (H, W, 3) uint8 under the names of their columns, beside the names of their rows."""
     left, top, gap, font = 140, 22, 4, ImageFont.load_default(14)
-    resample = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     sheet = Image.new("RGB", (left + len(columns) * (side + gap), top + len(rows) * (height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(columns):
@@ -37,6 +37,14 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[np.ndarray]], side
         y = top + row * (height + gap)
         draw.text((left - 8, y + height / 2), name[:18], INK, font, anchor="rm")
         for column, picture in enumerate(pictures):
-            tile = Image.fromarray(picture).resize((side, height), resample)
-            sheet.paste(tile, (left + column * (side + gap), y))
+            x = left + column * (side + gap)
+            _place(sheet, picture, (x, y, x + side, y + height), smooth)
     return sheet
+
+
+def _place(sheet: Image.Image, picture: np.ndarray, box: tuple[int, int, int, int], smooth: bool = True) -> None:
+    """Paste a picture (H, W, 3) uint8 into this box, and draw its edge."""
+    left, top, right, bottom = box
+    resample = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    sheet.paste(Image.fromarray(picture).resize((right - left, bottom - top), resample), box)
+    ImageDraw.Draw(sheet).rectangle((left, top, right - 1, bottom - 1), outline=EDGE)

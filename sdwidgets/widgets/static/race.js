@@ -3,6 +3,13 @@
 const BY = { share: "Share of the way", calls: "Calls of the network" };
 const SHOWN = { x0: "Predicted pictures", xt: "Current latents" };
 
+/** Two to five round numbers between two positive ones, for a logarithmic axis; the ends where there are none. */
+function roundNumbers(low, high) {
+  const powers = Array.from({ length: 12 }, (_, i) => 10 ** (i - 8));
+  const within = (digits) => powers.flatMap((power) => digits.map((n) => n * power)).filter((v) => v >= low && v <= high);
+  return [[1, 2, 5], [1, 3], [1]].map(within).find((ticks) => ticks.length >= 2 && ticks.length <= 5) ?? [low, high];
+}
+
 class SchedulerRace {
   constructor() {
     this.id = Math.random().toString(36).slice(2, 8);
@@ -36,6 +43,9 @@ class SchedulerRace {
   open(data) {
     this.data = data;
     this.most = Math.max(...data.runs.map((run) => run.frames.length - 1));
+    const distances = data.runs.flatMap((run) => run.distances ?? []);
+    this.top = 1.1 * Math.max(1e-5, ...distances);
+    this.floor = 0.9 * Math.max(Math.min(...distances), this.top / 1000); // a distance of 0 has no logarithm
     this.heading.replaceChildren(h("h2", { dir: "auto" }, data.prompt || "(no prompt)"), h("p", {}, data.line));
     this.badge.textContent = data.badge;
     for (const [key, labels] of [["show", SHOWN], ["by", BY]]) {
@@ -88,6 +98,9 @@ class SchedulerRace {
     return Math.min(calls, Math.floor(wanted + 1e-6));
   }
 
+  /** Where a distance stands on the axis: all shrink together, and their differences at the end would be flat. */
+  log(distance) { return Math.log10(Math.max(distance, this.floor)); }
+
   draw() {
     if (!this.data || !this.card.isConnected) return;
     const { at, by, show } = this.state;
@@ -106,23 +119,20 @@ class SchedulerRace {
       const apart = run.distances ? ` · distance ${run.distances[k].toFixed(2)}` : "";
       card.position.textContent = where + apart;
       canvas.setAttribute("aria-label", `${run.label}: ${where}${apart}`);
-      return [by === "share" ? k / calls : k, run.distances?.[k]];
+      return [by === "share" ? k / calls : k, run.distances && this.log(run.distances[k])];
     });
     const call = Math.floor(at * this.most + 1e-6) + 1;
     const status = at >= 1 ? "all have finished" : by === "share" ? `${Math.round(100 * at)} % of the way` : `call ${call} of ${this.most}`;
     this.player.show(at, at, status);
     if (!this.data.runs[0].distances) return;
-    const top = Math.max(...this.data.runs.flatMap((run) => run.distances)) * 1.05 || 1;
-    const power = 10 ** Math.floor(Math.log10(top / 2)); // two round numbers below the top
-    const unit = [5, 4, 2.5, 2, 1.5, 1].map((n) => n * power).find((n) => 2 * n <= top) ?? top / 2;
     const last = by === "share" ? 1 : this.most;
     drawCurves(this.curve, {
-      x: [0, last], y: [0, top], now: at * last, yLabel: "distance", xLabel: by === "share" ? "share of the way, %" : "call of the network",
+      x: [0, last], y: [this.log(0), this.log(this.top)], now: at * last, yLabel: "distance, logarithmic", xLabel: by === "share" ? "share of the way, %" : "call of the network",
       xTicks: by === "share" ? [[0, "0"], [0.5, "50"], [1, "100"]] : [[0, "first"], [last, "end"]],
-      yTicks: [0, unit, 2 * unit].map((v) => [v, tidy(v, 4)]),
+      yTicks: roundNumbers(this.floor, this.top).map((v) => [this.log(v), tidy(v, 4)]),
       label: `Distance to the converged picture, ${status}`,
       lines: this.data.runs.map((run, i) => ({
-        colour: LINES[i], strong: true, dot: dots[i], points: run.distances.map((v, k) => [by === "share" ? k / (run.frames.length - 1) : k, v]),
+        colour: LINES[i], strong: true, dot: dots[i], points: run.distances.map((v, k) => [by === "share" ? k / (run.frames.length - 1) : k, this.log(v)]),
       })),
     });
   }

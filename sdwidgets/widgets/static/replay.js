@@ -13,6 +13,14 @@ const VIEWS = { // what the row of channels can show: button, and the caption
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
 
+/** How high a line through these points, from left to right, is at x; beyond them as high as their last. */
+function heightAt(points, x) {
+  const k = points.findIndex(([px]) => px > x);
+  if (k < 1) return points.at(k)[1];
+  const [[x0, y0], [x1, y1]] = points.slice(k - 1, k + 1);
+  return y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);
+}
+
 class Replay {
   /** `heading` shows prompt and settings above the pictures, for a page where no controls do. */
   constructor({ heading = true } = {}) {
@@ -248,14 +256,15 @@ class Replay {
     const { clientWidth: width, clientHeight: height } = this.curve;
     if (!width || !height || !this.run) return;
     const type = this.card.classList.contains("projector") ? 15 : 11; // pixels; as in look.css
-    const [left, right, top, bottom] = [2.9 * type, width - 1.4 * type, 2.8 * type, height - 3.2 * type];
+    const [left, right, top, bottom] = [2.9 * type, width - 1.4 * type, 3.9 * type, height - 3.2 * type];
     const x = (k) => left + (k * (right - left)) / Math.max(1, this.length - 1);
     const y = (share) => bottom - share * (bottom - top);
     const points = this.frames.map((frame, k) => [x(k), y(frame.alpha)]);
     const line = points.map((point) => point.map((v) => v.toFixed(1)).join()).join(" ");
     const [nowX, nowY] = points[this.at];
     const share = Math.round(100 * this.frames[this.at].alpha);
-    const before = nowX > left + 4 * type; // the curve rises: there is room above it, on its left
+    const before = nowX > left + 4 * type; // the curve rises: there is room above it, on its left; else above where the text ends
+    const clear = before ? nowY : heightAt(points, nowX + 4.5 * type);
     const text = (kind, x, y, words, anchor = "middle") => s("text", { class: kind, x, y, "text-anchor": anchor }, words);
     this.curve.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.curve.setAttribute("aria-label", `Share of picture against step, now ${share} %`);
@@ -271,7 +280,7 @@ class Replay {
       s("polyline", { class: "line", points: line }),
       s("line", { class: "now", x1: nowX, x2: nowX, y1: top, y2: bottom }),
       s("circle", { class: "dot", cx: nowX, cy: nowY, r: 5 }),
-      text("here", nowX + (before ? -9 : 9), nowY < top + type ? nowY + 2.2 * type : Math.min(nowY - 8, bottom - 6), `${share} %`, before ? "end" : "start"));
+      text("here", nowX + (before ? -6 : 9), Math.min(clear - 0.7 * type, bottom - 6), `${share} %`, before ? "end" : "start"));
   }
 
   fit() {
