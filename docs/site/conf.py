@@ -65,5 +65,17 @@ def quoted(line: str) -> str:
     return "".join(parts)
 
 
+PARAMETERS = re.compile(r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>")
+
+
+def as_accessible(app, pagename, templatename, context, doctree) -> None:
+    """What a screen reader needs of the theme's HTML: a level for each heading, and no list of definitions without a term."""
+    for part in ("body", "furo_navigation_tree"):
+        text = (context.get(part) or "").replace('role="heading">', 'role="heading" aria-level="2">')
+        lines = lambda match: re.sub(r"<(/?)dd>", r"<\1span>", match[1])
+        context[part] = PARAMETERS.sub(lambda match: f'<span class="parameters">{lines(match)}</span>', text)
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", as_paragraphs)
+    app.connect("html-page-context", as_accessible, priority=900)  # after the theme's own

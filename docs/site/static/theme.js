@@ -5,6 +5,8 @@ const follow = () => {
   else document.documentElement.removeAttribute("theme"); // as the system is
 };
 document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages"); // two landmarks of one kind
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "This page");
   new MutationObserver(follow).observe(document.body, { attributeFilter: ["data-theme"] });
   follow();
 });
