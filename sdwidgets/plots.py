@@ -60,7 +60,9 @@ def contact_sheet(
     tiles, corners = _tiled(pictures, columns, 255, math.ceil(line) if labels else 0)
     ax.imshow(tiles, interpolation="hanning")  # smooth also where a picture is enlarged
     for y, x in corners:  # an edge: a white picture would have no end on white
-        ax.add_patch(Rectangle((x - 0.5, y - 0.5), *pictures.shape[2:0:-1], fill=False, edgecolor="0.8", linewidth=0.8))
+        ax.add_patch(
+            Rectangle((x - 0.5, y - 0.5), *pictures.shape[2:0:-1], fill=False, edgecolor="0.8", linewidth=0.8)
+        )
     _bare(ax, labels, corners)
     if own:  # a figure of another shape would stand around the sheet as a blank band
         figure: Any = ax.figure

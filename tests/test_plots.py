@@ -113,6 +113,18 @@ def test_contact_sheet_holds_every_picture_under_its_label():
     assert [t.get_text() for t in ax.texts] == list("abcde")
 
 
+def test_pictures_are_enlarged_smoothly_within_an_edge():
+    """Of one white picture two rows of pixels are grey, at its top and at its foot; a lone black pixel has no hard corners."""
+    white = np.full((1, 16, 16, 3), 255, np.uint8)
+    white[0, 8, 8] = 0
+    ax = plots.contact_sheet(white)
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[..., 0]
+    assert (drawn[[0, -1]] < 250).all() and (drawn[5:20, 5:-5] == 255).all()
+    assert len(np.unique(drawn[20:-20, 20:-20])) > 50
+
+
 def test_preview_strip_is_one_row():
     sheet = np.asarray(plots.contact_sheet(PICTURES, columns=len(PICTURES)).get_images()[0].get_array())
     assert sheet.shape[1] >= 5 * 12 and sheet.shape[0] < 2 * 16

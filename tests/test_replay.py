@@ -176,6 +176,19 @@ def test_a_page_needs_nothing_from_outside(tmp_path):
     assert "default-src 'none'" in page and "import(" not in page and "fetch(" not in page
 
 
+def test_a_page_has_a_heading_a_main_part_and_a_link_to_the_course(tmp_path):
+    page = a_trace(prompt="a cat").export_html(tmp_path / "run.html").read_text("utf-8")
+    assert page.count("<h1>Steps of the run a cat</h1>") == page.count("<main>") == 1
+    assert {"href": REPOSITORY} in Elements(page).attributes
+
+
+def test_a_white_picture_has_an_edge_on_a_still():
+    trace = a_trace(steps=1)
+    trace.previews = np.full_like(trace.previews, 255)
+    tile = np.asarray(replay.contact_sheet(trace))[6:134, 6:134]
+    assert (tile[[0, -1]] == 0xCC).all() and (tile[:, [0, -1]] == 0xCC).all() and (tile[1:-1, 1:-1] == 255).all()
+
+
 def test_the_same_trace_gives_the_same_page():
     assert replay.Replay(a_trace()).to_html() == replay.Replay(a_trace()).to_html()
     assert replay.Replay(a_trace()).to_html() != replay.Replay(a_trace(prompt="a dog")).to_html()

@@ -38,7 +38,9 @@ def stage(folder: Path, notebooks: Path = ROOT / "notebooks") -> None:
             (folder / "notebooks" / name).parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(folded(offline(nbformat.read(path, as_version=4))), folder / "notebooks" / name)
     (folder / "index.md").write_text(index(names, meetup()), encoding="utf-8")
-    (folder / "first.html").write_text(Replay(load_demo("00-astronaut"), step=0, playing=True).to_html(), encoding="utf-8")
+    (folder / "first.html").write_text(
+        Replay(load_demo("00-astronaut"), step=0, playing=True).to_html(), encoding="utf-8"
+    )
     (folder / "reference").mkdir()
     for title, page in reference().items():
         (folder / "reference" / f"{title.replace(' ', '-').lower()}.md").write_text(page, encoding="utf-8")
@@ -73,7 +75,7 @@ def index(names: list[Path], group: Meetup) -> str:
         "# Stable Diffusion on a laptop",
         what,
         "```{raw} html\n:file: first.html\n```",
-        "A recorded run of Pocket, alive: drag the slider, or press Play. [The first notebook](notebooks/00_welcome.ipynb) makes it.",
+        "A recorded run of Pocket: drag the slider, or press Play. In [the first notebook](notebooks/00_welcome.ipynb) you make one.",
         f"These pages show the notebooks as they were run. To change anything, get [the repository]({REPOSITORY}) and type `make lab`.",
         tree("The course", lessons),
     ]

@@ -72,8 +72,11 @@ def as_accessible(app, pagename, templatename, context, doctree) -> None:
     """What a screen reader needs of the theme's HTML: a level for each heading, and no list of definitions without a term."""
     for part in ("body", "furo_navigation_tree"):
         text = (context.get(part) or "").replace('role="heading">', 'role="heading" aria-level="2">')
-        lines = lambda match: re.sub(r"<(/?)dd>", r"<\1span>", match[1])
-        context[part] = PARAMETERS.sub(lambda match: f'<span class="parameters">{lines(match)}</span>', text)
+        context[part] = PARAMETERS.sub(as_spans, text)
+
+
+def as_spans(match: re.Match) -> str:
+    return '<span class="parameters">' + re.sub("<(/?)dd>", r"<\1span>", match[1]) + "</span>"
 
 
 def setup(app):

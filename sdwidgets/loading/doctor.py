@@ -239,7 +239,8 @@ def as_table(report: Report) -> str:
     own = gigabytes(device["free"]) if device.get("free") and device["name"] != "cpu" else None
     lines = [
         f"**Device**: {text(device['name'])} in {text(device['dtype'])}" if device else "**Device**: unknown",
-        f"**Free memory**: {'unknown' if free is None else gigabytes(free)}" + (f", {own} on the device" if own else ""),
+        f"**Free memory**: {'unknown' if free is None else gigabytes(free)}"
+        + (f", {own} on the device" if own else ""),
     ]
     rows = [
         f"| {row['name']} | {row['fits']} | {size(row['memory'])} | {size(row['download'])} |"

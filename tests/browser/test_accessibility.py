@@ -6,7 +6,9 @@ import base64
 
 import pytest
 
-Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed").Axe
+pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+
+from axe_playwright_python.sync_playwright import Axe
 
 import sdwidgets
 from tests import tiny
@@ -52,7 +54,7 @@ def assert_no_faults(page, forms):
     for scheme, width in forms:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 900})
-        assert page.locator(".card").first.get_attribute("data-theme") == scheme
+        assert eventually(page, lambda scheme=scheme: page.locator(f".card[data-theme={scheme}]").count())
         assert faults(page) == [], (scheme, width)
 
 
@@ -104,7 +106,9 @@ def heard() -> list:
     play.page("compare", numbers=[1, 2])
     play.page("use_last")
     play.page("run", settings={"num_inference_steps": "many", "guidance_scale": "strong"})
-    messages = [[m, [base64.b64encode(b).decode() for b in bs or []]] for m, bs in zip(play.sent, play.buffers, strict=True)]
+    messages = [
+        [m, [base64.b64encode(b).decode() for b in bs or []]] for m, bs in zip(play.sent, play.buffers, strict=True)
+    ]
     play.close()
     return messages
 
@@ -114,7 +118,9 @@ def playground(new_page, heard):
     """The Playground with its history, a comparison, the program, the negative prompt, the mask pad and two errors."""
     page = new_page()
     script = Watched._esm.default_value.replace("export default", "window.widget =")
-    page.set_content(f'<!doctype html><html lang="en"><title>A notebook</title><main><h1>Notebook</h1></main><script>{script}\n{PAGE}</script>')
+    page.set_content(
+        f'<!doctype html><html lang="en"><title>A notebook</title><main><h1>Notebook</h1></main><script>{script}\n{PAGE}</script>'
+    )
     for message in heard:
         page.evaluate("(message) => say(message)", message)
     page.get_by_role("button", name="+ negative prompt").click()
@@ -155,3 +161,62 @@ def test_axe_finds_nothing_on_a_page_of_the_site(new_page, site, name):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 900})
         assert faults(page) == [], (scheme, width)
+
+
+# --- by keyboard ---
+
+KEYBOARD = """
+const deep = (root) => [...root.querySelectorAll("*")].flatMap((e) => [e, ...(e.shadowRoot ? deep(e.shadowRoot) : [])]);
+const focused = () => { let e = document.activeElement; while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; return e; };
+const first = (e, all) => e.type !== "radio" || e.checked || !all.some((o) => o.name === e.name && (o.checked || all.indexOf(o) < all.indexOf(e)));
+window.controls = () => {
+  const all = deep(document).filter((e) => e.matches("a[href], button, input, select, summary, [tabindex]") && e.tabIndex >= 0 && !e.disabled && e.checkVisibility());
+  return all.filter((e) => first(e, all.filter((o) => o.type === "radio"))); // of a group of radio buttons Tab stops at one
+};
+window.moving = () => deep(document).flatMap((e) => ["", "::before", "::after"].map((part) => getComputedStyle(e, part || null))
+  .filter((style) => style.animationName !== "none" || style.transitionDuration.split(", ").some((time) => time !== "0s"))).length;
+window.around = () => {
+  const box = (focused().closest("label") ?? focused()).getBoundingClientRect();
+  return { x: Math.max(0, box.x - 8), y: Math.max(0, box.y - 8), width: box.width + 16, height: box.height + 16 };
+};
+window.focused = focused;
+"""
+
+
+def assert_tab_reaches_all(page):
+    """Tab stops at every control and nowhere else, and each stop is seen."""
+    page.evaluate(KEYBOARD)
+    page.evaluate("() => { window.reached = new Set(); }")
+    count = page.evaluate("controls().length")
+    for _ in range(count):
+        page.keyboard.press("Tab")
+        page.evaluate("reached.add(focused())")
+        place = page.evaluate("around()")
+        seen = page.screenshot(clip=place)
+        page.evaluate("() => { window.left = focused(); left.blur(); }")
+        assert seen != page.screenshot(clip=place), page.evaluate("left.outerHTML.slice(0, 200)")
+        page.evaluate("left.focus({ preventScroll: true })")
+    missed = page.evaluate("controls().filter((e) => !reached.has(e)).map((e) => e.outerHTML.slice(0, 200))")
+    assert count > 2 and missed == []
+
+
+@pytest.mark.parametrize(
+    "name", ["replay", *(pytest.param(name, marks=pytest.mark.slow) for name in VIEWS if name != "replay")]
+)
+def test_every_control_of_a_file_is_reached_and_seen_by_keyboard(new_page, pages, name):
+    assert_tab_reaches_all(opened(new_page(color_scheme="dark"), pages(name)))
+
+
+@pytest.mark.slow
+def test_every_control_of_the_playground_is_reached_and_seen_by_keyboard(playground):
+    assert_tab_reaches_all(playground)
+
+
+# --- less motion ---
+
+
+def test_nothing_moves_where_the_system_asks_for_less_motion(playground):
+    playground.evaluate(KEYBOARD)
+    assert playground.evaluate("moving()") > 0  # the bar of the progress, the switch of the live mode
+    playground.emulate_media(reduced_motion="reduce")
+    assert playground.evaluate("moving()") == 0

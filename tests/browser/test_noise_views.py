@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from sdwidgets.analysis import noise_schedules
@@ -75,6 +77,22 @@ def test_the_race_runs_by_share_and_by_calls(new_page, tmp_path):
     assert len(set(seen)) == len(seen) and nothing_loaded(page)
     page.get_by_role("button", name="Play").click()
     assert eventually(page, lambda: status.inner_text() == "all have finished")
+
+
+def test_the_distances_of_a_race_stand_on_a_logarithmic_axis(new_page, tmp_path):
+    """So that they stay apart where all are small: as far between 0.1 and 0.2 as between 0.5 and 1."""
+    view = a_race(at=0.75)
+    page = opened(new_page(), view, tmp_path / "race.html")
+    ticks = page.locator(".gap text[text-anchor=end]").evaluate_all(
+        "all => all.map((e) => [Number(e.textContent), e.y.baseVal[0].value - 4])"
+    )
+    (low, below), (high, above) = ticks[0], ticks[-1]
+    expected = [
+        below + (above - below) * math.log(d[int(0.75 * (len(d) - 1))] / low) / math.log(high / low)
+        for d in view.distances.values()
+    ]
+    dots = page.locator(".gap .dot").evaluate_all("all => all.map((e) => e.cy.baseVal.value)")
+    assert len(ticks) >= 2 and sorted(dots) == pytest.approx(sorted(expected), abs=0.5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 import sdwidgets
 from sdwidgets.widgets.html import for_script
 from sdwidgets.widgets.replay import describe
@@ -129,3 +131,20 @@ def test_a_run_that_begins_shows_nothing_of_the_one_before(new_page):
     page.evaluate("() => view.open({ ...run(), frames: run().frames.slice(0, 2) })")
     assert page.evaluate(drawn) == [True, True, False, False, False, False]
     assert page.locator(".strip button:disabled").count() == 4
+
+
+@pytest.mark.parametrize(("steps", "width"), [(2, 390), (20, 390), (20, 1280)])
+def test_the_share_never_stands_on_the_curve(new_page, tmp_path, steps, width):
+    page = new_page(width=width)
+    page.goto(sdwidgets.Replay(a_trace(steps=steps)).export_html(tmp_path / "run.html").as_uri())
+    page.locator(".here").wait_for()
+    slider = page.get_by_role("slider", name="Step", exact=True)
+    for _ in range(steps + 1):
+        touched = page.locator(".schedule svg").evaluate(
+            """svg => { const box = svg.querySelector(".here").getBBox(), line = svg.querySelector(".line"), end = line.getTotalLength();
+              return Array.from({ length: Math.ceil(end) + 1 }, (_, i) => line.getPointAtLength(Math.min(i, end)))
+                .filter(({ x, y }) => x > box.x && x < box.x + box.width && y > box.y && y < box.y + box.height).length; }"""
+        )
+        assert touched == 0, page.locator(".status").inner_text()
+        slider.press("ArrowLeft")
+    assert page.locator(".status").inner_text().startswith("step 1 of")

@@ -46,7 +46,7 @@ class Player {
     this.button = h("button", { type: "button", class: "play", "aria-pressed": "false", click: () => (this.timer ? this.pause() : this.play()) }, "Play");
     this.range = h("input", { type: "range", min: 0, ...range, "aria-label": label,
       input: () => { this.pause(); moved(Number(this.range.value)); } });
-    this.status = h("output", { class: "status" });
+    this.status = h("output", { class: "status", "aria-live": "off" }); // the slider says the same
     this.bar = h("div", { class: "bar" }, this.button, this.range, this.status);
   }
 
