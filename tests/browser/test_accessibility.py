@@ -105,6 +105,7 @@ def heard() -> list:
     play.page("export_code")
     play.page("compare", numbers=[1, 2])
     play.page("use_last")
+    play.page("tokenize", text="a cat")
     play.page("run", settings={"num_inference_steps": "many", "guidance_scale": "strong"})
     messages = [
         [m, [base64.b64encode(b).decode() for b in bs or []]] for m, bs in zip(play.sent, play.buffers, strict=True)
@@ -125,7 +126,7 @@ def playground(new_page, heard):
         page.evaluate("(message) => say(message)", message)
     page.get_by_role("button", name="+ negative prompt").click()
     page.get_by_role("radio", name="Inpaint").check(force=True)
-    page.evaluate("(message) => say(message)", heard[-1])
+    page.evaluate("([message]) => say([{ ...message, number: message.number + 1 }, []])", heard[-1])
     for shown in (".history", ".compare table", ".code pre", ".pad .over", ".error:visible"):
         page.locator(shown).first.wait_for()
     return page
@@ -186,11 +187,12 @@ window.focused = focused;
 def assert_tab_reaches_all(page):
     """Tab stops at every control and nowhere else, and each stop is seen."""
     page.evaluate(KEYBOARD)
-    page.evaluate("() => { window.reached = new Set(); }")
+    page.evaluate("() => { window.reached = new Set(); document.body.tabIndex = -1; document.body.focus(); }")  # from the top
     count = page.evaluate("controls().length")
     for _ in range(count):
         page.keyboard.press("Tab")
-        page.evaluate("reached.add(focused())")
+        if page.evaluate("focused() === document.body || !reached.add(focused())"):
+            break
         place = page.evaluate("around()")
         seen = page.screenshot(clip=place)
         page.evaluate("() => { window.left = focused(); left.blur(); }")
