@@ -187,7 +187,9 @@ window.focused = focused;
 def assert_tab_reaches_all(page):
     """Tab stops at every control and nowhere else, and each stop is seen."""
     page.evaluate(KEYBOARD)
-    page.evaluate("() => { window.reached = new Set(); document.body.tabIndex = -1; document.body.focus(); }")  # from the top
+    page.evaluate(
+        "() => { window.reached = new Set(); document.body.tabIndex = -1; document.body.focus(); }"
+    )  # from the top
     count = page.evaluate("controls().length")
     for _ in range(count):
         page.keyboard.press("Tab")
