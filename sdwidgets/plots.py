@@ -59,10 +59,9 @@ def contact_sheet(
     line = 1.5 * small_axes(ax) / 72 / inches * pictures.shape[2]  # a line of text, in pixels of a picture
     tiles, corners = _tiled(pictures, columns, 255, math.ceil(line) if labels else 0)
     ax.imshow(tiles, interpolation="hanning")  # smooth also where a picture is enlarged
-    for y, x in corners:  # an edge: a white picture would have no end on white
-        ax.add_patch(
-            Rectangle((x - 0.5, y - 0.5), *pictures.shape[2:0:-1], fill=False, edgecolor="0.8", linewidth=0.8)
-        )
+    edge: dict[str, Any] = {"fill": False, "edgecolor": "0.8", "linewidth": 1.2, "snap": False}
+    for y, x in corners:  # or a white picture would have no end on white
+        ax.add_patch(Rectangle((x - 0.5, y - 0.5), *pictures.shape[2:0:-1], **edge))
     _bare(ax, labels, corners)
     if own:  # a figure of another shape would stand around the sheet as a blank band
         figure: Any = ax.figure
