@@ -261,6 +261,18 @@ def test_a_dropped_picture_restores_controls_and_run(make):  # noqa: F811
     assert np.array_equal(again.images, trace.images)
 
 
+def test_a_run_is_saved_as_a_page_which_brings_it_back(make):  # noqa: F811
+    play = make(autorun=False)
+    trace = play.run(prompt="a <b>dog", seed=7).wait(SECONDS)
+    play.page("save_picture", start=0, page=True)
+    data = play.buffers[-1][0]
+    while len(data) < play.sent[-1]["size"]:
+        play.page("save_picture", start=len(data), page=True)
+        data += play.buffers[-1][0]
+    assert data.startswith(b"<!doctype html>") and b"<b>dog" not in data
+    assert np.array_equal(read_passport(data).images, trace.images)
+
+
 def test_a_refused_file_changes_nothing(make, trace, tmp_path):  # noqa: F811
     play = make(autorun=False)
     before = play.run(seed=5).wait(SECONDS)

@@ -70,7 +70,7 @@ def test_a_widget_follows_the_code_and_tells_what_the_reader_moved():
 
 def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="the page was not written"):
-        html.write("<p>x</p>", tmp_path / "no" / "folder.html", "x")
+        html.write("<p>x</p>", tmp_path / "no" / "folder.html")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,15 +66,17 @@ def filled(template: str, **values: str) -> str:
     return Template((STATIC / template).read_text("utf-8")).substitute(values)
 
 
-def write(body: str, path: str | os.PathLike, title: str) -> Path:
-    """Write a piece of HTML as one self-contained page and return its path. The file appears whole or not at all.
+def page(body: str, title: str) -> str:
+    """A piece of HTML as one self-contained page, with its title and a link to the course."""
+    return filled("page.html", title=html.escape(title), course=REPOSITORY, body=body)
 
-    The page carries its title and a link to the course.
+
+def write(text: str, path: str | os.PathLike) -> Path:
+    """Write a page and return its path. The file appears whole or not at all.
 
     Raises OSError, with a sentence, where it cannot be written.
     """
     path = Path(path)
-    text = filled("page.html", title=html.escape(title), course=REPOSITORY, body=body)
     with replacing(path, "the page") as part:
         part.write_text(text, "utf-8")
     return path

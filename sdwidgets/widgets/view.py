@@ -80,7 +80,11 @@ class View:
 
     def export_html(self, path: str | os.PathLike) -> Path:
         """Write the view as one file that works offline, from a file system too; returns its path."""
-        return html.write(self.to_html() + self.extra_html(), path, self.title)
+        return html.write(self.page(), path)
+
+    def page(self) -> str:
+        """The text of that file."""
+        return html.page(self.to_html() + self.extra_html(), self.title)
 
     def extra_html(self) -> str:
         """Hidden HTML that an exported file carries too, such as the run itself."""

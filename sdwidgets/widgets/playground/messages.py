@@ -8,6 +8,7 @@ import logging
 from ... import trace_io
 from ...generation.validation import SettingsError, as_number, check_text
 from ...trace import CONTROLS
+from ..replay import Replay
 from .driver import badge, sentence_for, set_by_hand, tokens
 from .history import HistoryEntry, differences
 from .protocol import CHUNK_SIZE, ENVELOPE, TO_KERNEL, find_fault
@@ -26,7 +27,7 @@ class Messages:
 
     def __init__(self, session: Session, autorun: bool, saved: str):
         self._session, self._channel, self._autorun, self._saved = session, session.channel, autorun, saved
-        self._upload, self._picture_file = ChunkedUpload(trace_io.MAX_FILE), b""
+        self._upload, self._file = ChunkedUpload(trace_io.MAX_FILE), b""
 
     def receive(self, _widget, content, buffers) -> None:
         """Dispatch a message. What is wrong with it, or with what it wants, becomes a sentence on the page; nothing is raised."""
@@ -95,19 +96,20 @@ class Messages:
     def export_code(self, client: str) -> None:
         self._channel.send("code", client, text=self._session.code())
 
-    def save_picture(self, client: str, start: int) -> None:
+    def save_picture(self, client: str, start: int, page: bool = False) -> None:
         if start == 0:
             run = self._session.run
-            self._picture_file = trace_io.to_png(run.trace) if run else b""
-        size = len(self._picture_file)
+            make = (lambda trace: Replay(trace).page().encode()) if page else trace_io.to_png
+            self._file = make(run.trace) if run else b""
+        size = len(self._file)
         if not 0 <= start < size:
             raise ValueError(
                 "There is no picture to save yet." if not size else "The picture has no such part; save it again."
             )
-        chunk = self._picture_file[start : start + CHUNK_SIZE]
+        chunk = self._file[start : start + CHUNK_SIZE]
         self._channel.send("picture_file", client, start=start, size=size, chunk=chunk)
         if start + len(chunk) == size:
-            self._picture_file = b""
+            self._file = b""
 
     def upload(self, client: str, purpose: str, name: str, size: int, start: int, chunk: bytes) -> None:
         """A file that is refused changes nothing."""

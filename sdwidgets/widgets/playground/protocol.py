@@ -34,7 +34,7 @@ TO_KERNEL = {
     "run": Message({"settings": dict, "live?": int}, "Make a picture; `live`: at once, and its number in the live mode."),
     "stop": Message({}, "Stop the run. It is done, which is said also where none runs."),
     "export_code": Message({}, "The picture as a program."),
-    "save_picture": Message({"start": int}, "The picture's file: its chunk from byte `start` on."),
+    "save_picture": Message({"start": int, "page?": bool}, "The picture's file, or the run as a page: its chunk from byte `start` on."),
     "upload": Message({"purpose": ("run", "source", "mask"), "name": str, "size": int, "start": int, "chunk": bytes}, "A chunk of a file."),
     "use_last": Message({}, "Take the last picture as the source."),
     "restore": Message({"run": int}, "Show a run of the history again."),

@@ -10,12 +10,14 @@ class Tools {
     this.copy = h("button", { type: "button", class: "quiet", "aria-expanded": "false", title: "The diffusers call that makes this picture",
       click: () => (this.panel.hidden ? send("export_code") : this.hideCode()) }, "Copy as code");
     this.save = h("button", { type: "button", class: "quiet", title: "A PNG that carries its settings and every step of its run",
-      click: () => { this.chunks = []; send("save_picture", { start: 0 }); } }, "Save picture");
+      click: () => this.fetch(false) }, "Save picture");
+    this.savePage = h("button", { type: "button", class: "quiet", title: "A page that shows every step of its run, without a kernel and without a network",
+      click: () => this.fetch(true) }, "Save page");
     const chosen = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp,text/html", hidden: true, "aria-label": "Picture or page",
       change: () => { if (chosen.files[0]) this.upload(chosen.files[0]); chosen.value = ""; } });
     this.open = h("button", { type: "button", class: "quiet", title: "One that was saved here, or an exported page, shows its run again; from any other the next run starts. Or drop or paste it",
       click: () => chosen.click() }, "Open picture");
-    this.buttons = h("span", { class: "tools" }, this.copy, this.save, this.open, chosen);
+    this.buttons = h("span", { class: "tools" }, this.copy, this.save, this.savePage, this.open, chosen);
     this.text = h("pre", { tabindex: 0, "aria-label": "Program" });
     this.message = h("span", { role: "status" });
     this.panel = h("div", { class: "code", hidden: true }, h("p", {}, this.message,
@@ -44,12 +46,20 @@ class Tools {
 
   // ---- files
 
-  /** A chunk of the picture: ask for the next one, or save the file. */
+  /** Save the picture with its run, or the run as a page. */
+  fetch(page) {
+    this.chunks = [];
+    this.page = page;
+    this.send("save_picture", { start: 0, page });
+  }
+
+  /** A chunk of the file: the next one is wanted, or it is whole. */
   download({ start, size, chunk }) {
     if (start === 0) this.chunks = [];
     this.chunks.push(chunk.slice());
-    if (start + chunk.length < size) return void this.send("save_picture", { start: start + chunk.length });
-    const link = h("a", { href: URL.createObjectURL(new Blob(this.chunks, { type: "image/png" })), download: `${this.name()}.png` });
+    if (start + chunk.length < size) return void this.send("save_picture", { start: start + chunk.length, page: this.page });
+    const [type, ending] = this.page ? ["text/html", "html"] : ["image/png", "png"];
+    const link = h("a", { href: URL.createObjectURL(new Blob(this.chunks, { type })), download: `${this.name()}.${ending}` });
     this.chunks = [];
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
