@@ -28,7 +28,9 @@ def clean(path: Path) -> None:
         cell.metadata.pop("lines_to_next_cell", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if stays(output, cell.outputs)]
-            if "present" in cell.metadata.get("tags", ()):  # the bar of the stage path, which is nothing without a kernel
+            if "present" in cell.metadata.get(
+                "tags", ()
+            ):  # the bar of the stage path, which is nothing without a kernel
                 cell.outputs = []
         for output in cell.get("outputs", []):
             data = output.get("data", {})

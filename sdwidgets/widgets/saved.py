@@ -10,21 +10,25 @@ import html
 import uuid
 from typing import TYPE_CHECKING
 
+import traitlets
+
 from .html import filled
 
 if TYPE_CHECKING:
     from .view import View
 
 
-class LeavesPage:
-    """For a widget. `saved_as`, a name, is known to its script too, which marks the live element with it (static/saved.html looks for
+class LeavesPage(traitlets.HasTraits):
+    """For a widget. `saved_as`, a name, is a trait, so that its script can mark the live element with it (static/saved.html looks for
     that); `saved_view()` is the view to leave, None where there is none yet; `saved_sentence` stands above it, plain text.
     """
 
-    def __init__(self, *args, **more):
-        self.saved_as = uuid.uuid4().hex[:12]
-        self._display = None
-        super().__init__(*args, **more)
+    saved_as = traitlets.Unicode(read_only=True).tag(sync=True)
+    _display = None
+
+    @traitlets.default("saved_as")
+    def _new_name(self) -> str:
+        return uuid.uuid4().hex[:12]
 
     @property
     def saved_sentence(self) -> str:

@@ -106,7 +106,6 @@ class LiveView(LeavesPage, anywidget.AnyWidget):
     _esm = traitlets.Unicode().tag(sync=True)
     data = traitlets.Unicode().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
-    saved_as = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, view: View):
         self._view = view

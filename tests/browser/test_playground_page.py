@@ -16,7 +16,7 @@ from tests.test_playground import SECONDS, Watched
 PAGE = """
 window.sent = [];
 window.heard = null;
-const model = { on: (_, heard) => { window.heard = heard; }, off: () => {}, send: (content) => sent.push(content) };
+const model = { get: () => "here", on: (_, heard) => { window.heard = heard; }, off: () => {}, send: (content) => sent.push(content) };
 const host = document.createElement("div");
 document.body.append(host);
 window.view = new PlaygroundView(model, host);

@@ -21,12 +21,11 @@ DEBOUNCE = 0.15  # seconds before settings from the page are run
 class Messages:
     """The messages of all views of one session. Each is answered, and no handler waits for a run.
 
-    `client` is the view that sent the message. autorun: the first view that opens starts the first run. saved: the name of what
-    the widget's cell keeps for a page without a kernel.
+    `client` is the view that sent the message. autorun: the first view that opens starts the first run.
     """
 
-    def __init__(self, session: Session, autorun: bool, saved: str):
-        self._session, self._channel, self._autorun, self._saved = session, session.channel, autorun, saved
+    def __init__(self, session: Session, autorun: bool):
+        self._session, self._channel, self._autorun = session, session.channel, autorun
         self._upload, self._file = ChunkedUpload(trace_io.MAX_FILE), b""
 
     def receive(self, _widget, content, buffers) -> None:
@@ -66,7 +65,6 @@ class Messages:
             hidden=[name for name in arguments if name not in takes],
             badge=badge(session.pipe),
             history=[entry.to_message() for entry in session.history],
-            saved=self._saved,
             examples=list(vocabulary.examples) if vocabulary else [],
             **session.pictures(),
         )

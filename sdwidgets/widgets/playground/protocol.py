@@ -50,7 +50,6 @@ STATE = {
     "badge": str,
     "history": list,
     "examples": list,
-    "saved": str,
 }
 PICTURES = {"source": object, "mask": object}  # PNG files or null
 COUNTS = {"tokens": list, "cut": list, "count": int, "limit": int, "marks": int, "unfamiliar": list}

@@ -103,7 +103,7 @@ class Playground(LeavesPage, anywidget.AnyWidget):
         self._session = Session(pipe, channel, worker, self._changed, source, mask, settings)
         super().__init__()
         self._changed("settings", copy_settings(self._session.settings))
-        self.on_msg(Messages(self._session, autorun, self.saved_as).receive)
+        self.on_msg(Messages(self._session, autorun).receive)
 
     @property
     def pipe(self):

@@ -79,10 +79,10 @@ function mountShadow(host, css, card) {
   return () => ends.forEach((end) => end());
 }
 
-/** Say that the widget of this name is alive here: what its cell keeps for a page without a kernel hides (saved.html). Returns what ends it. */
-function markLive(host, name) {
+/** Say that this widget is alive: what its cell keeps for a page without a kernel hides (saved.html). Returns what ends it. */
+function markLive(host, model) {
   const say = () => window.dispatchEvent(new Event("sdwidgets-live"));
-  host.setAttribute("data-sdwidgets-live", name);
+  host.setAttribute("data-sdwidgets-live", model.get("saved_as"));
   say();
   return () => { host.removeAttribute("data-sdwidgets-live"); say(); };
 }

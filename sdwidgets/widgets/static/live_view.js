@@ -8,7 +8,7 @@ export default {
     view.open(decodeBinary(JSON.parse(model.get("data"))));
     const take = () => view.set(model.get("state"));
     take();
-    const died = markLive(host, model.get("saved_as"));
+    const died = markLive(host, model);
     model.on("change:state", take);
     view.changed = (state) => { // the reader moved something
       model.set("state", { ...model.get("state"), ...state });

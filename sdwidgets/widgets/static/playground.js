@@ -29,7 +29,14 @@ class PlaygroundView {
     model.on("msg:custom", this.listen);
     this.heartbeat = setInterval(() => this.pollIfSilent(), 100);
     this.send("hello");
-    this.timers.hello = setTimeout(() => { this.host.hidden = !this.greeted && !!document.querySelector("[data-sdwidgets-saved]"); }, 5000); // no kernel: see saved.html
+    if (model.widget_manager?.kernel) this.alive(); // else, as in an exported page that stored its widgets, only an answer shows that there is one
+    else this.timers.hello = setTimeout(() => { host.hidden = !this.greeted; }, 5000);
+  }
+
+  /** There is a kernel: this view is shown, and not what was saved. */
+  alive() {
+    this.host.hidden = false;
+    this.died ??= markLive(this.host, this.model);
   }
 
   close() {
@@ -240,10 +247,9 @@ class PlaygroundView {
     this[`on_${message.kind}`](decodeBinary(message, buffers));
   }
 
-  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history, examples, saved }) {
+  on_state({ seen, settings, schedulers, tasks, hidden, badge, source, mask, history, examples }) {
     this.greeted = true;
-    this.died ??= markLive(this.host, saved);
-    this.host.hidden = false;
+    this.alive();
     this.seen = seen;
     this.sentences = Object.fromEntries(schedulers);
     this.fields.scheduler.input.replaceChildren(...schedulers.map(([label]) => h("option", { value: label }, label || "as it came")));
