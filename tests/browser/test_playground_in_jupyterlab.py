@@ -354,10 +354,9 @@ def test_the_page_asks_for_news_that_threads_could_not_send(page):
 
 def test_a_saved_notebook_shows_the_last_run_without_its_kernel(card, labs, new_page):
     left = card.page.locator("[data-sdwidgets-saved]").first
-    assert eventually(
-        card.page, lambda: left.count() and not left.is_visible()
-    )  # beside the live widget nothing is seen of it
     last = pixels(card.settled().hero)
+    assert eventually(card.page, lambda: pixels(left.locator(".hero canvas")) == last)
+    assert not left.is_visible()  # beside the live widget nothing is seen of it
     card.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
     lab = labs(card.page.kind)
     (lab.folder / "again.ipynb").write_bytes((lab.folder / "playground.ipynb").read_bytes())
