@@ -192,3 +192,26 @@ def test_a_live_run_leaves_a_core_to_the_page(make):  # noqa: F811
     finally:
         hook.remove()
     assert threads[0] == 1 and threads[-1] == 0
+
+
+def test_a_run_that_gives_way_while_its_previews_are_decoded_does_not_end_the_next(make, monkeypatch):  # noqa: F811
+    """Its late "done" took the Stop button and the progress of the run that had begun."""
+    from sdwidgets import latents
+
+    play, decoding, go_on = make(autorun=False, num_inference_steps=3), threading.Event(), threading.Event()
+    decode = latents.decode
+
+    def slowly(*args):
+        if not go_on.is_set():
+            decoding.set()
+            assert go_on.wait(SECONDS)
+        return decode(*args)
+
+    monkeypatch.setattr(latents, "decode", slowly)
+    play.run(seed=1)
+    assert decoding.wait(SECONDS)
+    play.run(seed=2)
+    go_on.set()
+    assert play.wait(SECONDS).settings.seed == 2
+    kinds = [kind for kind in play.kinds() if kind in ("queued", "result", "done")]
+    assert kinds == ["queued", "result", "queued", "result", "done"]

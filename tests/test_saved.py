@@ -44,8 +44,8 @@ def test_a_cell_has_its_widget_and_what_outlives_it(book):
     assert VIEW in widget and widget["text/html"] == ""
     assert VIEW not in saved and "image/png" in saved and "a &lt;b&gt;cat" in saved["text/html"]
     assert (
-        "run this cell to change it" in saved["text/html"]
-        and "run this cell to use it" in outputs(book, 3)[1]["text/html"]
+        "to change it, run the notebook" in saved["text/html"]
+        and "to use it, run the notebook" in outputs(book, 3)[1]["text/html"]
     )
     assert [VIEW in data for data in outputs(book, 2)] == [True, False]
     names = {

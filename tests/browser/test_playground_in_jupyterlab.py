@@ -238,21 +238,24 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
         list(foreign.read_bytes()),
     )
     card.card.dispatch_event("drop", {"dataTransfer": dropped})
-    assert eventually(
-        card.page, lambda: pixels(card.settled().hero) != before
-    )  # a picture without a run: a run starts from it
+    task, generate = (
+        card.card.get_by_role("radio", name="Picture to picture"),
+        card.card.get_by_role("button", name="Generate"),
+    )
+    assert eventually(card.page, task.is_checked)  # a picture without a run: the next one starts from it
+    generate.click()
     assert (
-        card.card.get_by_role("radio", name="Picture to picture").is_checked()
-        and card.box("Seed").input_value() == seed
+        eventually(card.page, lambda: pixels(card.settled().hero) != before) and card.box("Seed").input_value() == seed
     )
     card.card.get_by_role("radio", name="Text to picture").check(force=True)
+    generate.click()
     assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
 
 
 def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     before = pixels(card.hero)
     card.card.get_by_role("radio", name="Inpaint").check(force=True)
-    card.card.get_by_role("button", name="Use the last picture").click()
+    card.card.get_by_role("button", name="Use this picture").click()
     mask = card.card.locator(".pad .over")
     assert eventually(card.page, mask.is_visible)
     mask.scroll_into_view_if_needed()
@@ -261,6 +264,7 @@ def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     card.page.mouse.down()
     card.page.mouse.move(box["x"] + 120, box["y"] + 90, steps=6)
     card.page.mouse.up()
+    card.card.get_by_role("button", name="Generate").click()
     assert eventually(card.page, lambda: pixels(card.settled().hero) != before)
     drawn = pixels(mask)
     card.card.locator(".brush summary").click()
@@ -268,9 +272,11 @@ def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     card.card.get_by_role("button", name="Apply").click()
     assert pixels(mask) != drawn
     card.card.get_by_role("button", name="Clear the mask").click()
+    card.card.get_by_role("button", name="Generate").click()
     error = card.card.locator(".aside .error", has_text="Mark on the picture")
     assert eventually(card.page, error.is_visible)
     card.card.get_by_role("radio", name="Text to picture").check(force=True)
+    card.card.get_by_role("button", name="Generate").click()
     assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
 
 
@@ -364,7 +370,7 @@ def test_a_saved_notebook_shows_the_last_run_without_its_kernel(card, labs, new_
     replay = other.locator("[data-sdwidgets-saved] .card").first
     replay.wait_for()
     assert pixels(replay.locator(".hero canvas")) == last
-    assert other.get_by_text("run this cell to change it").first.is_visible()
+    assert other.get_by_text("to change it, run the notebook").first.is_visible()
     broken = other.get_by_text("model not found").first
     assert eventually(other, lambda: broken.count() and not broken.is_visible())
     replay.get_by_role("slider", name="Step", exact=True).press("Home")

@@ -117,7 +117,11 @@ def test_what_it_says_and_offers_of_its_words(page, said):
         words.inner_text().replace("\n", " ")
         == "Never seen in its training: backgruond – near: background i Rarely seen: duck (in 5 captions)"
     )
+    before = page.evaluate("sent.filter((message) => message.kind === 'run').length")
     page.locator("button", has_text=re.compile("^background$")).click()
+    assert (
+        page.evaluate("sent.filter((message) => message.kind === 'run').length") == before
+    )  # it mends the word alone
     assert page.evaluate("view.fields.prompt.read()") == "a duck, a background, a <i>"
     page.get_by_role("button", name="a cat, a cat").click()
     assert page.evaluate("view.fields.prompt.read()") == "a cat, a cat"
@@ -254,4 +258,24 @@ def test_a_picture_comes_in_and_a_run_starts_from_it(page, said, way):
     assert (sent["kind"], sent["purpose"], sent["name"], sent["size"]) == ("upload", "run", "a.png", 3)
     page.evaluate(SOURCE.replace('view.source.choose("inpaint");', ""))
     say(page, [({"kind": "upload_reply", "client": "page", "done": True, "refused": None, "source": True}, [])])
+    assert page.get_by_role("radio", name="Picture to picture").is_checked()
+    page.get_by_role("button", name="Generate").click()
     assert page.evaluate("sent.at(-1)")["settings"]["task"] == "image"
+
+
+def test_a_new_run_is_followed_to_its_end(page, said):
+    """Whoever looked at an early step would take the next run's early step for its picture."""
+    say(page, said)
+    page.get_by_role("slider", name="Step", exact=True).press("Home")
+    assert page.locator(".status").inner_text().startswith("step 1")
+    page.get_by_role("button", name="Generate").click()
+    page.evaluate("view.seen = 0")
+    say(page, said, "queued", "frames", "result", "pictures", "done")
+    assert page.locator(".status").inner_text().startswith("finished")
+
+
+def test_a_click_anywhere_gives_it_the_keys(page, said):
+    say(page, said)
+    page.locator(".hero canvas").click()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(".status").inner_text().startswith("step 3")

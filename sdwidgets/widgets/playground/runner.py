@@ -68,6 +68,8 @@ class Runner:
                 self._decode_previews(trace, cancelled)
             except Exception as failure:
                 error = failure
+        if self.worker.waiting:
+            return  # a newer run has begun while this one's previews were decoded, and only its end counts
         self.error = error
         if isinstance(error, SettingsError):  # only the pipeline itself could find it
             self.channel.publish("errors", errors={error.field: str(error)})

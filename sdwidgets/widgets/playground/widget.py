@@ -206,8 +206,8 @@ class Playground(LeavesPage, anywidget.AnyWidget):
     @property
     def saved_sentence(self) -> str:
         if self.trace is None:
-            return "A Playground: run this cell to use it."
-        return "The last run of a Playground: run this cell to change it."
+            return "A Playground: to use it, run the notebook up to here."
+        return "The last run of a Playground: to change it, run the notebook up to here."
 
     def close(self) -> None:
         """Stop, let the thread go, and take the widget off the page. The trace stays."""

@@ -8,7 +8,7 @@ class HistoryStrip {
     this.choosing = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Then choose the other one: both are laid over each other",
       click: () => this.choose(this.choosing.getAttribute("aria-pressed") === "false") }, "Compare with …");
     this.row = h("div", { class: "past", role: "group", "aria-label": "The last runs" });
-    this.box = h("div", { class: "history", hidden: true }, h("p", {}, h("span", {}, h("b", {}, "The last runs"), this.instruction = h("span")), this.choosing), this.row);
+    this.box = h("div", { class: "history", hidden: true, keydown: (event) => { if (event.key === "Escape") this.choose(false); } }, h("p", {}, h("span", {}, h("b", {}, "The last runs"), this.instruction = h("span")), this.choosing), this.row);
   }
 
   /** Whether the next click on a tile compares it, instead of showing it again. */
@@ -74,6 +74,7 @@ class Compare {
       h("button", { type: "button", class: "quiet", click: () => { this.box.hidden = true; } }, "Close the comparison"));
     this.box.hidden = false;
     this.wipe();
+    this.box.scrollIntoView({ block: "nearest" });
   }
 
   wipe() {

@@ -6,7 +6,7 @@ class Live {
   constructor(view) {
     this.view = view;
     this.on = false;
-    this.sent = this.answers = this.shown = 0; // numbers of the last request that was sent, answered, and shown
+    this.sent = this.answers = this.shown = this.described = 0; // numbers of the last request that was sent, answered, shown, and whose whole run was shown
     this.pending = false; // something was moved since
     this.switch = h("input", { type: "checkbox", role: "switch", change: () => this.toggle() });
     this.box = h("label", { class: "live", title: "While you type or drag, the picture follows with few steps; Generate makes it with all" }, this.switch, h("span", {}, "Live"));
@@ -63,7 +63,7 @@ class Live {
     paintBitmap(hero, bitmap);
     bitmap.close();
     card.dataset.live = live;
-    if (this.newest) this.dim({ picture: false, rest: true });
+    if (this.newest) this.dim({ picture: false, rest: this.described < live });
     heroCaption.replaceChildren(h("b", {}, "Live: "), `few steps, ${Math.round(1000 * seconds)} ms`);
   }
 
@@ -74,7 +74,7 @@ class Live {
 
   /** A run ended. A live one answers all requests up to its own; any other, and refused settings, answer all. */
   answered(live) {
-    this.answers = live ? Math.max(this.answers, live) : this.sent;
+    this.answers = this.described = live ? Math.max(this.answers, live) : this.sent;
     if (!this.pending && this.answers === this.sent) this.dim({ picture: false, rest: false });
     this.go();
   }

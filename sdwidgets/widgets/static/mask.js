@@ -5,7 +5,7 @@ class MaskPad {
   constructor(changed) {
     this.changed = changed;
     this.stroke = null; // where the pointer was last, in pixels of the picture
-    this.picture = h("canvas", { class: "hard", role: "img", "aria-label": "The picture that it starts from" });
+    this.picture = h("canvas", { class: "smooth", role: "img", "aria-label": "The picture that it starts from" });
     this.mask = h("canvas", { class: "over hard", role: "img", tabindex: 0, "aria-label": "The mask: what is painted anew. By keyboard it is set by numbers",
       pointerdown: (event) => this.begin(event), pointermove: (event) => this.go(event), pointerleave: () => { this.ring.hidden = true; },
       pointerup: () => this.end(), pointercancel: () => this.end() });

@@ -63,9 +63,8 @@ class PlaygroundView {
       const input = h("textarea", { id: id(name), rows: 1, class: "text", dir: "auto", autocomplete: "off", spellcheck: "false", ...attributes });
       return this.field(name, { input, read: () => input.value, write: (value) => { input.value = value ?? ""; } });
     };
-    const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => { this.typed(); this.live.moved(); },
-      change: () => this.changed() });
-    const negative = text("negative_prompt", "Negative prompt", { change: () => this.changed() });
+    const prompt = text("prompt", "Prompt", { "aria-label": "Prompt", placeholder: "What should the picture show?", input: () => { this.typed(); this.live.moved(); } });
+    const negative = text("negative_prompt", "Negative prompt", { input: () => this.live.moved() });
     this.negative = h("div", { class: "field negative", hidden: true, id: id("negative") },
       h("label", { for: id("negative_prompt") }, "Negative prompt: what it should keep away from"), negative.input, negative.error, negative.hint);
 
@@ -84,7 +83,7 @@ class PlaygroundView {
     this.compare = new Compare(this);
     const controls = h("div", { class: "controls", keydown: (event) => this.enter(event) },
       this.source.tasks, h("div", { class: "ask" }, h("div", {}, prompt.input, prompt.error), this.go),
-      this.chips, this.words.unfamiliar, prompt.hint, this.words.examples, this.negative, this.source.box, h("div", { class: "first" }, this.fold, this.live.box), this.knobs);
+      this.chips, prompt.hint, this.negative, this.words.examples, this.words.unfamiliar, this.source.box, h("div", { class: "first" }, this.fold, this.live.box), this.knobs);
     this.bar = h("div");
     this.progress = h("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run", "aria-valuemin": 0 }, this.bar);
     this.failure = h("p", { class: "note", role: "alert", hidden: true });
@@ -196,6 +195,7 @@ class PlaygroundView {
     const settings = this.settings();
     this.last = JSON.stringify(settings);
     this.requested = performance.now();
+    this.replay.wanted = Infinity; // a new run is followed to its end
     this.send("run", { settings });
     this.sayFolded();
   }
@@ -218,7 +218,7 @@ class PlaygroundView {
   pollIfSilent() {
     const silence = performance.now() - this.heard;
     const unanswered = this.requested && performance.now() - this.requested > 3000;
-    if (unanswered) this.say("The kernel does not answer: it is busy with another cell, or was stopped.");
+    if (unanswered) this.say("The kernel does not answer: it is busy with another cell, or was stopped; then run the notebook up to here again.");
     if (this.busy && this.delivery !== "sync" && silence > (this.delivery === "pull" ? 150 : 1000)) this.poll();
   }
 
@@ -265,6 +265,7 @@ class PlaygroundView {
   }
 
   on_source(message) {
+    this.show_errors({}); // which may have been that there is none
     this.source.open(message);
   }
 
@@ -378,6 +379,7 @@ class PlaygroundView {
     if (entry) this.history.add(entry);
     this.history.mark(numbers, entry?.number);
     if (live) return;
+    this.tools.hideCode(); // which is of the run before
     this.offerStop(false);
     this.advance(1, 1, "decoding every step");
   }

@@ -70,7 +70,7 @@ class Replay {
         h("figcaption", {}, h("b", {}, "Schedule: "), "the share of picture grows, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
     this.showHeading = heading;
-    this.card = h("section", { class: "card", "aria-label": "Replay of a run", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
+    this.card = h("section", { class: "card", tabindex: -1, "aria-label": "Replay of a run", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
       this.heading, this.warning, h("div", { class: "scene" }, this.main),
       h("footer", {}, this.badge, h("span", { class: "modes" }, this.projector, this.full)));
 

@@ -20,7 +20,7 @@ class SourceField {
     const chosen = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true, "aria-label": "Picture to start from",
       change: () => { if (chosen.files[0]) this.sendSource(chosen.files[0]); chosen.value = ""; } });
     const buttons = h("div", { class: "buttons" },
-      h("button", { type: "button", click: () => { this.runNext = true; view.send("use_last"); } }, "Use the last picture"),
+      h("button", { type: "button", click: () => view.send("use_last") }, "Use this picture"),
       h("button", { type: "button", click: () => chosen.click() }, "Choose a picture"), chosen);
     this.empty = h("p", { class: "nothing" }, "No picture yet: choose, drop or paste one");
     this.small = h("div", {}, this.pad.box, this.empty);
@@ -42,9 +42,8 @@ class SourceField {
   chosen(name) {
     this.choose(name);
     this.view.fields.strength.write(STRENGTHS[name]);
-    const ready = name === "text" || (this.has && (name !== "inpaint" || this.masked));
-    if (ready) this.view.requestRun();
-    else this.view.show_errors({});
+    this.view.show_errors({});
+    this.view.live.moved();
   }
 
   choose(name) {
@@ -52,7 +51,6 @@ class SourceField {
     for (const input of this.tasks.querySelectorAll("input")) input.checked = input.value === name;
     this.sentence.textContent = name === "text" ? "" : this.sentences?.[name] ?? "";
     this.panel.hidden = name === "text";
-    this.pad.tools.hidden = this.pad.mask.hidden = name !== "inpaint";
     this.border.hidden = name !== "outpaint";
     this.place();
   }
@@ -63,13 +61,13 @@ class SourceField {
     (painted ? this.large : this.small).prepend(this.pad.box);
     this.large.hidden = !painted;
     this.small.hidden = painted;
+    this.pad.tools.hidden = this.pad.mask.hidden = !painted;
     this.view.replay.card.classList.toggle("painting", painted);
   }
 
   /** PNG files from the kernel, or null. */
   async open({ source, mask }) {
     this.has = !!source;
-    this.masked = !!mask;
     this.empty.hidden = this.has;
     this.pad.box.hidden = !this.has;
     this.place();
@@ -77,23 +75,19 @@ class SourceField {
     const read = (bytes) => decodePicture(bytes, "image/png");
     this.pad.open(await read(source));
     if (mask) this.pad.lay(await read(mask));
-    if (this.runNext && this.task !== "inpaint") this.view.requestRun();
-    this.runNext = false;
+    if (this.task !== "inpaint") this.view.live.moved();
   }
 
   sendSource(file) {
-    this.runNext = true; // the new source is followed by a run, from this view alone
     this.view.tools.upload(file, "source");
   }
 
   /** A picture without a run came in by drop, paste or Open: the next run starts from it. */
   taken() {
     if (this.task === "text") this.chosen("image");
-    else if (this.task !== "inpaint") this.view.requestRun();
   }
 
   async sendMask() {
-    this.masked = true;
-    this.view.tools.upload(await this.pad.file(), "mask", () => this.view.requestRun());
+    this.view.tools.upload(await this.pad.file(), "mask", () => this.view.live.moved());
   }
 }

@@ -37,10 +37,10 @@ class Tools {
     this.message.textContent = "";
     try {
       await navigator.clipboard.writeText(text);
-      this.message.textContent = "Copied. It makes this picture with diffusers alone.";
+      this.message.textContent = "Copied. It makes this picture without the Playground.";
     } catch { // no clipboard here: an unsafe address, or a frame without the right
       getSelection().selectAllChildren(this.text);
-      this.message.textContent = "This makes the picture with diffusers alone. It is selected: copy it with Ctrl+C or ⌘C.";
+      this.message.textContent = "This makes the picture without the Playground. It is selected: copy it with Ctrl+C or ⌘C.";
     }
   }
 

@@ -21,7 +21,11 @@ class Words {
   replace(word, other) {
     const escaped = word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
     const whole = new RegExp(`(?<![\\p{L}\\p{M}\\p{N}])${escaped}(?![\\p{L}\\p{M}\\p{N}])`, "giu");
-    this.draw(this.view.fields.prompt.read().replace(whole, () => other));
+    const { prompt } = this.view.fields;
+    prompt.write(prompt.read().replace(whole, () => other));
+    prompt.input.focus();
+    this.view.tokenize();
+    this.view.live.moved();
   }
 
   /** examples: prompts. The first are shown, and of the others one by chance. */
@@ -41,7 +45,7 @@ class Words {
   draw(prompt) {
     this.view.fields.prompt.write(prompt);
     this.view.tokenize();
-    this.view.changed();
+    this.view.live.on ? this.view.live.moved() : this.view.requestRun();
   }
 }
 
