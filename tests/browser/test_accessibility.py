@@ -171,7 +171,7 @@ const deep = (root) => [...root.querySelectorAll("*")].flatMap((e) => [e, ...(e.
 const focused = () => { let e = document.activeElement; while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement; return e; };
 const first = (e, all) => e.type !== "radio" || e.checked || !all.some((o) => o.name === e.name && (o.checked || all.indexOf(o) < all.indexOf(e)));
 window.controls = () => {
-  const all = deep(document).filter((e) => e.matches("a[href], button, input, select, summary, [tabindex]") && e.tabIndex >= 0 && !e.disabled && e.checkVisibility());
+  const all = deep(document).filter((e) => e.matches("a[href], button, input, textarea, select, summary, [tabindex]") && e.tabIndex >= 0 && !e.disabled && e.checkVisibility());
   return all.filter((e) => first(e, all.filter((o) => o.type === "radio"))); // of a group of radio buttons Tab stops at one
 };
 window.moving = () => deep(document).flatMap((e) => ["", "::before", "::after"].map((part) => getComputedStyle(e, part || null))
