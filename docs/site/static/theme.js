@@ -10,3 +10,12 @@ document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver(follow).observe(document.body, { attributeFilter: ["data-theme"] });
   follow();
 });
+
+// A formula that is wider than the page scrolls, and so the keyboard must reach it.
+addEventListener("DOMContentLoaded", () => {
+  const formulas = new ResizeObserver((all) => all.forEach(({ target }) => {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }));
+  document.querySelectorAll(".math-wrapper").forEach((formula) => formulas.observe(formula));
+});
