@@ -154,7 +154,10 @@ def site(tmp_path_factory):
     return build_once(tmp_path_factory)
 
 
-@pytest.mark.parametrize("name", ["index", "notebooks/00_welcome", "notebooks/02_noise_schedules", "reference/views"])
+BOOKS = [pytest.param(f"notebooks/{name}", marks=pytest.mark.weekly) for name in ("00_welcome", "02_noise_schedules")]  # a minute each
+
+
+@pytest.mark.parametrize("name", ["index", "reference/views", *BOOKS])
 def test_axe_finds_nothing_on_a_page_of_the_site(new_page, site, name):
     page = new_page()
     page.goto((site / f"{name}.html").as_uri())
