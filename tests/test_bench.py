@@ -163,7 +163,7 @@ def test_a_network_without_a_compiled_graph_has_none():
     assert cpu.graph_of(pipe.unet) is None and cpu.how_fast(pipe) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_all_of_it_runs_on_a_small_model(tmp_path, capsys):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"
@@ -222,7 +222,7 @@ def test_start_up_is_measured_in_processes_of_their_own():
         sessions.run("1 / 0")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_second_pass_is_told_to_do_without_avx512(monkeypatch, tmp_path):
     tiny.pipeline("sd").save_pretrained(tmp_path / "tiny")
     file = tmp_path / "report.json"

@@ -47,7 +47,7 @@ def faults(page) -> list[str]:
 
 #: a colour scheme and a width; the first two show both schemes and both widths, and are quick to look at
 FORMS = [("light", 1280), ("dark", 390), ("dark", 1280), ("light", 390)]
-in_two_forms = pytest.mark.parametrize("forms", [FORMS[:2], pytest.param(FORMS[2:], marks=pytest.mark.slow)])
+in_two_forms = pytest.mark.parametrize("forms", [FORMS[:2], pytest.param(FORMS[2:], marks=pytest.mark.weekly)])
 
 
 def assert_no_faults(page, forms):
@@ -77,8 +77,11 @@ def opened(page, address):
     return page
 
 
+# In the quick tests the one that all share: the rest takes a minute.
 @in_two_forms
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize(
+    "name", ["replay", *(pytest.param(name, marks=pytest.mark.slow) for name in VIEWS if name != "replay")]
+)
 def test_axe_finds_nothing_in_an_exported_view(new_page, pages, name, forms):
     assert_no_faults(opened(new_page(), pages(name)), forms)
 
@@ -154,7 +157,9 @@ def site(tmp_path_factory):
     return build_once(tmp_path_factory)
 
 
-BOOKS = [pytest.param(f"notebooks/{name}", marks=pytest.mark.weekly) for name in ("00_welcome", "02_noise_schedules")]  # a minute each
+BOOKS = [
+    pytest.param(f"notebooks/{name}", marks=pytest.mark.weekly) for name in ("00_welcome", "02_noise_schedules")
+]  # a minute each
 
 
 @pytest.mark.parametrize("name", ["index", "reference/views", *BOOKS])
@@ -208,7 +213,7 @@ def assert_tab_reaches_all(page):
 
 
 @pytest.mark.parametrize(
-    "name", ["replay", *(pytest.param(name, marks=pytest.mark.slow) for name in VIEWS if name != "replay")]
+    "name", ["replay", *(pytest.param(name, marks=pytest.mark.weekly) for name in VIEWS if name != "replay")]
 )
 def test_every_control_of_a_file_is_reached_and_seen_by_keyboard(new_page, pages, name):
     assert_tab_reaches_all(opened(new_page(color_scheme="dark"), pages(name)))

@@ -93,7 +93,7 @@ def present(page):
     return bar
 
 
-@pytest.mark.parametrize("windowing", ["contentVisibility", "full"])
+@pytest.mark.parametrize("windowing", ["contentVisibility", pytest.param("full", marks=pytest.mark.weekly)])
 def test_a_key_goes_from_stage_cell_to_stage_cell(talk, windowing):
     page = talk(windowing)
     bar = present(page)
