@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import nbclient
 import nbconvert
@@ -104,5 +105,5 @@ def test_a_long_race_says_how_far_it_is_and_leaves_no_line(monkeypatch):
 
     monkeypatch.setattr(client, "process_message", watch)
     client.execute()
-    assert "DDIM: step 1 of 6" in shown[0] and shown[-1] == "" and len(shown) >= 2
+    assert re.search("DDIM: step [1-3] of 6", shown[0]) and shown[-1] == "" and len(shown) >= 2
     assert [output.output_type for output in book.cells[1].outputs] == ["display_data"]
