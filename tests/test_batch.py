@@ -162,7 +162,7 @@ def test_a_process_knows_its_share(told, share, monkeypatch):
     assert batch.my_share() == share
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_two_processes_divide_the_work_and_one_goes_on(tmp_path):
     """As a person starts it: accelerate launches two, which write into one folder."""
     model = tmp_path / "tiny"

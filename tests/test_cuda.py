@@ -52,7 +52,7 @@ def pair(tmp_path_factory):
         yield exact, fast
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_compiled_and_fused_pictures_are_the_exact_ones_up_to_rounding(pair):
     exact, fast = pair
     compiled = [m for m in fast.unet.modules() if m._compiled_call_impl is not None]

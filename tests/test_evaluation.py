@@ -910,7 +910,7 @@ def test_evaluate_writes_the_file(tmp_path, capsys):
     assert (tmp_path / "sheets" / "one-object-held-out.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_evaluate_can_be_fast_and_says_so(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     from sdwidgets.acceleration.openvino_graph import Runner
@@ -1049,7 +1049,7 @@ def test_a_picture_depends_on_its_number_alone(evaluator):
     assert all(np.abs(five[0].astype(int) - other).max() > 10 for other in five[1:])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_sections_tell_lines_that_figures_draw(evaluator, monkeypatch):
     from sdwidgets.pocket.evaluation import sections
 

@@ -313,7 +313,7 @@ def launch(processes: int, script, *arguments) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_two_processes_train_a_denoiser_as_one_does(trained, tmp_path):
     """The part as it is, but narrow: prepared and finished by one process, and the same loss all along, to a thousandth.
 
