@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 FILE, MAX_BYTES = "words.json", 2_000_000
-RARE = 25  # captions; fewer are too few to learn a word from
+RARE = 10  # captions; a word of fewer is named as rarely seen
 WORD = re.compile(r"[^\W\d_]+")  # as `caption_words` counts them
 
 

@@ -209,8 +209,8 @@ def test_the_picture_can_be_copied_as_code(card):
     button.click()
     program = card.card.locator(".code pre")
     assert eventually(card.page, lambda: "StableDiffusionPipeline.from_pretrained" in program.inner_text())
-    told = card.card.locator(".code [role=status]")
-    assert eventually(card.page, lambda: "without the Playground" in told.inner_text())
+    status = card.card.locator(".code [role=status]")
+    assert eventually(card.page, lambda: "without the Playground" in status.inner_text())
     assert button.get_attribute("aria-expanded") == "true"
     card.card.get_by_role("button", name="Close", exact=True).click()
     assert not program.is_visible()

@@ -16,9 +16,9 @@ from ..world.scenes import make_scene
 MOST, LEAST = 24, 0.9  # examples at most; the share of a word's pictures that must be right
 
 
-def write_words(folder: Path, grammar: Grammar) -> None:
-    """Count the words of all training captions of a grammar; a minute for the full one."""
-    captions = (make_scene(grammar, index).caption for index in training_scenes(grammar))
+def write_words(folder: Path, grammar: Grammar, scenes: int | None = None) -> None:
+    """Count the words of the captions that were trained on: of the grammar's first `scenes`, all by default; a minute for the full one."""
+    captions = (make_scene(grammar, index).caption for index in training_scenes(grammar, scenes))
     write_json(folder / FILE, {"captions": caption_words(captions), "examples": []})
 
 
