@@ -61,7 +61,7 @@ def live(model: Path, way: str, seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder, _chromium() as page, running_lab(sys.executable, Path(folder)) as lab:  # fmt: skip
         page = lab.open(page, "live", cells)
         page.set_default_timeout(120_000)
-        card = page.locator(".card").first
+        card = page.locator(".card.playground")
         card.get_by_role("switch", name="Live").check()
         page.wait_for_function("card => card.dataset.live > 0", arg=card.element_handle())
         card.evaluate(WATCH)
@@ -101,7 +101,7 @@ def first_pictures(model: Path, way: str) -> dict[str, float]:
             page = lab.open(page, "start", CELLS.format(folder=str(model), way=way))
             page.set_default_timeout(120_000)
             moments.append(time.perf_counter())
-            card = page.locator(".card").first
+            card = page.locator(".card.playground")
             card.wait_for()
             moments.append(time.perf_counter())
             inside = card.element_handle()  # in a shadow root, where the document does not look
@@ -112,6 +112,34 @@ def first_pictures(model: Path, way: str) -> dict[str, float]:
             moments.append(time.perf_counter())
     parts = [after - earlier for earlier, after in zip(moments, moments[1:], strict=False)]
     return dict(zip(LAB_PHASES, [*parts, moments[-1] - moments[0]], strict=True))
+
+
+IN_A_WARM_KERNEL = "a Playground's picture, in a warm kernel"
+
+
+def warm_pictures(model: Path, way: str, count: int) -> list[float]:
+    """Seconds from starting a Playground's cell to its first finished picture, where the pipeline has drawn before: `count` cells in turn."""
+    from tests.browser.conftest import running_lab
+
+    lines = CELLS.format(folder=str(model), way=way).strip().splitlines()
+    warm = "\n".join([*lines[:-2], f"pipe = Pipelines(Path({str(model)!r}))[{way!r}]", "pipe('a cat'); 'it drew'"])
+    step = "() => void jupyterapp.commands.execute('notebook:run-cell-and-select-next')"
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder, _chromium() as page, running_lab(sys.executable, Path(folder)) as lab:  # fmt: skip
+        lab.write("warm", warm, *["play = Playground(pipe)\nplay"] * count)
+        lab.show(page, "warm")
+        page.set_default_timeout(120_000)
+        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
+        page.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
+        page.evaluate(step)
+        page.locator(".jp-OutputArea-output", has_text="it drew").wait_for()
+        for number in range(count):
+            began = time.perf_counter()
+            page.evaluate(step)
+            page.wait_for_function(SHOWN, arg=page.locator(".card.playground").nth(number).element_handle())
+            seconds.append(time.perf_counter() - began)
+            page.wait_for_timeout(3000)  # the pictures of its steps
+    return seconds
 
 
 def _type(page, card, seconds: float) -> None:

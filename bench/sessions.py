@@ -99,7 +99,7 @@ def growth(held: list[tuple[int, int]], runs: int) -> dict:
     return {"growth": grown, "interval": [late_low / high - 1, late_high / low - 1]}
 
 
-def in_a_browser(call, *arguments) -> dict:
+def in_a_browser(call, *arguments):
     """LeftOut where there is no playwright or no Chromium."""
     try:
         import playwright.sync_api  # noqa: F401
@@ -120,12 +120,14 @@ def live(pipes: Pipelines, effort: Effort) -> dict:
 
 
 def lab(pipes: Pipelines, effort: Effort) -> dict:
-    """From `jupyter lab` to a slider that moves the picture, in a real browser; nothing is compiled or measured beforehand."""
-    from bench.live import LAB_PHASES, first_pictures
+    """From `jupyter lab` to a slider that moves the picture, in a real browser; nothing is compiled or measured beforehand. Then a cell
+    in a kernel that has drawn before, with the pipeline as it comes."""
+    from bench.live import IN_A_WARM_KERNEL, LAB_PHASES, first_pictures, warm_pictures
 
     name = "fast" if "fast" in pipes.names() else "exact"
     taken = [in_a_browser(first_pictures, pipes.folder, name) for _ in range(min(2, effort.starts))]
-    return {phase: summary([one[phase] for one in taken]) for phase in LAB_PHASES}
+    warm = in_a_browser(warm_pictures, pipes.folder, "stock", 2 * effort.starts)
+    return {phase: summary([one[phase] for one in taken]) for phase in LAB_PHASES} | {IN_A_WARM_KERNEL: summary(warm)}
 
 
 def many(pipes: Pipelines, effort: Effort) -> dict:

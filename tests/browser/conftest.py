@@ -108,15 +108,19 @@ class Lab:
 
     def open(self, page: Page, name: str, *cells: str) -> Page:
         """Write a notebook with these cells, open it and run it; it is left running."""
+        self.write(name, *cells)
+        self.show(page, name)
+        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
+        page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
+        return page
+
+    def write(self, name: str, *cells: str) -> None:
+        """Write a notebook with these cells into the folder."""
         import nbformat
 
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.folder / f"{name}.ipynb")
-        self.show(page, name)
-        page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
-        page.evaluate("() => void jupyterapp.commands.execute('notebook:run-all-cells')")
-        return page
 
     def show(self, page: Page, name: str) -> Page:
         """Open a notebook of the folder; nothing is run."""
