@@ -275,7 +275,7 @@ class Replay {
       ...[...new Set([1, Math.round((this.run.total + 1) / 2), this.run.total])].map((step) =>
         text("tick", x(step - 1), bottom + 1.3 * type, String(step))),
       text("axis", (left + right) / 2, height - 0.6 * type, "step"),
-      text("axis", 0.8 * type, 1.5 * type, "share of picture, %", "start"),
+      text("axis", 0.8 * type, 1.5 * type, width < 11 * type ? "picture, %" : "share of picture, %", "start"),
       s("polygon", { class: "area", points: `${points[0][0]},${bottom} ${line} ${points.at(-1)[0]},${bottom}` }),
       s("polyline", { class: "line", points: line }),
       s("line", { class: "now", x1: nowX, x2: nowX, y1: top, y2: bottom }),
