@@ -192,6 +192,11 @@ class Step:
         return predicted_original(self.latents, output, self.alpha, self.sigma, prediction_type, self.process)
 
     @property
+    def picture_share(self) -> float:
+        """The picture's share of the variance of x_t, 0 to 1: signal^2 / (signal^2 + noise^2); abar for "vp" and "ve"."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2) if self.process == "flow" else self.alpha**2
+
+    @property
     def snr_db(self) -> float:
         """Signal-to-noise ratio in decibels, 20 log10(signal / noise); infinite where there is no noise or no signal."""
         signal, noise = (self.alpha, self.sigma) if self.process == "flow" else (1.0, self.sigma)
@@ -245,6 +250,7 @@ class Trace:
     sigmas = _stacked("sigma", "(step,)")
     alphas = _stacked("alpha", "(step,)")
     snr_db = _stacked("snr_db", "(step,) decibels")
+    picture_share = _stacked("picture_share", "(step,) 0 to 1, of the variance of x_t")
     seconds = _stacked("seconds", "(step,)")
 
     def __len__(self) -> int:

@@ -144,6 +144,8 @@ def test_same_picture_under_flow_schedulers(label):
     assert {step.process for step in trace} == {"flow"}
     np.testing.assert_allclose(trace.sigmas, trace.timesteps / 1000, atol=1e-3)
     np.testing.assert_allclose(trace.alphas, 1 - trace.sigmas)
+    snr = 10 ** (trace.snr_db / 10)  # a ratio of powers, of which the share is the other form
+    np.testing.assert_allclose(trace.picture_share, snr / (1 + snr), atol=1e-6)
     sigmas = trace.sigmas[:, None, None, None, None]
     np.testing.assert_allclose(trace.pred_original, trace.latents - sigmas * trace.noise_pred, atol=1e-5)
 
@@ -248,6 +250,7 @@ def test_predicted_x0_from_the_schedulers_noise_levels(label):
         x0 = (step.latents - (1 - abar) ** 0.5 * step.noise_pred) / abar**0.5
         np.testing.assert_allclose(step.pred_original, x0, rtol=1e-3, atol=1e-3)
         assert step.alpha == pytest.approx(abar**0.5, rel=1e-3) and step.process == "vp"
+        assert step.picture_share == pytest.approx(abar, rel=1e-3)
 
 
 def test_zero_terminal_snr_is_finite():

@@ -63,7 +63,7 @@ def test_every_step_and_the_finished_picture_have_a_frame():
     run = replay.describe(trace)
     assert run["total"] == 5 and len(run["frames"]) == 6
     assert [round(f["t"]) for f in run["frames"]] == [999, 799, 599, 400, 200, 0]
-    assert run["frames"][-1]["alpha"] == 1.0
+    assert run["frames"][-1]["share"] == 1.0
     assert run["line"] == "seed 7 · 5 steps · guidance 4 · DDIM"
     assert run["badge"] == "pocket · CPU · float32 · 1.2 s"
     assert run["note"] is None
@@ -244,10 +244,19 @@ def test_views_load_without_torch():
 
 def test_code_chooses_what_is_shown():
     view = sdwidgets.Replay(a_trace(steps=5), step=2, view="cond", speed=6)
-    assert view.state == {"step": 2, "view": "cond", "playing": False, "speed": 6, "loop": False}
+    assert view.state == {"step": 2, "view": "cond", "playing": False, "speed": 6, "loop": False, "ahead": True}
     assert view.set(step=-1).state["step"] == 5  # the finished picture comes after the last step
     assert view.set(step=np.int64(1)).state["step"] == 1 and view.set(step=None).state["step"] is None
     assert view.views == ("latents", "noise_pred", "cond", "uncond", "difference")
+
+
+def test_a_guess_shows_one_step_where_no_script_runs():
+    trace = a_trace(steps=5)
+    whole, guess = sdwidgets.Replay(trace, step=1), sdwidgets.Replay(trace, step=1, ahead=False)
+    assert guess.static_image().width < whole.static_image().width / 4
+    assert guess.set(step=None).static_image().width < whole.static_image().width / 4
+    with pytest.raises(ValueError, match="ahead is True or False, not 3"):
+        guess.set(ahead=3)
 
 
 def test_a_run_without_guidance_has_no_halves_to_show():

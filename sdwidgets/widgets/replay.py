@@ -119,12 +119,12 @@ def frame(step) -> dict:
     for name, attribute in ARRAYS.items():
         if (array := getattr(step, attribute)) is not None:
             arrays[name] = pack(array[0], MAX_LATENTS if name == "latents" else MAX_PREDICTION)
-    return {"t": float(step.timestep), "alpha": float(step.alpha), "arrays": arrays}
+    return {"t": float(step.timestep), "share": float(step.picture_share), "arrays": arrays}
 
 
 def last_frame(trace) -> dict:
     """The frame after the last step: the latents that the decoder got, and the picture itself."""
-    entry = {"t": 0.0, "alpha": 1.0, "arrays": {"latents": pack(finished_latents(trace), MAX_LATENTS)}}
+    entry = {"t": 0.0, "share": 1.0, "arrays": {"latents": pack(finished_latents(trace), MAX_LATENTS)}}
     if trace.images is not None:
         entry["picture"] = webp(trace.images[0], MAX_PICTURE, quality=90)
     return entry
@@ -179,11 +179,19 @@ class Replay(View):
     - playing: whether it walks on by itself; where the reader's system asks for less motion it waits for a click.
     - speed: one of SPEEDS, times five steps a second; 6 is 30 steps a second, without a word to the kernel.
     - loop: whether a play begins again at its end.
+    - ahead: whether the strip shows steps that come after the furthest that was shown; False for a guess.
     """
 
     script = ("replay.js",)
     constants: ClassVar = {"SPEEDS": list(SPEEDS.items()), "STEPS_A_SECOND": STEPS_A_SECOND}
-    default_state: ClassVar = {"step": None, "view": "latents", "playing": False, "speed": 1, "loop": False}
+    default_state: ClassVar = {
+        "step": None,
+        "view": "latents",
+        "playing": False,
+        "speed": 1,
+        "loop": False,
+        "ahead": True,
+    }
 
     def __init__(self, trace, **state):
         if not trace.steps:
@@ -203,7 +211,7 @@ class Replay(View):
             raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
         if name == "speed" and value not in tuple(SPEEDS):
             raise ValueError(f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}")
-        if name in ("playing", "loop") and not isinstance(value, bool):
+        if name in ("playing", "loop", "ahead") and not isinstance(value, bool):
             raise ValueError(f"{name} is True or False, not {value!r}")
         return value
 
@@ -218,14 +226,19 @@ class Replay(View):
         return tuple(name for name in (*ARRAYS, "difference") if name in names)
 
     def static_image(self) -> Image.Image:
-        return contact_sheet(self.trace)
+        if self.state["ahead"]:
+            return contact_sheet(self.trace)
+        step = len(self.trace) if self.state["step"] is None else self.state["step"]
+        return contact_sheet(self.trace, only=[min(step, len(self.trace) - 1)])
 
 
-def contact_sheet(trace, columns: int = 6, rows: int = 2, side: int = 128) -> Image.Image:
-    """Up to columns x rows steps, evenly chosen, each the predicted picture with its step's number and time."""
+def contact_sheet(
+    trace, columns: int = 6, rows: int = 2, side: int = 128, only: list[int] | None = None
+) -> Image.Image:
+    """Up to columns x rows steps, evenly chosen, or `only` these, each the predicted picture with its step's number and time."""
     if not len(trace):
         return Image.new("RGB", (side, side), "white")
-    chosen = np.unique(np.linspace(0, len(trace) - 1, columns * rows).round().astype(int))
+    chosen = only or np.unique(np.linspace(0, len(trace) - 1, columns * rows).round().astype(int))
     square = lambda picture: np.asarray(ImageOps.fit(Image.fromarray(picture), (side, side)))
     tiles = [(square(_picture(trace, i)), f"step {i + 1}, t = {trace[i].timestep:.0f}") for i in chosen]
     return captioned([tiles[i : i + columns] for i in range(0, len(tiles), columns)], side)

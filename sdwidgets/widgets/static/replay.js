@@ -32,6 +32,8 @@ class Replay {
     this.view = "latents";
     this.timer = 0; // of the next animation frame; 0: paused
     this.loop = false;
+    this.ahead = true; // whether the strip shows steps beyond the furthest that was shown
+    this.furthest = 0;
     this.taken = {}; // the state that code set last
     this.changed = null; // called with {step, view, playing, speed} when the reader moves something, never by steps of a play
 
@@ -67,7 +69,7 @@ class Replay {
       h("div", { class: "bar" }, this.playButton, this.range, this.speed, this.status),
       h("figure", { class: "standing" }, this.currentLatents, this.currentLatentsCaption),
       h("figure", { class: "schedule" }, this.curve,
-        h("figcaption", {}, h("b", {}, "Schedule: "), "the share of picture grows, step by step")),
+        h("figcaption", {}, h("b", {}, "Schedule: "), "the picture's share of the variance, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
     this.showHeading = heading;
     this.card = h("section", { class: "card", tabindex: -1, "aria-label": "Replay of a run", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
@@ -87,6 +89,7 @@ class Replay {
     for (const frame of this.frames) frame.bitmap?.close?.();
     this.run = run;
     this.frames = [];
+    this.furthest = 0;
     this.range.max = Math.max(0, this.length - 1);
     this.hero.style.aspectRatio = this.currentLatents.style.aspectRatio = run.aspect;
     this.card.style.setProperty("--aspect", run.aspect);
@@ -133,6 +136,9 @@ class Replay {
     const k = (this.at = clamp(index, 0, this.frames.length - 1));
     const frame = this.frames[k];
     const words = this.words(k);
+    const news = k > this.furthest;
+    this.furthest = Math.max(this.furthest, k);
+    if (news && !this.ahead) this.paintThumbnails();
     this.paintPicture(this.hero, frame);
     this.hero.setAttribute("aria-label", k < this.run.total ? `Predicted picture at ${words}` : "The finished picture");
     this.heroCaption.replaceChildren(...(k < this.run.total
@@ -158,9 +164,9 @@ class Replay {
   }
 
   words(k) {
-    const { t, alpha } = this.frames[k];
+    const { t, share } = this.frames[k];
     const where = k < this.run.total ? `step ${k + 1} of ${this.run.total}` : "finished";
-    return `${where} · t = ${tidy(t, t % 1 && t < 100 ? 1 : 0)} · ${Math.round(100 * alpha)} % picture`;
+    return `${where} · t = ${tidy(t, t % 1 && t < 100 ? 1 : 0)} · ${Math.round(100 * share)} % picture`;
   }
 
   paintPicture(canvas, frame) {
@@ -245,8 +251,8 @@ class Replay {
       if (only !== undefined && (only < from || only >= to)) continue;
       const frame = this.frames[Math.min(to, Math.max(this.frames.length, 1 + Number(from))) - 1]; // the newest of its steps
       thumbnail.disabled = !frame;
-      if (frame) this.paintPicture(thumbnail.firstChild, frame);
-      else thumbnail.firstChild.width = thumbnail.firstChild.height = 1; // not yet drawn: nothing of the run before
+      if (frame && (this.ahead || Number(from) <= this.furthest)) this.paintPicture(thumbnail.firstChild, frame);
+      else thumbnail.firstChild.width = thumbnail.firstChild.height = 1; // not yet drawn or shown: nothing of the run before
     }
   }
 
@@ -259,10 +265,10 @@ class Replay {
     const [left, right, top, bottom] = [2.9 * type, width - 1.4 * type, 3.9 * type, height - 3.2 * type];
     const x = (k) => left + (k * (right - left)) / Math.max(1, this.length - 1);
     const y = (share) => bottom - share * (bottom - top);
-    const points = this.frames.map((frame, k) => [x(k), y(frame.alpha)]);
+    const points = this.frames.map((frame, k) => [x(k), y(frame.share)]);
     const line = points.map((point) => point.map((v) => v.toFixed(1)).join()).join(" ");
     const [nowX, nowY] = points[this.at];
-    const share = Math.round(100 * this.frames[this.at].alpha);
+    const share = Math.round(100 * this.frames[this.at].share);
     const before = nowX > left + 4 * type; // the curve rises: there is room above it, on its left; else above where the text ends
     const clear = before ? nowY : heightAt(points, nowX + 4.5 * type);
     const text = (kind, x, y, words, anchor = "middle") => s("text", { class: kind, x, y, "text-anchor": anchor }, words);
@@ -340,7 +346,7 @@ class Replay {
 
   // -- what code sets, and what it hears
 
-  /** Any part of {step, view, playing, speed, loop}; step null is the newest. What code set before is not set again: the
+  /** Any part of {step, view, playing, speed, loop, ahead}; step null is the newest. What code set before is not set again: the
    *  reader may have moved on since. */
   set(state) {
     const news = Object.fromEntries(Object.entries(state).filter(([name, value]) => this.taken[name] !== value));
@@ -353,6 +359,11 @@ class Replay {
     }
     if ("step" in news) this.choose(news.step ?? Infinity);
     else if ("view" in news) this.show(this.at);
+    if ("ahead" in news) {
+      this.ahead = news.ahead;
+      this.furthest = this.at;
+      this.paintThumbnails();
+    }
     if ("playing" in news) news.playing && !matchMedia("(prefers-reduced-motion: reduce)").matches ? this.play() : this.pause();
   }
 
