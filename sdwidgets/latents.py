@@ -58,6 +58,13 @@ def linear_preview(latents: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return _to_uint8(np.moveaxis(latents, -3, -1) @ factors[:-1] + factors[-1])
 
 
+def colour_map(factors, channels: int) -> np.ndarray:
+    """(channels + 1, 3): the factors of the linear preview; where they are None, of a family not known, grey, the mean of its channels."""
+    if factors is not None:
+        return np.asarray(factors)
+    return np.concatenate([np.full((channels, 3), 1 / channels), np.zeros((1, 3))])
+
+
 def fit_linear_preview(latents: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Least-squares factors (channels + 1, 3) for latents (n, channels, h, w) and images (n, H, W, 3) uint8.
 

@@ -35,23 +35,26 @@ def native_size(pipe: DiffusionPipeline) -> tuple[int, int]:
 
 
 _QUIET = threading.Lock()
-_open_blocks: list[int] = []  # the verbosity before each block that is open, in any thread
+_open_blocks: list[tuple[int, ...]] = []  # the verbosities before each block that is open, in any thread
 
 
 @contextmanager
 def quiet_diffusers() -> Iterator[None]:
-    """In a block: diffusers logs no warning."""
-    from diffusers.utils import logging
+    """In a block: diffusers logs no warning, nor does transformers, which warns of optional packages when diffusers imports it."""
+    import diffusers.utils
+    import transformers.utils
 
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
     with _QUIET:
-        _open_blocks.append(logging.get_verbosity())
-        logging.set_verbosity_error()
+        _open_blocks.append(tuple(library.get_verbosity() for library in libraries))
+        for library in libraries:
+            library.set_verbosity_error()
     try:
         yield
     finally:
         with _QUIET:
-            before = _open_blocks.pop()
-            logging.set_verbosity(before if not _open_blocks else logging.ERROR)
+            for library, before in zip(libraries, _open_blocks.pop(), strict=True):
+                library.set_verbosity(before if not _open_blocks else library.ERROR)
 
 
 def map_leaves(value: Any, kind: type, change: Callable) -> Any:

@@ -71,6 +71,23 @@ def contact_sheet(
     return ax
 
 
+def forward_and_backward(pictures: np.ndarray, labels: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Diffusion in two rows of pictures, from little noise to much, one noise level a column; as `analysis.runs.forward_and_backward` gives them.
+
+    pictures: (2, n, h, w, 3) uint8, drawn with hard pixels. labels: one a column.
+    """
+    pictures = _array(pictures, 5, "two rows of pictures (2, n, h, w, 3)")
+    enlarged = pictures.repeat(max(1, 128 // pictures.shape[2]), 2).repeat(max(1, 128 // pictures.shape[3]), 3)
+    labels = [*labels, *[""] * len(labels)]
+    ax = contact_sheet(enlarged.reshape(-1, *enlarged.shape[2:]), ax, labels=labels, columns=pictures.shape[1])
+    for y, words in (
+        (0.478, "forward: noise is added, no model needed  \u2192"),
+        (-0.06, "\u2190  backward: the model removes a little noise at each step"),
+    ):
+        ax.text(0.5, y, words, transform=ax.transAxes, ha="center", va="center", fontsize=small_axes(ax))
+    return ax
+
+
 def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     """Root mean square of each named array (step, ...) by step: norms({"x0": trace.pred_original})."""
     ax = new_axes(ax)
@@ -78,6 +95,17 @@ def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
         values = np.asarray(values, np.float64)
         ax.plot(np.sqrt((values.reshape(len(values), -1) ** 2).mean(1)), ".-", color=color, label=name)
     _by_step(ax, "root mean square")
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize=small_axes(ax))
+    return ax
+
+
+def by_step(values: Mapping[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
+    """A line for each named array (step,), from step 1 on; `label`: what the vertical axis shows, with its unit."""
+    ax = new_axes(ax)
+    for color, (name, line) in zip(itertools.cycle(COLORS), values.items(), strict=False):
+        ax.plot(range(1, len(line) + 1), line, ".-", color=color, label=name)
+    _by_step(ax, label)
     ax.set_ylim(bottom=0)
     ax.legend(fontsize=small_axes(ax))
     return ax

@@ -143,7 +143,7 @@ def test_text_stays_text(tmp_path):
     page = view.export_html(tmp_path / "guidance.html").read_text("utf-8")
     assert EVIL not in page and "<script>window.pwned" not in page and page.count("<script>") == 1
     bundle = view._repr_mimebundle_()
-    assert bundle["image/png"].startswith(b"\x89PNG") and EVIL not in bundle["text/html"]
+    assert bundle["image/jpeg"].startswith(b"\xff\xd8") and EVIL not in bundle["text/html"]
 
 
 def test_the_still_picture_shows_every_scale():

@@ -202,9 +202,9 @@ def test_a_run_of_pocket_stays_small(tmp_path):
 
 def test_a_notebook_keeps_replay_contact_sheet_and_words():
     bundle = a_trace()._repr_mimebundle_()
-    assert set(bundle) == {"text/html", "image/png", "text/plain"}
-    sheet = Image.open(io.BytesIO(bundle["image/png"]))
-    assert sheet.format == "PNG" and sheet.width > 5 * 128
+    assert set(bundle) == {"text/html", "image/jpeg", "text/plain"}
+    sheet = Image.open(io.BytesIO(bundle["image/jpeg"]))
+    assert sheet.format == "JPEG" and sheet.width > 5 * 128
     fallback = re.search(r'src="data:image/webp;base64,([^"]+)"', bundle["text/html"]).group(1)
     assert Image.open(io.BytesIO(base64.b64decode(fallback))).size == sheet.size  # seen where scripts do not run
     assert "jupyter trust" in bundle["text/html"]

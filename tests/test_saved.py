@@ -43,7 +43,7 @@ def outputs(book, number: int) -> list[dict]:
 def test_a_cell_has_its_widget_and_what_outlives_it(book):
     widget, saved = outputs(book, 1)
     assert VIEW in widget and widget["text/html"] == ""
-    assert VIEW not in saved and "image/png" in saved and "a &lt;b&gt;cat" in saved["text/html"]
+    assert VIEW not in saved and "image/jpeg" in saved and "a &lt;b&gt;cat" in saved["text/html"]
     assert (
         "to change it, run the notebook" in saved["text/html"]
         and "to use it, run the notebook" in outputs(book, 3)[1]["text/html"]

@@ -45,7 +45,7 @@ def picture(width: int = 8, height: int = 8) -> dict:
 
 def replay(**options) -> dict:
     bundle = a_trace(**options)._repr_mimebundle_()
-    return bundle | {"image/png": base64.b64encode(bundle["image/png"]).decode()}
+    return bundle | {"image/jpeg": base64.b64encode(bundle["image/jpeg"]).decode()}
 
 
 def a_book(folder: Path, *cells, name: str = "00_try.ipynb") -> Path:

@@ -36,7 +36,7 @@ def view(**state):
 
 def test_a_view_shows_itself_with_and_without_scripts():
     bundle = view()._repr_mimebundle_()
-    assert bundle["image/png"].startswith(b"\x89PNG") and "Replay" in bundle["text/plain"]
+    assert bundle["image/jpeg"].startswith(b"\xff\xd8") and "Replay" in bundle["text/plain"]
     assert "new Replay()" in bundle["text/html"] and "data:image/webp" in bundle["text/html"]
 
 

@@ -1,7 +1,7 @@
 """`python tools/clean_notebooks.py [notebooks ...]`: take out of executed notebooks what changes with every run.
 
 That is: when each cell ran, lines of progress that are empty now, and what belongs to a kernel that is gone: the state of widgets, and widgets
-whose cell has a page in their place. What remains is reviewed as text. Large pictures are stored with fewer colours, for a notebook stays below 1.5 MB.
+whose cell has a page in their place. What remains is reviewed as text. Large pictures become JPEG, in full colour, for a notebook stays below 1.5 MB.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def clean(path: Path) -> None:
             if VIEW in data and len(data) > 1:
                 del data[VIEW]
             if len(data.get("image/png", "")) > LARGE:
-                data["image/png"] = smaller(data["image/png"])
+                data.update(smaller(data.pop("image/png")))
     nbformat.write(book, path)
 
 
@@ -49,14 +49,15 @@ def stays(output, outputs: list) -> bool:
     return any(output.data.values()) and not (left and VIEW in output.data)
 
 
-def smaller(png: str) -> str:
-    """A PNG in base64 with at most 96 colours, if that is shorter; one that has no more stays as it is."""
+def smaller(png: str) -> dict[str, str]:
+    """{mime type: base64} of a PNG in base64: as a JPEG without loss of colour resolution, if that is shorter."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     if picture.mode == "P" or picture.mode == "RGBA" and picture.getextrema()[3][0] < 255:
-        return png  # few colours already, or something shines through
+        return {"image/png": png}  # few colours, or something shines through
     buffer = io.BytesIO()
-    picture.convert("RGB").quantize(96).save(buffer, "PNG", optimize=True)
-    return min(base64.b64encode(buffer.getvalue()).decode("ascii"), png, key=len)
+    picture.convert("RGB").save(buffer, "JPEG", quality=92, subsampling=0, optimize=True)
+    jpeg = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"image/jpeg": jpeg} if len(jpeg) < len(png) else {"image/png": png}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..parts import native_size
+from ..parts import native_size, quiet_diffusers
 from .validation import Note, SettingsError, check_integer, size_step
 
 if TYPE_CHECKING:
@@ -163,9 +163,10 @@ def pipeline_for(pipe: DiffusionPipeline, task: str) -> DiffusionPipeline:
         return pipe
     import diffusers
 
-    auto = diffusers.AutoPipelineForImage2Image if task == "image" else diffusers.AutoPipelineForInpainting
     try:
-        made = auto.from_pipe(pipe)
+        with quiet_diffusers():
+            auto = diffusers.AutoPipelineForImage2Image if task == "image" else diffusers.AutoPipelineForInpainting
+            made = auto.from_pipe(pipe)
     except ValueError:
         raise SettingsError(
             "task", f"diffusers has no pipeline of this kind for {type(pipe).__name__}; choose another task."

@@ -34,6 +34,12 @@ class Report(dict):
         """For a notebook, which is stored and shared: no path of this machine is in it."""
         return dict.fromkeys(("text/markdown", "text/plain"), as_table(self))
 
+    def _ipython_display_(self) -> None:
+        """IPython prints a dict's plain text by rules of its own, whatever its bundle says."""
+        from IPython.display import display
+
+        display(self._repr_mimebundle_(), raw=True)
+
 
 def preflight() -> Report:
     """Look at this machine. Sizes are in bytes; `problems` holds sentences, each with its remedy.

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ..analysis.noise_schedules import SCHEDULES, Schedule, schedule
-from ..latents import linear_preview
-from .replay import colour_map, pack, webp
+from ..latents import colour_map, linear_preview
+from .replay import pack, webp
 from .still_image import table
 from .view import View
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..latents import linear_preview
+from ..latents import colour_map, linear_preview
 from ..trace import Trace, first_of
 from .progress import progress_line
-from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, colour_map, finished_latents, pack, webp
+from .replay import MAX_PICTURE, MAX_PREVIEW, about, badge_parts, finished_latents, pack, webp
 from .still_image import table
 from .view import View
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .. import trace_io
-from ..latents import linear_preview
+from ..latents import colour_map, linear_preview
 from ..trace import first_of
 from ..trace_file import encoded
 from .still_image import captioned
@@ -83,13 +83,6 @@ def about(settings, shape, factors=None) -> dict:
         "factors": np.round(colour_map(factors, channels).astype(float), 4).tolist(),
         "grey": factors is None,
     }
-
-
-def colour_map(factors, channels: int) -> np.ndarray:
-    """The factors of the linear preview; for an unknown family grey, the mean of its channels: where things are."""
-    if factors is not None:
-        return np.asarray(factors)
-    return np.concatenate([np.full((channels, 3), 1 / channels), np.zeros((1, 3))])
 
 
 def rough_picture(trace, i: int) -> np.ndarray:

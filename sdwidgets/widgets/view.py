@@ -95,9 +95,8 @@ class View:
         return f"<{type(self).__name__}: {self.title}{'; ' if state else ''}{state}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        few_colours = self.static_image().convert("RGB").quantize(128)  # so few bytes, in a notebook's file
-        picture = encoded(few_colours, "PNG", optimize=True)
-        return {"text/html": self.to_html(), "image/png": picture, "text/plain": repr(self)}
+        picture = encoded(self.static_image().convert("RGB"), "JPEG", quality=90, subsampling=0, optimize=True)
+        return {"text/html": self.to_html(), "image/jpeg": picture, "text/plain": repr(self)}
 
 
 class LiveView(LeavesPage, anywidget.AnyWidget):

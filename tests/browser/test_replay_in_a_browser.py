@@ -113,7 +113,7 @@ def notebook_with(path, *traces):
     for trace in traces:
         cell = nbformat.v4.new_code_cell("trace", execution_count=1)
         data = trace._repr_mimebundle_()
-        data["image/png"] = base64.b64encode(data["image/png"]).decode()
+        data["image/jpeg"] = base64.b64encode(data["image/jpeg"]).decode()
         cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
         notebook.cells.append(cell)
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -93,6 +93,21 @@ def spread(grammar, count: int) -> list[int]:
     return list(range(0, grammar.count, max(1, -(-grammar.count // count))))
 
 
+def nearest(grammar, indices, picture: np.ndarray) -> tuple[Scene, np.ndarray, float]:
+    """(scene, its picture, distance) of those scenes' pictures the nearest to `picture` (H, W, 3) uint8, by the mean absolute
+    difference over all pixels and colours, in levels of 255."""
+    found = None
+    for index in indices:
+        scene = grammar.scene(index)
+        drawn = np.asarray(render(scene))
+        distance = float(np.abs(drawn - picture.astype(int)).mean())
+        if found is None or distance < found[2]:
+            found = scene, drawn, distance
+    if found is None:
+        raise ValueError("there are no scenes to compare with: give the numbers of some")
+    return found
+
+
 class Stream:
     """Reproducible choices: only `random.Random.random`, the one method whose stream Python guarantees to keep."""
 
