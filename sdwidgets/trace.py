@@ -85,7 +85,7 @@ class Settings:
         "Steps", "number of steps", int, 1, option="--steps", metavar="N", help="inference steps (default: the model's usual)"
     )  # fmt: skip
     guidance_scale: float | None = _set_by(
-        "Guidance", "guidance", float, 0, 50, hint="1 is off, 5 to 8 is usual",
+        "Guidance", "guidance", float, 0, 50, hint="1 is off, 3 to 8 is usual",
         option="--guidance", metavar="X", help="guidance scale (default: the model's usual)",
     )  # fmt: skip
     #: class name, "DDIMScheduler"; a person gives a label of sdwidgets.generation.schedulers.SCHEDULERS

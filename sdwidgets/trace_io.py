@@ -31,7 +31,7 @@ MAX_PIXELS = 40_000_000  # of all previews together
 LARGE = 8_000_000  # bytes of arrays; a larger trace is carried in its compact form
 SIGNATURE, CHUNK, TEXT = b"\x89PNG\r\n\x1a\n", b"sdTr", "sdwidgets"
 OPENING, CLOSING = b'<data hidden data-sdwidgets-passport value="', b'"></data>'
-AGAIN = "save the run again with embed_trace(trace, path)"
+AGAIN = "save the picture again, with the button of a Playground or by embed_trace(trace, path)"
 
 
 class NoRunError(ValueError):

@@ -272,7 +272,7 @@ BAD_BATCHES = {
     "no seeds": ("a", ["--seeds", "5:5"], "no seed"),
     "seeds below zero": ("a", ["--seeds=-2:2"], "no seed"),
     "far too many": ("a", ["--seeds", "0:99999999"], "at most"),
-    "seeds beyond the largest": ("a", ["--seeds", f"{2**63}:{2**63 + 1}"], "2**63"),
+    "seeds beyond the largest": ("a", ["--seeds", f"{2**63}:{2**63 + 1}"], "9,223,372,036,854,775,807"),
 }
 
 

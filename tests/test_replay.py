@@ -244,7 +244,15 @@ def test_views_load_without_torch():
 
 def test_code_chooses_what_is_shown():
     view = sdwidgets.Replay(a_trace(steps=5), step=2, view="cond", speed=6)
-    assert view.state == {"step": 2, "view": "cond", "playing": False, "speed": 6, "loop": False, "ahead": True}
+    assert view.state == {
+        "step": 2,
+        "view": "cond",
+        "large": "prediction",
+        "playing": False,
+        "speed": 6,
+        "loop": False,
+        "ahead": True,
+    }
     assert view.set(step=-1).state["step"] == 5  # the finished picture comes after the last step
     assert view.set(step=np.int64(1)).state["step"] == 1 and view.set(step=None).state["step"] is None
     assert view.views == ("latents", "noise_pred", "cond", "uncond", "difference")

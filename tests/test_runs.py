@@ -22,7 +22,10 @@ def test_sizes_of_detail_add_up_and_have_nothing_in_common():
         assert abs((a * b).sum()) < 1e-4 * (pictures**2).sum()
     assert np.ptp(large[:, :16, :16], axis=(1, 2)).max() == 0, "one mean a block"
     wave = np.tile([[[0.0] * 3], [[9.0] * 3]], (16, 48, 1))[None]  # lines of one pixel
-    assert np.ptp(runs.split_by_size(wave)["below 4 pixels"]) == 9 and not runs.split_by_size(wave)["4 to 16 pixels"].any()
+    assert (
+        np.ptp(runs.split_by_size(wave)["below 4 pixels"]) == 9
+        and not runs.split_by_size(wave)["4 to 16 pixels"].any()
+    )
 
 
 @pytest.mark.parametrize("blocks", [(5,), (4, 16), (16, 16), (64,)])

@@ -138,7 +138,7 @@ def check_task(
     if task == "text":
         return []
     if source is None:
-        raise SettingsError("source", "This task starts from a picture: choose one, or use the last one.")
+        raise SettingsError("source", "This task starts from a picture: choose one, or use the last picture.")
     if task == "inpaint" and (mask is None or mask.getextrema()[1] == 0):
         raise SettingsError("mask", "Mark on the picture what is to be painted anew.")
     if task != "outpaint":

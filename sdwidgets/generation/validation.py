@@ -151,7 +151,7 @@ def check_integer(field: str, value: Any, low: float, high: float, noun: str | N
     except TypeError:
         number = None
     if number is None or not low <= number <= high:
-        most = "2**63 - 1" if high == 2**63 - 1 else format(high, ",")
+        most = format(high, ",")
         noun = noun or CONTROLS[field].noun
         raise SettingsError(field, f"The {noun} must be a whole number from {low} to {most}, not {_short(value)}.")
     return number

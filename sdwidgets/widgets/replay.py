@@ -47,14 +47,16 @@ def describe(trace) -> dict:
     if trace.complete and steps:
         frames.append(last_frame(trace))
     finite = all(np.isfinite(step.latents).all() and np.isfinite(step.noise_pred).all() for step in steps)
+    planned = settings.num_inference_steps
+    planned = planned if not trace.complete and planned and planned >= len(steps) else None
     notes = [] if finite else ["Some numbers of this run are not finite (NaN or infinity); they are drawn as zero."]
     if not trace.complete:
-        total = settings.num_inference_steps
-        of = f" of {total}" if total and total >= len(steps) else ""
+        of = f" of {planned}" if planned else ""
         notes.append(f"This run was stopped after step {len(steps)}{of}.")
     return {
         **about(settings, shape, trace.preview_factors),
         "total": len(steps),
+        "planned": planned,
         "complete": trace.complete,
         "limits": {name: _limit(trace, name) for name in (*ARRAYS, "difference")},
         "badge": " · ".join([*badge_parts(settings), f"{sum(step.seconds for step in steps):.1f} s"]),
@@ -169,6 +171,7 @@ class Replay(View):
     - step: which of the run's steps is shown, counted as in `trace[step]`, from the end if negative; `len(trace)`, or None,
       is the finished picture.
     - view: what the row of channels shows: "latents", "noise_pred", and of a guided run "cond", "uncond", "difference".
+    - large: what the large picture shows: "prediction", or "latents", which are mostly noise at first.
     - playing: whether it walks on by itself; where the reader's system asks for less motion it waits for a click.
     - speed: one of SPEEDS, times five steps a second; 6 is 30 steps a second, without a word to the kernel.
     - loop: whether a play begins again at its end.
@@ -180,6 +183,7 @@ class Replay(View):
     default_state: ClassVar = {
         "step": None,
         "view": "latents",
+        "large": "prediction",
         "playing": False,
         "speed": 1,
         "loop": False,
@@ -202,6 +206,8 @@ class Replay(View):
             return int(value) % (last + 1)
         if name == "view" and value not in self.views:
             raise ValueError(f"this run has no {value!r} to show; it has: {', '.join(self.views)}")
+        if name == "large" and value not in ("prediction", "latents"):
+            raise ValueError(f"large is 'prediction' or 'latents', not {value!r}")
         if name == "speed" and value not in tuple(SPEEDS):
             raise ValueError(f"speed {value!r} is not on offer; choose one of: {', '.join(f'{s:g}' for s in SPEEDS)}")
         if name in ("playing", "loop", "ahead") and not isinstance(value, bool):

@@ -255,7 +255,7 @@ def test_a_saved_picture_brings_its_run_back(card, tmp_path):
 def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     before = pixels(card.hero)
     card.card.get_by_role("radio", name="Inpaint").check(force=True)
-    card.card.get_by_role("button", name="Use this picture").click()
+    card.card.get_by_role("button", name="Use the last picture").click()
     mask = card.card.locator(".pad .over")
     assert eventually(card.page, mask.is_visible)
     mask.scroll_into_view_if_needed()
@@ -280,7 +280,7 @@ def test_a_mask_is_drawn_by_mouse_and_by_numbers(card):
     assert eventually(card.page, lambda: pixels(card.settled().hero) == before)
 
 
-def test_two_of_the_last_runs_lie_under_a_wipe(card):
+def test_two_of_the_last_runs_are_compared(card):
     tiles = card.card.locator(".past button")
     known = tiles.count()
     card.box("Seed").fill("31")
@@ -294,6 +294,9 @@ def test_two_of_the_last_runs_lie_under_a_wipe(card):
     compare = card.card.locator(".compare")
     assert eventually(card.page, compare.is_visible)
     assert "What differs" in compare.inner_text() and pixels(card.hero) == now
+    left, right = (canvas.bounding_box() for canvas in compare.locator("canvas").all()[::-1])
+    assert left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
+    compare.get_by_role("radio", name="Laid over").check(force=True)
     wipe = card.slider("Where the two pictures meet")
     wipe.focus()
     wipe.press("Home")

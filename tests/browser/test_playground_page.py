@@ -115,7 +115,7 @@ def test_what_it_says_and_offers_of_its_words(page, said):
     words = page.locator(".offers[role=status]")
     assert (
         words.inner_text().replace("\n", " ")
-        == "Never seen in its training: backgruond – near: background i Rarely seen: duck (in 5 captions)"
+        == "Never seen in its training: backgruond – near: background i so the picture may not show it. Rarely seen: duck (in 5 captions)"
     )
     before = page.evaluate("sent.filter((message) => message.kind === 'run').length")
     page.locator("button", has_text=re.compile("^background$")).click()

@@ -103,7 +103,7 @@ class PlaygroundView {
     this.unfold(true);
     const started = new ResizeObserver(([{ contentRect: { width } }]) => { // once it is laid out: where the page is small, the pictures come first
       if (!width) return;
-      this.unfold(width >= 900 || (width >= 640 && innerHeight >= 800));
+      this.unfold(width >= 780 || (width >= 640 && innerHeight >= 800));
       started.disconnect();
     });
     started.observe(replay.card);
@@ -132,7 +132,7 @@ class PlaygroundView {
   /** A label, a slider for the usual values, and a box in which any value can be typed. */
   knob({ name, label, hint, ...range }, id) {
     const digits = range.step < 0.1 ? 2 : range.step < 1 ? 1 : 0;
-    const box = h("input", { id, type: "text", class: "value", inputmode: "decimal", autocomplete: "off", input: () => follow(), change: () => this.changed() });
+    const box = h("input", { id, type: "text", class: "value", inputmode: "decimal", autocomplete: "off", input: () => follow(), change: () => this.live.moved() }); // a number that was typed waits for Enter
     const slider = h("input", { type: "range", ...range, "aria-label": label, title: hint,
       input: () => { box.value = Number(slider.value).toFixed(digits); fill(); this.changed(); } });
     const fill = () => slider.style.setProperty("--done", `${(100 * (slider.value - range.min)) / (range.max - range.min)}%`);

@@ -13,6 +13,9 @@ const VIEWS = { // what the row of channels can show: button, and the caption
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
 
+const FULL = "Full screen (F)";
+const LARGE = { prediction: "Predicted picture", latents: "Current latents" };
+
 /** How high a line through these points, from left to right, is at x; beyond them as high as their last. */
 function heightAt(points, x) {
   const k = points.findIndex(([px]) => px > x);
@@ -35,10 +38,15 @@ class Replay {
     this.ahead = true; // whether the strip shows steps beyond the furthest that was shown
     this.furthest = 0;
     this.taken = {}; // the state that code set last
-    this.changed = null; // called with {step, view, playing, speed} when the reader moves something, never by steps of a play
+    this.changed = null; // called with {step, view, large, playing, speed} when the reader moves something, never by steps of a play
 
     this.hero = h("canvas", { role: "img", class: "smooth" });
-    this.heroCaption = h("figcaption");
+    this.large = "prediction"; // what the large picture shows
+    this.choice = h("span", { class: "views", role: "radiogroup", "aria-label": "What the large picture shows" },
+      ...Object.entries(LARGE).map(([name, label]) => h("label", {},
+        h("input", { type: "radio", name: `large-${id}`, value: name, checked: name === this.large, change: () => { this.large = name; this.show(this.at); this.tell(); } }), h("span", {}, label))));
+    this.heroWords = h("span", { class: "words" });
+    this.heroCaption = h("figcaption", {}, this.choice, this.heroWords);
     this.currentLatents = h("canvas", { role: "img", class: "hard" });
     this.currentLatentsCaption = h("figcaption");
     this.curve = s("svg", { role: "img" });
@@ -59,8 +67,8 @@ class Replay {
     this.badge = h("span", { class: "badge" });
     this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "For a room: larger type, and only prompt, picture and steps",
       click: () => this.projected(!this.card.classList.contains("projector")) }, "Projector mode");
-    this.full = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Projector mode on the whole screen (key F; Escape ends it)",
-      click: () => this.toggleFullScreen() }, "Full screen");
+    this.full = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Projector mode on the whole screen; the key Escape ends it",
+      click: () => this.toggleFullScreen() }, FULL);
     this.heading = h("header", { class: "heading", hidden: true });
     this.warning = h("p", { class: "note", role: "status", hidden: true });
     this.main = h("div", { class: "stage" },
@@ -139,11 +147,7 @@ class Replay {
     const news = k > this.furthest;
     this.furthest = Math.max(this.furthest, k);
     if (news && !this.ahead) this.paintThumbnails();
-    this.paintPicture(this.hero, frame);
-    this.hero.setAttribute("aria-label", k < this.run.total ? `Predicted picture at ${words}` : "The finished picture");
-    this.heroCaption.replaceChildren(...(k < this.run.total
-      ? [h("b", {}, "Predicted picture: "), "the finished one as seen from here, ", ...sub("x", "0"), frame.bitmap ? "" : " (quick preview)"]
-      : [h("b", {}, "The finished picture")]));
+    this.paintHero(frame, k, words);
     paintLinear(this.currentLatents, frame.arrays.latents, this.run.factors);
     this.currentLatents.setAttribute("aria-label", `Latents in rough colours, ${words}`);
     this.currentLatentsCaption.replaceChildren(h("b", {}, "Current latents: "),
@@ -163,9 +167,22 @@ class Replay {
     }
   }
 
+  /** The large picture: what the network predicts at this step, or where the run is, which is mostly noise at first. */
+  paintHero(frame, k, words) {
+    const [latents, ended] = [this.large === "latents", k >= this.run.total];
+    this.hero.className = latents ? "hard" : "smooth";
+    if (latents) paintLinear(this.hero, frame.arrays.latents, this.run.factors);
+    else this.paintPicture(this.hero, frame);
+    const what = latents ? "Latents in rough colours" : ended ? "The finished picture" : "Predicted picture";
+    this.hero.setAttribute("aria-label", ended && !latents ? what : `${what} at ${words}`);
+    this.heroWords.replaceChildren(...(latents
+      ? [ended ? "finished, in rough colours" : "with their noise, ", ...(ended ? [] : sub("x", "t"))]
+      : ended ? ["finished"] : ["as seen from here, ", ...sub("x", "0"), frame.bitmap ? "" : ", rough"]));
+  }
+
   words(k) {
     const { t, share } = this.frames[k];
-    const where = k < this.run.total ? `step ${k + 1} of ${this.run.total}` : "finished";
+    const where = k < this.run.total ? `step ${k + 1} of ${this.run.planned ?? this.run.total}` : "finished";
     return `${where} · t = ${tidy(t, t % 1 && t < 100 ? 1 : 0)} · ${Math.round(100 * share)} % picture`;
   }
 
@@ -346,7 +363,7 @@ class Replay {
 
   // -- what code sets, and what it hears
 
-  /** Any part of {step, view, playing, speed, loop, ahead}; step null is the newest. What code set before is not set again: the
+  /** Any part of {step, view, large, playing, speed, loop, ahead}; step null is the newest. What code set before is not set again: the
    *  reader may have moved on since. */
   set(state) {
     const news = Object.fromEntries(Object.entries(state).filter(([name, value]) => this.taken[name] !== value));
@@ -357,8 +374,12 @@ class Replay {
       this.view = news.view;
       for (const choice of this.views.querySelectorAll("input")) choice.checked = choice.value === this.view;
     }
+    if ("large" in news) {
+      this.large = news.large;
+      for (const choice of this.choice.querySelectorAll("input")) choice.checked = choice.value === this.large;
+    }
     if ("step" in news) this.choose(news.step ?? Infinity);
-    else if ("view" in news) this.show(this.at);
+    else if ("view" in news || "large" in news) this.show(this.at);
     if ("ahead" in news) {
       this.ahead = news.ahead;
       this.furthest = this.at;
@@ -368,7 +389,7 @@ class Replay {
   }
 
   tell() {
-    const state = { step: this.at, view: this.view, playing: !!this.timer, speed: Number(this.speed.value) };
+    const state = { step: this.at, view: this.view, large: this.large, playing: !!this.timer, speed: Number(this.speed.value) };
     this.taken = { ...this.taken, ...state };
     this.changed?.(state);
   }
@@ -379,7 +400,7 @@ class Replay {
   }
 
   key(event) {
-    if (event.target.closest("input:not([type=range]), select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.target.closest("input:not([type=range], [type=radio], [type=checkbox]), select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "f" || event.key === "F") {
       event.preventDefault();
       return this.toggleFullScreen();
@@ -397,6 +418,7 @@ class Replay {
     this.card.classList.toggle("projector", on);
     this.projector.setAttribute("aria-pressed", String(on));
     this.full.setAttribute("aria-pressed", String(this.isFullScreen));
+    this.full.textContent = this.isFullScreen ? "Leave full screen (F)" : FULL;
   }
 
   get isFullScreen() { return this.card.getRootNode().fullscreenElement === this.card; }

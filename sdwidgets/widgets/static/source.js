@@ -20,11 +20,11 @@ class SourceField {
     const chosen = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true, "aria-label": "Picture to start from",
       change: () => { if (chosen.files[0]) this.sendSource(chosen.files[0]); chosen.value = ""; } });
     const buttons = h("div", { class: "buttons" },
-      h("button", { type: "button", click: () => view.send("use_last") }, "Use this picture"),
+      h("button", { type: "button", click: () => view.send("use_last") }, "Use the last picture"),
       h("button", { type: "button", click: () => chosen.click() }, "Choose a picture"), chosen);
     this.empty = h("p", { class: "nothing" }, "No picture yet: choose, drop or paste one");
     this.small = h("div", {}, this.pad.box, this.empty);
-    this.large = h("figure", { class: "painted", hidden: true }, h("figcaption", {}, h("b", {}, "Paint here "), "what is made anew")); // beside the result
+    this.large = h("figure", { class: "painted", hidden: true }, h("figcaption", {}, h("b", {}, "Paint here "), "what is made anew; the prompt says what the whole picture shows")); // beside the result
     view.replay.main.prepend(this.large);
     this.panel = h("div", { class: "source", hidden: true }, this.small,
       h("div", { class: "aside" }, buttons, source.error, this.pad.tools, mask.error, this.border, this.strength));

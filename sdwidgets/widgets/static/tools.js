@@ -1,6 +1,14 @@
 // What can be done with the picture that is shown: copy it as code, save it with its run, open such a file. Class Tools: buttons
 // for the footer, a panel above it, and a place to drop files.
 
+/** A button says for two seconds what it did. */
+function confirm(button, words) {
+  const label = (button.dataset.label ??= button.textContent);
+  button.textContent = words;
+  clearTimeout(Number(button.dataset.timer));
+  button.dataset.timer = setTimeout(() => { button.textContent = label; }, 2000);
+}
+
 class Tools {
   /** `send(kind, fields, bytes)` goes to the kernel; `say(sentence)` shows the reader an error; `name()` is for a file; `taken()`: a picture became the source. */
   constructor(send, say, name, taken) {
@@ -62,6 +70,7 @@ class Tools {
     const link = h("a", { href: URL.createObjectURL(new Blob(this.chunks, { type })), download: `${this.name()}.${ending}` });
     this.chunks = [];
     link.click();
+    confirm(this.page ? this.savePage : this.save, "Saved");
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
@@ -111,10 +120,11 @@ class Tools {
   uploaded({ done, refused, source }) {
     if (!this.uploading) return;
     if (!done) return void this.uploadChunk();
-    const { then } = this.uploading;
+    const { then, purpose } = this.uploading;
     this.uploading = null;
     if (refused) this.say(refused);
     else then();
+    if (!refused && purpose === "run") confirm(this.open, source ? "Picture taken" : "Run opened");
     if (source) this.taken();
     if (this.next) this.upload(...this.next);
     this.next = null;

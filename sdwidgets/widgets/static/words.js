@@ -11,11 +11,11 @@ class Words {
   /** unfamiliar: [[word, number of training captions, [near words]], ...]. A click puts a near word in its place. */
   explain(unfamiliar) {
     this.unfamiliar.hidden = !unfamiliar.length;
-    const row = (title, words) => (words.length ? [h("span", {}, title), ...words.flatMap(([word, count, near]) => [
-      h("b", { dir: "auto" }, word), ...(count ? [h("span", {}, count === 1 ? "(in one caption)" : `(in ${count} captions)`)] : []), ...(near.length ? [h("span", {}, "– near:")] : []),
+    const row = (title, words, after = "") => (words.length ? [h("span", {}, title), ...words.flatMap(([word, count, near], i) => [
+      h("b", { dir: "auto" }, word, i < words.length - 1 && !near.length ? "," : ""), ...(count ? [h("span", {}, count === 1 ? "(in one caption)" : `(in ${count} captions)`)] : []), ...(near.length ? [h("span", {}, "– near:")] : []),
       ...near.map((other) => h("button", { type: "button", "aria-label": `${other} instead of ${word}`, click: () => this.replace(word, other) }, other)),
-    ])] : []);
-    this.unfamiliar.replaceChildren(...row("Never seen in its training:", unfamiliar.filter(([, count]) => !count)), ...row("Rarely seen:", unfamiliar.filter(([, count]) => count)));
+    ]), h("span", {}, after)] : []);
+    this.unfamiliar.replaceChildren(...row("Never seen in its training:", unfamiliar.filter(([, count]) => !count), "so the picture may not show it."), ...row("Rarely seen:", unfamiliar.filter(([, count]) => count)));
   }
 
   replace(word, other) {
