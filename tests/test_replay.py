@@ -120,6 +120,7 @@ def test_one_colour_scale_a_run_holds_nearly_all_numbers():
 def test_an_interrupted_run_says_so_and_has_no_finished_picture():
     run = replay.describe(a_trace(steps=3, complete=False, num_inference_steps=20))
     assert len(run["frames"]) == 3 and run["note"] == "This run was stopped after step 3 of 20."
+    assert run["planned"] == 20 and replay.describe(a_trace(steps=3))["planned"] is None
 
 
 def test_numbers_that_are_not_finite_are_drawn_as_zero_and_said():
@@ -256,6 +257,8 @@ def test_code_chooses_what_is_shown():
     assert view.set(step=-1).state["step"] == 5  # the finished picture comes after the last step
     assert view.set(step=np.int64(1)).state["step"] == 1 and view.set(step=None).state["step"] is None
     assert view.views == ("latents", "noise_pred", "cond", "uncond", "difference")
+    with pytest.raises(ValueError, match="large is 'prediction' or 'latents', not 'noise'"):
+        view.set(large="noise")
 
 
 def test_a_guess_shows_one_step_where_no_script_runs():

@@ -107,6 +107,18 @@ def test_all_of_it_is_on_one_screen(new_page, said, width, height, above, fits):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_number_that_is_typed_waits_for_enter(page, said):
+    say(page, said)
+    runs = lambda: page.evaluate("sent.filter((message) => message.kind === 'run').length")
+    before, steps = runs(), page.get_by_role("textbox", name="Steps")
+    steps.fill("500")
+    steps.press("Tab")
+    page.wait_for_timeout(200)
+    assert runs() == before
+    steps.press("Enter")
+    assert runs() == before + 1 and page.evaluate("sent.at(-1).settings.num_inference_steps") == "500"
+
+
 def test_what_it_says_and_offers_of_its_words(page, said):
     page.evaluate("view.fields.prompt.input.value = 'a duck, a backgruond, a <i>'")
     say(page, said)

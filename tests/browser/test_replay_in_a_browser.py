@@ -43,6 +43,20 @@ def test_a_guess_is_not_spoiled_by_its_strip(new_page, tmp_path):
     assert strip.evaluate(widths) == [True, True, True, False, False, False]
 
 
+def test_the_large_picture_can_show_the_noise_and_a_stopped_run_its_plan(new_page, tmp_path):
+    run = a_trace(steps=5, complete=False, num_inference_steps=20)
+    page = open_offline(new_page(), Replay(run, step=1).export_html(tmp_path / "run.html"))
+    hero, small = page.locator(".hero canvas"), page.locator(".standing canvas")
+    assert page.locator(".status").inner_text().startswith("step 2 of 20")
+    assert pixels(hero) != pixels(small)
+    page.get_by_role("radio", name="Current latents").check(force=True)
+    assert pixels(hero) == pixels(small) and "hard" in hero.get_attribute("class")
+    assert hero.get_attribute("aria-label").startswith("Latents in rough colours at step 2 of 20")
+    page.keyboard.press("ArrowRight")  # a choice of two takes the arrows first
+    page.get_by_role("slider", name="Step", exact=True).press("ArrowRight")
+    assert page.locator(".status").inner_text().startswith("step 3 of 20")
+
+
 def test_a_file_replays_offline(new_page, tmp_path):
     page = open_offline(new_page(), a_trace(steps=5).export_html(tmp_path / "run.html"))
     card = page.locator(".card")
