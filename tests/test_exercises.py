@@ -103,6 +103,7 @@ def one_sided(previews, tolerance):
         (last_far, "still too far away"),
         (from_one, "count from one"),
         (wraps, "wrap around"),
+        (lambda previews, tolerance: decided(previews[:, ::-1, ::-1], tolerance), "Those pixels change to the end"),
         (mean_of_channels, "largest difference"),
         (crashes, "IndexError"),
     ],

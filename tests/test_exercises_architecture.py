@@ -121,12 +121,12 @@ def test_round_trip_knows_an_untouched_stub(stub):
 # ---- the loop from a picture ----------------------------------------------------------------------------------------
 
 
-def started(begin="picture", first=None, level="first", combine=lambda u, c, w: u + w * (c - u)):
+def started(begin="picture", first=None, level="first", combine=lambda u, c, w: u + w * (c - u), guidance=None):
     """The right function, or one with a mistake."""
 
     @torch.no_grad()
-    def function(pipe, latent, noise, text, strength, steps, guidance):
-        scheduler = pipe.scheduler
+    def function(pipe, latent, noise, text, strength, steps, scale):
+        scheduler, scale = pipe.scheduler, guidance or scale
         scheduler.set_timesteps(steps, device=pipe.device)
         taken = int(strength * steps)
         skip = {
@@ -135,6 +135,7 @@ def started(begin="picture", first=None, level="first", combine=lambda u, c, w: 
             "late": steps - taken + 1,
             "early": steps - taken - 1,
             "turned": taken,
+            "kept": steps - int(steps * (1 - strength)),
             "head": 0,
         }[first]
         timesteps = scheduler.timesteps[skip : taken if first == "head" else None]
@@ -146,7 +147,7 @@ def started(begin="picture", first=None, level="first", combine=lambda u, c, w: 
         }[begin]
         for t in timesteps:
             uncond, cond = pipe.unet(scheduler.scale_model_input(torch.cat([x, x]), t), t, **text).sample.chunk(2)
-            x = scheduler.step(combine(uncond, cond, guidance), t, x).prev_sample
+            x = scheduler.step(combine(uncond, cond, scale), t, x).prev_sample
         return x
 
     return function
@@ -163,6 +164,8 @@ def test_from_picture_is_right(pipe):
         ({"begin": "clean"}, "went in without noise"),
         ({"first": "all"}, "You took every step"),
         ({"first": "turned"}, "Strength is turned round"),
+        ({"first": "kept"}, "Strength is turned round"),
+        ({"guidance": 3.0}, "and wrong for others"),
         ({"first": "late"}, "one step too late"),
         ({"first": "early"}, "one step too early"),
         ({"level": "run"}, "that of the very first step"),

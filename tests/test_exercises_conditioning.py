@@ -140,6 +140,14 @@ def test_two_prompts_is_right():
         (lambda u, a, b, x, y: u + y * (a - u) + x * (b - u), "scales are swapped"),
         (lambda u, a, b, x, y: u + x * a + y * b, "Take uncond off"),
         (lambda u, a, b, x, y: u + x * (a - u) + abs(y) * (b - u), "goes away from its prompt"),
+        (
+            lambda u, a, b, x, y: (
+                exercises.conditioning.UNCOND
+                + x * (a - exercises.conditioning.UNCOND)
+                + y * (b - exercises.conditioning.UNCOND)
+            ),
+            "goes away",
+        ),
         (lambda u, a, b, x, y: u, "should have been"),
     ],
 )
@@ -151,7 +159,7 @@ def test_two_prompts_names_the_mistake(answer, hint):
 def some_maps():
     y, x = np.mgrid[0:8, 0:8]
     left = np.exp(-((x - 2) ** 2 + (y - 4) ** 2) / 4)
-    return {"cat": left, "small": left + 0.1 * np.sin(x), "blue": 1 - left, "on": left + 0.3 * np.cos(3 * y)}
+    return {"cat": left, "small": left + 0.1 * np.sin(x), "blue": 1 - left, "hat": left + 0.3 * np.cos(3 * y)}
 
 
 @pytest.mark.parametrize("pair", [("cat", "small"), ("small", "cat")])
@@ -163,9 +171,10 @@ def test_same_map_is_right_in_either_order(pair):
     ("first", "second", "hint"),
     [
         ("cat", "blue", "the other is not"),
-        ("cat", "on", "what does 'cat' go with"),
-        ("cat", "on", "np.corrcoef"),
+        ("cat", "hat", "what does 'cat' go with"),
+        ("cat", "hat", "np.corrcoef"),
         ("cat", "cat", "two different words"),
+        ("cat", "and", "names nothing"),
         ("cat", "dog", "no map of 'dog'"),
     ],
 )

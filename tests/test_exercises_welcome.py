@@ -21,6 +21,7 @@ def drawn(pipe, settings, **changes):
     asked = {
         "negative_prompt": settings.negative_prompt, "num_inference_steps": settings.num_inference_steps,
         "guidance_scale": settings.guidance_scale, "generator": generator(settings),
+        "height": settings.height, "width": settings.width,
     }  # fmt: skip
     asked = {name: value for name, value in (asked | changes).items() if value is not None}
     return pipe(settings.prompt, **asked)
@@ -52,6 +53,8 @@ def test_remake_right(pipe, answer):
         (lambda p, s: drawn(p, s, num_inference_steps=2).images[0], "Another number of steps"),
         (lambda p, s: drawn(p, s, guidance_scale=None).images[0], "Another guidance scale"),
         (lambda p, s: drawn(p, s, height=32, width=32).images[0], "Another size"),
+        (lambda p, s: drawn(p, s, height=None, width=None).images[0], "take settings.height"),
+        (lambda p, s: drawn(p, s, guidance_scale=4.5).images[0], "Another guidance scale"),
         (drawn, "Return the picture itself: pipe(...).images[0]"),
         (lambda p, s: "done", "made no picture"),
         (lambda p, s: 1 / 0, "ZeroDivisionError"),
@@ -78,6 +81,9 @@ def test_remake_that_shows_another_picture(pipe):
 
 def away(previews, picture):
     return np.abs(previews.astype(float) - picture)
+
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)  # the check's first
 
 
 @pytest.mark.parametrize(
@@ -109,6 +115,8 @@ def test_distance_right(answer):
         ),
         (lambda previews, picture, mask: (away(previews, picture) ** 2)[:, mask].mean((1, 2)), "squared"),
         (lambda previews, picture, mask: away(previews, picture)[:, mask].mean((1, 2)) / 255, "levels of 255"),
+        (lambda previews, picture, mask: away(previews, previews[-1])[:, mask].mean((1, 2)), "from the last preview"),
+        (lambda previews, picture, mask: away(previews, PICTURE)[:, mask].mean((1, 2)), "and wrong for others"),
         (lambda previews, picture, mask: [1.0, 2.0, 3.0], "the answer is"),
         (lambda previews, picture: 0, "TypeError"),
     ],
@@ -170,7 +178,7 @@ NEVER = next(colour for colour in ("red", "green", "blue", "white", "black", "pi
     ],
 )  # fmt: skip
 def test_never_drawn_right(prompt):
-    assert exercises.never_drawn(prompt)
+    assert exercises.never_drawn(prompt) and exercises.never_drawn(f"{prompt}.")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +189,7 @@ def test_never_drawn_right(prompt):
         (f"a {datasheet.HELD_OUT_OBJECTS[0]} on a blue background", "was held out as a word too"),
         ("a hrose on a white background", "did you mean"),
         ("a zygote on a white background", "never say 'zygote'"),
+        ("a horse on a white", "named in full"),
         ("a horse on a turquoise background", "'turquoise' is no background"),
         ("a strawberry on a yellow background", "find another one"),
         ("a blue circle on a red background", "does not rule this scene out"),

@@ -50,8 +50,12 @@ def step_decided(function=None) -> Verdict:
         1: "From step 1 on every change is small, but they add up: compare with the last step's colour, not with the step before.",
         3: "Step 3 is the last one that is still too far away; the step after it is the answer.",
         5: "180 lies exactly 20 levels from 200, and within a tolerance means at most that far. Or do you count from one?",
-        6: "Numbers of type uint8 wrap around, 190 - 200 is 246: make them int or float before you subtract.",
     }
+    if plain == 6:  # the last step: of the corner's levels as uint8, and of any pixels that are busy to the end
+        elsewhere = function(_run([5] * 7), 20) != 0  # there the corner never changes, and all the rest does
+        wraps = "Numbers of type uint8 wrap around, 190 - 200 is 246: make them int or float before you subtract."
+        corner = "Those pixels change to the end: take the upper left 4 x 4, previews[:, :4, :4]."
+        hints[6] = corner if elsewhere else wraps
     plainly = f"For corners 10, 130, 145, 160, 180, 190, 200 and a tolerance of 20 the answer is 4, not {plain}, counted from 0."
     require(plain == 4, hints.get(plain, plainly))
     dark = function(_run([250, 40, 220, 30, 5, 0, 0]), 50)
@@ -120,6 +124,8 @@ def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> l
         ("The scaling factor is missing: multiply by vae.config.scaling_factor after encoding, divide before decoding.", {"scale": 1.0}),
         ("The latents are scaled after encoding; divide by the scaling factor again before you decode.", {"unscale": 1.0}),
         ("Encoding was not scaled: the U-Net learned on latents times vae.config.scaling_factor.", {"scale": 1.0, "unscale": factor}),
+        ("No noise was put on: sqrt(abar) of the picture plus sqrt(1 - abar) of the noise.", {"spread": 0.0}),
+        ("No noise was put on: sqrt(abar) of the picture plus sqrt(1 - abar) of the noise.", {"signal": 1.0, "spread": 0.0}),
         ("You decoded the noisy latent itself: ask the U-Net, and take the predicted x0.", {"ask": False}),
         ("Shares are square roots: sqrt(abar) of the picture, sqrt(1 - abar) of the noise.", {"signal": abar, "spread": 1 - abar}),
         ("Picture and noise have changed places: sqrt(abar) belongs to the picture.", {"signal": (1 - abar) ** 0.5, "spread": abar**0.5}),
@@ -178,11 +184,13 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
     return wrong(f"Your pixels are off by {off:.2g} on average: check each of the five lines by itself, its scale too.")  # fmt: skip
 
 
-def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, taken: int, guidance: float) -> None:
+def _refute_image_to_image(
+    pipe, latent, noise, text: dict, result, steps: int, strength: float, guidance: float
+) -> None:
     """Ends the check with what is to be said of a loop that ends in `result`, where a mistake gives just that."""
     import torch
 
-    scheduler = pipe.scheduler
+    scheduler, taken = pipe.scheduler, int(steps * strength)
 
     guided = lambda uncond, cond: apply_guidance(uncond, cond, guidance)
 
@@ -208,6 +216,7 @@ def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, 
         ("The picture went in without noise: the U-Net at its first t expects a noisy one. Use scheduler.add_noise.", first, lambda t: latent),
         ("You took every step: leave out the first steps - int(strength * steps) of them.", 0, noised),
         ("Strength is turned round: 1 takes every step and leaves little of the picture, 0 takes none.", taken, noised),
+        ("Strength is turned round: 1 takes every step and leaves little of the picture, 0 takes none.", steps - int(steps * (1 - strength)), noised),
         ("You took the first int(strength * steps) steps; take the last ones, timesteps[steps - taken:].", 0, noised, guided, taken),
         ("Guidance is missing: the prompt's prediction alone was used. uncond + guidance * (cond - uncond).", first, noised, lambda uncond, cond: cond),
         ("That is the prediction for the empty prompt alone. uncond + guidance * (cond - uncond).", first, noised, lambda uncond, cond: uncond),
@@ -223,11 +232,11 @@ def _refute_image_to_image(pipe, latent, noise, text: dict, result, steps: int, 
 
 
 @check("Hand over your function and the pipeline: exercises.from_picture(from_picture, pipe).")
-def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.35, guidance: float = 3.0) -> Verdict:
+def from_picture(function=None, pipe=None) -> Verdict:
     """`function(pipe, latent, noise, text, strength, steps, guidance)` -> latents: the loop, started from a picture's latent.
 
-    Compared with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
-    int(strength steps) are taken, at least one.
+    Compared, at two settings, with diffusers' own image to image on the same latents, noise and text: of `steps` steps the last
+    int(strength steps) are taken.
     """
     import torch
 
@@ -242,19 +251,24 @@ def from_picture(function=None, pipe=None, steps: int = 6, strength: float = 0.3
         for seed in (1, 2)
     )
     text = conditioning(pipe, "a cat", **pixels_of)
-    result = answer_of(function, pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
     image_to_image = pipeline_for(pipe, "image")
     image_to_image.set_progress_bar_config(disable=True)
-    expected = image_to_image(
-        "a cat", image=latent, strength=strength, num_inference_steps=steps, guidance_scale=guidance,
-        generator=torch.Generator("cpu").manual_seed(2), output_type="latent",
-    ).images  # fmt: skip
-    result = torch.as_tensor(result).to(expected)
-    finished = f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}."
-    require(result.shape == expected.shape, finished)
-    if _nearly(result, expected):
-        return right(
-            "That is image to image, and equal to diffusers': strength chooses the timestep at which you begin."
+    settings = ((8, 0.3, 3.0), (5, 0.65, 1.5))  # so that each mistake takes other steps
+    for steps, strength, guidance in settings:
+        result = answer_of(function, pipe, latent.clone(), noise.clone(), text, strength, steps, guidance)
+        expected = image_to_image(
+            "a cat", image=latent, strength=strength, num_inference_steps=steps, guidance_scale=guidance,
+            generator=torch.Generator("cpu").manual_seed(2), output_type="latent",
+        ).images  # fmt: skip
+        result = torch.as_tensor(result).to(expected)
+        finished = f"Give the finished latents, of shape {shape}; yours are {tuple(result.shape)}."
+        require(result.shape == expected.shape, finished)
+        if _nearly(result, expected):
+            continue
+        typed = "Right for 8 steps at strength 0.3, guidance 3, and wrong for others: take all three from the arguments of your function."
+        require((steps, strength, guidance) == settings[0], typed)
+        _refute_image_to_image(pipe, latent, noise, text, result, steps, strength, guidance)
+        return wrong(
+            "Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too."
         )
-    _refute_image_to_image(pipe, latent, noise, text, result, steps, int(steps * strength), guidance)
-    return wrong("Not equal to diffusers' image to image: compare your loop with `sample` line by line, guidance too.")
+    return right("That is image to image, and equal to diffusers': strength chooses the timestep at which you begin.")

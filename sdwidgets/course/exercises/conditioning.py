@@ -11,6 +11,7 @@ from .verdict import Verdict, answer_of, check, close, refute, require, right, t
 
 UNCOND = np.array([[1.0, -2.0], [0.5, 3.0]])
 COND = np.array([[3.0, 2.0], [0.5, 1.0]])
+STOP = {"a", "an", "the", "and", "on", "of", "to", "in", "with"}  # words that name nothing
 OTHER = np.array([[-1.0, 1.0], [2.0, 4.0]])
 
 
@@ -30,7 +31,11 @@ def guide(function=None) -> Verdict:
     for scale in (0.0, 1.0, 20.0):
         one_line = f"Right at scale 4, and wrong at scale {scale:g}: there is one line for all scales."
         require(close(function(UNCOND.copy(), COND.copy(), scale), UNCOND + scale * (COND - UNCOND)), one_line)
-    return right("0 is the answer without the prompt, 1 the answer with it, and beyond 1 nobody was ever trained.")
+    swapped = "Right for one pair of predictions and wrong for another: take both from the arguments of your function."
+    require(close(function(OTHER.copy(), UNCOND.copy(), 2.0), OTHER + 2 * (UNCOND - OTHER)), swapped)
+    return right(
+        "0 is the prediction without the prompt, 1 the one with it, and beyond 1 lies what no training showed."
+    )
 
 
 @check("Hand over your function: exercises.steps_run(steps_run).")
@@ -111,9 +116,9 @@ def two_prompts(function=None) -> Verdict:
         (UNCOND + 4 * COND + 2 * OTHER, "Take uncond off each prompt's prediction before you scale it."),
     ]  # fmt: skip
     _require_prediction(answer, UNCOND + first + second, hints)
-    away = function(UNCOND.copy(), COND.copy(), OTHER.copy(), 3.0, -1.0)
+    away = function(OTHER.copy(), COND.copy(), UNCOND.copy(), 3.0, -1.0)
     require(
-        close(away, UNCOND + 3 * (COND - UNCOND) - (OTHER - UNCOND)),
+        close(away, OTHER + 3 * (COND - OTHER) - (UNCOND - OTHER)),
         "With a scale of -1 the second step goes away from its prompt: do not take its size only.",
     )
     return right("With a negative second scale you have a negative prompt that does not take the empty one's place.")
@@ -127,12 +132,19 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
         return todo("Name two words, and hand over the maps that you recorded.")
     if heats is None or untouched(heats):
         return todo("Hand over the maps too: {word: maps.heat_map(word) for word in maps.words}.")
-    require(len(heats) >= 3, "With fewer than three words there is nothing to predict; record a longer prompt.")
+    require(
+        len(set(heats) - STOP) >= 3,
+        "With fewer than three words that name something there is nothing to predict; record a longer prompt.",
+    )
     for word in (first, second):
+        require(
+            word not in STOP,
+            f"{word!r} names nothing, and its map is mostly what is left over: choose two words that name something.",
+        )
         require(word in heats, f"There is no map of {word!r}; there are: {', '.join(heats)}.")
     require(first != second, "A word shares its map with itself, that much is sure. Name two different words.")
     alike = {}
-    for a, b in itertools.combinations(heats, 2):
+    for a, b in itertools.combinations([word for word in heats if word not in STOP], 2):
         x, y = (np.asarray(heats[word], np.float64).ravel() for word in (a, b))
         x, y = x - x.mean(), y - y.mean()
         size = np.linalg.norm(x) * np.linalg.norm(y)
@@ -142,10 +154,10 @@ def same_map(first=None, second=None, heats: Mapping[str, np.ndarray] | None = N
     rank, measured = order.index(pair), f"Their maps correlate by {alike[pair]:.2f}"
     if rank == 0:
         return right(
-            f"{measured}, more than those of any other two words of this prompt. Two words can share a map because they belong to one "
-            "thing, or because both are looked at where nothing asks for a word: their maps say which it is here."
+            f"{measured}, more than those of any other two words of this prompt that name something. Words share a map where they belong to one "
+            "thing, or where the model does not tell their things apart: look which it is here."
         )
-    if alike[pair] < 0:
+    if alike[pair] < -0.2:
         return wrong(
             f"{measured}: where one is looked at, the other is not. Which two would look at the *same* places?"
         )

@@ -45,7 +45,7 @@ def cosine_schedule(function=None) -> Verdict:
         (wanted**0.5, "That is its root, the share a of the picture: abar is the cosine squared."),
         (betas, "These are the betas, how much is lost at each timestep; abar is their running product of 1 - beta."),
         (f(t, 0.008) / f(0, 0.008), "Yours is one timestep early: its first number is 1, no noise at all. Count t from 1."),
-        (f(t + 1, 0.0), "Without the offset 0.008 the first ticks add almost no noise; Nichol and Dhariwal put it in for that."),
+        (f(t + 1, 0.0), "Without the offset 0.008 the first timesteps add almost no noise; Nichol and Dhariwal put it in for that."),
         (f(t + 1, 0.008), "Nearly: divide by the value at t = 0, so that it starts from a whole picture."),
         (wanted[::-1], "Yours runs from noise to picture; t = 1 is the first timestep away from the picture."),
     )  # fmt: skip
@@ -94,6 +94,11 @@ def ddim_step(function=None) -> Verdict:
     )
     at_the_end = np.allclose(function(x, e, a, 1.0), x0, atol=1e-6)
     require(at_the_end, "With a_to = 1, the end of the way, the answer should be the picture x0 itself.")
+    others = rng.normal(size=(2, 1, 3, 3))
+    again = answer_of(function, others[0], others[1], 0.8, 0.9)
+    expected = 0.9 * (others[0] - 0.6 * others[1]) / 0.8 + (1 - 0.9**2) ** 0.5 * others[1]
+    one = "Right for one step, and wrong from signal 0.8 to 0.9: take both from the arguments of your function."
+    require(close(again, expected, atol=1e-6), one)
     return right("The same x0 and the same noise, mixed anew: that is all of DDIM (Song et al. 2020, equation 12).")
 
 
@@ -104,8 +109,8 @@ def trailing(function=None) -> Verdict:
     uneven = "Timesteps are whole numbers: go down from 1000 in steps of 1000 / steps, round, then take one off."
     linspace = 'That is "linspace": it spends a step at t = 0, where there is nothing left to remove. Steps of 1000 / 10 end at 99.'
     mistakes = (
-        (range(900, -1, -100), "That is \"leading\", without an offset: it begins at t = 900, and the ticks 901 to 999, the noisiest, are never asked."),
-        (range(901, 0, -100), "That is \"leading\", what Stable Diffusion's scheduler does: it begins at t = 901, and the ticks 902 to 999, the noisiest, are never asked."),
+        (range(900, -1, -100), "That is \"leading\", without an offset: it begins at t = 900, and the network is never called at 901 to 999, the noisiest."),
+        (range(901, 0, -100), "That is \"leading\", what Stable Diffusion's scheduler does: it begins at t = 901, and the network is never called at 902 to 999, the noisiest."),
         (range(1000, 0, -100), "The last timestep is 999, since they count from 0: take one off."),
         (range(99, 1000, 100), "Sampling goes from noise to picture: the largest t first."),
         (np.linspace(999, 0, 10), linspace),
@@ -123,7 +128,7 @@ def trailing(function=None) -> Verdict:
     require((seven == seven.round()).all(), uneven)
     multiple = "1000 is no multiple of 7: go down from 1000 in steps of 1000 / 7, round, then take one off."
     require(seven.tolist() == wanted.tolist(), multiple)
-    return right("Now the first thing that the network is asked is the last thing that it was trained on.")
+    return right("Now the first call of the network is at 999, the noisiest timestep that it was trained on.")
 
 
 _ROWS = (

@@ -17,25 +17,39 @@ def remake(function=None, pipe=None) -> Verdict:
     import torch
 
     from ...recording import record
+    from ..models import size
 
-    with record(pipe) as run:  # few steps, and nothing at its usual value
-        pipe(
-            "a cat on a red background", negative_prompt="a dog", num_inference_steps=3, guidance_scale=4.5,
-            generator=torch.Generator("cpu").manual_seed(11),
-        )  # fmt: skip
-    with record(pipe) as again:
-        made = answer_of(function, pipe, run.settings, hint="Your function returns nothing yet: return the picture.")
+    usual = size(pipe)
+    half = {name: side // 2 for name, side in usual.items()}
+    # few steps, nothing at its usual value, and the size too the second time
+    runs = (("a cat on a red background", "a dog", 3, 4.5, 11, usual), ("a dog on a blue background", "a cat", 2, 2.0, 5, half))  # fmt: skip
+    for prompt, negative, steps, guidance, seed, sides in runs:
+        with record(pipe) as run:
+            pipe(
+                prompt, negative_prompt=negative, num_inference_steps=steps, guidance_scale=guidance,
+                generator=torch.Generator("cpu").manual_seed(seed), **sides,
+            )  # fmt: skip
+        with record(pipe) as again:
+            made = answer_of(
+                function, pipe, run.settings, hint="Your function returns nothing yet: return the picture."
+            )
+        _check_remade(run, again, made)
+    return right("Equal in every pixel, for two runs. The settings are the picture, on this machine; that is why a run is worth recording.")  # fmt: skip
+
+
+def _check_remade(run, again, made) -> None:
+    """Ends the check where `made`, from the recorded run `again`, is not the picture of `run`."""
     require(len(again), "Your function made no picture with the pipeline that it got.")
     wanted, got = run.settings, again.settings
-    size = "Another size: leave it to the pipeline, or take settings.height and settings.width."
+    sides = "Another size: take settings.height and settings.width."
     hints = {
         "prompt": "The prompt is another one: take settings.prompt.",
         "negative_prompt": "settings.negative_prompt is part of the run too; without it guidance points elsewhere.",
         "seed": "The noise is another one: give the pipeline a fresh torch.Generator(\"cpu\") with settings.seed.",
         "num_inference_steps": "Another number of steps: take settings.num_inference_steps.",
         "guidance_scale": "Another guidance scale: take settings.guidance_scale.",
-        "height": size,
-        "width": size,
+        "height": sides,
+        "width": sides,
     }  # fmt: skip
     missing = [hint for name, hint in hints.items() if (getattr(got, name) or None) != (getattr(wanted, name) or None)]
     if hasattr(made, "images"):  # all that the pipeline gives, and not its picture
@@ -47,7 +61,6 @@ def remake(function=None, pipe=None) -> Verdict:
         np.array_equal(picture, run.images[0]),
         "The settings are right, but what you return is another picture: return what the pipeline made.",
     )
-    return right("Equal in every pixel. The settings are the picture, on this machine; that is why a run is worth recording.")  # fmt: skip
 
 
 @check("Hand over your function: exercises.distance(distance).")
@@ -56,7 +69,9 @@ def distance(function=None) -> Verdict:
     previews (step, H, W, 3) uint8 from the picture (H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture]).astype(np.uint8)
+    previews = np.stack([rng.integers(0, 256, picture.shape), np.full(picture.shape, 128), picture // 2]).astype(
+        np.uint8
+    )
     mask = np.zeros((4, 6), bool)
     mask[1:, :2] = True
     result = np.asarray(answer_of(function, previews, picture, mask), float)
@@ -69,6 +84,10 @@ def distance(function=None) -> Verdict:
         f"Three steps should give three numbers, and not an array of shape {result.shape}: average over pixels and colours.",
     )
     if close(result, expected):
+        other, of_other = np.roll(picture, 1), ~mask
+        expected = np.abs(previews[::-1].astype(float) - other)[:, of_other].mean((1, 2))
+        again = answer_of(function, previews[::-1].copy(), other, of_other)
+        require(close(again, expected), "Right for one picture and one mask, and wrong for others: take all three from the arguments of your function.")  # fmt: skip
         return right("One number a step, for the part that you point at. On a recorded trace it ends a little above zero: previews are kept with a small loss.")  # fmt: skip
     signed, everywhere = within.mean((1, 2)), np.abs(difference)
     cancels = "Some differences are negative and cancel: take the absolute value first, the mean after."
@@ -80,6 +99,7 @@ def distance(function=None) -> Verdict:
         (signed, cancels),
         (np.abs(signed), cancels),
         ((within**2).mean((1, 2)), "These are squared differences; take the absolute value."),
+        (np.abs(previews.astype(float) - previews[-1])[:, mask].mean((1, 2)), "That is the distance from the last preview; take the finished picture."),
         (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are asked for."),
     ]  # fmt: skip
     refute(result, mistakes)
@@ -146,7 +166,10 @@ def never_drawn(prompt=None) -> Verdict:
     from ...pocket.world.scenes import RELATIONS
     from ...pocket.world.vocabulary import COLOURS, OBJECTS, OCCUPATIONS, SHAPES, article
 
-    text = " ".join(str(prompt).lower().split())
+    text = " ".join(str(prompt).lower().split()).rstrip(" .!")
+    require(
+        " on a" not in text or text.endswith(" background"), 'A background is named in full: "on a white background".'
+    )
     scene, _, background = text.partition(" on a")
     background = re.sub(r"^n? | background$", "", background) if background else ""
     allowed = f"{background!r} is no background that Pocket was shown; there are {', '.join(COLOURS)}."
