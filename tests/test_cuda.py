@@ -71,7 +71,7 @@ def test_what_is_saved_has_the_same_names(pair):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_change_in_place_counts_at_once_in_fused_projections_too(pair):
     exact, fast = pair
     before = tiny.run(fast)
