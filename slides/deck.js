@@ -44,10 +44,11 @@ const ON_A_SLIDE = `
   .on-a-slide .status { min-width: 0; }
 
   .on-a-slide .stage {
-    grid-template: "hero standing schedule" auto / var(--hero) calc(0.7 * var(--hero)) minmax(0, 1fr);
-    gap: 28px; padding: 12px 16px; align-items: start;
+    grid-template: "hero standing schedule" auto "strip strip strip" auto "bar bar bar" auto / var(--hero) calc(0.7 * var(--hero)) minmax(0, 1fr);
+    gap: 14px 28px; padding: 12px 16px; align-items: start;
   }
-  .on-a-slide .hero { width: var(--hero); }
+  .on-a-slide .hero { width: var(--hero); margin: 0; } .on-a-slide :is(.standing, .schedule) { max-width: none; }
+  .on-a-slide .hero figcaption { flex-wrap: nowrap; white-space: nowrap; }
   .on-a-slide .schedule svg { height: calc(0.9 * var(--hero) / ${TEXT * SMALL / 11}); aspect-ratio: auto; }
   .on-a-slide .strip button { max-width: 64px; }
 

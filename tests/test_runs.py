@@ -44,7 +44,7 @@ def test_what_is_left_is_told_by_size():
 def test_noise_is_added_and_removed_at_the_same_levels():
     trace = sdwidgets.load_demo("00-astronaut")
     (forward, backward), labels = runs.forward_and_backward(trace, columns=5)
-    assert forward.shape == (5, 16, 16, 3) and labels[0] == "100 % picture" and labels[-1] == "0 %, t = 951"
+    assert forward.shape == (5, 16, 16, 3) and labels[0] == "100 % picture" and labels[-1] == "1 %, t = 951"
     assert np.array_equal(forward[0], backward[0])
     middle = next(step for step in trace if f"t = {step.timestep:.0f}" == labels[2].split(", ")[1])
     assert labels[2].startswith(f"{100 * middle.alpha**2:.0f} %")

@@ -121,7 +121,7 @@ def test_a_prediction_comes_before_its_answer(tmp_path):
     answer = code(picture(), tags=("stage", "on-slide", "answer"))
     before = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{PREDICTED}", say="s"), answer)
     assert [slide.kind for slide in before] == ["part", "ask", "beat"]
-    assert (before[1].title, before[1].say) == ("Predict: B", "How many:\none, or two?")
+    assert (before[1].title, before[1].say) == ("Predict", "How many:\none, or two?")
     assert before[1].shown is None and before[2].shown and before[2].notes == "**Predict** how many:\none, or two?"
     second = slides_of(tmp_path, text("# T: q"), text("## B", say="s"), code(picture()), text(PREDICTED), answer)
     assert [(slide.kind, bool(slide.shown)) for slide in second[1:]] == [

@@ -180,12 +180,14 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
             new: list[tuple[list[Slide], Shown]] = [([], one) for one in outputs(cell, " ".join(words.split()), here)]
             if answers.is_answer(cell) and predictions and not (after if shown else before):
                 new[0][0].append(
-                    Slide(f"Predict: {title}", sentence(predictions[-1][1]), kind="ask", part=part, source=here)
+                    Slide("Predict", sentence(predictions[-1][1]), kind="ask", part=part, source=here)
                 )
             shown += new
     if not shown:  # nothing that a question could come before
         before, after = [], before
     notes = "\n\n".join([*([told["notes"]] if told.get("notes") else []), *(match[0] for match in predictions)])
+    before = [replace(slide, notes=notes) for slide in before]  # to be read before the room is asked
+    shown = [([replace(slide, notes=notes) for slide in question], one) for question, one in shown]
     own = Slide(title, told.get("say", ""), told.get("minutes", 0), notes, part=part, source=where)
     yield from before
     for number, (question, one) in enumerate(shown):
