@@ -48,7 +48,7 @@ const ON_A_SLIDE = `
     gap: 14px 28px; padding: 12px 16px; align-items: start;
   }
   .on-a-slide .hero { width: var(--hero); margin: 0; } .on-a-slide :is(.standing, .schedule) { max-width: none; }
-  .on-a-slide .hero .words { display: none; } .on-a-slide .hero .views { flex-wrap: nowrap; white-space: nowrap; }
+  .on-a-slide .hero .words { display: none; } .on-a-slide .hero .views span { padding: 2px 5px; } .on-a-slide .hero .views { flex-wrap: nowrap; white-space: nowrap; }
   .on-a-slide .schedule svg { height: calc(0.9 * var(--hero) / ${TEXT * SMALL / 11}); aspect-ratio: auto; }
   .on-a-slide .strip button { max-width: 64px; }
 
