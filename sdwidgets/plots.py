@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from .statistics import geometric_mean
+
 STYLE = rc_params_from_file(Path(__file__).with_name("sdwidgets.mplstyle"), use_default_template=False)
 COLORS = STYLE["axes.prop_cycle"].by_key()["color"]
 DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
@@ -112,7 +114,7 @@ def by_step(values: Mapping[str, np.ndarray], label: str, ax: Axes | None = None
 
 
 def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, flow: bool = False) -> Axes:
-    """Shares of picture and noise in x_t by step, and their ratio in decibels on the right.
+    """The factors of picture and noise in x_t by step, and their ratio in decibels on the right.
 
     alphas, sigmas: (step,), as in `Step`. flow: sigma is a flow time, and x_t = (1 - sigma) x0 + sigma noise.
     """
@@ -122,7 +124,7 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
     ax.plot(signal, ".-", color=COLORS[0], label="picture, alpha")
     ax.plot(noise, ".-", color=COLORS[1], label="noise")
     ax.set_ylim(-0.05, 1.05)
-    _by_step(ax, "share in x_t")
+    _by_step(ax, "factor in x_t")
     with np.errstate(divide="ignore"):  # pure noise and pure picture have no finite ratio, and no point
         decibels = 20 * np.log10(signal) - 20 * np.log10(noise)
     right = ax.twinx()
@@ -132,6 +134,81 @@ def schedule(alphas: np.ndarray, sigmas: np.ndarray, ax: Axes | None = None, *, 
     right.grid(False)
     lines = [*ax.get_lines(), *right.get_lines()]
     right.legend(lines, [str(line.get_label()) for line in lines], loc="center left", fontsize=small_axes(ax))
+    return ax
+
+
+def by_timestep(
+    t: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    label: str,
+    ax: Axes | None = None,
+    *,
+    look: str | Sequence[str] = "-",
+    log: bool = False,
+) -> Axes:
+    """Each named array (n,) over the timesteps `t` (n,), a colour each; `label`: what the vertical axis shows, with its unit.
+
+    look: "-" or "--", a line, or a marker such as "o", drawn as a ring; one for all, or one each. A second call on the same axes starts the
+    colours anew, and names that begin with "_" are not in the legend.
+    """
+    ax = new_axes(ax)
+    looks = [look] * len(values) if isinstance(look, str) else look
+    for color, one, (name, line) in zip(itertools.cycle(COLORS), looks, values.items(), strict=False):
+        ring = {"fillstyle": "none", "markersize": 9, "markeredgewidth": 1.5} if one == "o" else {}
+        ax.plot(t, line, one, color=color, label=name, **ring)
+    ax.set(xlabel="timestep t", ylabel=label, yscale="log" if log else "linear")
+    ax.legend(fontsize=small_axes(ax))
+    return ax
+
+
+def against_steps(steps: Sequence[int], values: Mapping[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
+    """What each named array (len(steps), n), above 0, comes to over the number of steps: both axes logarithmic.
+
+    A point is the geometric mean of the n, its bar the 95% interval of that mean (`statistics.geometric_mean`); n = 1 has no bar.
+    """
+    ax = new_axes(ax)
+    for color, (name, each) in zip(itertools.cycle(COLORS), values.items(), strict=False):
+        mean, low, high = np.transpose([geometric_mean(row) for row in each])
+        style: dict[str, Any] = {"fmt": "o-", "capsize": 4, "color": color, "label": name}
+        ax.errorbar(steps, mean, None if np.shape(each)[1] == 1 else [mean - low, high - mean], **style)
+    ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=label)
+    ax.set_xticks(steps, [str(number) for number in steps])
+    ax.minorticks_off()
+    ax.legend(fontsize=small_axes(ax))
+    return ax
+
+
+def noise_levels(decibels: Mapping[str, np.ndarray], ax: Axes | None = None, *, lowest: float = -30) -> Axes:
+    """The noise levels that the steps of each named run visit, in decibels (step,): a line of dots each, from noise to picture.
+
+    Whatever is below `lowest`, pure noise too, is drawn there.
+    """
+    ax = new_axes(ax)
+    for row, (color, (name, levels)) in enumerate(zip(itertools.cycle(COLORS), decibels.items(), strict=False)):
+        ax.plot(np.maximum(levels, lowest), np.full(len(levels), -row), "o", color=color, label=name, clip_on=False)
+        ax.text(lowest, 0.28 - row, name, fontsize=small_axes(ax), color=color)
+    ax.set(yticks=[], ylim=(0.4 - len(decibels), 0.8), xlim=(lowest, None))
+    ax.set_xlabel("signal to noise, dB: from noise (left) to picture (right)")
+    return ax
+
+
+def arrows(places: np.ndarray, directions: np.ndarray, points: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Arrows (n, 2) at places (n, 2) of the plane, all drawn with one length, and the data, points (m, 2)."""
+    ax = new_axes(ax)
+    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-12)
+    ax.quiver(*places.T, *unit.T, color=COLORS[0], angles="xy", scale=22, width=0.006)
+    ax.plot(*points.T, "o", color=COLORS[1])
+    ax.set(xlabel="x", ylabel="y", aspect="equal")
+    return ax
+
+
+def paths(places: np.ndarray, points: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Paths in the plane, places (step, n, 2), each with a dot where it starts, and the data, points (m, 2)."""
+    ax = new_axes(ax)
+    ax.plot(places[..., 0], places[..., 1], color=COLORS[0], linewidth=0.8, alpha=0.6)
+    ax.plot(*places[0].T, ".", color="0.4")
+    ax.plot(*points.T, "o", color=COLORS[1])
+    ax.set(xlabel="x", ylabel="y", aspect="equal")
     return ax
 
 

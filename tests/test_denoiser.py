@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import sdwidgets
-from sdwidgets.analysis.denoiser import convert_prediction, predict
+from sdwidgets.analysis.denoiser import convert_prediction, error_factors, predict
 from sdwidgets.widgets.noise_explorer import explore_noise
 from tests import tiny
 
@@ -85,3 +85,11 @@ def test_explore_noise_encodes_and_draws():
     assert np.array_equal(explorer.latents, sdwidgets.analysis.autoencoder.encode(pipe, picture)[0])
     with pytest.raises(ValueError, match="does not fit"):
         explore_noise(pipe, picture.resize((50, 50)))
+
+
+def test_error_factors_are_the_ratios_of_signal_and_noise():
+    a = np.array([0.1, 0.6, 0.99])
+    b, off = np.sqrt(1 - a**2), error_factors(a)
+    assert np.allclose(off["epsilon"]["x0"], b / a) and np.allclose(off["x0"]["epsilon"], a / b)
+    assert np.allclose(off["v"]["x0"], b) and np.allclose(off["v"]["epsilon"], a)
+    assert all(np.allclose(off[name][name], 1) for name in off)

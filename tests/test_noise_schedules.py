@@ -102,3 +102,21 @@ def test_the_noising_line_is_add_noise():
     for t in (0, 400, 999):
         theirs = DDIMScheduler(**SD).add_noise(x0, eps, torch.tensor([t]))
         assert np.allclose(schedule.signal[t] * x0.numpy() + schedule.noise[t] * eps.numpy(), theirs, atol=1e-5)
+
+
+def test_the_share_of_the_picture_is_found_again_in_latents_of_unit_size():
+    x0, share = np.random.default_rng(1).normal(size=(2, 4, 64, 64)), np.array([1.0, 0.5, 0.05])
+    assert np.allclose(noise_schedules.measure_share(x0, share), share, atol=0.02)
+    loud = noise_schedules.measure_share(2 * x0, share)  # four times the power
+    assert np.allclose(loud, 4 * share / (4 * share + 1 - share), atol=0.02)
+
+
+def test_the_ideal_path_ends_at_data_and_its_steps_are_ddims():
+    data, x = np.random.default_rng(0).normal(size=(3, 2)), np.random.default_rng(1).normal(size=(7, 2))
+    signal, noise = np.linspace(0, 1, 201), np.linspace(1, 0, 201)
+    places = noise_schedules.ideal_path(x, signal, noise, data)
+    assert places.shape == (201, 7, 2) and np.array_equal(places[0], x)
+    assert np.linalg.norm(places[-1][:, None] - data, axis=-1).min(1).max() < 1e-3
+    x0 = noise_schedules.ideal_denoiser(places[50], signal[50], noise[50], data)[0]
+    epsilon = (places[50] - signal[50] * x0) / noise[50]
+    assert np.allclose(places[51], signal[51] * x0 + noise[51] * epsilon)

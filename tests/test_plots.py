@@ -23,6 +23,17 @@ DRAWINGS = {
     "contact_sheet": lambda ax=None: plots.contact_sheet(PICTURES, ax, labels=list("abcde"), columns=2),
     "norms": lambda ax=None: plots.norms({"x": RNG.normal(size=(7, 1, 4, 8, 6))}, ax),
     "schedule": lambda ax=None: plots.schedule(np.linspace(0.1, 1, 7), np.linspace(9, 0, 7), ax),
+    "by_timestep": lambda ax=None: plots.by_timestep(
+        np.arange(3), {"a": [1, 2, 3], "b": [3, 2, 1]}, "loss", ax, look=("o", "-")
+    ),
+    "against_steps": lambda ax=None: plots.against_steps([1, 2], {"a": [[1.0, 2.0], [0.5, 0.7]]}, "distance", ax),
+    "noise_levels": lambda ax=None: plots.noise_levels(
+        {"even": np.array([-np.inf, 0, 9]), "other": np.array([-9, 3])}, ax
+    ),
+    "arrows": lambda ax=None: plots.arrows(
+        RNG.normal(size=(9, 2)), RNG.normal(size=(9, 2)), RNG.normal(size=(5, 2)), ax
+    ),
+    "paths": lambda ax=None: plots.paths(RNG.normal(size=(3, 9, 2)), RNG.normal(size=(5, 2)), ax),
     "halves": lambda ax=None: plots.halves(LATENTS, LATENTS[::-1], ax),
     "histogram": lambda ax=None: plots.histogram(LATENTS, ax),
 }
@@ -197,3 +208,34 @@ def test_contact_sheet_reads_from_the_first_picture_on():
     high, wide = drawn.shape[0], drawn.shape[1]
     corners = [drawn[y, x, 0] for y in (0, high - 1) for x in (0, wide - 1)]
     assert [int(level) for level in corners] == list(levels)
+
+
+def test_over_timesteps_each_name_keeps_its_colour_and_log_is_log():
+    ax = plots.by_timestep(np.arange(3), {"a": [1, 2, 3], "b": [3, 2, 1]}, "loss", look="o", log=True)
+    plots.by_timestep(np.arange(3), {"_a": [1, 2, 3]}, "loss", ax, look="--")
+    first, second, dashed = ax.get_lines()
+    assert first.get_color() == dashed.get_color() != second.get_color() and dashed.get_linestyle() == "--"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert first.get_fillstyle() == "none" and ax.get_yscale() == "linear"  # as the second call has it
+
+
+def test_against_steps_shows_geometric_means_with_their_intervals():
+    each = np.array([[1.0, 4.0, 2.0], [0.5, 0.5, 0.5]])
+    ax = plots.against_steps([2, 8], {"a": each}, "distance")
+    (line, _, (bars,)) = ax.containers[0]
+    assert np.allclose(line.get_ydata(), [2, 0.5]) and ax.get_yscale() == ax.get_xscale() == "log"
+    low, high = bars.get_segments()[0][:, 1]
+    assert low < 1 and high > 4  # three values, t = 4.3
+    assert np.isclose(low * high, 4)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "8"]
+
+
+def test_pure_noise_is_drawn_at_the_left_edge():
+    ax = plots.noise_levels({"even": np.array([-np.inf, 0, 9])}, lowest=-20)
+    assert ax.get_lines()[0].get_xdata().tolist() == [-20, 0, 9]
+
+
+def test_arrows_have_one_length_and_a_place_without_direction_draws_none():
+    ax = plots.arrows(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 0.0]]), np.ones((1, 2)))
+    quiver = ax.collections[0]
+    assert np.allclose(np.hypot(quiver.U, quiver.V), [1, 0])

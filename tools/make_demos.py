@@ -35,13 +35,14 @@ class Demo:
     previews: bool = True  # predicted x0 of each step through the full decoder; without: in rough colours
 
 
+#: an open prompt and little guidance: where the run may still go several ways, schedulers part
+RACE = {"prompt": "an astronaut", "num_inference_steps": 16, "guidance_scale": 1.5}
+RUNNERS = {"02-ddim": None, "02-euler-ancestral": "Euler ancestral", "02-dpm": "DPM++ 2M"}
 DEMOS = (
     Demo("00-astronaut"),
     Demo("01-astronaut"),
-    Demo("02-ddim"),
-    Demo("02-euler-ancestral", scheduler="Euler ancestral"),
-    Demo("02-dpm", scheduler="DPM++ 2M"),
-    Demo("02-converged", scheduler="DPM++ 2M", num_inference_steps=40, previews=False),
+    *(Demo(name, scheduler=scheduler, **RACE) for name, scheduler in RUNNERS.items()),
+    Demo("02-converged", scheduler="DPM++ 2M", previews=False, **RACE | {"num_inference_steps": 40}),
     Demo("03-guidance", guidance_scale=7.5),
 )
 

@@ -85,6 +85,19 @@ def convert_prediction(
     return {"x0": x0, "epsilon": epsilon, "v": a * epsilon - b * x0}
 
 
+def error_factors(signal: ArrayLike) -> dict[str, dict[str, np.ndarray]]:
+    """By how much x0, epsilon and v are off where a network's output is off by 1: {predicted: {name: factor}}.
+
+    predicted: "epsilon", "x0" or "v". signal: (n,), a of x_t = a x0 + b e, above 0 and below 1; each factor is (n,).
+    """
+    a = np.asarray(signal, np.float64)
+    factors = {}
+    for predicted, prediction_type in (("epsilon", "epsilon"), ("x0", "sample"), ("v", "v_prediction")):
+        right, off = (convert_prediction(0 * a, 0 * a + error, a, prediction_type) for error in (0.0, 1.0))
+        factors[predicted] = {name: np.abs(off[name] - right[name]) for name in right}
+    return factors
+
+
 class _Seen(Exception):
     """What the denoiser was called with has been seen: the rest of the run is not needed."""
 

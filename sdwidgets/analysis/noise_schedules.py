@@ -82,7 +82,7 @@ def scaled_linear(timesteps: int = TIMESTEPS) -> Schedule:
 
 def cosine(timesteps: int = TIMESTEPS, max_beta: float = 0.999) -> Schedule:
     """abar = cos^2 of an angle that grows evenly (Nichol and Dhariwal 2021, arXiv 2102.09672), beta capped at `max_beta`."""
-    sentence = "Spends its time evenly: the share of the picture falls along a cosine."
+    sentence = "Spends its time evenly: the factor of the picture falls along a cosine."
     angle = (np.arange(timesteps + 1) / timesteps + 0.008) / 1.008 * np.pi / 2
     alpha_bar = np.cos(angle) ** 2
     return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta), "cosine", sentence)
@@ -114,6 +114,28 @@ def schedule(label: str) -> Schedule:
     if label not in SCHEDULES:
         raise ValueError(f"there is no schedule {str(label)[:40]!r}; there are: {', '.join(SCHEDULES)}")
     return SCHEDULES[label]()
+
+
+def measure_share(latents: np.ndarray, share: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The share of the picture found in noised latents: their squared correlation with the clean ones, at each of `share` (n,): (n,) in [0, 1].
+
+    latents: any shape, noised as sqrt(share) x0 + sqrt(1 - share) noise, with other noise for each share.
+    """
+    x0, rng = np.asarray(latents, np.float64), np.random.default_rng(seed)
+    noised = (np.sqrt(a) * x0 + np.sqrt(1 - a) * rng.normal(size=x0.shape) for a in np.asarray(share))
+    return np.array([(x * x0).sum() ** 2 / ((x**2).sum() * (x0**2).sum()) for x in noised])
+
+
+def ideal_path(x: np.ndarray, signal: np.ndarray, noise: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """DDIM with the exact denoiser of `data` in the network's place: every place on the way, (steps + 1, n, ...).
+
+    x: (n, ...), where it starts. signal, noise: (steps + 1,), the levels from the start on; the last noise may be 0.
+    """
+    places = [np.asarray(x, np.float64)]
+    for a, b, a_next, b_next in zip(signal[:-1], noise[:-1], signal[1:], noise[1:], strict=True):
+        x0 = ideal_denoiser(places[-1], a, b, data)[0]
+        places.append(a_next * x0 + b_next * (places[-1] - a * x0) / b)
+    return np.array(places)
 
 
 def ideal_denoiser(noisy: np.ndarray, signal: float, noise: float, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip

@@ -1,13 +1,14 @@
-"""Recorded runs of a pipeline that is changed for their time alone: another scheduler, a LoRA."""
+"""Runs of a pipeline that is changed for their time alone: another scheduler, a LoRA; recorded, or many prompts at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..generation.schedulers import make_scheduler
@@ -66,3 +67,30 @@ def run_with(
     with record(own, on_step=on_step) as trace:
         own(prompt, num_inference_steps=num_inference_steps, generator=generator, **settings)
     return trace
+
+
+def trailing(pipe: DiffusionPipeline, scheduler: str) -> SchedulerMixin:
+    """A new scheduler of `schedulers_for(pipe)` whose runs begin at the last timestep, however few their steps."""
+    made = make_scheduler(scheduler, pipe)
+    return type(made).from_config(made.config, timestep_spacing="trailing")
+
+
+def finished_latents(
+    pipe: DiffusionPipeline,
+    prompts: Sequence[str],
+    *,
+    scheduler: SchedulerMixin | None = None,
+    lora: str | os.PathLike | None = None,
+    start: np.ndarray | None = None,
+    **settings,
+) -> np.ndarray:
+    """The finished latents of one unrecorded run over all prompts: (n, channels, h, w) float32.
+
+    start: the latents to begin with, (n, channels, h, w), standard normal where they are noise; None draws them on the CPU, from seed 0 for
+    the first prompt, 1 for the second, and so on. scheduler, lora: as of `temporarily`; settings go to the pipeline.
+    """
+    noise: dict = {"generator": [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]}
+    if start is not None:
+        noise = {"latents": torch.from_numpy(start).to(pipe.device, pipe.unet.dtype)}
+    with temporarily(pipe, scheduler=scheduler, lora=lora):
+        return pipe(list(prompts), output_type="latent", **noise, **settings).images.float().cpu().numpy()

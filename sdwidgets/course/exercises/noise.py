@@ -42,7 +42,7 @@ def cosine_schedule(function=None) -> Verdict:
     f = lambda t, s: np.cos((t / 1000 + s) / (1 + s) * np.pi / 2) ** 2
     t = np.arange(1000)
     mistakes = (
-        (wanted**0.5, "That is its root, the share a of the picture: abar is the cosine squared."),
+        (wanted**0.5, "That is its root, a, the factor of the picture: abar is the cosine squared."),
         (betas, "These are the betas, how much is lost at each timestep; abar is their running product of 1 - beta."),
         (f(t, 0.008) / f(0, 0.008), "Yours is one timestep early: its first number is 1, no noise at all. Count t from 1."),
         (f(t + 1, 0.0), "Without the offset 0.008 the first timesteps add almost no noise; Nichol and Dhariwal put it in for that."),
