@@ -18,7 +18,7 @@ from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .statistics import geometric_mean
 
@@ -173,6 +173,10 @@ def against_steps(steps: Sequence[int], values: Mapping[str, np.ndarray], label:
         ax.errorbar(steps, mean, None if np.shape(each)[1] == 1 else [mean - low, high - mean], **style)
     ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=label)
     ax.set_xticks(steps, [str(number) for number in steps])
+    low, high = ax.get_ylim()
+    if high < 200 * low:  # or there are hardly any labels
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     ax.legend(fontsize=small_axes(ax))
     return ax
@@ -188,7 +192,8 @@ def noise_levels(decibels: Mapping[str, np.ndarray], ax: Axes | None = None, *, 
         ax.plot(np.maximum(levels, lowest), np.full(len(levels), -row), "o", color=color, label=name, clip_on=False)
         ax.text(lowest, 0.28 - row, name, fontsize=small_axes(ax), color=color)
     ax.set(yticks=[], ylim=(0.4 - len(decibels), 0.8), xlim=(lowest, None))
-    ax.set_xlabel("signal to noise, dB: from noise (left) to picture (right)")
+    ax.axvline(0, color="0.5", linewidth=1)  # as much picture as noise
+    ax.set_xlabel("signal to noise, dB; at the left edge pure noise")
     return ax
 
 
@@ -199,6 +204,7 @@ def arrows(places: np.ndarray, directions: np.ndarray, points: np.ndarray, ax: A
     ax.quiver(*places.T, *unit.T, color=COLORS[0], angles="xy", scale=22, width=0.006)
     ax.plot(*points.T, "o", color=COLORS[1])
     ax.set(xlabel="x", ylabel="y", aspect="equal")
+    ax.label_outer()
     return ax
 
 
@@ -209,6 +215,7 @@ def paths(places: np.ndarray, points: np.ndarray, ax: Axes | None = None) -> Axe
     ax.plot(*places[0].T, ".", color="0.4")
     ax.plot(*points.T, "o", color=COLORS[1])
     ax.set(xlabel="x", ylabel="y", aspect="equal")
+    ax.label_outer()
     return ax
 
 
