@@ -154,7 +154,7 @@ def by_timestep(
     ax = new_axes(ax)
     looks = [look] * len(values) if isinstance(look, str) else look
     for color, one, (name, line) in zip(itertools.cycle(COLORS), looks, values.items(), strict=False):
-        ring = {"fillstyle": "none", "markersize": 9, "markeredgewidth": 1.5} if one == "o" else {}
+        ring: dict[str, Any] = {"fillstyle": "none", "markersize": 9, "markeredgewidth": 1.5} if one == "o" else {}
         ax.plot(t, line, one, color=color, label=name, **ring)
     ax.set(xlabel="timestep t", ylabel=label, yscale="log" if log else "linear")
     ax.legend(fontsize=small_axes(ax))
