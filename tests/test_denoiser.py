@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import sdwidgets
+from sdwidgets.analysis import denoiser
 from sdwidgets.analysis.denoiser import convert_prediction, error_factors, predict
 from sdwidgets.widgets.noise_explorer import explore_noise
 from tests import tiny
@@ -93,3 +94,16 @@ def test_error_factors_are_the_ratios_of_signal_and_noise():
     assert np.allclose(off["epsilon"]["x0"], b / a) and np.allclose(off["x0"]["epsilon"], a / b)
     assert np.allclose(off["v"]["x0"], b) and np.allclose(off["v"]["epsilon"], a)
     assert all(np.allclose(off[name][name], 1) for name in off)
+
+
+def test_mixed_conditionings_lie_between_the_two():
+    pipe = tiny.pipeline("sdxl")
+    one, two = (denoiser.conditioning(pipe, prompt) for prompt in ("a cat", "a dog"))
+    half = denoiser.mix(one, two, 0.5)
+    name = "encoder_hidden_states"
+    assert torch.allclose(half[name], (one[name] + two[name]) / 2, atol=1e-6)
+    pooled = "added_cond_kwargs"
+    assert torch.allclose(half[pooled]["text_embeds"], (one[pooled]["text_embeds"] + two[pooled]["text_embeds"]) / 2)
+    assert torch.equal(denoiser.mix(one, two, 0)[name], one[name]) and torch.equal(
+        denoiser.mix(one, two, 1)[name], two[name]
+    )

@@ -35,6 +35,10 @@ DRAWINGS = {
     ),
     "paths": lambda ax=None: plots.paths(RNG.normal(size=(3, 9, 2)), RNG.normal(size=(5, 2)), ax),
     "halves": lambda ax=None: plots.halves(LATENTS, LATENTS[::-1], ax),
+    "shares": lambda ax=None: plots.shares({"one": {"a": 1, "b": 3}, "two": {"b": 2}}, "percent", ax),
+    "bars": lambda ax=None: plots.bars([("a", 1.0), ("a", 2.0)], "distance", ax),
+    "similarity": lambda ax=None: plots.similarity(np.eye(3), ["a", "b", "c"], "cosine", ax),
+    "block_shapes": lambda ax=None: plots.block_shapes({"in": (4, 8, 8), "middle": (8, 4, 4), "out": (4, 8, 8)}, ax),
     "histogram": lambda ax=None: plots.histogram(LATENTS, ax),
 }
 
@@ -239,3 +243,10 @@ def test_arrows_have_one_length_and_a_place_without_direction_draws_none():
     ax = plots.arrows(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, 0.0]]), np.ones((1, 2)))
     quiver = ax.collections[0]
     assert np.allclose(np.hypot(quiver.U, quiver.V), [1, 0])
+
+
+def test_shares_of_a_row_fill_its_bar():
+    ax = plots.shares({"one": {"a": 1, "b": 3}, "two": {"b": 2, "a": 2}}, "percent")
+    assert [bar.get_width() for bar in ax.patches] == [25, 75, 50, 50]
+    one, two = ax.patches[0], ax.patches[3]
+    assert one.get_facecolor() == two.get_facecolor()

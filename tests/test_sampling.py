@@ -1,11 +1,12 @@
-"""Runs with another scheduler, and many prompts at once, on a tiny real pipeline."""
+"""Runs with another scheduler, many prompts at once, and the loop alone, on tiny real pipelines."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from sdwidgets.analysis import sampling
+from sdwidgets.analysis import denoiser, sampling
 from tests import tiny
 
 
@@ -34,3 +35,21 @@ def test_each_prompt_has_its_own_seed_and_the_scheduler_is_put_back():
     )
     assert np.allclose(together, given, atol=1e-4)
     assert not np.allclose(together[0], together[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_the_loop_alone_gives_the_pipelines_latents(family):
+    pipe = tiny.pipeline(family)
+    settings = {"num_inference_steps": 3, "guidance_scale": 4.0}
+    before = pipe.scheduler.num_inference_steps
+    found = sampling.denoise(pipe, denoiser.conditioning(pipe, "a cat"), 5, **settings)
+    assert pipe.scheduler.num_inference_steps == before, "the pipeline's own scheduler is left alone"
+    generator = torch.Generator("cpu").manual_seed(5)
+    expected = pipe("a cat", generator=generator, output_type="latent", **settings).images
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(sampling.denoise(pipe, denoiser.conditioning(pipe, "a cat"), 6, **settings), expected)
+
+
+def test_a_pipeline_without_a_unet_is_a_sentence():
+    with pytest.raises(TypeError, match="has no unet"):
+        sampling.denoise(tiny.pipeline("flux"), {})

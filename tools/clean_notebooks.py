@@ -16,7 +16,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
-LARGE = 30_000  # characters of a PNG in base64
+LARGE = 15_000  # characters of a PNG in base64
+PLOT = 1024  # colours: lines and letters have no more, pictures have
 
 
 def clean(path: Path) -> None:
@@ -50,12 +51,15 @@ def stays(output, outputs: list) -> bool:
 
 
 def smaller(png: str) -> dict[str, str]:
-    """{mime type: base64} of a PNG in base64: as a JPEG without loss of colour resolution, if that is shorter."""
+    """{mime type: base64} of a PNG in base64: as a JPEG without loss of colour resolution, if that is shorter; a plot keeps its PNG, with a palette."""
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     if picture.mode == "P" or picture.mode == "RGBA" and picture.getextrema()[3][0] < 255:
         return {"image/png": png}  # few colours, or something shines through
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=92, subsampling=0, optimize=True)
+    if picture.convert("RGB").getcolors(PLOT):
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        return {"image/png": base64.b64encode(buffer.getvalue()).decode("ascii")}
+    picture.convert("RGB").save(buffer, "JPEG", quality=80, subsampling=0, optimize=True)
     jpeg = base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"image/jpeg": jpeg} if len(jpeg) < len(png) else {"image/png": png}
 

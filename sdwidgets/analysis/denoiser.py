@@ -151,6 +151,13 @@ def _joined(parts: Sequence):
     return torch.cat(list(parts))
 
 
+def mix(first: dict, second: dict, share: float) -> dict:
+    """Two conditionings of the same pipeline, averaged: every tensor is (1 - share) of the first and `share` of the second."""
+    if isinstance(first, dict):
+        return {name: mix(value, second[name], share) for name, value in first.items()}
+    return torch.lerp(first, second, share) if torch.is_tensor(first) and first.is_floating_point() else first
+
+
 def map_text_embeddings(conditioning: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
     """The same conditioning with `change` made to all that a text encoder said: rows and pooled rows, not sizes.
 

@@ -1,7 +1,8 @@
-"""Runs of a pipeline that is changed for their time alone: another scheduler, a LoRA; recorded, or many prompts at once."""
+"""Runs of a pipeline that is changed for their time alone: another scheduler, a LoRA; recorded, or many prompts at once; and the loop alone, `denoise`."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ import torch
 
 from ..generation.schedulers import make_scheduler
 from ..generation.sharing import own_copy, pipeline_lock
+from ..latents import apply_guidance
 from ..loading.turbo import LORA
-from ..parts import quiet_diffusers
+from ..parts import native_size, quiet_diffusers
 from ..recording import record
 from ..trace import Step, Trace
 
@@ -94,3 +96,28 @@ def finished_latents(
         noise = {"latents": torch.from_numpy(start).to(pipe.device, pipe.unet.dtype)}
     with temporarily(pipe, scheduler=scheduler, lora=lora):
         return pipe(list(prompts), output_type="latent", **noise, **settings).images.float().cpu().numpy()
+
+
+@torch.no_grad()
+def denoise(
+    pipe: DiffusionPipeline, inputs: dict, seed: int = 0, *, num_inference_steps: int = 20, guidance_scale: float = 1.0
+) -> torch.Tensor:
+    """The sampling loop alone, from a seed to finished latents (1, channels, h, w), for text embeddings of your own making.
+
+    inputs: what the U-Net takes beside latents and timestep, for the empty prompt and for the prompt, as of `denoiser.conditioning`; it decides
+    nothing of the size, which is the pipeline's own. The noise sample is drawn on the CPU. Raises TypeError for a pipeline without a U-Net.
+    """
+    unet = getattr(pipe, "unet", None)
+    if unet is None:
+        raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(num_inference_steps, device=unet.device)
+    height, width = (side // pipe.vae_scale_factor for side in native_size(pipe))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    x = torch.randn((1, unet.config.in_channels, height, width), generator=generator, dtype=unet.dtype).to(unet.device)
+    x = x * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        both = scheduler.scale_model_input(torch.cat([x, x]), t)
+        uncond, cond = unet(both, t, **inputs).sample.chunk(2)
+        x = scheduler.step(apply_guidance(uncond, cond, guidance_scale), t, x).prev_sample
+    return x
