@@ -423,7 +423,7 @@ def _pixels(ax: Axes, part: Any, step: Any) -> None:
 def _part(
     ax: Axes, at: tuple[float, float], width: float, name: str, below: str, colour: str, dashed: bool = False
 ) -> None:
-    box = {"facecolor": colour, "alpha": 0.25, "linewidth": 0}
+    box: dict[str, Any] = {"facecolor": colour, "alpha": 0.25, "linewidth": 0}
     if dashed:
         box = {"facecolor": "none", "edgecolor": colour, "linestyle": "--", "linewidth": 1.5}
     ax.add_patch(FancyBboxPatch((at[0] - width / 2, at[1] - 0.4), width, 0.8, "round,pad=0.08", **box))
