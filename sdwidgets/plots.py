@@ -233,6 +233,64 @@ def halves(noise_pred_uncond: np.ndarray, noise_pred_cond: np.ndarray, ax: Axes 
     return ax
 
 
+def word_maps(heats: Mapping[str, np.ndarray], picture: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Attention maps over the picture that they belong to, one a word, on one scale: name -> (h, w), shares from 0 to 1.
+
+    picture: (H, W, 3) uint8, of whole multiples of h and w. Raises ValueError where sizes do not fit.
+    """
+    maps = _array([*heats.values()], 3, "maps (word, h, w) of one size")
+    sides = [whole // part for whole, part in zip(picture.shape[:2], maps.shape[1:], strict=True)]
+    large = 100 * maps.repeat(sides[0], 1).repeat(sides[1], 2)
+    if large.shape[1:] != picture.shape[:2]:
+        raise ValueError(f"maps of {maps.shape[1:]} do not divide a picture of {picture.shape[:2]} pixels")
+    own, ax = ax is None, new_axes(ax)
+    figure: Any = ax.figure
+    if own:
+        figure.set_size_inches(1.25 * len(maps) + 1, 1.8)
+    room = picture.shape[0] // 4
+    pictures, corners = _tiled(np.stack([np.asarray(picture)] * len(maps)), len(maps), 255, room)
+    tiles, _ = _tiled(large[..., None].astype(np.float32), len(maps), np.nan, room)
+    ax.imshow(pictures)
+    image = ax.imshow(tiles[..., 0], cmap="magma", alpha=0.75, vmin=0, interpolation="nearest")
+    _bare(ax, list(heats), corners)
+    _colorbar(image, ax)
+    figure.axes[-1].set_ylabel("% of attention", fontsize=small_axes(ax))
+    return ax
+
+
+def stacked(parts: Mapping[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
+    """Named parts of a whole by step, (step,) each, one upon the other; `label`: what the vertical axis shows, with its unit."""
+    ax = _small(ax)
+    steps = range(1, len(next(iter(parts.values()))) + 1)
+    ax.stackplot(steps, *parts.values(), colors=COLORS[: len(parts)], labels=list(parts))
+    _by_step(ax, label)
+    ax.set(xlim=(steps[0], steps[-1]), ylim=(0, None))
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=small_axes(ax))
+    return ax
+
+
+def bars(values: Mapping[str, float], label: str, ax: Axes | None = None) -> Axes:
+    """A horizontal bar for each named number, the first on top; `label`: what they are, with their unit."""
+    ax = _small(ax)
+    drawn = ax.barh(list(values), list(values.values()), color=COLORS[0])
+    ax.bar_label(drawn, fmt=" %.2g", fontsize=small_axes(ax))
+    ax.set_xlabel(label)
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
+    return ax
+
+
+def curve(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Named points (x, y) on one line, in their order, each with its name: a trade of one measure for another."""
+    ax = _small(ax)
+    ax.plot(*np.array(list(points.values())).T, "o-", color=COLORS[1])
+    for name, point in points.items():
+        ax.annotate(name, point, xytext=(-9, -4), textcoords="offset points", ha="right", fontsize=small_axes(ax))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(0.12)
+    return ax
+
+
 def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) -> Axes:
     """Density of all values of `latents`, any shape, over the bell curve of pure noise."""
     values = np.asarray(latents, np.float64).ravel()
@@ -263,6 +321,16 @@ def new_axes(ax: Axes | None) -> Axes:
     ax.title.set_fontsize(STYLE["axes.titlesize"])
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set_fontsize(STYLE["axes.labelsize"])
+    return ax
+
+
+def _small(ax: Axes | None) -> Axes:
+    """The caller's axes; or new ones in a figure of little height, for a few numbers."""
+    if ax is not None:
+        return ax
+    ax = new_axes(None)
+    figure: Any = ax.figure
+    figure.set_size_inches(6.4, 3.0)
     return ax
 
 

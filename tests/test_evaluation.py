@@ -19,7 +19,7 @@ from sdwidgets.paths import data_folder
 from sdwidgets.pocket import evaluate, judges
 from sdwidgets.pocket.cards import datasheet_card, figures, model_card
 from sdwidgets.pocket.evaluation import background, memorization, prompt_sets, report
-from sdwidgets.pocket.evaluation.background import main_colours
+from sdwidgets.pocket.evaluation.background import leading_colours, main_colours
 from sdwidgets.pocket.evaluation.claims import NO_CLAIM, RESTS_ON, SECTIONS_REST_ON
 from sdwidgets.pocket.evaluation.exposures import order_of, shown
 from sdwidgets.pocket.evaluation.scoring import Readers
@@ -258,6 +258,7 @@ def test_attributes_are_looked_at_apart():
     colour, shape = by_name["colour"], by_name["shape"]
     asked = [prompt_sets.ROWS[colour.row].scene("seen", number) for number in range(24)]
     assert main_colours(rendered(asked)) == [colour.view(scene) for scene in asked]
+    assert leading_colours(rendered(asked[:1])[0], 1) == {main_colours(rendered(asked[:1]))[0].split(" on ")[0]}
     assert main_colours(rendered([replace(asked[0], things=())])) == [f"nothing on {asked[0].background}"]
     for scene in asked:
         (thing,) = scene.things

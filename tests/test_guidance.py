@@ -106,3 +106,18 @@ def test_what_is_predicted_is_decoded_for_both_halves_and_the_guided_one():
 def test_scales_that_make_no_sense(scales):
     with pytest.raises(ValueError, match="finite numbers, at least one and each once"):
         sdwidgets.guidance(tiny.pipeline("sd"), tiny.PROMPT, scales=scales)
+
+
+def test_what_the_prompt_changes_is_measured_in_predicted_x0():
+    pipe = tiny.pipeline("sd")
+    with sdwidgets.record(pipe) as trace:
+        pipe(tiny.PROMPT, latents=start(), num_inference_steps=3, guidance_scale=5.0, **tiny.SIZE)
+    kind = trace.settings.prediction_type
+    without, with_it = (trace[1].half_original(half, kind) for half in ("uncond", "cond"))
+    expected = np.sqrt(((with_it - without) ** 2).sum() / (with_it**2).sum())
+    share = guidance.prompt_share(trace)
+    assert share.shape == (3,) and share[1] == pytest.approx(expected, rel=1e-5)
+    with sdwidgets.record(pipe) as trace:
+        pipe(tiny.PROMPT, latents=start(), num_inference_steps=1, guidance_scale=1.0, **tiny.SIZE)
+    with pytest.raises(ValueError, match="scale above 1"):
+        guidance.prompt_share(trace)

@@ -291,3 +291,9 @@ def test_sheets_for_the_eye_hide_what_the_judge_said(tmp_path):
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["sheet-000.png", "sheet-050.png"]
     with pytest.raises(FileNotFoundError, match="with the verb `eye`"):
         human_labels.read_readings(tmp_path / "nowhere")
+
+
+def test_a_label_names_what_is_recognised():
+    things = (Seen("shape", "circle"), Seen("broken", "star"), Seen("person", "cook"))
+    assert judges.label(Judgement("blue", things=things)) == "circle, cook"
+    assert judges.label(Judgement("blue", things=things[1:2])) == judges.label(Judgement("blue")) == "?"

@@ -39,6 +39,12 @@ DRAWINGS = {
     "bars": lambda ax=None: plots.bars([("a", 1.0), ("a", 2.0)], "distance", ax),
     "similarity": lambda ax=None: plots.similarity(np.eye(3), ["a", "b", "c"], "cosine", ax),
     "block_shapes": lambda ax=None: plots.block_shapes({"in": (4, 8, 8), "middle": (8, 4, 4), "out": (4, 8, 8)}, ax),
+    "word_maps": lambda ax=None: plots.word_maps(
+        {"a": LATENTS[0, :4, :3] ** 2, "b": LATENTS[1, :4, :3] ** 2}, PICTURES[0], ax
+    ),
+    "stacked": lambda ax=None: plots.stacked({"a": np.full(7, 40.0), "b": np.full(7, 60.0)}, "%", ax),
+    "bars": lambda ax=None: plots.bars({"a": 1.0, "b": 0.5}, "distance", ax),
+    "curve": lambda ax=None: plots.curve({"1": (0.2, 3.0), "2": (0.3, 1.0)}, "x", "y", ax),
     "histogram": lambda ax=None: plots.histogram(LATENTS, ax),
 }
 
@@ -250,3 +256,17 @@ def test_shares_of_a_row_fill_its_bar():
     assert [bar.get_width() for bar in ax.patches] == [25, 75, 50, 50]
     one, two = ax.patches[0], ax.patches[3]
     assert one.get_facecolor() == two.get_facecolor()
+
+
+def test_word_maps_need_a_picture_that_they_divide():
+    with pytest.raises(ValueError, match="do not divide"):
+        plots.word_maps({"a": np.ones((5, 5))}, PICTURES[0])
+
+
+def test_bars_stand_in_the_order_of_their_names():
+    ax = plots.bars({"first": 1.0, "second": 2.0}, "x")
+    assert [patch.get_width() for patch in ax.patches] == [1.0, 2.0] and ax.yaxis_inverted()
+
+
+def test_a_curve_names_its_points():
+    assert [text.get_text() for text in plots.curve({"1": (0, 1), "8": (1, 0)}, "x", "y").texts] == ["1", "8"]

@@ -86,3 +86,16 @@ def decode_predictions(pipe: DiffusionPipeline, trace: Trace) -> dict[str, np.nd
         if all(getattr(step, f"noise_pred_{name}") is not None for step in trace):
             predicted[name] = np.stack([step.half_original(name, kind)[0] for step in trace])
     return {name: _latents.decode(pipe, x0) for name, x0 in predicted.items()}
+
+
+def prompt_share(trace: Trace) -> np.ndarray:
+    """How much the prompt changes at each step of a guided run, in predicted x0: |cond - uncond| / |cond|, (step,).
+
+    In predicted x0 whatever the network predicts: at one x_t noise, v and x0 are linear functions of one another, but with factors that depend
+    on the timestep, so lengths in one are not those in another. Raises ValueError for a run without both halves.
+    """
+    kind = str(trace.settings.prediction_type)
+    if any(step.noise_pred_uncond is None or step.noise_pred_cond is None for step in trace):
+        raise ValueError("this run recorded one prediction a step; record one with a guidance scale above 1")
+    halves = [[step.half_original(half, kind) for half in ("uncond", "cond")] for step in trace]
+    return np.array([np.linalg.norm(cond - uncond) / np.linalg.norm(cond) for uncond, cond in halves])

@@ -33,3 +33,11 @@ def main_colours(pictures: np.ndarray) -> list[str]:
         there = counts.max() >= 0.01 * (picture.shape[0] // 2) ** 2
         colours.append(f"{names[counts.argmax()] if there else 'nothing'} on {background}")
     return colours
+
+
+def leading_colours(picture: np.ndarray, count: int) -> set[str]:
+    """The `count` colours that most pixels have, the background's left out; picture (128, 128, 3) uint8."""
+    names = list(COLOURS)
+    counts = np.bincount(nearest_colours(picture).ravel(), minlength=len(names))
+    counts[names.index(background_colour(picture[None])[0])] = 0
+    return {names[number] for number in np.argsort(-counts)[:count]}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .judgement import Judgement, Seen, colour_of, count, named, only, person, place, relation
+from .judgement import Judgement, Seen, colour_of, count, label, named, only, person, place, relation
 
 __all__ = [
-    "Judgement", "Seen", "colour_of", "count", "load", "named", "only", "person", "place", "relation",
+    "Judgement", "Seen", "colour_of", "count", "label", "load", "named", "only", "person", "place", "relation",
 ]  # fmt: skip
 
 

@@ -43,6 +43,11 @@ def named(judgement: Judgement, name: str) -> list[Seen]:
     return [thing for thing in judgement.things if thing.kind != "broken" and thing.name == name]
 
 
+def label(judgement: Judgement) -> str:
+    """What is recognised in a picture, from left to right: "circle, star"; "?" where nothing is."""
+    return ", ".join(thing.name for thing in judgement.things if thing.kind != "broken") or "?"
+
+
 def count(judgement: Judgement, name: str | None = None) -> int:
     """How many recognised things of that name there are; without a name, how many things of any kind, broken ones too."""
     return len(judgement.things) if name is None else len(named(judgement, name))

@@ -1,0 +1,32 @@
+"""What the denoiser gets of a prompt, and distances of prompts as bags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sdwidgets.analysis.embeddings import bag_distance, prompt_arguments
+from tests import tiny
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_the_arguments_make_the_prompts_picture(family):
+    pipe = tiny.pipeline(family)
+    run = {"num_inference_steps": 1, "guidance_scale": 3.0, "output_type": "latent", **tiny.SIZE}
+    pictures = [
+        pipe(**prompt, generator=tiny.generator(), **run).images
+        for prompt in ({"prompt": tiny.PROMPT}, prompt_arguments(pipe, tiny.PROMPT))
+    ]
+    torch.testing.assert_close(*pictures)
+
+
+def test_a_bag_has_no_order():
+    one = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    assert bag_distance(one, one.flip(0)) == pytest.approx(0, abs=1e-3)
+    assert bag_distance(one, 2 * one) == pytest.approx(1, rel=0.5) and bag_distance(one, 0 * one) == pytest.approx(1)
+    near = one.flip(0).clone()
+    near[0] += torch.tensor([0.0, 0, 0, 0, 0.1])
+    assert bag_distance(one, near) == pytest.approx(0.1 / np.linalg.norm(one), rel=1e-3)
+    with pytest.raises(ValueError, match="of one shape"):
+        bag_distance(one, one[:2])
