@@ -43,7 +43,7 @@ DRAWINGS = {
         {"a": LATENTS[0, :4, :3] ** 2, "b": LATENTS[1, :4, :3] ** 2}, PICTURES[0], ax
     ),
     "stacked": lambda ax=None: plots.stacked({"a": np.full(7, 40.0), "b": np.full(7, 60.0)}, "%", ax),
-    "bars": lambda ax=None: plots.bars({"a": 1.0, "b": 0.5}, "distance", ax),
+    "ranking": lambda ax=None: plots.ranking({"a": 1.0, "b": 0.5}, "distance", ax),
     "curve": lambda ax=None: plots.curve({"1": (0.2, 3.0), "2": (0.3, 1.0)}, "x", "y", ax),
     "histogram": lambda ax=None: plots.histogram(LATENTS, ax),
 }
@@ -264,7 +264,7 @@ def test_word_maps_need_a_picture_that_they_divide():
 
 
 def test_bars_stand_in_the_order_of_their_names():
-    ax = plots.bars({"first": 1.0, "second": 2.0}, "x")
+    ax = plots.ranking({"first": 1.0, "second": 2.0}, "x")
     assert [patch.get_width() for patch in ax.patches] == [1.0, 2.0] and ax.yaxis_inverted()
 
 
