@@ -222,7 +222,10 @@ def test_rooms_for_any_model_never_name_pocket(room):
     ("name", "heavy"),
     [
         ("trace", ("torch", "diffusers", "transformers", "matplotlib")),
-        ("plots", ("torch", "diffusers", "transformers", "ipywidgets")),
+        *(
+            (f"plots/{name}", ("torch", "diffusers", "transformers", "ipywidgets"))
+            for name in ("base", "pictures", "lines", "diagram")
+        ),
         ("loading/catalog", ("torch", "diffusers", "transformers", "numpy")),
         ("recording", ("matplotlib", "ipywidgets")),
         ("latents", ("matplotlib", "ipywidgets")),

@@ -95,7 +95,7 @@ def word_maps(heats: Mapping[str, np.ndarray], picture: np.ndarray, ax: Axes | N
     """
     maps = checked_array([*heats.values()], 3, "maps (word, h, w) of one size")
     sides = [whole // part for whole, part in zip(picture.shape[:2], maps.shape[1:], strict=True)]
-    large = 100 * maps.repeat(sides[0], 1).repeat(sides[1], 2)
+    large: np.ndarray = 100 * maps.repeat(sides[0], 1).repeat(sides[1], 2)
     if large.shape[1:] != picture.shape[:2]:
         raise ValueError(f"maps of {maps.shape[1:]} do not divide a picture of {picture.shape[:2]} pixels")
     own, ax = ax is None, new_axes(ax)
