@@ -179,9 +179,7 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
             words = plain(markdown(f"{title}. {told.get('say', '')}"))
             new: list[tuple[list[Slide], Shown]] = [([], one) for one in outputs(cell, " ".join(words.split()), here)]
             if answers.is_answer(cell) and predictions and not (after if shown else before):
-                new[0][0].append(
-                    Slide("Predict", sentence(predictions[-1][1]), kind="ask", part=part, source=here)
-                )
+                new[0][0].append(Slide("Predict", sentence(predictions[-1][1]), kind="ask", part=part, source=here))
             shown += new
     if not shown:  # nothing that a question could come before
         before, after = [], before
