@@ -64,7 +64,7 @@ MUTATIONS = (
     Mutation("training: a killed save leaves two", "sdwidgets/pocket/training/trainer.py", '        self._keep_only(record["file"])', "        pass", "tests/test_training.py -k killed"),
     Mutation("a scheduler's own betas", "sdwidgets/generation/schedulers.py", "for k, v in {**training, **entry.kwargs}.items() if k in takes", "for k, v in entry.kwargs.items() if k in takes", "tests/test_pipeline.py"),
     Mutation("height and width swapped", "sdwidgets/recording.py", "            height=h,\n            width=w,", "            height=w,\n            width=h,", "tests/test_recording.py"),
-    Mutation("contact sheet: last picture first", "sdwidgets/plots.py", "_tiled(pictures, columns, 255, ", "_tiled(pictures[::-1], columns, 255, ", "tests/test_plots.py"),
+    Mutation("contact sheet: last picture first", "sdwidgets/plots/pictures.py", "tiled(pictures, columns, 255, ", "tiled(pictures[::-1], columns, 255, ", "tests/test_plots.py"),
     Mutation("timesteps bunched at the end", "sdwidgets/pocket/training/denoiser.py", "torch.arange(count) / count) % 1", "torch.arange(count) / count).clamp(max=1)", "tests/test_training.py -k timesteps"),
     Mutation("odds of log SNR taken for those of timesteps", "sdwidgets/pocket/training/denoiser.py", "odds = density * -torch.gradient(log_snr)[0]", "odds = density", "tests/test_training.py -k looks"),
     Mutation("average: decay and its rest swapped", "sdwidgets/pocket/training/trainer.py", "[p.detach() for p in module.parameters()], 1 - decay)", "[p.detach() for p in module.parameters()], decay)", "tests/test_training.py -k average"),
