@@ -6,6 +6,7 @@ import pytest
 
 from sdwidgets.course.facts import fact, facts
 from sdwidgets.loading.catalog import MODELS
+from sdwidgets.paths import data_folder
 
 
 @pytest.mark.parametrize("key", list(facts()))
@@ -18,6 +19,13 @@ def test_every_fact_is_sourced(key):
 
 def test_the_model_table_and_the_facts_agree():
     assert fact("sd15.unet.parameters") == MODELS["sd15"].denoiser_parameters
+
+
+def test_no_fact_stands_twice():
+    keys = [
+        line.split(",")[0] for file in data_folder("facts").glob("*.csv") for line in file.read_text().splitlines()[1:]
+    ]
+    assert not {key for key in keys if keys.count(key) > 1}
 
 
 def test_an_unknown_key_names_the_closest():
