@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -60,22 +61,15 @@ def binomial_tail(n: int, k: int, p: float) -> float:
 def geometric_mean(values: Iterable[float]) -> tuple[float, float, float]:
     """The mean of values above 0 on a logarithmic scale, and the 95% interval of that mean by Student's t: (mean, low, high).
 
-    One value alone has no interval: it is given three times. Of two values by the same approximation of t, which is good from five on.
-    Raises ValueError for none, and for values that are not above 0.
+    One value alone has no interval: it stands three times. Raises ValueError for none, and for values that are not above 0.
     """
+    from scipy import stats  # a second to import
+
     values = list(values)
     if not values or min(values) <= 0:
         raise ValueError(f"a geometric mean takes values above 0, one or more, not {values}")
     logs = [math.log(value) for value in values]
-    n, mean = len(logs), math.fsum(logs) / len(logs)
-    if n == 1:
-        return values[0], values[0], values[0]
-    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in logs) / (n - 1))
-    reach = student(n - 1) * deviation / math.sqrt(n)
-    return math.exp(mean), math.exp(mean - reach), math.exp(mean + reach)
-
-
-def student(freedom: int, z: float = Z) -> float:
-    """The quantile of Student's t that belongs to the normal quantile z, for so many degrees of freedom (Abramowitz and Stegun 26.7.5)."""
-    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    mean, low, high = [statistics.fmean(logs)] * 3
+    if len(logs) > 1:
+        low, high = stats.t.interval(0.95, len(logs) - 1, loc=mean, scale=stats.sem(logs))
+    return math.exp(mean), math.exp(low), math.exp(high)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 
 import nbclient
 import nbconvert
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from sdwidgets.trace_io import extract_trace
 from sdwidgets.widgets.playground.widget import Playground
 from sdwidgets.widgets.saved import LeavesPage
 from tests import tiny
 from tests.test_playground import SECONDS
-from tools.clean_notebooks import VIEW, clean
+from tools.clean_notebooks import LARGE, VIEW, clean, smaller
 
 CELLS = (
     "from tests import tiny; import sdwidgets; from sdwidgets.widgets.playground.widget import Playground; pipe = tiny.pipeline('sd')",
@@ -108,3 +112,22 @@ def test_a_long_race_says_how_far_it_is_and_leaves_no_line(monkeypatch):
     seen = [re.search(r"(DDIM|Euler): step (\d) of 6$", line).groups() for line in shown[:-1]]
     assert seen == [("DDIM" if step < 4 else "Euler", str(step)) for step in range(1, 7)] and shown[-1] == ""
     assert [output.output_type for output in book.cells[1].outputs] == ["display_data"]
+
+
+def test_large_pictures_are_stored_in_full_colour_and_plots_without_loss():
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).resize((400, 400), Image.Resampling.BICUBIC)
+    plot = Image.new("RGB", (400, 400), "white")
+    plot.paste((200, 30, 10), (50, 50, 300, 60))
+
+    def stored(picture):
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        ((kind, data),) = smaller(base64.b64encode(file.getvalue()).decode()).items()
+        return kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), float), len(data)
+
+    kind, pixels, size = stored(photo)
+    assert kind == "image/jpeg" and LARGE < size and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5000
+    assert np.abs(pixels - np.asarray(photo, float)).mean() < 3
+    kind, pixels, _ = stored(plot)
+    assert kind == "image/png" and np.array_equal(pixels, np.asarray(plot, float))

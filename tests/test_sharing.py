@@ -210,9 +210,11 @@ def test_the_worker_outlives_what_its_jobs_raise():
 
 
 def test_quiet_blocks_of_two_threads_leave_the_verbosity_as_it_was():
-    from diffusers.utils import logging
+    import diffusers.utils
+    import transformers.utils
 
-    before, inside, leave = logging.get_verbosity(), threading.Event(), threading.Event()
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before, inside, leave = [one.get_verbosity() for one in libraries], threading.Event(), threading.Event()
 
     def other():
         with quiet_diffusers():
@@ -223,7 +225,7 @@ def test_quiet_blocks_of_two_threads_leave_the_verbosity_as_it_was():
     with quiet_diffusers():
         thread.start()
         inside.wait(60)
-    assert logging.get_verbosity() == logging.ERROR, "one block is still open"
+    assert all(one.get_verbosity() == one.ERROR for one in libraries), "one block is still open"
     leave.set()
     thread.join()
-    assert logging.get_verbosity() == before
+    assert [one.get_verbosity() for one in libraries] == before

@@ -6,19 +6,14 @@ import math
 
 import pytest
 
-from sdwidgets.statistics import geometric_mean, student
-
-
-@pytest.mark.parametrize(("freedom", "t"), [(5, 2.571), (7, 2.365), (15, 2.131), (1000, 1.962)])
-def test_student_is_as_in_the_tables(freedom, t):
-    assert student(freedom) == pytest.approx(t, abs=0.005)
+from sdwidgets.statistics import geometric_mean
 
 
 def test_a_geometric_mean_has_an_interval_symmetric_in_its_logarithm():
     mean, low, high = geometric_mean([1.0, 2.0, 4.0, 8.0, 16.0, 2.0])
     assert mean == pytest.approx(2 ** (11 / 6)) and low * high == pytest.approx(mean**2)
-    assert math.log(high / mean) == pytest.approx(2.571 * math.log(2) * math.sqrt(2.1667 / 6), rel=0.01)
-    assert geometric_mean([3.0]) == (3.0, 3.0, 3.0)
+    assert math.log(high / mean) == pytest.approx(2.571 * math.log(2) * math.sqrt(2.1667 / 6), rel=1e-3)
+    assert geometric_mean([3.0]) == pytest.approx((3.0, 3.0, 3.0))
     for wrong in ([], [1.0, 0.0]):
         with pytest.raises(ValueError, match="values above 0"):
             geometric_mean(wrong)

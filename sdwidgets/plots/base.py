@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_params_from_file
@@ -16,14 +15,15 @@ from matplotlib.ticker import MaxNLocator
 STYLE = rc_params_from_file(Path(__file__).parent.with_name("sdwidgets.mplstyle"), use_default_template=False)
 COLORS = STYLE["axes.prop_cycle"].by_key()["color"]
 DIVERGING = "RdBu_r"  # around zero, and safe for colour blindness
+SMALL = (6.4, 3.0)  # inches of a figure of a few numbers
 MAX_TILE = 3.2  # inches: one picture alone is drawn no wider
 
 
-def new_axes(ax: Axes | None) -> Axes:
-    """The caller's axes; or new ones, styled by hand because every thread shares rcParams."""
+def new_axes(ax: Axes | None, size: tuple[float, float] | None = None) -> Axes:
+    """The caller's axes; or new ones, styled by hand because every thread shares rcParams, in a figure of that size in inches."""
     if ax is not None:
         return ax
-    figure = Figure(figsize=STYLE["figure.figsize"], dpi=STYLE["figure.dpi"], layout="constrained")
+    figure = Figure(figsize=size or STYLE["figure.figsize"], dpi=STYLE["figure.dpi"], layout="constrained")
     ax = figure.add_subplot()
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, color=STYLE["grid.color"], linewidth=STYLE["grid.linewidth"])
@@ -32,16 +32,6 @@ def new_axes(ax: Axes | None) -> Axes:
     ax.title.set_fontsize(STYLE["axes.titlesize"])
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set_fontsize(STYLE["axes.labelsize"])
-    return ax
-
-
-def small_figure(ax: Axes | None) -> Axes:
-    """The caller's axes; or new ones in a figure of little height, for a few numbers."""
-    if ax is not None:
-        return ax
-    ax = new_axes(None)
-    figure: Any = ax.figure
-    figure.set_size_inches(6.4, 3.0)
     return ax
 
 

@@ -150,10 +150,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 def block_shapes(shapes: Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
     """The grid of each block of a U-Net as a bar of its height, with its channels; `shapes`: as `analysis.anatomy.block_shapes` gives them."""
-    own, ax = ax is None, new_axes(ax)
-    if own:
-        figure: Any = ax.figure
-        figure.set_size_inches(9.5, 3.8)
+    ax = new_axes(ax, (9.5, 3.8))
     middle = [*shapes].index("middle")
     for x, (channels, height, width) in enumerate(shapes.values()):
         ax.bar(x, height, bottom=-height / 2, color=COLORS[x > middle], alpha=0.75)

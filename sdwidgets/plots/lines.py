@@ -12,19 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from ..statistics import geometric_mean
-from .base import COLORS, new_axes, over_steps, small_axes, small_figure
+from .base import COLORS, SMALL, new_axes, over_steps, small_axes
 
 
-def norms(by_step: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
+def norms(arrays: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     """Root mean square of each named array (step, ...) by step: norms({"x0": trace.pred_original})."""
-    ax = new_axes(ax)
-    for color, (name, values) in zip(itertools.cycle(COLORS), by_step.items(), strict=False):
-        values = np.asarray(values, np.float64)
-        ax.plot(np.sqrt((values.reshape(len(values), -1) ** 2).mean(1)), ".-", color=color, label=name)
-    over_steps(ax, "root mean square")
-    ax.set_ylim(bottom=0)
-    ax.legend(fontsize=small_axes(ax))
-    return ax
+    flat = {name: np.asarray(array, np.float64).reshape(len(array), -1) for name, array in arrays.items()}
+    return by_step({name: np.sqrt((array**2).mean(1)) for name, array in flat.items()}, "root mean square", ax)
 
 
 def by_step(values: Mapping[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
@@ -146,7 +140,7 @@ def paths(places: np.ndarray, points: np.ndarray, ax: Axes | None = None) -> Axe
 
 def stacked(parts: Mapping[str, np.ndarray], label: str, ax: Axes | None = None) -> Axes:
     """Named parts of a whole by step, (step,) each, one upon the other; `label`: what the vertical axis shows, with its unit."""
-    ax = small_figure(ax)
+    ax = new_axes(ax, SMALL)
     steps = range(1, len(next(iter(parts.values()))) + 1)
     ax.stackplot(steps, *parts.values(), colors=COLORS[: len(parts)], labels=list(parts))
     over_steps(ax, label)
@@ -157,7 +151,7 @@ def stacked(parts: Mapping[str, np.ndarray], label: str, ax: Axes | None = None)
 
 def ranking(values: Mapping[str, float], label: str, ax: Axes | None = None) -> Axes:
     """A horizontal bar for each named number, the first on top; `label`: what they are, with their unit."""
-    ax = small_figure(ax)
+    ax = new_axes(ax, SMALL)
     drawn = ax.barh(list(values), list(values.values()), color=COLORS[0])
     ax.bar_label(drawn, fmt=" %.2g", fontsize=small_axes(ax))
     ax.set_xlabel(label)
@@ -168,7 +162,7 @@ def ranking(values: Mapping[str, float], label: str, ax: Axes | None = None) -> 
 
 def curve(points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
     """Named points (x, y) on one line, in their order, each with its name: a trade of one measure for another."""
-    ax = small_figure(ax)
+    ax = new_axes(ax, SMALL)
     ax.plot(*np.array(list(points.values())).T, "o-", color=COLORS[1])
     for name, point in points.items():
         ax.annotate(name, point, xytext=(-9, -4), textcoords="offset points", ha="right", fontsize=small_axes(ax))
@@ -196,10 +190,7 @@ def histogram(latents: np.ndarray, ax: Axes | None = None, *, bins: int = 60) ->
 
 def shares(rows: Mapping[str, Mapping[str, float]], label: str, ax: Axes | None = None) -> Axes:
     """Each row of named amounts as one bar of 100 percent; a name has the same colour in all rows. `label`: of the horizontal axis."""
-    own, ax = ax is None, new_axes(ax)
-    if own:
-        figure: Any = ax.figure
-        figure.set_size_inches(9, 2.6)
+    ax = new_axes(ax, (9, 2.6))
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     for y, row in enumerate(rows.values()):
         left, whole = 0.0, sum(row.values())
@@ -216,10 +207,7 @@ def shares(rows: Mapping[str, Mapping[str, float]], label: str, ax: Axes | None 
 def bars(values: Mapping[str, float] | Sequence[tuple[str, float]], label: str, ax: Axes | None = None) -> Axes:
     """A bar for each name, or for each of (name, value) where names come twice. `label`: of the vertical axis, with its unit."""
     pairs = list(values.items()) if isinstance(values, Mapping) else list(values)
-    own, ax = ax is None, new_axes(ax)
-    if own:
-        figure: Any = ax.figure
-        figure.set_size_inches(9, 3.6)
+    ax = new_axes(ax, (9, 3.6))
     ax.bar(range(len(pairs)), [value for _, value in pairs], color=COLORS[0])
     ax.set_xticks(range(len(pairs)), [name for name, _ in pairs], rotation=45, ha="right")
     ax.set_ylabel(label)

@@ -116,10 +116,7 @@ def word_maps(heats: Mapping[str, np.ndarray], picture: np.ndarray, ax: Axes | N
 def similarity(matrix: np.ndarray, names: Sequence[str], label: str, ax: Axes | None = None) -> Axes:
     """A matrix (n, n) of likenesses from -1 to 1; names stand at its rows, numbers at its columns. `label`: of the colour scale."""
     matrix = checked_array(matrix, 2, "a matrix (n, n)")
-    own, ax = ax is None, new_axes(ax)
-    if own:
-        figure: Any = ax.figure
-        figure.set_size_inches(9, 4.2)
+    ax = new_axes(ax, (9, 4.2))
     image = ax.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1)
     ax.grid(False)
     ax.set_xticks(range(len(names)), [str(1 + number) for number in range(len(names))])

@@ -69,7 +69,7 @@ class Messages:
             **session.pictures(),
         )
         if self._autorun and session.run is None and session.worker.idle:
-            session.start(session.request(), "")
+            session.start(session.request())
 
     def poll(self, client: str, seen: int, lost: bool) -> None:
         if lost:
