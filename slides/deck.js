@@ -124,10 +124,13 @@ function still(host) {
   arrange(picture.closest(".sheet"));
 }
 
-/** A picture that is not wide stands beside the words. */
+/** A picture that is not wide stands beside the words; deck.css makes it as large as its ratio allows. */
 function arrange(sheet) {
   const picture = sheet.querySelector(".shown > img");
-  if (picture?.naturalWidth) sheet.classList.toggle("beside", picture.naturalWidth < 1.3 * picture.naturalHeight);
+  if (!picture?.naturalWidth) return;
+  const ratio = picture.naturalWidth / picture.naturalHeight;
+  picture.style.setProperty("--ratio", ratio);
+  sheet.classList.toggle("beside", ratio < 1.3);
 }
 
 /** A number or a small table that a cell printed, as large as there is room for. */

@@ -114,6 +114,16 @@ def test_the_room_is_asked_before_it_sees(tmp_path):
     assert [slide.kind for slide in without] == ["part", "beat", "ask"]
 
 
+def test_lines_of_code_stand_under_the_question_about_them(tmp_path):
+    lines, result = code(tags=("stage", "code-on-slide")), code(picture())
+    lines.source = "x < y  # <b>"
+    ask, beat = slides_of(tmp_path, text("# T: q"), text(f"## B\n\n{ASKED}", say="s"), lines, result)[1:]
+    assert (ask.kind, ask.shown.kind, ask.shown.html) == ("ask", "text", "<pre>x &lt; y  # &lt;b&gt;</pre>")
+    assert beat.shown.kind == "picture"
+    with pytest.raises(SlideError, match="cell 2: tagged code-on-slide, but no question to the room"):
+        slides_of(tmp_path, text("# T: q"), text("## B", say="s"), lines)
+
+
 PREDICTED = "What comes. **Predict** how many:\none, or two?\n\nProse."
 
 

@@ -5,7 +5,8 @@ What stands on it, in which order, is said in slides/evening.toml: slides writte
 
 - A markdown cell with `"slide": {"title", "say", "minutes", "notes"}` starts a slide. Without "title" its heading is taken.
 - The outputs of the code cells after it that carry the tag `on-slide` stand on it: a view or a picture, else the text.
-- `> **Ask the room:** ...` is a slide of its own, before the picture that answers it.
+- `> **Ask the room:** ...` is a slide of its own, before the picture that answers it. Where it asks about lines of code, the code
+  cell after it is tagged `code-on-slide`: its source stands under the question.
 - So is `**Predict**: ...` where no question to the room precedes it and the output on the slide is tagged `answer`; else it is a note.
 
 Nothing is executed: what a notebook has stored is what is shown.
@@ -175,6 +176,10 @@ def beat(cells: list[tuple[int, nbformat.NotebookNode]], part: str, where: str) 
             ]
             (after if shown else before).extend(asked)
             predictions += PREDICT.finditer(cell.source)
+        if "code-on-slide" in tags:
+            if not before or shown or before[-1].shown:
+                raise SlideError(f"{here}: tagged code-on-slide, but no question to the room stands before it")
+            before[-1] = replace(before[-1], shown=Shown("text", f"<pre>{html.escape(cell.source)}</pre>"))
         if cell.cell_type == "code" and "on-slide" in tags:
             words = plain(markdown(f"{title}. {told.get('say', '')}"))
             new: list[tuple[list[Slide], Shown]] = [([], one) for one in outputs(cell, " ".join(words.split()), here)]

@@ -179,6 +179,19 @@ def test_dark_and_light_by_key(new_page, small):
     assert page.evaluate(ground) == "rgb(23, 23, 26)"
 
 
+def test_a_picture_is_as_large_in_the_dark(new_page, small):
+    sizes = []
+    for scheme in ("light", "dark"):
+        page = opened(new_page(1280, 720, color_scheme=scheme), small)
+        page.evaluate("deck.slide(2)")
+        picture = page.locator("section.present .shown > img")
+        (place, room), white = ((e.bounding_box() for e in (picture, picture.locator(".."))), "rgb(255, 255, 255)")
+        assert place["width"] > 0.99 * room["width"] or place["height"] > 0.99 * room["height"]
+        assert (picture.evaluate("e => getComputedStyle(e).backgroundColor") == white) == (scheme == "dark")
+        sizes.append(place["width"])
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
 def test_the_notes_open_from_a_file(new_page, small):
     page = opened(new_page(1280, 720), small)
     page.evaluate("deck.slide(4)")
