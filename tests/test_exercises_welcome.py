@@ -119,6 +119,7 @@ def test_distance_right(answer):
         (lambda previews, picture, mask: away(previews, PICTURE)[:, mask].mean((1, 2)), "and wrong for others"),
         (lambda previews, picture, mask: [1.0, 2.0, 3.0], "the answer is"),
         (lambda previews, picture: 0, "TypeError"),
+        (lambda p, x, m: np.abs(p.astype(float) - x)[m].mean((1, 2)), "array[:, mask]"),
     ],
 )
 def test_distance_wrong(answer, hint):

@@ -44,7 +44,7 @@ def _check_remade(run, again, made) -> None:
     sides = "Another size: take settings.height and settings.width."
     hints = {
         "prompt": "The prompt is another one: take settings.prompt.",
-        "negative_prompt": "settings.negative_prompt is part of the run too; without it guidance points elsewhere.",
+        "negative_prompt": "settings.negative_prompt is part of the run too: a second text, from which guidance leads away.",
         "seed": "The noise is another one: give the pipeline a fresh torch.Generator(\"cpu\") with settings.seed.",
         "num_inference_steps": "Another number of steps: take settings.num_inference_steps.",
         "guidance_scale": "Another guidance scale: take settings.guidance_scale.",
@@ -74,7 +74,10 @@ def distance(function=None) -> Verdict:
     )
     mask = np.zeros((4, 6), bool)
     mask[1:, :2] = True
-    result = np.asarray(answer_of(function, previews, picture, mask), float)
+    try:
+        result = np.asarray(answer_of(function, previews, picture, mask), float)
+    except IndexError as error:
+        return wrong(f"The mask picks pixels, and the first axis of previews is the step: array[:, mask]. ({error})")
     difference = previews.astype(float) - picture
     within = difference[:, mask]  # (step, pixel, 3)
     expected = np.abs(within).mean((1, 2))
@@ -100,7 +103,7 @@ def distance(function=None) -> Verdict:
         (np.abs(signed), cancels),
         ((within**2).mean((1, 2)), "These are squared differences; take the absolute value."),
         (np.abs(previews.astype(float) - previews[-1])[:, mask].mean((1, 2)), "That is the distance from the last preview; take the finished picture."),
-        (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are asked for."),
+        (expected / 255, "That is on a scale of 0 to 1; here levels of 255 are wanted."),
     ]  # fmt: skip
     refute(result, mistakes)
     return wrong(f"For three small pictures the answer is {np.round(expected, 1).tolist()}, not {np.round(result, 1).tolist()}.")  # fmt: skip
