@@ -18,7 +18,7 @@ def test_compression_is_right():
         ((64, 64, 4), 48, "channels first"),
         ((3, 64, 64), 48, "has four"),
         ((4, 16, 16), 48, "Pocket's latent"),
-        ((4, 128, 128), 48, "eight pixels become one cell"),
+        ((4, 128, 128), 48, "eight pixels become one latent pixel"),
         ((4, 64, 64), 64, "a pixel holds three numbers"),
         ((4, 64, 64), 8, "ratio of the sides"),
         ((4, 64, 64), 1 / 48, "inverse"),

@@ -47,7 +47,16 @@ def test_calls_knows_an_untouched_stub():
 
 
 def there_and_back(
-    scale=True, unscale=True, roots=True, swapped=False, ask=True, kind=None, decode=True, sampled=False
+    scale=True,
+    unscale=True,
+    roots=True,
+    swapped=False,
+    ask=True,
+    kind=None,
+    decode=True,
+    sampled=False,
+    known_roots=True,
+    raw=False,
 ):
     """The right function, or one with a mistake."""
 
@@ -63,7 +72,8 @@ def there_and_back(
         if ask:
             answer = pipe.unet(noisy, t, **text).sample
             kind_of = kind or scheduler.config.prediction_type
-            x0 = predicted_original(noisy, answer, abar**0.5, (1 / abar - 1) ** 0.5, kind_of)
+            known = (abar**0.5, (1 / abar - 1) ** 0.5) if known_roots else (abar, 1 / abar - 1)
+            x0 = answer if raw else predicted_original(noisy, answer, *known, kind_of)
         if not decode:
             return x0
         return pipe.vae.decode(x0 / factor if unscale else x0).sample
@@ -83,8 +93,11 @@ def test_round_trip_is_right(pipe):
         ({"scale": False}, "Encoding was not scaled"),
         ({"ask": False}, "You decoded the noisy latent itself"),
         ({"roots": False}, "Shares are square roots"),
+        ({"roots": False, "known_roots": False}, "in the noisy latents and for predicted_original"),
+        ({"known_roots": False}, "predicted_original takes a square root too"),
+        ({"raw": True}, "You decoded what the U-Net gave back"),
         ({"swapped": True}, "have changed places"),
-        ({"kind": "v_prediction"}, "This model answers in epsilon"),
+        ({"kind": "v_prediction"}, "This model predicts epsilon"),
         ({"decode": False}, "These are latents still"),
         ({"sampled": True}, "Two calls give two pictures"),
         ({"kind": "epsilon"}, "Right for this model alone"),

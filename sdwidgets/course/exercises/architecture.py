@@ -19,10 +19,12 @@ def compression(latent_shape=None, ratio=None) -> Verdict:
     of_pixels = len(shape) == 3 and shape[0] == 3
     require(not of_pixels, "The picture has three channels (red, green, blue); the latent has four.")
     require(shape != (4, 16, 16), "That is Pocket's latent for 128 pixels. For 512, divide 512 by eight.")
-    cells = f"{shape} is not it: eight pixels become one cell, in both directions, and there are four channels."
+    cells = (
+        f"{shape} is not it: eight pixels become one latent pixel, in both directions, and there are four channels."
+    )
     require(shape == (4, 64, 64), cells)
     mistakes = [
-        (64, "64 counts cells against pixels; a pixel holds three numbers and a cell four."),
+        (64, "64 counts latent pixels against pixels; a pixel holds three numbers and a latent pixel four."),
         (8, "Eight is the ratio of the sides; count all numbers."),
         (1 / 48, "That is its inverse: how many times fewer, so more than one."),
     ]
@@ -106,13 +108,22 @@ def _way_and_back(pipe, mean, noise, t: int, text: dict):
 
     config, factor = pipe.scheduler.config, pipe.vae.config.scaling_factor
     abar = float(pipe.scheduler.alphas_cumprod[t])
-    to_epsilon = abar**0.5, (1 / abar - 1) ** 0.5
+    known = abar**0.5, (1 / abar - 1) ** 0.5
 
-    def picture(scale=factor, unscale=None, signal=abar**0.5, spread=(1 - abar) ** 0.5, ask=True, kind=None):
+    def picture(
+        scale=factor,
+        unscale=None,
+        signal=abar**0.5,
+        spread=(1 - abar) ** 0.5,
+        ask=True,
+        kind=None,
+        known=known,
+        raw=False,
+    ):
         x0 = noisy = signal * mean * scale + spread * noise
         if ask:
             answer = pipe.unet(noisy, t, **text).sample
-            x0 = predicted_original(noisy, answer, *to_epsilon, kind or config.prediction_type)
+            x0 = answer if raw else predicted_original(noisy, answer, *known, kind or config.prediction_type)
         return pipe.vae.decode(x0 / (unscale or scale)).sample
 
     return picture
@@ -128,8 +139,11 @@ def _round_trip_mistakes(kind: str, other: str, factor: float, abar: float) -> l
         ("No noise was put on: sqrt(abar) of the picture plus sqrt(1 - abar) of the noise.", {"signal": 1.0, "spread": 0.0}),
         ("You decoded the noisy latent itself: ask the U-Net, and take the predicted x0.", {"ask": False}),
         ("Shares are square roots: sqrt(abar) of the picture, sqrt(1 - abar) of the noise.", {"signal": abar, "spread": 1 - abar}),
+        ("Shares are square roots, in the noisy latents and for predicted_original: sqrt(abar) and sqrt(1 - abar).", {"signal": abar, "spread": 1 - abar, "known": (abar, 1 / abar - 1)}),
+        ("predicted_original takes a square root too: its third argument, alpha, is sqrt(abar).", {"known": (abar, 1 / abar - 1)}),
+        ("You decoded what the U-Net gave back: turn it into the predicted x0 by latents.predicted_original.", {"raw": True}),
         ("Picture and noise have changed places: sqrt(abar) belongs to the picture.", {"signal": (1 - abar) ** 0.5, "spread": abar**0.5}),
-        (f"This model answers in {kind}: hand scheduler.config.prediction_type to latents.predicted_original.", {"kind": other}),
+        (f"This model predicts {kind}: hand scheduler.config.prediction_type to latents.predicted_original.", {"kind": other}),
     ]  # fmt: skip
 
 
@@ -171,9 +185,11 @@ def round_trip(function=None, pipe=None, t: int = 400) -> Verdict:
             says_other.scheduler = type(pipe.scheduler).from_config(config, prediction_type=other)
             again = torch.as_tensor(ask(says_other)).to(expected)
             if _nearly(again, reference(kind=other)):
-                return right("Encode, noise, one answer, decode: the loop is this, in small steps, from noise alone.")
+                return right(
+                    "Encode, noise, one prediction, decode: the loop is this, in small steps, from noise alone."
+                )
             return wrong(
-                f"Right for this model alone, which answers in {config.prediction_type}: read the kind from the pipeline that "
+                f"Right for this model alone, which predicts {config.prediction_type}: read the kind from the pipeline that "
                 "your function is given, pipe.scheduler.config.prediction_type."
             )
         for hint, settings in _round_trip_mistakes(config.prediction_type, other, factor, abar):
