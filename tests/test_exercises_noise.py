@@ -134,7 +134,13 @@ def test_ddim_step_is_right():
         (lambda x, e, a, to: x, "Nothing has moved"),
         (lambda x, e, a, to: step(x, e, a, min(to, 0.9)), "With a_to = 1"),
         (lambda x, e, a, to: x[0], "keeps the shape"),
-        (lambda x, e, a, to: x + e, "Two lines"),
+        (lambda x, e, a, to: x + e, "undo the mixing"),
+        (lambda x, e, a, to: to * (x - (1 - a) ** 0.5 * e) / a + (1 - to) ** 0.5 * e, "not sqrt(1 - a)"),
+        (lambda x, e, a, to: to * (x - (1 - a**2) ** 0.5 * e) / a, "without noise"),
+        (
+            lambda x, e, a, to: to * e + (1 - to**2) ** 0.5 * (x - a * e) / (1 - a**2) ** 0.5,
+            "took epsilon for the picture",
+        ),
         (crashes, "IndexError"),
     ],
 )

@@ -72,9 +72,10 @@ def run_with(
 
 
 def trailing(pipe: DiffusionPipeline, scheduler: str) -> SchedulerMixin:
-    """A new scheduler of `schedulers_for(pipe)` whose runs begin at the last timestep, however few their steps."""
+    """A new scheduler of `schedulers_for(pipe)` whose runs begin at the last timestep, however few their steps, and end without noise."""
     made = make_scheduler(scheduler, pipe)
-    return type(made).from_config(made.config, timestep_spacing="trailing")
+    clean = {"set_alpha_to_one": True} if "set_alpha_to_one" in made.config else {}  # or DDIM stops at t = 0
+    return type(made).from_config(made.config, timestep_spacing="trailing", **clean)
 
 
 def finished_latents(

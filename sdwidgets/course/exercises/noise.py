@@ -85,12 +85,15 @@ def ddim_step(function=None) -> Verdict:
         (to * (x - (1 - a) * e) / a + (1 - to) * e, squares),
         (to**0.5 * (x - (1 - a) ** 0.5 * e) / a**0.5 + (1 - to) ** 0.5 * e, "You took roots of a: a is already the root of abar."),
         (a * (x - b_to * e) / to + b * e, "a_from and a_to have changed places: x stands at a_from, and a_to is where it goes."),
+        (to * (x - (1 - a) ** 0.5 * e) / a + (1 - to) ** 0.5 * e, "b is sqrt(1 - a^2), not sqrt(1 - a): a is already the root of abar."),
+        (to * x0, "That is the picture at its new size, without noise: b_to epsilon belongs to it."),
+        (to * e + b_to * (x - a * e) / b, "You took epsilon for the picture: here the network has predicted the noise."),
         (a * x0 + b * e, "Nothing has moved: the new sample is mixed with a_to."),
     )  # fmt: skip
     refute(answer, mistakes, atol=1e-6)
     require(
         close(answer, to * x0 + b_to * e, atol=1e-6),
-        "Two lines: x0 = (x - b_from epsilon) / a_from, then a_to x0 + b_to epsilon, with b = sqrt(1 - a^2).",
+        "First undo the mixing to find x0; then mix x0 and epsilon anew. With b = 0, a_to = 1, x0 alone must come out: try that.",
     )
     at_the_end = np.allclose(function(x, e, a, 1.0), x0, atol=1e-6)
     require(at_the_end, "With a_to = 1, the end of the way, the answer should be the picture x0 itself.")
@@ -128,7 +131,9 @@ def trailing(function=None) -> Verdict:
     require((seven == seven.round()).all(), uneven)
     multiple = "1000 is no multiple of 7: go down from 1000 in steps of 1000 / 7, round, then take one off."
     require(seven.tolist() == wanted.tolist(), multiple)
-    return right("Now the first call of the network is at 999, the noisiest timestep that it was trained on.")
+    return right(
+        "Now the first call of the network is at 999. The model's own ten begin at 901: it is never called at 902 to 999, the noisiest."
+    )
 
 
 _ROWS = (
