@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.analysis.embeddings import bag_distance, prompt_arguments
+from sdwidgets.analysis.embeddings import bag_distance, prompt_arguments, unseen_rate
 from tests import tiny
 
 
@@ -30,3 +30,13 @@ def test_a_bag_has_no_order():
     assert bag_distance(one, near) == pytest.approx(0.1 / np.linalg.norm(one), rel=1e-3)
     with pytest.raises(ValueError, match="of one shape"):
         bag_distance(one, one[:2])
+
+
+def test_a_probe_reads_what_is_there_and_nothing_else():
+    labels = torch.arange(60) % 3
+    noise = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    groups = [i // 6 for i in range(60)]
+    assert unseen_rate(torch.eye(3)[labels] + 0.1 * noise[:, :3], labels, groups) == 1
+    assert unseen_rate(noise, labels, groups) < 0.6
+    with pytest.raises(ValueError, match="two or more"):
+        unseen_rate(noise, labels, [0] * 60)

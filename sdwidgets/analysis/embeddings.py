@@ -34,3 +34,21 @@ def bag_distance(one: torch.Tensor, other: torch.Tensor) -> float:
         )
     squares = torch.cdist(one.float(), other.float()).square().cpu().numpy()
     return float(squares[linear_sum_assignment(squares)].sum() ** 0.5 / torch.linalg.norm(one.float()).item())
+
+
+def unseen_rate(features: torch.Tensor, labels: torch.Tensor, groups: list, ridge: float = 1e-3) -> float:
+    """Share of labels that a linear probe (ridge regression on one-hot labels) reads right of groups it was not fitted on, each left out in turn.
+
+    features: (sample, width). labels: (sample,) integers from 0. groups: a group for each sample. Raises ValueError for fewer than two groups.
+    """
+    if len(set(groups)) < 2:
+        raise ValueError(f"there is {len(set(groups))} group; give two or more, so that one can be left out")
+    x, y, right = features.double().cpu(), torch.nn.functional.one_hot(labels.cpu()).double(), 0
+    for group in set(groups):
+        out = torch.tensor([other == group for other in groups])
+        mean, base = x[~out].mean(0), y[~out].mean(0)
+        known = (x[~out] - mean) / x[~out].std()
+        inner = known.T @ known + ridge * len(known) * torch.eye(x.shape[1], dtype=x.dtype)
+        weights = torch.linalg.solve(inner, known.T @ (y[~out] - base)) / x[~out].std()
+        right += int((((x[out] - mean) @ weights + base).argmax(1) == labels.cpu()[out]).sum())
+    return right / len(labels)

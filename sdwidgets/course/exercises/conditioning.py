@@ -21,7 +21,7 @@ def guide(function=None) -> Verdict:
     answer = answer_of(function, UNCOND, COND, 4.0)
     hints = [
         (UNCOND + 4 * (UNCOND - COND), "You walk away from the prompt: the step goes from uncond to cond, so cond - uncond."),
-        (COND + 4 * (COND - UNCOND), "You start at cond, so you go one step too far: at scale 1 it has to be cond itself."),
+        (COND + 4 * (COND - UNCOND), "You start at cond, so you go one step too far: at scale 1 it has to be cond itself. (In Ho and Salimans' own w, which is ours less 1, you are right.)"),
         (4 * COND, "That makes the prompt's prediction longer; guidance makes its *difference* from the other one longer."),
         (4 * (COND - UNCOND), "That is the step alone; it starts somewhere: at uncond."),
         (4 * UNCOND + (1 - 4) * COND, "The two are swapped: at scale 0 your function gives cond."),
@@ -58,7 +58,7 @@ def steps_run(function=None) -> Verdict:
     for steps, strength, expected in ((25, 1.0, 25), (50, 0.0, 0), (12, 0.75, 9)):
         answer = function(steps, strength)
         require(answer == expected, f"For {steps} steps at strength {strength:g} it is {expected}, not {answer}.")
-    return right("Strength is nothing but a starting step: 1 starts at the noise and forgets the picture, 0 never starts.")  # fmt: skip
+    return right("Strength is nothing but a starting step: 1 runs every step and keeps next to nothing of the picture, 0 never starts.")  # fmt: skip
 
 
 @check("Hand over your function: exercises.outpainting_mask(outpainting_mask).")
