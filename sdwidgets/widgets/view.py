@@ -95,7 +95,7 @@ class View:
         return f"<{type(self).__name__}: {self.title}{'; ' if state else ''}{state}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        picture = encoded(self.static_image().convert("RGB"), "JPEG", quality=90, subsampling=0, optimize=True)
+        picture = encoded(self.static_image().convert("RGB"), "JPEG", quality=80, optimize=True)
         return {"text/html": self.to_html(), "image/jpeg": picture, "text/plain": repr(self)}
 
 
