@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .recording import record
     from .trace import Settings, Step, Trace
     from .trace_io import embed_trace, extract_trace
+    from .widgets.diagram import Diagram, diagram
     from .widgets.guidance_explorer import GuidanceExplorer, guidance
     from .widgets.latent_lab import LatentLab, latent_lab
     from .widgets.noise_explorer import NoiseExplorer, explore_noise
@@ -32,6 +33,7 @@ _HOMES = {
     "load": "loading.pipeline", "preflight": "loading.doctor", "record": "recording", "speed_up": "acceleration", "Trace": "trace", "Settings": "trace",
     "Step": "trace", "embed_trace": "trace_io", "extract_trace": "trace_io", "load_demo": "course.demos",
     "Playground": "widgets.playground.widget", "Replay": "widgets.replay",
+    "diagram": "widgets.diagram", "Diagram": "widgets.diagram",
     "guidance": "widgets.guidance_explorer", "GuidanceExplorer": "widgets.guidance_explorer",
     "latent_lab": "widgets.latent_lab", "LatentLab": "widgets.latent_lab",
     "explore_noise": "widgets.noise_explorer", "NoiseExplorer": "widgets.noise_explorer", "race": "widgets.race", "SchedulerRace": "widgets.race",
@@ -39,8 +41,8 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "GuidanceExplorer", "LatentLab", "NoiseExplorer", "Playground", "PromptXray", "Replay", "SchedulerRace", "Settings", "Step", "Trace",
-    "__version__", "edit", "embed_trace", "explore_noise", "extract_trace", "guidance", "latent_lab", "load", "load_demo", "preflight",
+    "Diagram", "GuidanceExplorer", "LatentLab", "NoiseExplorer", "Playground", "PromptXray", "Replay", "SchedulerRace", "Settings", "Step", "Trace",
+    "__version__", "diagram", "edit", "embed_trace", "explore_noise", "extract_trace", "guidance", "latent_lab", "load", "load_demo", "preflight",
     "race", "record", "record_attention", "speed_up", "xray",
 ]  # fmt: skip
 

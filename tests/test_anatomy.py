@@ -1,13 +1,11 @@
-"""Anatomy: what the live pipeline is made of, and its drawing."""
+"""Anatomy: what the live pipeline is made of."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 
-from sdwidgets import plots, record
-from sdwidgets.analysis.anatomy import anatomy, block_shapes, one_step
+from sdwidgets import plots
+from sdwidgets.analysis.anatomy import anatomy, block_shapes
 from tests import tiny
 
 
@@ -29,25 +27,6 @@ def test_parts_are_those_of_the_pipeline_and_leave_no_hook(pipe):
     assert parts["vae"].writes[0] == 3
 
 
-def test_the_diagram_shows_what_a_recorded_step_carried(pipe):
-    with record(pipe) as trace:
-        parts = anatomy(pipe, "a cat", num_inference_steps=3, generator=torch.Generator().manual_seed(5))
-    step = one_step(pipe, trace, 1)
-    assert (step.seed, step.steps, step.timestep) == (5, 3, trace[1].timestep)
-    assert step.embeddings.ndim == 2 and np.array_equal(step.picture, trace.images[0])
-    assert np.array_equal(step.following, one_step(pipe, trace, 2).noisy)
-    assert not np.array_equal(step.noisy, step.following)
-    assert np.array_equal(one_step(pipe, trace, 0).noisy, step.noise)
-    assert len(step.predictions) == 1 + (trace[1].noise_pred_uncond is not None)
-    ax = plots.architecture(parts, step)
-    said = {text.get_text() for text in ax.texts}
-    assert {"3 times", "from seed 5", f"timestep $t$ = {step.timestep:.0f}"} <= said
-    assert len(ax.images) == 5 + len(step.predictions) and not ax.axison
-    assert all(text.get_fontsize() >= 12 for text in ax.texts if text.get_text())
-    with pytest.raises(ValueError, match="one of its 3 steps, not step 3"):
-        one_step(pipe, trace, 3)
-
-
 def test_block_shapes_go_down_and_up_again():
     unet = tiny.pipeline("sd")
     shapes = block_shapes(unet)
@@ -63,8 +42,3 @@ def test_hooks_are_gone_after_a_failure(pipe):
     with pytest.raises(ValueError, match="has to be of type `str` or `list`"):
         anatomy(pipe, prompt=3, num_inference_steps=2)
     assert not pipe.vae.decoder._forward_hooks and not pipe.vae.decoder._forward_pre_hooks
-
-
-def test_nothing_to_draw_is_a_sentence():
-    with pytest.raises(ValueError, match="no parts to draw"):
-        plots.architecture([], None)

@@ -106,7 +106,8 @@ MODULES = {
         for name in "noise_schedules denoiser guidance autoencoder attention attention_processors prompt_to_prompt sampling runs embeddings anatomy".split()
     ),
     "Views": tuple(
-        f"widgets.{name}" for name in "replay latent_lab noise_explorer race guidance_explorer xray view".split()
+        f"widgets.{name}"
+        for name in "diagram replay latent_lab noise_explorer race guidance_explorer xray view".split()
     ),
     "The course": ("course.demos", "course.facts", "course.meetup", "course.colab"),
     "The Playground": ("widgets.playground.widget",),

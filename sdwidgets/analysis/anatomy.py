@@ -1,7 +1,6 @@
 """What a pipeline is made of, measured on the live model: parts, parameters, shapes, time.
 
-`anatomy(pipe)` makes one real picture of few steps and watches the parts at work; `one_step` takes one step out of a recorded run;
-`plots.architecture` draws both. `block_shapes` are the shapes inside the U-Net.
+`anatomy(pipe)` makes one real picture of few steps and watches the parts at work. `block_shapes` are the shapes inside the U-Net.
 """
 
 from __future__ import annotations
@@ -11,13 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..latents import colour_map, linear_preview
-from ..trace import Trace, first_of
-from .denoiser import conditioning
-
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 ROLES = {
@@ -93,55 +87,14 @@ def anatomy(
     )
 
 
-@dataclass(frozen=True)
-class OneStep:
-    """One step of a recorded run, as pictures: what each arrow of the diagram carries. Latents are in rough colours, (h, w, 3) uint8."""
-
-    prompt: str
-    tokens: list[str]  # the prompt's, without start, end and padding
-    embeddings: np.ndarray  # (tokens, width): what the denoiser gets of the prompt
-    seed: int | None
-    noise: np.ndarray  # the noise sample that the run began with
-    timestep: float
-    noisy: np.ndarray  # x_t, as the denoiser sees it
-    predictions: list[np.ndarray]  # for the prompt and without it; or the one that there is
-    prediction_type: str  # "epsilon", "v_prediction", "sample" or "flow_prediction"
-    guidance: float | None
-    following: np.ndarray  # x_{t-1}, which the scheduler makes of them
-    steps: int
-    shape: tuple[int, ...]  # of the latents, (channels, h, w)
-    picture: np.ndarray  # (H, W, 3) uint8
-
-
-def one_step(pipe: DiffusionPipeline, trace: Trace, index: int | None = None) -> OneStep:
-    """Step `index`, from 0 (three fifths of the way by default), of a run of `pipe` that came to its end; for `plots.architecture`. Raises ValueError otherwise."""
-    index = 3 * len(trace) // 5 if index is None else index
-    if not trace.complete or trace.images is None or not 0 <= index < len(trace):
-        raise ValueError(f"this takes a run that came to its end and one of its {len(trace)} steps, not step {index}")
-    step, settings = trace[index], trace.settings
-    prompt = str(first_of(settings.prompt) or "")
-    height, width = trace.images.shape[1:3]
-    embeddings = conditioning(pipe, prompt, height=height, width=width)["encoder_hidden_states"]
-    after = trace[index + 1].scaled_latents if index + 1 < len(trace) else trace.final_latents
-    factors = colour_map(trace.preview_factors, step.latents.shape[1])
-    rough = lambda latents: linear_preview(np.asarray(latents[0], np.float32), factors)
-    halves = [step.noise_pred_cond, step.noise_pred_uncond]
-    return OneStep(
-        prompt=prompt,
-        tokens=[token.removesuffix("</w>") for token in pipe.tokenizer.tokenize(prompt)],
-        embeddings=embeddings[-1].float().cpu().numpy(),
-        seed=first_of(settings.seed),
-        noise=rough(trace[0].scaled_latents),
-        timestep=step.timestep,
-        noisy=rough(step.scaled_latents),
-        predictions=[rough(half) for half in halves if half is not None] or [rough(step.noise_pred)],
-        prediction_type=settings.prediction_type or "epsilon",
-        guidance=settings.guidance_scale,
-        following=rough(after),
-        steps=len(trace),
-        shape=tuple(step.latents.shape[1:]),
-        picture=trace.images[0],
-    )
+def denoiser_blocks(denoiser: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Name -> block, in the order of the work: of a U-Net from "in" over "down 0", "middle" and "up 0" to "out", of a transformer "block 1"..."""
+    if hasattr(denoiser, "down_blocks"):
+        down = {f"down {number}": block for number, block in enumerate(denoiser.down_blocks)}
+        up = {f"up {number}": block for number, block in enumerate(denoiser.up_blocks)}
+        return {"in": denoiser.conv_in, **down, "middle": denoiser.mid_block, **up, "out": denoiser.conv_out}
+    both = [*getattr(denoiser, "transformer_blocks", ()), *getattr(denoiser, "single_transformer_blocks", ())]
+    return {f"block {number}": block for number, block in enumerate(both, 1)}
 
 
 def block_shapes(pipe: DiffusionPipeline, prompt: str = "an astronaut", **settings) -> dict[str, tuple[int, ...]]:
@@ -152,8 +105,6 @@ def block_shapes(pipe: DiffusionPipeline, prompt: str = "an astronaut", **settin
     unet = getattr(pipe, "unet", None)
     if unet is None:
         raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
-    down = {f"down {number}": block for number, block in enumerate(unet.down_blocks)}
-    up = {f"up {number}": block for number, block in enumerate(unet.up_blocks)}
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watch(name: str):
@@ -163,7 +114,7 @@ def block_shapes(pipe: DiffusionPipeline, prompt: str = "an astronaut", **settin
         return after
 
     with ExitStack() as undo:
-        for name, block in {"in": unet.conv_in, **down, "middle": unet.mid_block, **up, "out": unet.conv_out}.items():
+        for name, block in denoiser_blocks(unet).items():
             undo.callback(block.register_forward_hook(watch(name)).remove)
         pipe(prompt, num_inference_steps=1, output_type="latent", **settings)
     return shapes

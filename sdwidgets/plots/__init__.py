@@ -8,7 +8,7 @@ a worker thread may draw; show it with `display(ax.figure)` or keep it with `ax.
 from __future__ import annotations
 
 from .base import COLORS, DIVERGING, MAX_TILE, STYLE, new_axes, small_axes
-from .diagram import architecture, block_shapes
+from .diagram import block_shapes
 from .lines import (
     against_steps,
     arrows,
@@ -34,7 +34,6 @@ __all__ = [
     "MAX_TILE",
     "STYLE",
     "against_steps",
-    "architecture",
     "arrows",
     "bars",
     "block_shapes",

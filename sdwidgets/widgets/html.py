@@ -24,8 +24,15 @@ STATIC = Path(__file__).parent / "static"
 
 
 def bundle_scripts(*scripts: str, **constants) -> str:
-    """The style, as a constant CSS, these constants, the shared helpers, and these scripts of `static` in one text."""
-    constants = {"CSS": (STATIC / "look.css").read_text("utf-8"), **constants}
+    """The style, as a constant CSS, these constants, the shared helpers, and these scripts of `static` in one text.
+
+    The style is look.css and what stands beside a script under its name: race.css for race.js.
+    """
+    styles = [
+        STATIC / "look.css",
+        *(path for script in scripts if (path := (STATIC / script).with_suffix(".css")).is_file()),
+    ]
+    constants = {"CSS": "\n".join(path.read_text("utf-8") for path in styles), **constants}
     texts = [(STATIC / script).read_text("utf-8") for script in ("common.js", *scripts)]
     return "\n".join([*(f"const {name} = {for_script(value)};" for name, value in constants.items()), *texts])
 

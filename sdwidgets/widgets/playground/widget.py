@@ -19,7 +19,7 @@ from PIL import Image
 
 from ... import trace_io
 from ...trace import CONTROLS, Trace
-from ..html import STATIC, bundle_scripts, for_script
+from ..html import bundle_scripts
 from ..replay import Replay
 from ..saved import LeavesPage
 from .channel import Channel
@@ -33,8 +33,7 @@ SCRIPTS = ("replay.js", "tools.js", "mask.js", "source.js", "compare.js", "words
 
 
 def _script() -> str:
-    style = (STATIC / "playground.css").read_text("utf-8")
-    return f"const STYLE = {for_script(style)};\n{bundle_scripts(*SCRIPTS, **Replay.constants, **for_page())}"
+    return bundle_scripts(*SCRIPTS, **Replay.constants, **for_page())
 
 
 def _shows_settings(default):

@@ -24,7 +24,7 @@ class PlaygroundView {
     this.tools = new Tools((...message) => this.send(...message), (sentence) => this.say(sentence), () => this.fileName(), () => this.source.taken());
     this.build();
     this.host = host;
-    this.unmount = mountShadow(host, CSS + STYLE, this.replay.card);
+    this.unmount = mountShadow(host, CSS, this.replay.card);
     this.listen = (message, buffers) => this.receive(message, buffers);
     model.on("msg:custom", this.listen);
     this.heartbeat = setInterval(() => this.pollIfSilent(), 100);
