@@ -25,7 +25,7 @@ SIDES, MAX_SHEET = (
     (32, 24, 16),
     60_000,
 )  # cells of the longer side of a thumbnail of latents, and bytes of all: the first that keeps within
-PREVIEW, MAX_PREVIEWS = (96, 64, 48), 24_000  # the same for decoded predictions, in pixels
+PREVIEW, MAX_PREVIEWS = (96, 72, 48), 14_000  # the same for decoded predictions, in pixels
 MAX_PICTURE = 256
 MAX_TOKENS, MAX_NUMBERS = 40, 64  # of the prompt's embeddings that are drawn
 PARTS = ("text_encoder", "denoiser", "guidance", "scheduler", "vae")
@@ -113,7 +113,7 @@ class Diagram(View):
 
     def static_image(self) -> Image.Image:
         """The diagram at the step that is shown."""
-        return still(self)
+        return still(self).quantize(256, dither=Image.Dither.NONE)  # mostly flat: a palette is the smaller file
 
     # -- what the pictures are
 
@@ -233,30 +233,32 @@ class Diagram(View):
         return entry
 
     def _sheet(self) -> dict:
-        """All latents in rough colours on one sheet: a row for each kind, a column for each shown step."""
-        columns = [self.pictures(i) for i in self.shown]
-        names = ["noisy", "uncond", "cond", "difference", "guided", "x0_uncond", "x0_cond", "x0", "following"]
+        """All latents in rough colours on one sheet: a row for each kind, a column for each shown step.
+
+        What follows a step is the next column's x_t, the last column has the finished latents alone; in a run that was thinned it has a row of its own.
+        """
+        columns = [self.pictures(i) for i in self.shown] + [{"noisy": np.nan_to_num(finished_latents(self.trace))}]
+        names = ["noisy", "uncond", "cond", "difference", "guided", "x0_uncond", "x0_cond", "x0"]
+        names += ["following"] if len(self.shown) < len(self.trace) else []
         names = [name for name in names if any(name in arrays for arrays in columns)]
-        factors = colour_map(self.trace.preview_factors, len(columns[0]["noisy"]))
-        shift = factors * ([[1]] * (len(factors) - 1) + [[0]])  # of a difference the bias is nothing
         for side in SIDES:
-            stride = max(1, math.ceil(max(columns[0]["noisy"].shape[1:]) / side))
-            empty = np.zeros_like(columns[0]["noisy"])[:, ::stride, ::stride]
-            rows = []
-            for name in names:
-                arrays = [column[name][:, ::stride, ::stride] if name in column else empty for column in columns]
-                if name == "difference":
-                    arrays = [array * (_times(array) if array.any() else 1) for array in arrays]
-                rows.append(
-                    np.concatenate(
-                        [linear_preview(array, shift if name == "difference" else factors) for array in arrays], 1
-                    )
-                )
-            sheet = Image.fromarray(np.concatenate(rows) // 16 * 17)  # 16 levels a colour: half of the bytes
-            data = encoded(sheet, "WEBP", lossless=True, method=6)
+            sheet = np.concatenate([self._row(name, columns, side) for name in names])
+            # 16 levels a colour: half of the bytes
+            data = encoded(Image.fromarray(sheet // 16 * 17), "WEBP", lossless=True, method=6)
             if len(data) <= MAX_SHEET:
                 break
-        return {"names": names, "size": [len(rows[0]), rows[0].shape[1] // len(columns)], "picture": data}
+        return {"names": names, "size": [len(sheet) // len(names), sheet.shape[1] // len(columns)], "picture": data}
+
+    def _row(self, name: str, columns: list[dict], side: int) -> np.ndarray:
+        """The pictures of one name side by side, thinned to `side` cells at most."""
+        stride = max(1, math.ceil(max(columns[0]["noisy"].shape[1:]) / side))
+        factors = colour_map(self.trace.preview_factors, len(columns[0]["noisy"]))
+        empty = np.zeros_like(columns[0]["noisy"])
+        arrays = [column.get(name, empty) for column in columns]
+        if name == "difference":  # of which the bias of the colours is nothing
+            factors = factors * np.array([[1.0]] * (len(factors) - 1) + [[0.0]])
+            arrays = [array * _times(array) for array in arrays]
+        return np.concatenate([linear_preview(array[:, ::stride, ::stride], factors) for array in arrays], 1)
 
     def _previews(self) -> dict | None:
         """The decoded predictions side by side, or None."""

@@ -62,7 +62,7 @@ def embed(script: str, view: str, data: dict, still: Image.Image, alt: str, stat
     """
     text = for_script(data)
     key = hashlib.sha256((view + text + for_script(state)).encode()).hexdigest()[:16]
-    picture = base64.b64encode(encoded(still, "WEBP", quality=75)).decode("ascii")
+    picture = base64.b64encode(encoded(still, "WEBP", quality=75, lossless=still.mode == "P")).decode("ascii")
     return filled(
         "embed.html", key=key, alt=html.escape(alt, quote=True), picture=picture, script=script, data=text, view=view, state=for_script(state or {})
     )  # fmt: skip

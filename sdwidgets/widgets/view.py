@@ -60,7 +60,7 @@ class View:
         return value
 
     def static_image(self) -> Image.Image:
-        """What is shown where no script runs; a subclass draws it from its data."""
+        """What is shown where no script runs; a subclass draws it from its data. One with a palette is stored as PNG, others as JPEG."""
         raise NotImplementedError
 
     def widget(self) -> LiveView:
@@ -95,8 +95,12 @@ class View:
         return f"<{type(self).__name__}: {self.title}{'; ' if state else ''}{state}>"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        picture = encoded(self.static_image().convert("RGB"), "JPEG", quality=80, optimize=True)
-        return {"text/html": self.to_html(), "image/jpeg": picture, "text/plain": repr(self)}
+        picture = self.static_image()
+        if picture.mode == "P":
+            still = {"image/png": encoded(picture, "PNG", optimize=True)}
+        else:
+            still = {"image/jpeg": encoded(picture.convert("RGB"), "JPEG", quality=80, subsampling=0, optimize=True)}
+        return {"text/html": self.to_html(), **still, "text/plain": repr(self)}
 
 
 class LiveView(LeavesPage, anywidget.AnyWidget):

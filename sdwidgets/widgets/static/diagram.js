@@ -213,6 +213,7 @@ class Diagram {
   /** A picture of the sheet, of this row and the chosen column, in this canvas. */
   paint(canvas, row, column = this.column) {
     const { sheet } = this.data;
+    if (row === "following" && !sheet.names.includes(row)) return this.paint(canvas, "noisy", column + 1);
     const line = sheet.names.indexOf(row);
     if (line < 0 || !this.bitmaps?.sheet) return;
     const [high, wide] = sheet.size;
