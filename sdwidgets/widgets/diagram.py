@@ -20,7 +20,7 @@ from .replay import about, badge_parts, finished_latents, finished_picture, pack
 from .view import View
 
 MAX_STEPS = 30  # that a page carries; longer runs are thinned
-MAX_MAPS = 5  # steps of which it carries feature maps
+MAX_MAPS = 4  # steps of which it carries feature maps
 SIDES, MAX_SHEET = (
     (32, 24, 16),
     60_000,
@@ -113,7 +113,7 @@ class Diagram(View):
 
     def static_image(self) -> Image.Image:
         """The diagram at the step that is shown."""
-        return still(self).quantize(256, dither=Image.Dither.NONE)  # mostly flat: a palette is the smaller file
+        return still(self).quantize(96, dither=Image.Dither.NONE)  # mostly flat: a palette is the smaller file
 
     # -- what the pictures are
 
@@ -243,8 +243,7 @@ class Diagram(View):
         names = [name for name in names if any(name in arrays for arrays in columns)]
         for side in SIDES:
             sheet = np.concatenate([self._row(name, columns, side) for name in names])
-            # 16 levels a colour: half of the bytes
-            data = encoded(Image.fromarray(sheet // 16 * 17), "WEBP", lossless=True, method=6)
+            data = encoded(Image.fromarray(sheet), "WEBP", lossless=True, method=6)
             if len(data) <= MAX_SHEET:
                 break
         return {"names": names, "size": [len(sheet) // len(names), sheet.shape[1] // len(columns)], "picture": data}
@@ -258,7 +257,10 @@ class Diagram(View):
         if name == "difference":  # of which the bias of the colours is nothing
             factors = factors * np.array([[1.0]] * (len(factors) - 1) + [[0.0]])
             arrays = [array * _times(array) for array in arrays]
-        return np.concatenate([linear_preview(array[:, ::stride, ::stride], factors) for array in arrays], 1)
+        row = np.concatenate([linear_preview(array[:, ::stride, ::stride], factors) for array in arrays], 1)
+        return (
+            row // 16 * 17 if name.startswith("x0") else row // 32 * 36
+        )  # fewer levels of a colour, half of the bytes
 
     def _previews(self) -> dict | None:
         """The decoded predictions side by side, or None."""

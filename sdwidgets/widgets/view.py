@@ -99,7 +99,7 @@ class View:
         if picture.mode == "P":
             still = {"image/png": encoded(picture, "PNG", optimize=True)}
         else:
-            still = {"image/jpeg": encoded(picture.convert("RGB"), "JPEG", quality=80, subsampling=0, optimize=True)}
+            still = {"image/jpeg": encoded(picture.convert("RGB"), "JPEG", quality=80, optimize=True)}
         return {"text/html": self.to_html(), **still, "text/plain": repr(self)}
 
 

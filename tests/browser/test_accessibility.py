@@ -11,9 +11,11 @@ pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is no
 from axe_playwright_python.sync_playwright import Axe
 
 import sdwidgets
+from sdwidgets.widgets.diagram import PARTS
 from tests import tiny
 from tests.browser.conftest import eventually
 from tests.browser.test_playground_page import PAGE
+from tests.test_diagram import a_diagram
 from tests.test_guidance_explorer import a_view as a_guidance
 from tests.test_latent_lab import a_lab
 from tests.test_noise_explorer import an_explorer
@@ -35,6 +37,9 @@ VIEWS = {
     "lab of one picture": lambda: a_lab(two=False, channels=16),
     "guidance explorer": lambda: a_guidance(1.0, 2.0),
     "guidance explorer, alone": lambda: a_guidance(1.0, 2.0).set(scale=1),
+    "diagram": lambda: a_diagram(prompt=EVIL),
+    **{f"diagram, {part}": lambda part=part: a_diagram().set(part=part) for part in PARTS},
+    "diagram of SD 3": lambda: a_diagram("sd3").set(part="text_encoder"),
     "X-ray": lambda: an_xray(known_words=["a"]),
 }
 

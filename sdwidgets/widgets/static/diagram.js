@@ -82,7 +82,8 @@ class Diagram {
   get denoiser() { return this.data.denoiser?.kind === "transformer" ? "transformer" : "U-Net"; }
   get kind() { return PREDICTED[this.data.prediction] ?? this.data.prediction; }
 
-  toggle(part) {
+  toggle(part, button) {
+    this.pressed = button;
     if (this.state.part === part) return this.shut();
     this.choose({ part });
     this.said.textContent = `${this.title.textContent}: opened under the diagram`;
@@ -91,10 +92,9 @@ class Diagram {
   }
 
   shut() {
-    const button = this.buttons.find(({ name }) => name === this.state.part)?.button;
     this.choose({ part: null });
     this.said.textContent = "Closed";
-    button?.focus();
+    this.pressed?.focus();
   }
 
   key(event) {
@@ -141,7 +141,7 @@ class Diagram {
 
   /** A part as a button that opens it. */
   box(part, name, title, words, ...more) {
-    const button = h("button", { type: "button", class: `box ${part}`, "aria-expanded": "false", "aria-controls": this.panel.id, click: () => this.toggle(part) },
+    const button = h("button", { type: "button", class: `box ${part}`, "aria-expanded": "false", "aria-controls": this.panel.id, click: () => this.toggle(part, button) },
       h("b", {}, title), ...more, h("span", {}, words));
     if (!this.data.parts.includes(part)) button.disabled = true;
     this.buttons.push({ name: part, button });
