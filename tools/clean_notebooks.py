@@ -59,7 +59,7 @@ def smaller(png: str) -> dict[str, str]:
     if picture.convert("RGB").getcolors(PLOT):
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
         return {"image/png": base64.b64encode(buffer.getvalue()).decode("ascii")}
-    picture.convert("RGB").save(buffer, "JPEG", quality=80, subsampling=0, optimize=True)
+    picture.convert("RGB").save(buffer, "JPEG", quality=75, subsampling=0, optimize=True)
     jpeg = base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"image/jpeg": jpeg} if len(jpeg) < len(png) else {"image/png": png}
 
