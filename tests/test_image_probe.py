@@ -14,7 +14,7 @@ from sdwidgets.pocket.training import clip
 
 @pytest.fixture
 def clusters():
-    """(known, words, asked, their words): three words as three places in a space of eight."""
+    """(known, words, unread, their words): three words as three places in a space of eight."""
     rng, places = np.random.default_rng(0), np.eye(3, 8)
     words = np.arange(90) % 3
     rows = places[words] + 0.1 * rng.normal(size=(90, 8))
@@ -23,31 +23,31 @@ def clusters():
 
 
 def test_a_linear_probe_reads_what_lies_apart_and_nothing_from_noise(clusters):
-    known, words, asked, true = clusters
-    assert image_probe.linear_probe(known, words, asked) == true
+    known, words, unread, true = clusters
+    assert image_probe.linear_probe(known, words, unread) == true
     noise = np.random.default_rng(1).normal(size=known.shape)
-    read = image_probe.linear_probe(noise, words, asked)
+    read = image_probe.linear_probe(noise, words, unread)
     assert np.mean([one == other for one, other in zip(read, true, strict=True)]) < 0.8
 
 
 def test_rows_that_do_not_fit_are_refused(clusters):
-    known, words, asked, _ = clusters
+    known, words, unread, _ = clusters
     with pytest.raises(ValueError, match="a word for each"):
-        image_probe.linear_probe(known, words[:-1], asked)
+        image_probe.linear_probe(known, words[:-1], unread)
     with pytest.raises(ValueError, match="all of one width"):
-        image_probe.linear_probe(known, words, asked[:, :-1])
+        image_probe.linear_probe(known, words, unread[:, :-1])
     with pytest.raises(ValueError, match="as many of one as of the other"):
-        image_probe.linear_map(known, torch.zeros(3, 4, 5), asked)
+        image_probe.linear_map(known, torch.zeros(3, 4, 5), unread)
     with pytest.raises(ValueError, match="a count from 1"):
         image_probe.single_objects(0)
 
 
 def test_a_linear_map_is_found_again():
     rng = np.random.default_rng(0)
-    known, asked, weight, bias = (rng.normal(size=size) for size in ((200, 6), (5, 6), (6, 12), 12))
+    known, unread, weight, bias = (rng.normal(size=size) for size in ((200, 6), (5, 6), (6, 12), 12))
     states = torch.from_numpy(known @ weight + bias).unflatten(1, (3, 4))
-    found = image_probe.linear_map(known, states, asked, decay=1e-6)
-    expected = torch.from_numpy(asked @ weight + bias).float().unflatten(1, (3, 4))
+    found = image_probe.linear_map(known, states, unread, decay=1e-6)
+    expected = torch.from_numpy(unread @ weight + bias).float().unflatten(1, (3, 4))
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 

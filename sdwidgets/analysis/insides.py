@@ -116,7 +116,7 @@ class _Listener:
     def attach(self, undo: ExitStack) -> None:
         for name, encoder in self.encoders.items():
             watch_calls(undo, encoder, before=lambda _, args, kwargs, name=name: self.read(name, args, kwargs))
-        watch_calls(undo, self.denoiser, before=self.asked)
+        watch_calls(undo, self.denoiser, before=self.before_call)
         for name, module in self.modules.items():
             watch_calls(undo, module, after=lambda _, args, output, name=name: self.gave(name, output))
         embedding = getattr(self.denoiser, "time_embedding", None) or getattr(self.denoiser, "time_text_embed", None)
@@ -128,7 +128,7 @@ class _Listener:
         if ids is not None:  # the prompt comes first, the negative prompt after it
             self.ids.setdefault(name, ids[0].tolist())
 
-    def asked(self, _, args, kwargs) -> None:
+    def before_call(self, _, args, kwargs) -> None:
         """Before a call of the denoiser."""
         self.calls += 1
         text = kwargs.get("encoder_hidden_states")
@@ -136,7 +136,8 @@ class _Listener:
             self.embeddings = text[-1].float().cpu().numpy()
         ids = kwargs.get("img_ids")
         if ids is not None:  # FLUX: each token's place
-            self.grid = tuple(int(side) + 1 for side in ids.reshape(-1, 3)[:, 1:].amax(0))
+            rows, columns = (int(side) + 1 for side in ids.reshape(-1, 3)[:, 1:].amax(0))
+            self.grid = (rows, columns)
         elif args or "hidden_states" in kwargs:
             sample, patch = (
                 args[0] if args else kwargs["hidden_states"],
@@ -179,8 +180,8 @@ class _Listener:
 
 def _text_encoder(name: str, encoder, tokenizer, ids: list[int]) -> TextEncoder:
     config = encoder.config
-    layers = getattr(config, "num_hidden_layers", None) or getattr(config, "num_layers", 0)
-    width = getattr(config, "hidden_size", None) or getattr(config, "d_model", 0)
+    layers = getattr(config, "num_hidden_layers", 0) or getattr(config, "num_layers", 0)
+    width = getattr(config, "hidden_size", 0) or getattr(config, "d_model", 0)
     return TextEncoder(
         **vars(_network(name, encoder)), layers=layers, width=width, tokens=_tokens(tokenizer, ids), read=len(ids)
     )

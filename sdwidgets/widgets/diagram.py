@@ -326,7 +326,7 @@ def fitted(noisy: np.ndarray, x0: np.ndarray, following: np.ndarray) -> tuple[fl
     Schedulers of first order without fresh noise, such as DDIM and Euler, leave no rest; others use earlier steps, or add noise.
     """
     basis = np.stack([noisy.ravel(), x0.ravel()], 1).astype(np.float64)
-    target = following.ravel().astype(np.float64)
+    target: np.ndarray = following.ravel().astype(np.float64)
     (keep, add), *_ = np.linalg.lstsq(basis, target, rcond=None)
     rest = np.linalg.norm(target - basis @ (keep, add)) / max(float(np.linalg.norm(target)), 1e-12)
     return float(keep), float(add), float(rest)

@@ -71,8 +71,8 @@ def _words(sheet: _Sheet, view: Diagram) -> None:
     sheet.box(
         (510, 18, 680, 64), TEXT, "text encoder" if many < 2 else f"{many} text encoders", "tokens to embeddings"
     )
-    if (told := data["embeddings"]) is not None:
-        packed = told["packed"]
+    if (shown := data["embeddings"]) is not None:
+        packed = shown["packed"]
         values = np.frombuffer(packed["data"], np.int8).reshape(packed["shape"])[0].astype(float) / 127
         red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
         ends = np.where(values[..., None] > 0, red, blue)

@@ -41,20 +41,20 @@ def embed_scenes(towers: CLIPModel, scenes: Sequence[Scene], batch_size: int = 1
     return np.concatenate([embed_pictures(towers, pictures_of(part)) for part in parts])
 
 
-def linear_probe(known: np.ndarray, words: Sequence[str], asked: np.ndarray, decay: float = 1e-5) -> list[str]:
-    """The word that a linear layer reads off each of `asked` (m, width), after it learned from `known` (n, width) and their `words`.
+def linear_probe(known: np.ndarray, words: Sequence[str], unread: np.ndarray, decay: float = 1e-5) -> list[str]:
+    """The word that a linear layer reads off each of `unread` (m, width), after it learned from `known` (n, width) and their `words`.
 
     Logistic regression over all words, each feature scaled to variance one; `decay` times the squared weights is added to its loss. There is
     no chance in it. Raises ValueError where counts or widths do not fit.
     """
-    if len(known) != len(words) or np.shape(known)[1:] != np.shape(asked)[1:]:
+    if len(known) != len(words) or np.shape(known)[1:] != np.shape(unread)[1:]:
         raise ValueError(
-            f"{np.shape(known)} embeddings with {len(words)} words, and {np.shape(asked)} to read; give a word for each, all of one width"
+            f"{np.shape(known)} embeddings with {len(words)} words, and {np.shape(unread)} to read; give a word for each, all of one width"
         )
     names = sorted(set(words))
     target = torch.tensor([names.index(word) for word in words])
     mean, deviation = known.mean(0), known.std(0).clip(1e-6)
-    learn, ask = (torch.from_numpy((rows - mean) / deviation).float() for rows in (known, asked))
+    learn, new = (torch.from_numpy((rows - mean) / deviation).float() for rows in (known, unread))
     weight = torch.zeros(learn.shape[1], len(names), requires_grad=True)
     bias = torch.zeros(len(names), requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=50, history_size=20, line_search_fn="strong_wolfe")
@@ -67,11 +67,11 @@ def linear_probe(known: np.ndarray, words: Sequence[str], asked: np.ndarray, dec
 
     optimizer.step(loss)
     with torch.no_grad():
-        return [names[i] for i in (ask @ weight + bias).argmax(1)]
+        return [names[i] for i in (new @ weight + bias).argmax(1)]
 
 
-def linear_map(known: np.ndarray, states: torch.Tensor, asked: np.ndarray, decay: float = 0.01) -> torch.Tensor:
-    """What a linear layer makes of each of `asked` (m, width), fitted to turn `known` (n, width) into `states` (n, tokens, d): (m, tokens, d) float32.
+def linear_map(known: np.ndarray, states: torch.Tensor, unread: np.ndarray, decay: float = 0.01) -> torch.Tensor:
+    """What a linear layer makes of each of `unread` (m, width), fitted to turn `known` (n, width) into `states` (n, tokens, d): (m, tokens, d) float32.
 
     Ridge regression in closed form: the least squared error, with `decay` times the squared weights added. Raises ValueError where counts do not fit.
     """
@@ -79,7 +79,7 @@ def linear_map(known: np.ndarray, states: torch.Tensor, asked: np.ndarray, decay
         raise ValueError(
             f"{len(known)} embeddings and {len(states)} rows of states; give as many of one as of the other"
         )
-    learn, ask = (torch.from_numpy(np.c_[rows, np.ones(len(rows))]).float() for rows in (known, asked))
+    learn, new = (torch.from_numpy(np.c_[rows, np.ones(len(rows))]).float() for rows in (known, unread))
     normal = learn.T @ learn + decay * torch.eye(learn.shape[1])
     weight = torch.linalg.solve(normal, learn.T @ states.float().flatten(1))
-    return (ask @ weight).unflatten(1, states.shape[1:])
+    return (new @ weight).unflatten(1, states.shape[1:])
