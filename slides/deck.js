@@ -118,17 +118,17 @@ function pictured(card) {
 
 /** The picture that a view keeps for where no scripts run. */
 function still(host) {
-  const picture = host.querySelector("img").cloneNode();
+  const loaded = host.querySelector("img"), picture = loaded.cloneNode(), sheet = host.closest(".sheet");
   picture.removeAttribute("style");
   host.replaceWith(picture);
-  arrange(picture.closest(".sheet"));
+  arrange(sheet, loaded);
 }
 
 /** A picture that is not wide stands beside the words; deck.css makes it as large as its ratio allows. */
-function arrange(sheet) {
+function arrange(sheet, loaded = sheet.querySelector(".shown > img")) {
   const picture = sheet.querySelector(".shown > img");
-  if (!picture?.naturalWidth) return;
-  const ratio = picture.naturalWidth / picture.naturalHeight;
+  if (!loaded?.naturalWidth) return;
+  const ratio = loaded.naturalWidth / loaded.naturalHeight;
   picture.style.setProperty("--ratio", ratio);
   sheet.classList.toggle("beside", ratio < 1.3);
 }
@@ -151,7 +151,7 @@ async function start() {
   await MathJax.startup.promise;
   await MathJax.typesetPromise();
   await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
-  document.querySelectorAll(".sheet.picture").forEach(arrange);
+  document.querySelectorAll(".sheet.picture").forEach((sheet) => arrange(sheet));
   for (const host of document.querySelectorAll("[data-sdwidgets-replay]")) if (host.shadowRoot) prepare(host);
   deck.on("slidechanged", ({ currentSlide }) => { document.activeElement?.blur(); fitAll(currentSlide); });
   deck.on("pdf-ready", () => fitAll(document));

@@ -33,16 +33,16 @@ class _Sheet:
     def __init__(self):
         self.image = Image.new("RGB", SIZE, "white")
         self.draw = ImageDraw.Draw(self.image)
-        self.fonts = {size: ImageFont.load_default(size) for size in (12, 13, 15)}
+        self.fonts = {size: ImageFont.load_default(size) for size in (15, 16, 18)}
 
-    def write(self, x: float, y: float, text: str, size: int = 12, anchor: str = "mm") -> None:
+    def write(self, x: float, y: float, text: str, size: int = 15, anchor: str = "mm") -> None:
         self.draw.multiline_text((x, y), text, INK, self.fonts[size], anchor=anchor, align="center", spacing=2)
 
     def box(self, place, colour: str, name: str, words: str = "") -> None:
         left, top, right, bottom = place
         self.draw.rounded_rectangle(place, 9, "#f7f7f8", colour, 2)
-        self.write((left + right) / 2, (top + bottom) / 2 - (8 if words else 0), name, 15)
-        self.write((left + right) / 2, (top + bottom) / 2 + 12, words)
+        self.write((left + right) / 2, (top + bottom) / 2 - (9 if words else 0), name, 18)
+        self.write((left + right) / 2, (top + bottom) / 2 + 13, words)
 
     def picture(self, place, array: np.ndarray, caption: str = "", below: bool = False, smooth: bool = False) -> None:
         left, top, right, bottom = place
@@ -63,10 +63,10 @@ class _Sheet:
 def _words(sheet: _Sheet, view: Diagram) -> None:
     """Above: prompt, tokens, text encoder, embeddings, and their way into the denoiser."""
     data = view.data
-    prompt = textwrap.fill(data["prompt"], 24, max_lines=3) or "(no prompt)"
-    sheet.write(20, 40, prompt, 13, "lm")
+    prompt = textwrap.fill(data["prompt"], 20, max_lines=3) or "(no prompt)"
+    sheet.write(20, 40, prompt, 16, "lm")
     tokens = [text for _, text, _ in data["text"][0]["tokens"]] if data["text"] else []
-    sheet.write(225, 40, textwrap.fill(" | ".join(tokens), 38, max_lines=3) or "tokens", 13, "lm")
+    sheet.write(225, 40, textwrap.fill(" | ".join(tokens), 30, max_lines=3) or "tokens", 16, "lm")
     many = len(data["text"])
     sheet.box(
         (510, 18, 680, 64), TEXT, "text encoder" if many < 2 else f"{many} text encoders", "tokens to embeddings"
@@ -114,22 +114,22 @@ def _loop(sheet: _Sheet, view: Diagram) -> None:
     sheet.arrow((687, 193), (687, 202))
     label = f"step {index + 1} of {len(view.trace)}: again with the new x_t"
     sheet.arrow((915, 249), (915, 309), (690, 309), colour="#5b3fd0", head=False)
-    sheet.write(540, 309, label, 13)
+    sheet.write(540, 309, label, 16)
     sheet.arrow((390, 309), (200, 309), (200, 254), colour="#5b3fd0")
 
 
 def _pixels(sheet: _Sheet, view: Diagram) -> None:
     """Below: the VAE's encoder, where a picture can go in, and its decoder, which makes the picture."""
     source = view.trace.source
-    sheet.box((125, 370, 235, 420), VAE, "VAE encoder", "" if source is not None else "not called")
+    sheet.box((118, 370, 242, 420), VAE, "VAE encoder", "" if source is not None else "not called")
     if source is None:
         sheet.write(60, 395, "image to\nimage: a\npicture")
     else:
         sheet.picture((20, 355, 100, 435), source, smooth=True)
-    sheet.arrow((103, 395), (121, 395))
+    sheet.arrow((98, 395), (114, 395))
     sheet.arrow((160, 368), (160, 254))
-    sheet.box((880, 370, 985, 420), VAE, "VAE decoder")
+    sheet.box((872, 370, 994, 420), VAE, "VAE decoder")
     sheet.arrow((955, 249), (955, 366))
     sheet.picture((705, 332, 837, 464), finished_picture(view.trace), smooth=True)
-    sheet.arrow((876, 395), (842, 395))
+    sheet.arrow((868, 395), (842, 395))
     sheet.write(640, 395, "picture")
