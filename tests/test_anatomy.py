@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdwidgets import plots
-from sdwidgets.analysis.anatomy import anatomy, block_shapes
+from sdwidgets.analysis.anatomy import anatomy
 from tests import tiny
 
 
@@ -25,17 +24,6 @@ def test_parts_are_those_of_the_pipeline_and_leave_no_hook(pipe):
         assert not watched._forward_hooks and not watched._forward_pre_hooks
     assert parts[denoiser].calls >= 2 and parts["vae"].calls == 1
     assert parts["vae"].writes[0] == 3
-
-
-def test_block_shapes_go_down_and_up_again():
-    unet = tiny.pipeline("sd")
-    shapes = block_shapes(unet)
-    assert list(shapes)[0] == "in" and list(shapes)[-1] == "out" and shapes["out"][1:] == shapes["in"][1:]
-    assert min(shape[1] for shape in shapes.values()) == shapes["middle"][1]
-    assert not any(block._forward_hooks for block in unet.unet.down_blocks)
-    assert plots.block_shapes(shapes).patches
-    with pytest.raises(TypeError, match="has no unet"):
-        block_shapes(tiny.pipeline("flux"))
 
 
 def test_hooks_are_gone_after_a_failure(pipe):

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import sdwidgets
+from sdwidgets import plots
+from sdwidgets.analysis.insides import block_shapes
 from sdwidgets.widgets import html
 from sdwidgets.widgets.diagram import Diagram, fitted
 from tests import tiny
@@ -93,3 +95,14 @@ def test_no_text_becomes_html():
 def test_what_is_fitted_is_found():
     x, y = np.random.default_rng(0).standard_normal((2, 4, 8, 8))
     assert np.allclose(fitted(x, y, 0.9 * x + 0.2 * y), (0.9, 0.2, 0))
+
+
+def test_block_shapes_go_down_and_up_again():
+    unet = tiny.pipeline("sd")
+    shapes = block_shapes(unet)
+    assert list(shapes)[0] == "in" and list(shapes)[-1] == "out" and shapes["out"][1:] == shapes["in"][1:]
+    assert min(shape[1] for shape in shapes.values()) == shapes["middle"][1]
+    assert not any(block._forward_hooks for block in unet.unet.down_blocks)
+    assert plots.block_shapes(shapes).patches
+    with pytest.raises(TypeError, match="has no unet"):
+        block_shapes(tiny.pipeline("flux"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdwidgets.analysis.embeddings import bag_distance, prompt_arguments, unseen_rate
+from sdwidgets.analysis.embeddings import bag_distance, linear_map, prompt_arguments, unseen_rate
 from tests import tiny
 
 
@@ -40,3 +40,14 @@ def test_a_probe_reads_what_is_there_and_nothing_else():
     assert unseen_rate(noise, labels, groups) < 0.6
     with pytest.raises(ValueError, match="two or more"):
         unseen_rate(noise, labels, [0] * 60)
+
+
+def test_a_linear_map_is_found_again():
+    generator = torch.Generator().manual_seed(0)
+    known, unread, weight, bias = (
+        torch.randn(size, generator=generator) for size in ((200, 6), (5, 6), (6, 12), (12,))
+    )
+    found = linear_map(known, (known @ weight + bias).unflatten(1, (3, 4)), unread, decay=1e-6)
+    torch.testing.assert_close(found, (unread @ weight + bias).unflatten(1, (3, 4)), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="as many of one as of the other"):
+        linear_map(known, torch.zeros(3, 4, 5), unread)

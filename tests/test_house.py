@@ -224,7 +224,7 @@ def test_rooms_for_any_model_never_name_pocket(room):
         ("trace", ("torch", "diffusers", "transformers", "matplotlib")),
         *(
             (f"plots/{name}", ("torch", "diffusers", "transformers", "ipywidgets"))
-            for name in ("base", "pictures", "lines", "diagram")
+            for name in ("base", "pictures", "lines")
         ),
         ("loading/catalog", ("torch", "diffusers", "transformers", "numpy")),
         ("recording", ("matplotlib", "ipywidgets")),

@@ -1,10 +1,9 @@
-"""What Pocket's CLIP knows of a picture: the probe and the map on made numbers, the embeddings on the carried model."""
+"""What Pocket's CLIP knows of a picture: the probe on made numbers, the embeddings on the carried model."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from transformers import CLIPTextModel
 
 from sdwidgets.paths import data_folder
@@ -36,19 +35,8 @@ def test_rows_that_do_not_fit_are_refused(clusters):
         image_probe.linear_probe(known, words[:-1], unread)
     with pytest.raises(ValueError, match="all of one width"):
         image_probe.linear_probe(known, words, unread[:, :-1])
-    with pytest.raises(ValueError, match="as many of one as of the other"):
-        image_probe.linear_map(known, torch.zeros(3, 4, 5), unread)
     with pytest.raises(ValueError, match="a count from 1"):
         image_probe.single_objects(0)
-
-
-def test_a_linear_map_is_found_again():
-    rng = np.random.default_rng(0)
-    known, unread, weight, bias = (rng.normal(size=size) for size in ((200, 6), (5, 6), (6, 12), 12))
-    states = torch.from_numpy(known @ weight + bias).unflatten(1, (3, 4))
-    found = image_probe.linear_map(known, states, unread, decay=1e-6)
-    expected = torch.from_numpy(unread @ weight + bias).float().unflatten(1, (3, 4))
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_carried_clip_knows_one_object_from_another():

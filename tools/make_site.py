@@ -103,7 +103,7 @@ MODULES = {
     "Generation": ("generation.schedulers", "generation.tasks", "generation.batch", "generation.code_export"),
     "Analysis": tuple(
         f"analysis.{name}"
-        for name in "noise_schedules denoiser guidance autoencoder attention attention_processors prompt_to_prompt sampling runs embeddings anatomy".split()
+        for name in "noise_schedules denoiser guidance autoencoder attention attention_processors prompt_to_prompt sampling runs embeddings anatomy insides".split()
     ),
     "Views": tuple(
         f"widgets.{name}"

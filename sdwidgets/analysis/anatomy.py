@@ -1,6 +1,6 @@
 """What a pipeline is made of, measured on the live model: parts, parameters, shapes, time.
 
-`anatomy(pipe)` makes one real picture of few steps and watches the parts at work. `block_shapes` are the shapes inside the U-Net.
+`anatomy(pipe)` makes one real picture of few steps and watches the parts at work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from diffusers import DiffusionPipeline
 
 ROLES = {
@@ -85,36 +84,3 @@ def anatomy(
         )
         for name, entry in seen.items()
     )
-
-
-def denoiser_blocks(denoiser: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """Name -> block, in the order of the work: of a U-Net from "in" over "down 0", "middle" and "up 0" to "out", of a transformer "block 1"..."""
-    if hasattr(denoiser, "down_blocks"):
-        down = {f"down {number}": block for number, block in enumerate(denoiser.down_blocks)}
-        up = {f"up {number}": block for number, block in enumerate(denoiser.up_blocks)}
-        return {"in": denoiser.conv_in, **down, "middle": denoiser.mid_block, **up, "out": denoiser.conv_out}
-    both = [*getattr(denoiser, "transformer_blocks", ()), *getattr(denoiser, "single_transformer_blocks", ())]
-    return {f"block {number}": block for number, block in enumerate(both, 1)}
-
-
-def block_shapes(pipe: DiffusionPipeline, prompt: str = "an astronaut", **settings) -> dict[str, tuple[int, ...]]:
-    """What each block of the U-Net gives on, in one step of `pipe`: name -> (channels, h, w), from "in" to "out".
-
-    `settings` go to the pipeline. Raises TypeError for a pipeline without a U-Net.
-    """
-    unet = getattr(pipe, "unet", None)
-    if unet is None:
-        raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def watch(name: str):
-        def after(module, args, output):
-            shapes[name] = tuple((output[0] if isinstance(output, tuple) else output).shape[1:])
-
-        return after
-
-    with ExitStack() as undo:
-        for name, block in denoiser_blocks(unet).items():
-            undo.callback(block.register_forward_hook(watch(name)).remove)
-        pipe(prompt, num_inference_steps=1, output_type="latent", **settings)
-    return shapes

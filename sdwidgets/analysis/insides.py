@@ -1,6 +1,7 @@
 """What the parts of a pipeline hold while it makes a picture: tokens, embeddings, the denoiser's feature maps and timestep embedding.
 
-`watch_parts(pipe)` listens to one run, mostly beside `sdwidgets.record`; `sdwidgets.diagram` shows both.
+`watch_parts(pipe)` listens to one run, mostly beside `sdwidgets.record`; `sdwidgets.diagram` shows both. `block_shapes` are the shapes
+inside the U-Net.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..generation.sharing import own_tokenizers, watch_calls
 from ..generation.tokens import pieces
 from ..parts import find_denoiser
-from .anatomy import denoiser_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -91,27 +91,49 @@ def watch_parts(pipe: DiffusionPipeline) -> Iterator[Insides]:
     denoiser = find_denoiser(pipe)
     if denoiser is None or getattr(pipe, "vae", None) is None:
         raise TypeError(f"{type(pipe).__name__} has no denoiser or no vae to watch; give a diffusers pipeline of Stable Diffusion's kind")  # fmt: skip
-    insides, listener = Insides(), _Listener(pipe, denoiser)
+    insides = Insides()
+    listener = _Listener(pipe, denoiser, insides)
     with ExitStack() as undo:
         listener.attach(undo)
         yield insides
-    listener.fill(insides)
+    listener.finish()
+
+
+def denoiser_blocks(denoiser: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Name -> block, in the order of the work: of a U-Net from "in" over "down 0", "middle" and "up 0" to "out", of a transformer "block 1"..."""
+    if hasattr(denoiser, "down_blocks"):
+        down = {f"down {number}": block for number, block in enumerate(denoiser.down_blocks)}
+        up = {f"up {number}": block for number, block in enumerate(denoiser.up_blocks)}
+        return {"in": denoiser.conv_in, **down, "middle": denoiser.mid_block, **up, "out": denoiser.conv_out}
+    both = [*getattr(denoiser, "transformer_blocks", ()), *getattr(denoiser, "single_transformer_blocks", ())]
+    return {f"block {number}": block for number, block in enumerate(both, 1)}
+
+
+def block_shapes(pipe: DiffusionPipeline, prompt: str = "an astronaut", **settings) -> dict[str, tuple[int, ...]]:
+    """What each block of the U-Net gives on, in one step of `pipe`: name -> (channels, h, w), from "in" to "out".
+
+    `settings` go to the pipeline. Raises TypeError for a pipeline without a U-Net.
+    """
+    if getattr(pipe, "unet", None) is None:
+        raise TypeError(f"{type(pipe).__name__} has no unet; give a pipeline of Stable Diffusion 1, 2 or XL")
+    with watch_parts(pipe) as insides:
+        pipe(prompt, num_inference_steps=1, output_type="latent", **settings)
+    return {block.name: block.shape for block in insides.blocks}
 
 
 class _Listener:
-    def __init__(self, pipe: DiffusionPipeline, denoiser: torch.nn.Module):
-        self.pipe, self.denoiser = pipe, denoiser
+    """Fills `insides` while the run goes on; `finish` adds what is known without it."""
+
+    def __init__(self, pipe: DiffusionPipeline, denoiser: torch.nn.Module, insides: Insides):
+        self.pipe, self.denoiser, self.insides = pipe, denoiser, insides
         names = [f"text_encoder{number}" for number in ("", "_2", "_3")]
         self.encoders = {name: part for name in names if (part := getattr(pipe, name, None)) is not None}
         self.ids: dict[str, list[int]] = {}
         modules = denoiser_blocks(denoiser)
         chosen = np.unique(np.linspace(0, len(modules) - 1, MAX_BLOCKS).round().astype(int)) if modules else ()
-        self.count, self.modules = len(modules), {name: modules[name] for name in [[*modules][i] for i in chosen]}
+        insides.count, self.modules = len(modules), {name: modules[name] for name in [[*modules][i] for i in chosen]}
         self.blocks = {name: Block(name) for name in self.modules}
-        self.embeddings: Any = None
-        self.timestep_embeddings: list[np.ndarray] = []
-        self.timestep_width = self.calls = 0
-        self.grid = (1, 1)  # of the picture in a transformer
+        self.grid: tuple[int, ...] = (1, 1)  # of the picture in a transformer
 
     def attach(self, undo: ExitStack) -> None:
         for name, encoder in self.encoders.items():
@@ -130,20 +152,16 @@ class _Listener:
 
     def before_call(self, _, args, kwargs) -> None:
         """Before a call of the denoiser."""
-        self.calls += 1
+        self.insides.calls += 1
         text = kwargs.get("encoder_hidden_states")
-        if self.embeddings is None and text is not None:
-            self.embeddings = text[-1].float().cpu().numpy()
+        if self.insides.embeddings is None and text is not None:
+            self.insides.embeddings = text[-1].float().cpu().numpy()
         ids = kwargs.get("img_ids")
         if ids is not None:  # FLUX: each token's place
-            rows, columns = (int(side) + 1 for side in ids.reshape(-1, 3)[:, 1:].amax(0))
-            self.grid = (rows, columns)
+            self.grid = tuple(int(side) + 1 for side in ids.reshape(-1, 3)[:, 1:].amax(0))
         elif args or "hidden_states" in kwargs:
-            sample, patch = (
-                args[0] if args else kwargs["hidden_states"],
-                getattr(self.denoiser.config, "patch_size", 1),
-            )
-            self.grid = tuple(side // patch for side in sample.shape[-2:])
+            sample = args[0] if args else kwargs["hidden_states"]
+            self.grid = tuple(side // getattr(self.denoiser.config, "patch_size", 1) for side in sample.shape[-2:])
 
     def gave(self, name: str, output) -> None:
         """After a call of a block: of one whose output is a tuple, what goes on to the next."""
@@ -160,22 +178,19 @@ class _Listener:
         block.maps.append(np.nan_to_num(found[block.channel, ::stride, ::stride].cpu().numpy()))
 
     def timed(self, _, args, output) -> None:
-        self.timestep_width = output.shape[-1]
-        self.timestep_embeddings.append(np.nan_to_num(output[-1, :KEPT].float().cpu().numpy()))
+        self.insides.timestep_width = output.shape[-1]
+        self.insides.timestep_embeddings.append(np.nan_to_num(output[-1, :KEPT].float().cpu().numpy()))
 
-    def fill(self, insides: Insides) -> None:
-        tokenizers = own_tokenizers(self.pipe)
+    def finish(self) -> None:
+        insides, vae, tokenizers = self.insides, self.pipe.vae, own_tokenizers(self.pipe)
         insides.text_encoders = tuple(
             _text_encoder(name, self.encoders[name], tokenizers[name.replace("text_encoder", "tokenizer")], ids)
             for name, ids in self.ids.items()
         )
-        insides.embeddings = self.embeddings
-        insides.denoiser = _network("unet" if getattr(self.pipe, "unet", None) is self.denoiser else "transformer", self.denoiser)  # fmt: skip
-        insides.count, insides.calls = self.count, self.calls
+        kind = "unet" if getattr(self.pipe, "unet", None) is self.denoiser else "transformer"
+        insides.denoiser, insides.vae = _network(kind, self.denoiser), _network("vae", vae)
+        insides.decoder_parameters = _parameters(vae.decoder)
         insides.blocks = tuple(block for block in self.blocks.values() if block.maps)
-        insides.timestep_embeddings, insides.timestep_width = self.timestep_embeddings, self.timestep_width
-        insides.vae = _network("vae", self.pipe.vae)
-        insides.decoder_parameters = _parameters(self.pipe.vae.decoder)
 
 
 def _text_encoder(name: str, encoder, tokenizer, ids: list[int]) -> TextEncoder:

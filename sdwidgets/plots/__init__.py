@@ -8,11 +8,11 @@ a worker thread may draw; show it with `display(ax.figure)` or keep it with `ax.
 from __future__ import annotations
 
 from .base import COLORS, DIVERGING, MAX_TILE, STYLE, new_axes, small_axes
-from .diagram import block_shapes
 from .lines import (
     against_steps,
     arrows,
     bars,
+    block_shapes,
     by_step,
     by_timestep,
     curve,

@@ -232,3 +232,17 @@ def bars(values: Mapping[str, float] | Sequence[tuple[str, float]], label: str, 
     ax.set_xticks(range(len(pairs)), [name for name, _ in pairs], rotation=45, ha="right")
     ax.set_ylabel(label)
     return ax
+
+
+def block_shapes(shapes: Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
+    """The grid of each block of a U-Net as a bar of its height, with its channels; `shapes`: as `analysis.insides.block_shapes` gives them."""
+    ax = new_axes(ax, (9.5, 3.8))
+    middle = [*shapes].index("middle")
+    for x, (channels, height, width) in enumerate(shapes.values()):
+        ax.bar(x, height, bottom=-height / 2, color=COLORS[x > middle], alpha=0.75)
+        ax.text(x, height / 2, f"{channels}\n{height} x {width}", ha="center", va="bottom", fontsize=small_axes(ax))
+    ax.set_xticks(range(len(shapes)), [*shapes])
+    ax.set(ylabel="height of the grid", yticks=[])
+    ax.grid(False)
+    ax.margins(y=0.25)
+    return ax

@@ -24,7 +24,7 @@ MAX_MAPS = 4  # steps of which it carries feature maps
 SIDES, MAX_SHEET = (
     (32, 24, 16),
     60_000,
-)  # cells of the longer side of a thumbnail of latents, and bytes of all: the first that keeps within
+)  # latent pixels of a thumbnail's longer side, and bytes of all: the first that keeps within
 PREVIEW, MAX_PREVIEWS = (96, 72, 48), 14_000  # the same for decoded predictions, in pixels
 MAX_PICTURE = 256
 MAX_TOKENS, MAX_NUMBERS = 40, 64  # of the prompt's embeddings that are drawn
@@ -166,6 +166,7 @@ class Diagram(View):
         shared = replace(trace.settings, num_inference_steps=len(trace))
         encoder = inner.vae.parameters - inner.decoder_parameters if inner and inner.vae else None
         limit = float(np.quantile(np.abs(np.nan_to_num(final)), 0.995)) or 1.0
+        columns = [self.pictures(i) for i in self.shown]
         return {
             **about(shared, (channels, h, w), trace.preview_factors),
             "badge": " · ".join(badge_parts(trace.settings)),
@@ -173,12 +174,12 @@ class Diagram(View):
             "parts": list(self.parts),
             "seed": first_of(trace.settings.seed),
             "total": len(trace),
-            "steps": [self._step(i) for i in self.shown],
+            "steps": [self._step(i, arrays) for i, arrays in zip(self.shown, columns, strict=True)],
             "process": trace[0].process,
             "guidance": trace.settings.guidance_scale,
             "guided": self._guided,
             "scheduler": trace.settings.scheduler_label or (trace.settings.scheduler or "scheduler").removesuffix("Scheduler"),
-            "sheet": self._sheet(),
+            "sheet": self._sheet(columns),
             "previews": self._previews(),
             "noise": pack(self.noise(), 32 * 32 * 4),
             "picture": webp(picture, MAX_PICTURE, 85),
@@ -218,9 +219,8 @@ class Diagram(View):
             notes.append("No text encoder was called in this run: the embeddings came from elsewhere.")
         return notes
 
-    def _step(self, i: int) -> dict:
+    def _step(self, i: int, arrays: dict[str, np.ndarray]) -> dict:
         """The numbers of step i: x_t = a x0 + b noise now and after it, and x_{t-1} = keep x_t + add x0, as far as that goes."""
-        arrays = self.pictures(i)
         now, after = _mixture(self.trace[i]), _mixture(self.trace[i + 1]) if i + 1 < len(self.trace) else (1.0, 0.0)
         keep, add, rest = fitted(arrays["noisy"], arrays["x0"], arrays["following"])
         entry = {
@@ -232,12 +232,12 @@ class Diagram(View):
             entry["times"] = _times(arrays["difference"])
         return entry
 
-    def _sheet(self) -> dict:
+    def _sheet(self, columns: list[dict]) -> dict:
         """All latents in rough colours on one sheet: a row for each kind, a column for each shown step.
 
         What follows a step is the next column's x_t, the last column has the finished latents alone; in a run that was thinned it has a row of its own.
         """
-        columns = [self.pictures(i) for i in self.shown] + [{"noisy": np.nan_to_num(finished_latents(self.trace))}]
+        columns = [*columns, {"noisy": np.nan_to_num(finished_latents(self.trace))}]
         names = ["noisy", "uncond", "cond", "difference", "guided", "x0_uncond", "x0_cond", "x0"]
         names += ["following"] if len(self.shown) < len(self.trace) else []
         names = [name for name in names if any(name in arrays for arrays in columns)]
@@ -249,7 +249,7 @@ class Diagram(View):
         return {"names": names, "size": [len(sheet) // len(names), sheet.shape[1] // len(columns)], "picture": data}
 
     def _row(self, name: str, columns: list[dict], side: int) -> np.ndarray:
-        """The pictures of one name side by side, thinned to `side` cells at most."""
+        """The pictures of one name side by side, thinned to `side` latent pixels at most."""
         stride = max(1, math.ceil(max(columns[0]["noisy"].shape[1:]) / side))
         factors = colour_map(self.trace.preview_factors, len(columns[0]["noisy"]))
         empty = np.zeros_like(columns[0]["noisy"])
@@ -258,9 +258,7 @@ class Diagram(View):
             factors = factors * np.array([[1.0]] * (len(factors) - 1) + [[0.0]])
             arrays = [array * _times(array) for array in arrays]
         row = np.concatenate([linear_preview(array[:, ::stride, ::stride], factors) for array in arrays], 1)
-        return (
-            row // 16 * 17 if name.startswith("x0") else row // 32 * 36
-        )  # fewer levels of a colour, half of the bytes
+        return row // 16 * 17 if name.startswith("x0") else row // 32 * 36  # fewer levels, half of the bytes
 
     def _previews(self) -> dict | None:
         """The decoded predictions side by side, or None."""

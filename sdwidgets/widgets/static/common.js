@@ -37,6 +37,33 @@ const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const tidy = (x, digits = 1) => String(Number(x.toFixed(digits)));
 const sub = (letter, index) => [letter, h("sub", {}, index)];
 
+/** Projector mode and full screen of a card: their two buttons, in `buttons`, and what the key F does, `toggle()`. */
+class Projection {
+  constructor(card, title) {
+    this.card = card;
+    const button = (label, hint, click) => h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: hint, click }, label);
+    this.mode = button("Projector mode", title, () => this.show(!card.classList.contains("projector")));
+    this.full = button("Full screen (F)", "Projector mode on the whole screen; the key Escape ends it", () => this.toggle());
+    this.buttons = h("span", { class: "modes" }, this.mode, this.full);
+    card.addEventListener("fullscreenchange", () => this.show(this.isFullScreen));
+  }
+
+  get isFullScreen() { return this.card.getRootNode().fullscreenElement === this.card; }
+
+  show(on) {
+    this.card.classList.toggle("projector", on);
+    this.mode.setAttribute("aria-pressed", String(on));
+    this.full.setAttribute("aria-pressed", String(this.isFullScreen));
+    this.full.textContent = this.isFullScreen ? "Leave full screen (F)" : "Full screen (F)";
+  }
+
+  /** Where a page may not have the whole screen, projector mode alone. */
+  async toggle() {
+    if (this.isFullScreen) return document.exitFullscreen();
+    try { await this.card.requestFullscreen(); } catch { this.show(!this.card.classList.contains("projector")); }
+  }
+}
+
 /** Light or dark, as the page around us is; in JupyterLab the colours themselves come from its CSS variables. */
 function followTheme(card) {
   const surroundings = [document.documentElement, document.body];

@@ -1,7 +1,7 @@
 // For views that compare several runs or schedules: drawCurves, lines over a common axis with the present position marked, and
 // Player, the bar with a slider that also moves by itself.
 
-// Okabe and Ito's palette without yellow and black: told apart by colour-blind eyes, on light and on dark.
+// Okabe and Ito's palette without yellow and black: colour-blind eyes keep them apart, on light and on dark.
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /**

@@ -1,7 +1,6 @@
 // The live diagram of a pipeline: class Diagram, on what common.js and curves.js give. Boxes and pictures are HTML in a grid; the lines
 // between them are drawn from where they stand. What a box opens into is in diagram_parts.js.
 
-const FULL_SCREEN = "Full screen (F)";
 const whole = (n) => n.toLocaleString("en");
 const size = (n) => (n >= 1e9 ? `${tidy(n / 1e9, 1)} B` : n >= 1e5 ? `${tidy(n / 1e6, 1)} M` : whole(n));
 const by = (numbers) => numbers.join(" × ");
@@ -27,11 +26,11 @@ class Diagram {
       h("header", {}, this.title, h("button", { type: "button", class: "quiet", click: () => this.shut() }, "Close (Esc)")), this.inside);
     this.said = h("p", { class: "unseen", role: "status" });
     this.badge = h("span", { class: "badge" });
-    this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "For a room: larger type", click: () => this.projected(!this.card.classList.contains("projector")) }, "Projector mode");
-    this.full = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Projector mode on the whole screen; the key Escape ends it", click: () => this.toggleFullScreen() }, FULL_SCREEN);
-    this.card = h("section", { class: "card diagram", tabindex: -1, "aria-label": "Diagram of a pipeline", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
+    this.card = h("section", { class: "card diagram", tabindex: -1, "aria-label": "Diagram of a pipeline", keydown: (event) => this.key(event) },
       this.heading, this.notes, this.flow, this.player.bar, this.panel, this.said,
-      h("footer", {}, this.badge, h("span", { class: "modes" }, this.projector, this.full)));
+      h("footer", {}, this.badge));
+    this.projection = new Projection(this.card, "For a room: larger type");
+    this.card.querySelector("footer").append(this.projection.buttons);
     this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.data && this.card.isConnected && (this.drawLines(), this.fill())));
     this.watcher.observe(this.flow);
   }
@@ -99,14 +98,14 @@ class Diagram {
 
   key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "Escape" && this.state.part && !this.isFullScreen) {
+    if (event.key === "Escape" && this.state.part && !this.projection.isFullScreen) {
       event.preventDefault();
       event.stopPropagation();
       return this.shut();
     }
     if (event.key === "f" || event.key === "F") {
       event.preventDefault();
-      return this.toggleFullScreen();
+      return this.projection.toggle();
     }
     if (event.target.closest("input")) return; // the slider has its own arrows
     const places = { ArrowLeft: this.column - 1, ArrowRight: this.column + 1, Home: 0, End: this.last };
@@ -114,20 +113,6 @@ class Diagram {
     event.preventDefault();
     this.player.pause();
     this.choose({ step: this.data.steps[clamp(places[event.key], 0, this.last)].number - 1 });
-  }
-
-  projected(on) {
-    this.card.classList.toggle("projector", on);
-    this.projector.setAttribute("aria-pressed", String(on));
-    this.full.setAttribute("aria-pressed", String(this.isFullScreen));
-    this.full.textContent = this.isFullScreen ? "Leave full screen (F)" : FULL_SCREEN;
-  }
-
-  get isFullScreen() { return this.card.getRootNode().fullscreenElement === this.card; }
-
-  async toggleFullScreen() {
-    if (this.isFullScreen) return document.exitFullscreen();
-    try { await this.card.requestFullscreen(); } catch { this.projected(!this.card.classList.contains("projector")); }
   }
 
   // -- building

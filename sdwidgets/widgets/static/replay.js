@@ -13,7 +13,6 @@ const VIEWS = { // what the row of channels can show: button, and the caption
   difference: ["Difference", () => "What the prompt changes: with minus without"],
 };
 
-const FULL = "Full screen (F)";
 const LARGE = { prediction: "Predicted picture", latents: "Current latents" };
 
 /** How high a line through these points, from left to right, is at x; beyond them as high as their last. */
@@ -65,10 +64,6 @@ class Replay {
       ...SPEEDS.map(([value, text]) => h("option", { value, selected: value === 1 }, text)));
     this.status = h("output", { class: "status", for: id });
     this.badge = h("span", { class: "badge" });
-    this.projector = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "For a room: larger type, and only prompt, picture and steps",
-      click: () => this.projected(!this.card.classList.contains("projector")) }, "Projector mode");
-    this.full = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Projector mode on the whole screen; the key Escape ends it",
-      click: () => this.toggleFullScreen() }, FULL);
     this.heading = h("header", { class: "heading", hidden: true });
     this.warning = h("p", { class: "note", role: "status", hidden: true });
     this.main = h("div", { class: "stage" },
@@ -80,9 +75,11 @@ class Replay {
         h("figcaption", {}, h("b", {}, "Schedule: "), "the picture's share of the variance, step by step")),
       h("figure", { class: "numbers" }, this.views, this.channels, this.channelCaption));
     this.showHeading = heading;
-    this.card = h("section", { class: "card", tabindex: -1, "aria-label": "Replay of a run", keydown: (event) => this.key(event), fullscreenchange: () => this.projected(this.isFullScreen) },
+    this.card = h("section", { class: "card", tabindex: -1, "aria-label": "Replay of a run", keydown: (event) => this.key(event) },
       this.heading, this.warning, h("div", { class: "scene" }, this.main),
-      h("footer", {}, this.badge, h("span", { class: "modes" }, this.projector, this.full)));
+      h("footer", {}, this.badge));
+    this.projection = new Projection(this.card, "For a room: larger type, and only prompt, picture and steps");
+    this.card.querySelector("footer").append(this.projection.buttons);
 
     this.watcher = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.watcher.observe(this.curve);
@@ -403,7 +400,7 @@ class Replay {
     if (event.target.closest("input:not([type=range], [type=radio], [type=checkbox]), select, textarea, summary") || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "f" || event.key === "F") {
       event.preventDefault();
-      return this.toggleFullScreen();
+      return this.projection.toggle();
     }
     if (event.target.closest("input")) return; // a slider has its own arrows
     const places = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, Home: 0, End: this.frames.length - 1 };
@@ -412,21 +409,6 @@ class Replay {
     this.choose(clamp(places[event.key], 0, this.frames.length - 1));
     this.tell();
     if (this.strip.contains(event.target)) this.strip.querySelector("[aria-current=step]")?.focus();
-  }
-
-  projected(on) {
-    this.card.classList.toggle("projector", on);
-    this.projector.setAttribute("aria-pressed", String(on));
-    this.full.setAttribute("aria-pressed", String(this.isFullScreen));
-    this.full.textContent = this.isFullScreen ? "Leave full screen (F)" : FULL;
-  }
-
-  get isFullScreen() { return this.card.getRootNode().fullscreenElement === this.card; }
-
-  /** Projector mode on the whole screen; where a page may not have it, projector mode alone. */
-  async toggleFullScreen() {
-    if (this.isFullScreen) return document.exitFullscreen();
-    try { await this.card.requestFullscreen(); } catch { this.projected(!this.card.classList.contains("projector")); }
   }
 
   close() {
