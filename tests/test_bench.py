@@ -366,6 +366,7 @@ def test_a_map_finds_its_thing_where_it_lies_on_it(tmp_path):
     shape[2:6, 2:6] = True
     assert maps.overlap(shape.astype(float), shape) == 1 and maps.overlap(1 - shape.astype(float), shape) == 0
     assert maps.overlap(np.roll(shape, 2, axis=1) * 0.3 + 0.5, shape) == pytest.approx(8 / 24)
+    assert maps.overlap(maps.coarse(shape, 8), shape) == 1 and maps.coarse(shape, 2).max() < 1
     assert maps.main(["--count", "2", "--steps", "2", "--json", str(tmp_path / "maps.json")]) == 0
     (row,) = json.loads((tmp_path / "maps.json").read_text())["rows"]
     assert (

@@ -122,10 +122,8 @@ def test_the_course_shows_no_prompt_that_is_not_in_the_table():
 
 
 def test_what_is_shown_as_a_success_is_one():
-    """Of the carried weights, where their evaluation has the section: at least .9, and at most .5 for what is shown because it fails."""
-    told = json.loads((data_folder("pocket") / "evaluation.json").read_text()).get("prompts")
-    if told is None:
-        pytest.skip("the carried weights are of the first edition, whose evaluation has no section 'prompts'")
+    """Of the carried weights: at least .9, and at most .5 for what is shown because it fails."""
+    told = json.loads((data_folder("pocket") / "evaluation.json").read_text())["prompts"]
     rates = {line["prompt"]: line["rate"] for line in told["lines"]}
     for prompt in words.course_prompts():
         if prompt.expected == "success":
