@@ -34,6 +34,7 @@ def test_it_draws_every_family_as_it_is(family):
     assert ("guidance" in view.parts) == (family != "flux"), "FLUX reads guidance as a number"
     assert view.data["denoiser"]["blocks"] and view.data["denoiser"]["timestep"]
     assert view.data["embeddings"]["shape"] == list(view.insides.embeddings.shape)
+    assert all(block["maps"]["shape"][0] == len(view.data["steps"]) for block in view.data["denoiser"]["blocks"])
     assert view.static_image().width > 900
     json.loads(html.for_script(view.data))
 

@@ -21,7 +21,7 @@ from sdwidgets.pocket.cards import datasheet_card, figures, model_card
 from sdwidgets.pocket.evaluation import background, memorization, prompt_sets, report
 from sdwidgets.pocket.evaluation.background import leading_colours, main_colours
 from sdwidgets.pocket.evaluation.claims import NO_CLAIM, RESTS_ON, SECTIONS_REST_ON
-from sdwidgets.pocket.evaluation.exposures import order_of, shown
+from sdwidgets.pocket.evaluation.exposures import order_of, scenes_shown, shown
 from sdwidgets.pocket.evaluation.scoring import Readers
 from sdwidgets.pocket.evaluation.tiers import (
     BARS,
@@ -565,7 +565,8 @@ def test_the_card_tells_what_the_evaluation_found(records, grammar):
 
 def test_a_card_without_an_evaluation_claims_nothing(records):
     text = model_card.model_card(FULL, records)
-    assert "not been evaluated" in text and "| row | split" not in text and not figures_named(text)
+    assert "not been evaluated" in text and "| row | split" not in text
+    assert figures_named(text) == ["figures/validation.png"], "of the training alone"
     below = whole_report("CPU") | {"tier": "below"}
     below["rows"][2]["rate"] = 0.1
     assert "lies below the tiers" in model_card.model_card(FULL, records, below)
@@ -667,6 +668,8 @@ def test_what_was_shown_is_counted_from_the_epochs():
     assert told["confetti: 35"] > 1_000, "a planned print: its whole epoch, and what the next one has begun"
     whole = shown({"grammar": "full", "denoiser": second_edition(2 * FULL.count, Stage(0, 149_162))})
     assert whole == {block.name: 2 * block.count for block in FULL.blocks}
+    assert scenes_shown({"grammar": "full", "denoiser": record}) == indices
+    assert scenes_shown({"grammar": "full", "denoiser": second_edition(20_000, FIRST)}) == indices[:16_384]
 
 
 @pytest.mark.parametrize(
@@ -680,7 +683,7 @@ def test_what_was_shown_is_counted_from_the_epochs():
     ids=["no record", "first edition", "another world", "another grammar"],
 )
 def test_what_is_not_told_is_not_known(training):
-    assert shown(training) == {}
+    assert shown(training) == {} and scenes_shown(training) == []
 
 
 def test_the_card_tells_what_was_shown_and_not_only_what_was_planned(records):

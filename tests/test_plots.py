@@ -27,7 +27,6 @@ DRAWINGS = {
         np.arange(3), {"a": [1, 2, 3], "b": [3, 2, 1]}, "loss", ax, look=("o", "-")
     ),
     "against_steps": lambda ax=None: plots.against_steps([1, 2], {"a": [[1.0, 2.0], [0.5, 0.7]]}, "distance", ax),
-    "held_and_extended": lambda ax=None: plots.held_and_extended(np.array([0.0, 1, 3]), np.array([0.0, 2, 1]), ax),
     "noise_levels": lambda ax=None: plots.noise_levels(
         {"even": np.array([-np.inf, 0, 9]), "other": np.array([-9, 3])}, ax
     ),
@@ -239,12 +238,6 @@ def test_against_steps_shows_geometric_means_with_their_intervals():
     assert low < 1 and high > 4  # three values, t = 4.3
     assert np.isclose(low * high, 4)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "8"]
-
-
-def test_a_value_is_extended_along_the_line_from_the_one_before():
-    ax = plots.held_and_extended(np.array([0.0, 1, 3]), np.array([0.0, 2, 1]))
-    (extended,) = [line for line in ax.lines if line.get_label() == "extended"]
-    assert extended.get_xydata().tolist() == [[1, 2], [3, 6]]  # from its own value, by 2 for each 1
 
 
 def test_pure_noise_is_drawn_at_the_left_edge():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -15,11 +17,12 @@ from tests.test_replay import a_trace
 def test_sizes_of_detail_add_up_and_have_nothing_in_common():
     pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3))
     parts = runs.split_by_size(pictures)
-    assert list(parts) == ["16 pixels and more", "4 to 16 pixels", "below 4 pixels"]
+    assert list(parts) == ["the whole", "16 pixels and more", "4 to 16 pixels", "below 4 pixels"]
     np.testing.assert_allclose(sum(parts.values()), pictures)
-    large, middle, fine = parts.values()
-    for a, b in ((large, middle), (large, fine), (middle, fine)):
+    whole, large, _, _ = parts.values()
+    for a, b in combinations(parts.values(), 2):
         assert abs((a * b).sum()) < 1e-4 * (pictures**2).sum()
+    np.testing.assert_allclose(whole[:, 0, 0], pictures.mean((1, 2)))
     assert np.ptp(large[:, :16, :16], axis=(1, 2)).max() == 0, "one mean a block"
     wave = np.tile([[[0.0] * 3], [[9.0] * 3]], (16, 48, 1))[None]  # lines of one pixel
     assert (
@@ -36,9 +39,14 @@ def test_blocks_that_do_not_fit_are_refused(blocks):
 
 def test_what_is_left_is_told_by_size():
     picture = np.zeros((32, 32, 3))
-    smooth, fine = np.full_like(picture, 8.0), np.tile([[[-4.0] * 3, [4.0] * 3]], (32, 16, 1))
-    left = runs.left_by_size(np.stack([smooth + fine, smooth / 2 + fine, fine / 4]), picture, blocks=(16,))
-    assert left == {"16 pixels and more": pytest.approx([1, 0.5, 0]), "below 16 pixels": pytest.approx([1, 1, 0.25])}
+    cast, fine = np.full_like(picture, 8.0), np.tile([[[-4.0] * 3, [4.0] * 3]], (32, 16, 1))
+    halves = np.where(np.arange(32)[:, None, None] < 16, 2.0, -2.0) + picture
+    previews = np.stack([cast + halves + fine, cast / 2 + halves * 2 + fine, halves + fine / 4])
+    assert runs.left_by_size(previews, picture, blocks=(16,)) == {
+        "the whole": pytest.approx([1, 0.5, 0]),
+        "16 pixels and more": pytest.approx([1, 2, 1]),
+        "below 16 pixels": pytest.approx([1, 1, 0.25]),
+    }
 
 
 def test_noise_is_added_and_removed_at_the_same_levels():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sdwidgets.analysis import denoiser, sampling
+from sdwidgets.trace import Step, Trace
 from tests import tiny
 
 
@@ -20,6 +21,48 @@ def test_trailing_runs_begin_at_the_last_timestep():
         made = sampling.trailing(pipe, label)
         made.set_timesteps(4)
         assert made.timesteps[0] == 999, label
+
+
+def test_a_recorded_run_takes_a_scheduler_by_label_or_made():
+    pipe = tiny.pipeline()
+    made = sampling.trailing(pipe, "DDIM")
+    for scheduler, first in (("DDIM", 751), (made, 999)):
+        trace = sampling.run_with(pipe, scheduler, "a cat", num_inference_steps=4, output_type="latent", **tiny.SIZE)
+        assert trace[0].timestep == first
+
+
+def levels(*inverse_sigmas: float) -> Trace:
+    """A run whose predicted x0 is 1 / sigma at each of its steps."""
+    x = np.zeros((1, 1, 1, 1), np.float32)
+    return Trace(
+        steps=tuple(Step(i, 0.0, 1 / u, 1.0, x, x, None, None, x + u, 0.0) for i, u in enumerate(inverse_sigmas))
+    )
+
+
+def test_what_a_step_needs_against_what_it_has():
+    found = sampling.held_and_extended(levels(1, 2, 4, 8), levels(1, 1.5, 2, 3, 4, 6, 8))
+    # over the steps from 2 to 4 and from 4 to 8 the mean is 3 and 6; held 2 and 4; extended by half a step 2.5 and 5
+    assert np.allclose(found["held"], [1, 2]) and np.allclose(found["extended"], [0.5, 1])
+
+
+def test_held_is_what_ddim_does_and_extended_what_dpm_solver_does():
+    pipe = tiny.pipeline()
+    run = {"num_inference_steps": 4, "output_type": "latent", **tiny.SIZE}
+    trace = sampling.run_with(pipe, sampling.trailing(pipe, "DPM++ 2M"), "a cat", **run)
+    errors = sampling.held_and_extended(trace, trace)
+    x0, a, b = trace.pred_original, trace.alphas, np.sqrt(1 - trace.alphas**2)
+    needed = (x0[1] / 2 + x0[2] / 2).astype(np.float64)
+    used = (trace[2].latents - b[2] / b[1] * trace[1].latents) / (
+        a[2] - b[2] / b[1] * a[1]
+    )  # of the step that was taken
+    assert np.isclose(errors["extended"][0], np.sqrt(((used - needed) ** 2).mean()), rtol=1e-2)
+    assert np.isclose(errors["held"][0], np.sqrt(((x0[1] - needed) ** 2).mean()), rtol=1e-3)
+
+
+@pytest.mark.parametrize("coarse", [levels(1, 2), levels(1, 5, 8), levels(0.5, 1, 4)])
+def test_runs_that_cannot_be_compared_are_a_sentence(coarse):
+    with pytest.raises(ValueError, match="does not visit the noise levels"):
+        sampling.held_and_extended(coarse, levels(1, 2, 4, 8))
 
 
 def test_each_prompt_has_its_own_seed_and_the_scheduler_is_put_back():

@@ -61,7 +61,7 @@ def test_pocket_knows_its_own_words():
         "dragon", "eating", "trending", "artstation",
     ]  # fmt: skip
     assert known.unfamiliar("a cat on a red backgruond") == [("backgruond", 0, ["background"])]
-    assert known.captions["duck"] == 3 and known.unfamiliar("a duck")[0][:2] == ("duck", 3)  # a planted rare word
+    assert known.captions["duck"] == 5 and known.unfamiliar("a duck")[0][:2] == ("duck", 5)  # a planted rare word
     assert len(known.examples) > 8
     for prompt in known.examples:
         assert scene_of(prompt).caption == prompt and not known.unfamiliar(prompt)

@@ -31,7 +31,7 @@ def forward_and_backward(trace: Trace, columns: int = 6) -> tuple[np.ndarray, li
 
 
 def split_by_size(pictures: np.ndarray, blocks: tuple[int, ...] = (16, 4)) -> dict[str, np.ndarray]:
-    """Pictures (n, H, W, 3) as a sum of parts: block means from the largest block on, each less those of larger blocks, then the rest.
+    """Pictures (n, H, W, 3) as a sum of parts: the mean colour, block means from the largest block on, each less what is larger, then the rest.
 
     Each part is (n, H, W, 3) float64, and parts are orthogonal, so their powers add up to the picture's. `blocks`: sides in pixels, falling,
     each a divisor of the one before and the first of height and width; else ValueError.
@@ -43,7 +43,8 @@ def split_by_size(pictures: np.ndarray, blocks: tuple[int, ...] = (16, 4)) -> di
         raise ValueError(
             f"blocks {blocks} do not divide {height} x {width} pixels and one another, from large to small"
         )
-    parts, larger, above = {}, np.zeros_like(pictures), None
+    larger, above = np.broadcast_to(pictures.mean((1, 2), keepdims=True), pictures.shape), None
+    parts = {"the whole": larger}
     for side in blocks:
         means = _block_means(pictures, side)
         parts[f"{side} pixels and more" if above is None else f"{side} to {above} pixels"] = means - larger

@@ -101,26 +101,6 @@ def against_steps(steps: Sequence[int], values: Mapping[str, np.ndarray], label:
     return ax
 
 
-def held_and_extended(places: np.ndarray, values: np.ndarray, ax: Axes | None = None) -> Axes:
-    """What a step takes a value for until the next place: held as it is, or extended along the line from the value before.
-
-    places, values: (step,), two or more. The first step has none before it and is only held.
-    """
-    ax = new_axes(ax)
-    ax.plot(places, values, "o", color=COLORS[0], label="predicted at a step")
-    ax.hlines(values[:-1], places[:-1], places[1:], color=COLORS[1], linestyle="--", label="held")
-    slopes = np.diff(values)[:-1] / np.diff(places)[:-1]
-    ahead = values[1:-1] + slopes * np.diff(places)[1:]
-    ax.plot(
-        [places[1:-1], places[2:]],
-        [values[1:-1], ahead],
-        color=COLORS[2],
-        label=["extended"] + ["_"] * (len(ahead) - 1),
-    )
-    ax.legend(fontsize=small_axes(ax))
-    return ax
-
-
 def noise_levels(decibels: Mapping[str, np.ndarray], ax: Axes | None = None, *, lowest: float = -30) -> Axes:
     """The noise levels that the steps of each named run visit, in decibels (step,): a line of dots each, from noise to picture.
 

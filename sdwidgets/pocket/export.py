@@ -56,7 +56,8 @@ def run_export(args, grammar: Grammar, work: Path) -> None:
     towers = CLIPModel.from_pretrained(finished_part(work, "clip"))
     clip.save_image_tower(towers, args.output / "extras" / "clip")  # for the CLIP score, and to train on from
     _load_as_float32(args.output / "extras" / "clip")
-    write_words(args.output, grammar, records["denoiser"]["stages"][-1].get("scenes"))
+    epochs = records["denoiser"].get("epochs", ())
+    write_words(args.output, grammar, max((stage["scenes"] for stage in epochs), default=None))
     write_card(args.output, evaluated=False)
     size = sum(file.stat().st_size for file in args.output.rglob("*") if file.is_file())
     print(f"exported to {args.output}: {size / 1e6:.1f} MB")

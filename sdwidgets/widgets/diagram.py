@@ -20,7 +20,6 @@ from .replay import about, badge_parts, finished_latents, finished_picture, pack
 from .view import View
 
 MAX_STEPS = 30  # that a page carries; longer runs are thinned
-MAX_MAPS = 4  # steps of which it carries feature maps
 SIDES, MAX_SHEET = (
     (32, 24, 16),
     60_000,
@@ -300,8 +299,7 @@ class Diagram(View):
         if inner is None or inner.denoiser is None:
             return None
         each = inner.calls // len(self.trace) if inner.calls % len(self.trace) == 0 else 0  # calls a step
-        steps = np.unique(np.linspace(0, len(self.trace) - 1, MAX_MAPS).round().astype(int)).tolist() if each else []
-        heard = [block for block in inner.blocks if steps and len(block.maps) == inner.calls]
+        heard = [block for block in inner.blocks if each and len(block.maps) == inner.calls]
         times = inner.timestep_embeddings if each and len(inner.timestep_embeddings) == inner.calls else []
         numbers = np.stack([times[i * each][:MAX_NUMBERS] for i in self.shown])[None] if times else None
         return {
@@ -309,8 +307,7 @@ class Diagram(View):
             "class": inner.denoiser.class_name,
             "parameters": inner.denoiser.parameters,
             "count": inner.count,
-            "steps": [i + 1 for i in steps],
-            "blocks": [{"name": b.name, "shape": list(b.shape), "channel": b.channel, "maps": pack(np.stack([b.maps[i * each] for i in steps]), 10**6)} for b in heard],
+            "blocks": [{"name": b.name, "shape": list(b.shape), "channel": b.channel, "maps": pack(np.stack([b.maps[i * each] for i in self.shown]), 10**6)} for b in heard],
             "timestep": None if numbers is None else {"width": inner.timestep_width, "packed": pack(numbers, numbers.size)},
         }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,11 @@ class _Sheet:
         self.draw.rectangle((left, top, right - 1, bottom - 1), outline=EDGE)
         self.write((left + right) / 2, bottom + 10 if below else top - 10, caption)
 
-    def arrow(self, *points: tuple[float, float], colour: str = INK, head: bool = True) -> None:
-        self.draw.line(points, colour, 2)
+    def arrow(self, *points: tuple[float, float], colour: str = INK, head: bool = True, dashed: bool = False) -> None:
+        for a, b in zip(points, points[1:], strict=False):
+            ends = np.linspace(a, b, 2 * round(math.dist(a, b) / 8) + 1 if dashed else 2)
+            for begin, end in list(zip(ends, ends[1:], strict=False))[::2]:
+                self.draw.line([*begin, *end], colour, 2)
         if head:
             (x1, y1), (x2, y2) = points[-2:]
             along = np.array([np.sign(x2 - x1), np.sign(y2 - y1)])
@@ -77,7 +81,8 @@ def _words(sheet: _Sheet, view: Diagram) -> None:
         red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
         ends = np.where(values[..., None] > 0, red, blue)
         sheet.picture((735, 18, 980, 64), (247 + (ends - 247) * np.abs(values[..., None])).astype(np.uint8))
-    sheet.write(857, 8, "embeddings")
+    also = "negative" if data["negative_prompt"] else "empty"
+    sheet.write(857, 8, f"embeddings, also of the {also} prompt" if data["guided"] else "embeddings")
     for a, b in ((180, 215), (470, 505), (685, 730)):
         sheet.arrow((a, 41), (b, 41))
     sheet.arrow((857, 67), (857, 84), (320, 84), (320, 126))
@@ -86,7 +91,7 @@ def _words(sheet: _Sheet, view: Diagram) -> None:
 def _loop(sheet: _Sheet, view: Diagram) -> None:
     """In the middle: noise sample, x_t, denoiser, predictions, guidance, x0, scheduler and the next x_t."""
     data, index = view.data, view.state["step"]
-    sheet.draw.rounded_rectangle((112, 94, 992, 322), 12, "#f2f2f4")
+    sheet.draw.rounded_rectangle((112, 94, 992, 328), 12, "#f2f2f4")
     sheet.arrow((320, 84), (320, 126))
     pictures = {name: view.rough(array) for name, array in view.pictures(index).items()}
     sheet.picture((20, 160, 100, 240), view.rough(view.noise()), "noise sample")
@@ -112,10 +117,11 @@ def _loop(sheet: _Sheet, view: Diagram) -> None:
     for a, b, y in ((103, 126, 200), (233, 256, 200), (728, 751, 236), (863, 881, 200)):
         sheet.arrow((a, y), (b, y))
     sheet.arrow((687, 193), (687, 202))
+    sheet.arrow((243, 200), (243, 301), (807, 301), (807, 254))
     label = f"step {index + 1} of {len(view.trace)}: again with the new x_t"
-    sheet.arrow((915, 249), (915, 309), (690, 309), colour="#5b3fd0", head=False)
-    sheet.write(540, 309, label, 16)
-    sheet.arrow((390, 309), (200, 309), (200, 254), colour="#5b3fd0")
+    sheet.arrow((915, 249), (915, 316), (690, 316), colour="#5b3fd0", head=False)
+    sheet.write(540, 316, label, 16)
+    sheet.arrow((390, 316), (200, 316), (200, 254), colour="#5b3fd0")
 
 
 def _pixels(sheet: _Sheet, view: Diagram) -> None:
@@ -126,10 +132,10 @@ def _pixels(sheet: _Sheet, view: Diagram) -> None:
         sheet.write(60, 395, "image to\nimage: a\npicture")
     else:
         sheet.picture((20, 355, 100, 435), source, smooth=True)
-    sheet.arrow((98, 395), (114, 395))
-    sheet.arrow((160, 368), (160, 254))
+    sheet.arrow((98, 395), (114, 395), dashed=source is None)
+    sheet.arrow((160, 368), (160, 254), dashed=source is None)
     sheet.box((872, 370, 994, 420), VAE, "VAE decoder")
     sheet.arrow((955, 249), (955, 366))
-    sheet.picture((705, 332, 837, 464), finished_picture(view.trace), smooth=True)
+    sheet.picture((705, 335, 837, 467), finished_picture(view.trace), smooth=True)
     sheet.arrow((868, 395), (842, 395))
     sheet.write(640, 395, "picture")

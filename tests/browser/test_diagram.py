@@ -47,6 +47,16 @@ def test_each_box_opens_and_escape_closes_it(new_page, tmp_path):
     assert page.locator("button.box.vae").first.evaluate("e => e.getRootNode().activeElement === e"), "focus is back"
 
 
+def test_feature_maps_are_those_of_the_step_that_is_shown(new_page, tmp_path):
+    page = opened(new_page(), a_diagram(steps=6).set(step=0, part="denoiser"), tmp_path)
+    maps = set()
+    for number in range(1, 7):
+        assert f"at step {number}:" in page.locator(".inside").inner_text()
+        maps.add(pixels(page.locator(".blocks canvas").first))
+        page.get_by_role("slider", name="Step").press("ArrowRight")
+    assert len(maps) == 6
+
+
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
 def test_it_fits_every_width_whatever_is_open(new_page, tmp_path, family):
     view = a_diagram(family, prompt=EVIL)

@@ -23,6 +23,13 @@ def order_of(training: dict | None) -> tuple[list[Stage], Epochs] | None:
     return plan_epochs(grammar, record, last["scenes"], last["factors"], record["config"]["schedule"]["seed"])
 
 
+def scenes_shown(training: dict | None) -> list[int]:
+    """The numbers of the scenes of `FULL` that the denoiser was trained on, each once; empty where `shown` is."""
+    if (planned := order_of(training)) is None or training["grammar"] != FULL.name:
+        return []
+    return training_scenes(FULL, max(stage.scenes for stage in planned[0]))
+
+
 def shown(training: dict | None) -> dict[str, int]:
     """Block of `FULL` -> how often its pictures were shown in all; empty where it is not known, and of another grammar."""
     if (planned := order_of(training)) is None or training["grammar"] != FULL.name:

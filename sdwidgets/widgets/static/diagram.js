@@ -138,11 +138,12 @@ class Diagram {
     const { text, embeddings, vae } = data;
     this.buttons = [];
     const at = (this.at = {});
-    at.prompt = this.thumb("prompt", "prompt", "", h("p", { class: "said", dir: "auto" }, data.prompt ? `“${data.prompt}”` : "(none)"));
+    const other = data.guided ? `the ${data.negative_prompt ? "negative" : "empty"} prompt` : "";
+    at.prompt = this.thumb("prompt", "prompt", other && `and ${other}`, h("p", { class: "said", dir: "auto" }, data.prompt ? `“${data.prompt}”` : "(none)"));
     at.tokens = this.thumb("tokens", "tokens", text.length ? `${text[0].read}, padding included` : "", h("p", { class: "chips" }, ...this.chips(text[0], 12)));
     const sum = text.reduce((total, one) => total + one.parameters, 0);
     at.encoder = this.box("text_encoder", "encoder", text.length > 1 ? `${text.length} text encoders` : "text encoder", sum ? `${size(sum)} parameters` : data.denoiser ? "not called" : "");
-    at.embeddings = this.thumb("embeddings", "embeddings", embeddings ? by(embeddings.shape) : "");
+    at.embeddings = this.thumb("embeddings", "embeddings", embeddings ? by(embeddings.shape) + (other && ` of the prompt (drawn), and as many of ${other}`) : "");
     at.noise = this.thumb("noise", "noise sample", data.seed === null ? "" : `seed ${data.seed}`);
     at.noisy = this.thumb("noisy", sub("x", "t"), by(data.shape));
     at.unet = this.box("denoiser", "unet", this.denoiser, data.denoiser ? `${size(data.denoiser.parameters)} parameters` : "", ...this.icon());
@@ -306,15 +307,16 @@ class Diagram {
   }
 
   loop(at) {
-    const { noisy, unet, next, again, decoder, picture, embeddings, vaeEncoder } = at;
+    const { noisy, unet, next, again, decoder, picture, embeddings, vaeEncoder, scheduler } = at;
     const words = this.place({ body: this.words }), area = this.place({ body: this.area }), t = this.place({ body: this.t });
     const gutter = (words.b + area.t) / 2, left = noisy.l + 0.68 * noisy.w, right = next.l + 0.32 * next.w, down = next.l + 0.72 * next.w;
-    const up = noisy.l + 0.3 * noisy.w;
+    const up = noisy.l + 0.3 * noisy.w, branch = (noisy.r + unet.l) / 2 - 4, low = this.place({ body: this.at.x0.caption }).b + 12;
     const end = this.column === this.last;
     return [
       ...this.parts(at, beside), ["", beside(noisy, unet)],
       ["", [[embeddings.x, embeddings.b + 4], [embeddings.x, gutter], [unet.x, gutter], [unet.x, unet.t - 4]]],
       ["", [[unet.x, t.t - 1], [unet.x, unet.b + 4]]],
+      ["", [[branch, beside(noisy, unet)[0][1]], [branch, low], [scheduler.x, low], [scheduler.x, scheduler.b + 4]]],
       [`open ${end ? "rest" : "live"}`, [[right, next.b + 4], [right, again.y], [again.r + 8, again.y]]],
       [end ? "rest" : "live", [[again.l - 8, again.y], [left, again.y], [left, noisy.b + 4]]],
       [end ? "live" : "rest", [[down, next.b + 4], [down, decoder.t - 4]]],
@@ -324,12 +326,13 @@ class Diagram {
   }
 
   chain(at, width) {
-    const { noisy, unet, next, decoder, picture, embeddings, vaeEncoder } = at;
-    const [left, right] = [9, width - 9];
+    const { noisy, unet, next, decoder, picture, embeddings, vaeEncoder, scheduler } = at;
+    const [left, inner, right] = [9, 18, width - 9];
     const end = this.column === this.last;
     return [
       ...this.parts(at, (a, b) => beneath(a, b, noisy.x)), ["", beneath(noisy, unet)],
       ["", [[embeddings.r + 3, embeddings.y], [right, embeddings.y], [right, unet.y], [unet.r + 4, unet.y]]],
+      ["", [[noisy.l - 3, noisy.y + 26], [inner, noisy.y + 26], [inner, scheduler.y], [scheduler.l - 4, scheduler.y]]],
       [end ? "rest" : "live", [[next.l - 3, next.y], [left, next.y], [left, noisy.y + 12], [noisy.l - 4, noisy.y + 12]]],
       [end ? "live" : "rest", beneath(next, decoder)], [end ? "live" : "rest", beneath(decoder, picture)],
       [this.data.source ? "" : "dashed", [[vaeEncoder.l - 3, vaeEncoder.y], [left, vaeEncoder.y], [left, noisy.y - 12], [noisy.l - 4, noisy.y - 12]]],

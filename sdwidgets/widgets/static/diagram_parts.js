@@ -61,19 +61,17 @@ const PANELS = {
     if (net.timestep) content.push(h("div", { class: "time" }, shown("Timestep embedding", `t = ${tidy(now.t, 0)} as ${net.timestep.width} numbers, of which ${net.timestep.packed.shape[2]} are drawn; every block gets them`,
       (canvas) => paintRow(canvas, net.timestep.packed, view.column, 127 * net.timestep.packed.scale))));
     if (!net.blocks.length) return { title, content: [...content, para("Its blocks were not heard: a network that was compiled or rewritten for speed does not tell of them.")] };
-    const away = net.steps.map((number) => Math.abs(number - now.number));
-    const nearest = away.indexOf(Math.min(...away));
     const top = Math.max(...net.blocks.map(({ shape }) => shape[1]));
     content.push(h("div", { class: "blocks", style: `--count: ${net.blocks.length}` }, ...net.blocks.map((block) => {
       const [, high, wide] = block.maps.shape;
-      const values = numbers(block.maps).subarray(nearest * high * wide, (nearest + 1) * high * wide);
+      const values = numbers(block.maps).subarray(view.column * high * wide, (view.column + 1) * high * wide);
       const limit = values.reduce((most, x) => Math.max(most, Math.abs(x)), 1e-9);
-      const figure = shown(block.name, by(block.shape), (canvas) => paintRow(canvas, block.maps, nearest, limit, [high, wide]));
+      const figure = shown(block.name, by(block.shape), (canvas) => paintRow(canvas, block.maps, view.column, limit, [high, wide]));
       figure.querySelector("canvas").style.cssText = `width: ${Math.max(24, (100 * block.shape[1]) / top)}%; aspect-ratio: ${wide / high}`;
       return figure;
     })));
     const some = net.blocks.length < net.count ? `${net.blocks.length} of its ${net.count} blocks. ` : "";
-    content.push(h("p", { class: "hint" }, `${some}Under each block the shape of what it gives on: channels × height × width. Drawn is one channel of many, the one that varies most over the picture, at step ${net.steps[nearest]}: red above zero, blue below.`,
+    content.push(h("p", { class: "hint" }, `${some}Under each block the shape of what it gives on: channels × height × width. Drawn is one channel of many, the one that varies most over the picture, at step ${now.number}: red above zero, blue below.`,
       net.kind === "unet" ? " On the way down the grid gets coarser and the channels more; on the way up each block also gets what was kept on the way down." : " All blocks work on one grid; there is no way down and up."));
     return { title, content };
   },
@@ -90,9 +88,9 @@ const PANELS = {
     ];
     for (const figure of grid) if (figure.tagName === "FIGURE") figure.querySelector("canvas").style.aspectRatio = data.aspect;
     return { title: `Guidance at w = ${w}`, content: [
-      math("mixed = without + ", it("w"), " (with − without)", h("span", { class: "values" }, `w = ${w}; at this step the two differ by ${tidy(100 * now.apart, 1)} % of their size`)),
-      para(`The ${view.denoiser} is called twice a step, for the prompt and ${data.negative_prompt ? "for the negative prompt" : "for the empty prompt"}. What the prompt changes is made ${w} times as large. At w = 1 nothing is mixed, and one call is enough.`),
-      h("div", { class: "grid-of-four" }, ...grid)] };
+      h("div", { class: "beside" }, h("div", { class: "texts" }, math("mixed = without + ", it("w"), " (with − without)", h("span", { class: "values" }, `w = ${w}; at this step the two differ by ${tidy(100 * now.apart, 1)} % of their size`)),
+      para(`The ${view.denoiser} makes two predictions a step, for the prompt and ${data.negative_prompt ? "for the negative prompt" : "for the empty prompt"}. What the prompt changes is made ${w} times as large. At w = 1 nothing is mixed, and one prediction is enough.`)),
+        h("div", { class: "grid-of-four" }, ...grid))] };
   },
 
   scheduler(view) {
@@ -134,7 +132,7 @@ const PANELS = {
     return { title: decoder ? `VAE: ${name}, encoder ${whole(encoder)} and decoder ${whole(decoder)} parameters` : "VAE", content: [
       math(`${by([columns, rows, 3])} = ${whole(large)} numbers of a picture, ${by([channels, high, wide])} = ${whole(small)} of its latents`, h("span", { class: "values" }, `${tidy(large / small, 1)} times fewer`)),
       h("div", { class: "decoded" }, h("div", { class: `channels ${channels > 4 ? "many" : ""}`, style: `--across: ${channels > 4 ? 8 : 2}` }, ...Array.from({ length: channels }, (_, k) => channel(k))),
-        h("span", { class: "to", "aria-hidden": "true" }, "→"), shown("the picture", data.decoded ? "what the decoder makes of them" : "in rough colours: it was not decoded", bitmap("picture"))),
-      h("p", { class: "hint" }, `The last latents as the decoder gets them: blue is below zero, red above, and the colours end at ${tidy(data.limit, 1)}.`), ...encoded] };
+        h("span", { class: "to", "aria-hidden": "true" }, "→"), shown("the picture", data.decoded ? "what the decoder makes of them" : "in rough colours: it was not decoded", bitmap("picture")),
+        h("div", { class: "texts" }, h("p", { class: "hint" }, `The last latents as the decoder gets them: blue is below zero, red above, and the colours end at ${tidy(data.limit, 1)}.`), ...encoded))] };
   },
 };
