@@ -181,7 +181,7 @@ def test_projector_mode_is_prompt_picture_and_steps_on_one_screen(new_page, said
     page.keyboard.press("f")
     page.wait_for_timeout(300)
     assert (
-        page.evaluate("view.replay.isFullScreen")
+        page.evaluate("view.replay.projection.isFullScreen")
         and page.locator(".full, button", has_text="Full screen").get_attribute("aria-pressed") == "true"
     )
     seen = [
@@ -195,7 +195,7 @@ def test_projector_mode_is_prompt_picture_and_steps_on_one_screen(new_page, said
     page.locator(".strip button").last.focus()
     page.keyboard.press("f")
     page.wait_for_timeout(300)
-    assert not page.evaluate("view.replay.isFullScreen") and page.locator(".numbers").is_visible()
+    assert not page.evaluate("view.replay.projection.isFullScreen") and page.locator(".numbers").is_visible()
 
 
 def test_in_live_mode_what_is_older_than_the_controls_is_dimmed(page, said):
