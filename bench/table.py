@@ -168,7 +168,8 @@ def figures(by_name: dict[str, dict]) -> str:
         return NOTHING
     ways, run = report["pictures"]["ways"], report["recording"]["fast"]["recorded"]
     fast, turbo = ways["fast"], ways["turbo, fast"]
-    return f"""On {machine_line(report).partition(";")[0]}, with 95% intervals:
+    whose = "" if report.get("weights") == weights_now() else ", of earlier weights"
+    return f"""On {machine_line(report).partition(";")[0]}{whose}, with 95% intervals:
 
 - `load(speed="fast")` draws the same picture, up to rounding, {times(fast["faster"])} times as fast as stock diffusers;
 - with `turbo=True`, in four steps, {times(turbo["faster"])} times as fast: a picture every {milliseconds(turbo["seconds"]["median"])};

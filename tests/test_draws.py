@@ -123,8 +123,8 @@ def test_the_course_shows_no_prompt_that_is_not_in_the_table():
 
 def test_what_is_shown_as_a_success_is_one():
     """Of the carried weights: at least .9, and at most .5 for what is shown because it fails."""
-    told = json.loads((data_folder("pocket") / "evaluation.json").read_text())["prompts"]
-    rates = {line["prompt"]: line["rate"] for line in told["lines"]}
+    evaluation = json.loads((data_folder("pocket") / "evaluation.json").read_text())
+    rates = {line["prompt"]: line["rate"] for line in evaluation["prompts"]["lines"]}
     for prompt in words.course_prompts():
         if prompt.expected == "success":
             assert rates[prompt.prompt] >= 0.9, prompt

@@ -11,6 +11,7 @@ import sdwidgets
 from sdwidgets.generation.vocabulary import Vocabulary, caption_words, find_vocabulary
 from sdwidgets.paths import data_folder
 from sdwidgets.pocket.cards.words import examples
+from sdwidgets.pocket.evaluation.exposures import scenes_shown
 from sdwidgets.pocket.world.captions import scene_of
 from tests import tiny
 
@@ -62,6 +63,8 @@ def test_pocket_knows_its_own_words():
     ]  # fmt: skip
     assert known.unfamiliar("a cat on a red backgruond") == [("backgruond", 0, ["background"])]
     assert known.captions["duck"] == 5 and known.unfamiliar("a duck")[0][:2] == ("duck", 5)  # a planted rare word
+    training = json.loads((data_folder("pocket") / "training.json").read_text())
+    assert max(known.captions.values()) <= len(scenes_shown(training)), "of the scenes that were shown, not of all"
     assert len(known.examples) > 8
     for prompt in known.examples:
         assert scene_of(prompt).caption == prompt and not known.unfamiliar(prompt)

@@ -32,12 +32,11 @@ def scenes_shown(training: dict | None) -> list[int]:
 
 def shown(training: dict | None) -> dict[str, int]:
     """Block of `FULL` -> how often its pictures were shown in all; empty where it is not known, and of another grammar."""
-    if (planned := order_of(training)) is None or training["grammar"] != FULL.name:
+    if not (scenes := scenes_shown(training)):
         return {}
-    stages, order = planned
     ends = np.cumsum([block.count for block in FULL.blocks])
-    scenes = training_scenes(FULL, max(stage.scenes for stage in stages))
     blocks = np.searchsorted(ends, scenes, side="right")
+    _, order = order_of(training)
     times = order.shown(training["denoiser"]["samples"])
     counted = np.bincount(blocks, weights=times, minlength=len(ends)).astype(int).tolist()
     return {block.name: number for block, number in zip(FULL.blocks, counted, strict=True)}
